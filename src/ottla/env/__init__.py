@@ -1,0 +1,1 @@
+"""Effects: clock, disk and network as protocols, each with its real implementation."""
