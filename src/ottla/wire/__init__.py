@@ -1,0 +1,1 @@
+"""The protocol's bytes: frames, API table, messages, record batches, compression. No I/O here."""
