@@ -1,0 +1,1 @@
+"""One module per API, named as its messages are: ``handle(ctx, request)`` returns the response's fields."""

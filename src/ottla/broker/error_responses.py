@@ -1,0 +1,189 @@
+"""How each API says that a whole request failed: Kafka's ``AbstractRequest.getErrorResponse``, as a table.
+
+Some APIs have one error code at the top; others repeat it for each thing that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.wire.apis import BY_NAME
+
+Fields = dict[str, Any]
+Builder = Callable[[Any, ErrorCode, str | None], Fields]
+
+
+def error_fields(api_key: int, request: Any, error: KafkaError) -> Fields:
+    """The response's fields with which the whole ``request`` is answered by ``error``."""
+    return _BUILDERS.get(api_key, _top)(request, error.code, error.message)
+
+
+def _top(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    return {"error_code": code, "error_message": message}
+
+
+def _top_with(**fields: Any) -> Builder:
+    """One error code at the top, and these values for what else the response must have."""
+    return lambda request, code, message: {"error_code": code, "error_message": message} | fields
+
+
+def _name(topic: Any) -> Fields:
+    """A topic's name or id, whichever the request's version had."""
+    out: Fields = {}
+    for field in ("name", "topic", "topic_id"):
+        if hasattr(topic, field):
+            out[field] = getattr(topic, field)
+    return out
+
+
+def _each_partition(
+    topics: str, answer: str, partitions: str, answers: str, index: str, **fields: Any
+) -> Builder:
+    """An error code for each partition of each topic; the request's index field, or the partition itself."""
+
+    def build(request: Any, code: ErrorCode, message: str | None) -> Fields:
+        def one(partition: Any) -> Fields:
+            number = partition if isinstance(partition, int) else getattr(partition, index)
+            return {index: number, "error_code": code, "error_message": message} | fields
+
+        return {
+            answer: [
+                _name(t) | {answers: [one(p) for p in getattr(t, partitions)]}
+                for t in getattr(request, topics) or ()
+            ]
+        }
+
+    return build
+
+
+def _each_topic(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    return {
+        "topics": [_name(t) | {"error_code": code, "error_message": message} for t in request.topics or ()]
+    }
+
+
+def _metadata(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    topics = [_name(t) | {"error_code": code, "partitions": ()} for t in request.topics or ()]
+    return {"brokers": (), "controller_id": -1, "topics": topics, "error_code": code}
+
+
+def _fetch(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    if hasattr(request, "session_id"):
+        return {"error_code": code, "session_id": request.session_id, "responses": ()}
+    each = _each_partition(
+        "topics", "responses", "partitions", "partitions", "partition", high_watermark=-1, records=b"",
+        aborted_transactions=None,
+    )  # fmt: skip
+    fields = each(request, code, message)
+    for topic in fields["responses"]:
+        for partition in topic["partitions"]:
+            partition["partition_index"] = partition.pop("partition")
+    return fields
+
+
+def _find_coordinator(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    nowhere = {"node_id": -1, "host": "", "port": -1, "error_code": code, "error_message": message}
+    keys = getattr(request, "coordinator_keys", ())
+    return nowhere | {"coordinators": [nowhere | {"key": key} for key in keys]}
+
+
+def _offset_fetch(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    groups = getattr(request, "groups", ())
+    return {
+        "error_code": code,
+        "topics": (),
+        "groups": [{"group_id": g.group_id, "topics": (), "error_code": code} for g in groups],
+    }
+
+
+def _describe_groups(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    empty = {"group_state": "", "protocol_type": "", "protocol_data": "", "members": ()}
+    return {
+        "groups": [
+            empty | {"group_id": g, "error_code": code, "error_message": message} for g in request.groups
+        ]
+    }
+
+
+def _delete_groups(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    return {"results": [{"group_id": g, "error_code": code} for g in request.groups_names]}
+
+
+def _delete_topics(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    topics = getattr(request, "topics", None) or [{"name": n} for n in getattr(request, "topic_names", ())]
+    named = [t if isinstance(t, dict) else _name(t) for t in topics]
+    return {"responses": [t | {"error_code": code, "error_message": message} for t in named]}
+
+
+def _create_partitions(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    return {"results": _each_topic(request, code, message)["topics"]}
+
+
+def _resources(answer: str) -> Builder:
+    def build(request: Any, code: ErrorCode, message: str | None) -> Fields:
+        return {
+            answer: [
+                {
+                    "error_code": code,
+                    "error_message": message,
+                    "resource_type": r.resource_type,
+                    "resource_name": r.resource_name,
+                    "configs": (),
+                }
+                for r in request.resources
+            ]
+        }
+
+    return build
+
+
+_NAMED: dict[str, Builder] = {
+    "Produce": _each_partition(
+        "topic_data", "responses", "partition_data", "partition_responses", "index", base_offset=-1,
+        record_errors=(),
+    ),
+    "Fetch": _fetch,
+    "ListOffsets": _each_partition(
+        "topics", "topics", "partitions", "partitions", "partition_index", timestamp=-1, offset=-1
+    ),
+    "Metadata": _metadata,
+    "OffsetCommit": _each_partition("topics", "topics", "partitions", "partitions", "partition_index"),
+    "OffsetFetch": _offset_fetch,
+    "FindCoordinator": _find_coordinator,
+    "JoinGroup": _top_with(generation_id=-1, protocol_name="", leader="", member_id="", members=()),
+    "LeaveGroup": _top_with(members=()),
+    "SyncGroup": _top_with(assignment=b""),
+    "DescribeGroups": _describe_groups,
+    "ListGroups": _top_with(groups=()),
+    "ApiVersions": _top_with(api_keys=()),
+    "CreateTopics": _each_topic,
+    "DeleteTopics": _delete_topics,
+    "DeleteRecords": _each_partition(
+        "topics", "topics", "partitions", "partitions", "partition_index", low_watermark=-1
+    ),
+    "InitProducerId": _top_with(producer_id=-1, producer_epoch=-1),
+    "OffsetForLeaderEpoch": _each_partition(
+        "topics", "topics", "partitions", "partitions", "partition", leader_epoch=-1, end_offset=-1
+    ),
+    "DescribeConfigs": _resources("results"),
+    "AlterConfigs": _resources("responses"),
+    "IncrementalAlterConfigs": _resources("responses"),
+    "DescribeLogDirs": _top_with(results=()),
+    "CreatePartitions": _create_partitions,
+    "DeleteGroups": _delete_groups,
+    "OffsetDelete": _top_with(topics=()),
+    "DescribeCluster": _top_with(cluster_id="", brokers=()),
+    "DescribeProducers": _each_partition(
+        "topics", "topics", "partition_indexes", "partitions", "partition_index", active_producers=()
+    ),
+    "ListConfigResources": _top_with(config_resources=()),
+    "DescribeTopicPartitions": lambda request, code, message: {
+        "topics": [
+            _name(t) | {"error_code": code, "is_internal": False, "partitions": ()} for t in request.topics
+        ]
+    },
+}  # fmt: skip
+
+_BUILDERS: dict[int, Builder] = {BY_NAME[name].key: build for name, build in _NAMED.items()}

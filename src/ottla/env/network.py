@@ -1,0 +1,57 @@
+"""Listening sockets, as the broker sees them. Connections are asyncio protocols over transports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+# Connections that the kernel may hold before we accept them.
+BACKLOG = 4096
+
+
+class Listener(Protocol):
+    """A bound, listening address."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port that were bound."""
+        ...
+
+    def close(self) -> None:
+        """Accept no more; established connections go on."""
+        ...
+
+
+class Network(Protocol):
+    """Where listeners are made."""
+
+    async def listen(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
+        """Bind and listen; port 0 picks a free one. OSError where the address cannot be had."""
+        ...
+
+
+class TcpListener:
+    """A listening TCP socket of the running event loop."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+        name = server.sockets[0].getsockname()
+        self._address = (str(name[0]), int(name[1]))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._address
+
+    def close(self) -> None:
+        self._server.close()
+
+
+class TcpNetwork:
+    """The machine's TCP stack."""
+
+    async def listen(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
+        server = await asyncio.get_running_loop().create_server(
+            factory, host or None, port, backlog=BACKLOG, reuse_address=True
+        )
+        return TcpListener(server)
