@@ -1,0 +1,75 @@
+# Ottla. `make help` says what there is; CONTRIBUTING.md says when to use it.
+# Every target has its line of help behind `##`; a test keeps it so.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where `make run` serves, and where it keeps its data.
+LISTEN ?= 127.0.0.1:9092
+DATA ?= data
+# How many tests run at once, and what more pytest should be told: make test ARGS='-k groups'.
+JOBS ?= 2
+ARGS ?=
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types imports docs docs-check format soak clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+run: $(VENV)/.installed ## Install into .venv and start a broker on 127.0.0.1:9092 with its data under ./data.
+	@exec $(BIN)/ottla serve --data $(DATA) --listen $(LISTEN)
+
+test: check build/.interop ## Install what the tests need, run the checks and then every test.
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+check: lint types imports docs-check ## Run the fast checks alone: ruff, mypy, import-linter, generated docs.
+
+lint: $(VENV)/.installed-test ## Check style and formatting with ruff.
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(VENV)/.installed-test ## Check types with mypy (strict).
+	@$(BIN)/mypy
+
+imports: $(VENV)/.installed-test ## Check that each layer imports only downward.
+	@$(BIN)/lint-imports --config pyproject.toml
+
+docs: $(VENV)/.installed-test ## Write the generated pages of docs/ anew.
+	@$(BIN)/python scripts/docs.py
+
+docs-check: $(VENV)/.installed-test ## Check that the generated pages of docs/ are current.
+	@$(BIN)/python scripts/docs.py --check
+
+format: $(VENV)/.installed-test ## Format the code and mend what ruff can mend.
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+soak: $(VENV)/.installed-test ## Search longer: property tests with many more examples, more crashes.
+	@OTTLA_SOAK=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 3600 tests/unit tests/crash $(ARGS)
+
+clean: ## Remove what was installed and built; data/ stays.
+	rm -rf $(VENV) build dist tests/interop/node/node_modules
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: each says that a step is done, and what would make it stale.
+$(VENV)/.created:
+	@PYTHON='$(PYTHON)' scripts/make-venv.sh $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	@echo 'ottla: installing into $(VENV)'
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.created pyproject.toml
+	@echo 'ottla: installing the test requirements into $(VENV)'
+	@$(PIP) install --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+build/.interop: $(VENV)/.installed-test $(wildcard scripts/*.sh scripts/java_jars.py tests/interop/node/package.json)
+	@PYTHON='$(BIN)/python' scripts/interop-deps.sh
+	@touch $@

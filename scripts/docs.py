@@ -1,0 +1,40 @@
+"""docs.py [--check]: write the pages of docs/ that are generated from the code; or fail if one is stale."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cli_docs
+import compatibility_docs
+import config_docs
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+PAGES: dict[str, Callable[[], str]] = {
+    "CLI.md": cli_docs.render,
+    "COMPATIBILITY.md": compatibility_docs.render,
+    "CONFIG.md": config_docs.render,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 when asked to check and a page is not what the code says."""
+    stale = []
+    for name, render in PAGES.items():
+        page, text = DOCS / name, render()
+        if page.exists() and page.read_text() == text:
+            continue
+        if "--check" in arguments:
+            stale.append(name)
+        else:
+            page.write_text(text)
+            print(f"wrote {page.relative_to(DOCS.parent)}")
+    if stale:
+        print(f"stale in docs/: {', '.join(stale)}; run `make docs` and commit", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

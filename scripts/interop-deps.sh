@@ -1,0 +1,23 @@
+#!/bin/sh
+# interop-deps.sh: prepare the clients in other languages that the tests use.
+#
+#   kcat            from Debian
+#   Java            the JDK from Debian; kafka-clients and what it needs, as jars under build/java
+#   Node.js         from Debian; the packages that tests/interop/node/package.json names, beside it
+#
+# What is there already is left alone, so a second run takes no time. PYTHON names the interpreter to use.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+
+scripts/debian-packages.sh kcat java node
+
+mkdir -p build
+"$python" scripts/java_jars.py build/java
+
+node=tests/interop/node
+if [ -f $node/package.json ] && ! cmp -s $node/package.json $node/node_modules/.installed; then
+    echo "ottla: installing the packages of $node/package.json"
+    npm install --prefix $node --no-package-lock --no-audit --no-fund --loglevel=error
+    cp $node/package.json $node/node_modules/.installed
+fi

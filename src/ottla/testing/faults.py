@@ -1,0 +1,360 @@
+"""Faults on demand: what a test asks a broker to do to the requests of its clients.
+
+A fault applies to the requests of an API, of several, or of any (None); of a topic and of a client id, where
+they are given; and to the next ``times`` of them, or until it is ended:
+
+    broker.faults.fail("Produce", "NOT_ENOUGH_REPLICAS", topic="orders", times=3)
+    broker.faults.drop("Produce", after=True, times=1)     # appended, but the client never learns it
+    with broker.faults.delay("Fetch", ms=500, client_id="slow-*"):
+        ...
+
+Topics and client ids are patterns as in the shell (``*``, ``?``). A request that names several topics fails
+as a whole when one of them matches. Where several faults match a request, their delays add up, and the
+oldest error and the oldest drop hold.
+
+What was asked is kept in ``requests``, so that a test can also say what its client did.
+
+The broker's event loop calls `Faults.before` and `Faults.refuses_connections`; tests call the rest, from any
+thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+from uuid import UUID
+
+from ottla.broker.context import Fault
+from ottla.errors import ErrorCode
+from ottla.wire.apis import APIS, BY_NAME
+
+# How many of the latest requests are kept to be asserted on.
+REQUESTS_MAX = 10_000
+
+# Where requests name topics: lists of structures with a name or an id, and lists of such requests.
+_TOPIC_LISTS = ("topics", "topic_data")
+_NESTED_LISTS = ("groups",)
+_RESOURCE_TYPE_TOPIC = 2
+
+# One API by Kafka's name, several, or any.
+Apis = str | Iterable[str] | None
+
+
+class RequestContext(Protocol):
+    """What `Faults` reads of the broker's context of a request."""
+
+    @property
+    def api_key(self) -> int: ...
+    @property
+    def api_version(self) -> int: ...
+    @property
+    def client_id(self) -> str: ...
+
+
+class Request(NamedTuple):
+    """A request that reached the broker, and the fault that it met, if any.
+
+    ``client_id`` is empty where the client gave none. ``fields`` are those of its outermost level that are
+    plain values (``acks``, ``group_id``, ``max_wait_ms``, …), named as in Kafka's schema but in snake_case.
+    """
+
+    api: str
+    version: int
+    client_id: str
+    topics: tuple[str, ...]
+    fields: Mapping[str, object]
+    fault: Fault | None
+
+
+class Selector(NamedTuple):
+    """Which requests are meant."""
+
+    apis: frozenset[str] | None
+    topic: str | None
+    client_id: str | None
+
+    def matches(self, api: str, client_id: str, topics: Iterable[str]) -> bool:
+        """Whether such a request is."""
+        return (
+            (self.apis is None or api in self.apis)
+            and (self.client_id is None or fnmatchcase(client_id, self.client_id))
+            and (self.topic is None or any(fnmatchcase(topic, self.topic) for topic in topics))
+        )
+
+
+class Rule:
+    """A fault and the requests it applies to; as a context manager it ends with the block."""
+
+    def __init__(
+        self, fault: Fault, selector: Selector, times: int | None, end: Callable[[Rule], None]
+    ) -> None:
+        self.fault = fault
+        self.selector = selector
+        self.hits = 0  # requests it applied to so far
+        self.left = times  # requests it will yet apply to; None is without end
+        self._end = end
+
+    def end(self) -> None:
+        """Apply to no further request; harmless when it has ended already."""
+        self._end(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def __repr__(self) -> str:
+        return f"<Rule {self.fault} on {self.selector}, {self.hits} hits, {self.left} left>"
+
+
+class Faults:
+    """The faults of one broker, and the requests it has seen.
+
+    ``topic_name`` finds the name of a topic id, ``session_topics`` the topics of a fetch session (a fetch
+    within a session names only what changed).
+    """
+
+    def __init__(
+        self,
+        topic_name: Callable[[UUID], str | None] = lambda _: None,
+        session_topics: Callable[[int], Iterable[str]] = lambda _: (),
+    ) -> None:
+        self._topic_name = topic_name
+        self._session_topics = session_topics
+        self._rules: tuple[Rule, ...] = ()
+        self._requests: deque[Request] = deque(maxlen=REQUESTS_MAX)
+        self._changed = threading.Condition()
+
+    # ------------------------------------------------------------ faults
+
+    def fail(
+        self,
+        api: Apis,
+        error: str | int,
+        *,
+        times: int | None = None,
+        topic: str | None = None,
+        client_id: str | None = None,
+    ) -> Rule:
+        """Answer with an error, without doing what the request asks.
+
+        ``error`` is Kafka's name (``"NOT_ENOUGH_REPLICAS"``) or number. Raises ValueError for an error or an
+        API that does not exist.
+        """
+        return self._add(Fault(error_code=error_code(error)), api, times, topic, client_id)
+
+    def delay(
+        self,
+        api: Apis,
+        ms: float,
+        *,
+        times: int | None = None,
+        topic: str | None = None,
+        client_id: str | None = None,
+    ) -> Rule:
+        """Wait before the request is looked at; the requests behind it on its connection wait too."""
+        if ms < 0:
+            raise ValueError(f"a delay of {ms} ms: it must not be negative")
+        return self._add(Fault(delay_ms=ms), api, times, topic, client_id)
+
+    def drop(
+        self,
+        api: Apis,
+        *,
+        after: bool = False,
+        times: int | None = None,
+        topic: str | None = None,
+        client_id: str | None = None,
+    ) -> Rule:
+        """Close the connection instead of answering: before the request is executed, or after it."""
+        return self._add(Fault(drop="after" if after else "before"), api, times, topic, client_id)
+
+    def refuse_connections(self, *, times: int | None = None) -> Rule:
+        """Close every new connection as soon as it is made; those that exist go on.
+
+        A client id is not known yet at that moment: to keep one client out, drop its first request with
+        ``drop("ApiVersions", client_id=…)``.
+        """
+        return self._start(Rule(CONNECTION_REFUSED, _CONNECTIONS, _checked(times), self._remove))
+
+    def clear(self) -> None:
+        """End every fault; what was seen stays."""
+        with self._changed:
+            self._rules = ()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The faults that have not ended, oldest first."""
+        return self._rules
+
+    def _add(
+        self, fault: Fault, api: Apis, times: int | None, topic: str | None, client_id: str | None
+    ) -> Rule:
+        return self._start(
+            Rule(fault, Selector(api_names(api), topic, client_id), _checked(times), self._remove)
+        )
+
+    def _start(self, rule: Rule) -> Rule:
+        with self._changed:
+            self._rules = (*self._rules, rule)
+        return rule
+
+    def _remove(self, ended: Rule) -> None:
+        with self._changed:
+            self._rules = tuple(rule for rule in self._rules if rule is not ended)
+
+    # ------------------------------------------------------------ what was asked
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """The latest `REQUESTS_MAX` requests, oldest first."""
+        with self._changed:
+            return tuple(self._requests)
+
+    def seen(
+        self, api: Apis = None, *, topic: str | None = None, client_id: str | None = None
+    ) -> list[Request]:
+        """Those of `requests` that are of this API, topic and client, oldest first."""
+        selector = Selector(api_names(api), topic, client_id)
+        with self._changed:
+            return self._seen(selector)
+
+    def wait_for(
+        self,
+        api: Apis = None,
+        count: int = 1,
+        *,
+        topic: str | None = None,
+        client_id: str | None = None,
+        timeout_s: float = 10.0,
+    ) -> list[Request]:
+        """Block until `seen` has ``count`` requests, and return them; TimeoutError when they do not come."""
+        selector = Selector(api_names(api), topic, client_id)
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self._seen(selector)) >= count, timeout_s):
+                got = len(self._seen(selector))
+                raise TimeoutError(f"the broker saw {got} of {count} requests ({selector}) in {timeout_s} s")
+            return self._seen(selector)
+
+    def forget(self) -> None:
+        """Start `requests` anew."""
+        with self._changed:
+            self._requests.clear()
+
+    def _seen(self, selector: Selector) -> list[Request]:
+        return [
+            asked for asked in self._requests if selector.matches(asked.api, asked.client_id, asked.topics)
+        ]
+
+    # ------------------------------------------------------------ the broker's side
+
+    def before(self, ctx: RequestContext, request: Any) -> Fault | None:
+        """What to do to a request that was decoded and is about to be handled."""
+        api = APIS[ctx.api_key].name
+        topics = tuple(self._topics(request))
+        with self._changed:
+            hit = [rule for rule in self._rules if rule.selector.matches(api, ctx.client_id, topics)]
+            fault = combine(self._count(hit))
+            fields = plain_fields(request)
+            self._requests.append(Request(api, ctx.api_version, ctx.client_id, topics, fields, fault))
+            self._changed.notify_all()
+        return fault
+
+    def refuses_connections(self) -> bool:
+        """Whether a connection that was just made is to be closed."""
+        with self._changed:
+            hit = [rule for rule in self._rules if rule.fault is CONNECTION_REFUSED]
+            return bool(self._count(hit))
+
+    def _count(self, hit: list[Rule]) -> list[Fault]:
+        """The faults of these rules, which are counted; those that are used up end."""
+        for rule in hit:
+            rule.hits += 1
+            if rule.left is not None:
+                rule.left -= 1
+        if any(rule.left == 0 for rule in hit):
+            self._rules = tuple(rule for rule in self._rules if rule.left != 0)
+        return [rule.fault for rule in hit]
+
+    def _topics(self, request: Any) -> Iterator[str]:
+        named = tuple(topics_of(request, self._topic_name))
+        yield from named
+        if session_id := getattr(request, "session_id", 0):
+            yield from (topic for topic in self._session_topics(session_id) if topic not in named)
+
+
+# What a refused connection meets; it has no request, so no selector of requests matches it.
+CONNECTION_REFUSED = Fault(drop="before")
+_CONNECTIONS = Selector(frozenset(), None, None)
+
+
+def combine(faults: Iterable[Fault]) -> Fault | None:
+    """One fault that does what they all do: delays add up, the first error and the first drop hold."""
+    combined: Fault | None = None
+    for fault in faults:
+        if combined is None:
+            combined = fault
+            continue
+        combined = Fault(
+            error_code=fault.error_code if combined.error_code is None else combined.error_code,
+            delay_ms=combined.delay_ms + fault.delay_ms,
+            drop=combined.drop or fault.drop,
+        )
+    return combined
+
+
+def api_names(api: Apis) -> frozenset[str] | None:
+    """The names of APIs, checked; None for any API."""
+    if api is None:
+        return None
+    names = frozenset((api,) if isinstance(api, str) else api)
+    for name in names:
+        if name not in BY_NAME:
+            raise ValueError(f"{name!r} is no API that Ottla serves; it is one of {', '.join(BY_NAME)}")
+    return names
+
+
+def error_code(error: str | int) -> int:
+    """The number of an error of Kafka's, given by name or number."""
+    try:
+        return int(ErrorCode[error.lower()] if isinstance(error, str) else ErrorCode(error))
+    except (KeyError, ValueError):
+        raise ValueError(f"{error!r} is no error of Kafka's; an example is NOT_ENOUGH_REPLICAS") from None
+
+
+def _checked(times: int | None) -> int | None:
+    if times is not None and times < 1:
+        raise ValueError(f"times={times}: a fault applies once at least")
+    return times
+
+
+def topics_of(request: Any, topic_name: Callable[[UUID], str | None]) -> Iterator[str]:
+    """The names of the topics that a decoded request of any API mentions."""
+    for attribute in _TOPIC_LISTS:
+        for topic in getattr(request, attribute, None) or ():
+            name = getattr(topic, "name", None) or getattr(topic, "topic", None)
+            if name is None and (topic_id := getattr(topic, "topic_id", None)) is not None:
+                name = topic_name(topic_id)
+            if name is not None:
+                yield name
+    yield from getattr(request, "topic_names", None) or ()
+    for attribute in _NESTED_LISTS:
+        for nested in getattr(request, attribute, None) or ():
+            yield from topics_of(nested, topic_name)
+    for resource in getattr(request, "resources", None) or ():
+        if resource.resource_type == _RESOURCE_TYPE_TOPIC:
+            yield resource.resource_name
+
+
+def plain_fields(request: Any) -> dict[str, object]:
+    """The outermost fields of a decoded request that are plain values."""
+    fields: dict[str, object] = request._asdict()
+    plain = str | int | float | UUID | None
+    return {name: value for name, value in fields.items() if isinstance(value, plain)}
