@@ -1,0 +1,303 @@
+"""Broker configurations that this broker acts on (Kafka's ``KafkaConfig``); ``inert`` has all the others."""
+
+from __future__ import annotations
+
+from ottla.config.definition import (
+    INT_MAX,
+    LONG_MAX,
+    Check,
+    ConfigType,
+    Definition,
+    Mode,
+    at_least,
+    between,
+    list_of,
+    one_of,
+    table,
+)
+from ottla.config.topic import CODECS, GZIP_LEVEL, LZ4_LEVEL, SEGMENT_BYTES_MIN, ZSTD_LEVEL
+
+HIGH, MEDIUM, LOW = "high", "medium", "low"
+
+_BOOLEAN, _STRING, _INT, _SHORT = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.SHORT
+_LONG, _DOUBLE, _LIST = ConfigType.LONG, ConfigType.DOUBLE, ConfigType.LIST
+_CLUSTER = Mode.CLUSTER_WIDE
+
+_HOUR_MS = 3_600_000
+_MIB = 1024 * 1024
+
+
+def _define(
+    name: str,
+    type: ConfigType,
+    default: object,
+    importance: str,
+    doc: str,
+    check: Check | None = None,
+    mode: Mode = Mode.READ_ONLY,
+    internal: bool = False,
+) -> Definition:
+    return Definition(name, type, default, importance, doc, check, mode, internal=internal)
+
+
+_NODE = (
+    _define(
+        "node.id", _INT, -1, HIGH,
+        "The id of this node, unique in its cluster; 1 where neither it nor broker.id is given.",
+    ),
+    _define("broker.id", _INT, -1, HIGH, "An older name for node.id; where both are given they must agree."),
+    _define(
+        "broker.rack", _STRING, None, MEDIUM,
+        "Where the node stands. Replicas of a partition are spread over racks.",
+    ),
+    _define(
+        "process.roles", _LIST, (), HIGH,
+        "What the process does. 'broker' must be among them; 'controller' is taken care of by the metadata "
+        "store and changes nothing.",
+        list_of("broker", "controller"),
+    ),
+)  # fmt: skip
+
+_NETWORK = (
+    _define(
+        "listeners", _LIST, ("PLAINTEXT://:9092",), HIGH,
+        "Where to listen, as NAME://host:port; an empty host is every address. Listeners named in "
+        "controller.listener.names are left out.",
+    ),
+    _define(
+        "advertised.listeners", _LIST, None, HIGH,
+        "What clients are told to connect to, for each listener; by default the listeners themselves.",
+    ),
+    _define(
+        "listener.security.protocol.map", _LIST,
+        ("SASL_SSL:SASL_SSL", "PLAINTEXT:PLAINTEXT", "SSL:SSL", "SASL_PLAINTEXT:SASL_PLAINTEXT"), LOW,
+        "The security protocol of each listener name.",
+    ),
+    _define(
+        "controller.listener.names", _LIST, (), HIGH,
+        "Listeners of Kafka's own controller quorum. They are not opened here.",
+    ),
+    _define(
+        "socket.request.max.bytes", _INT, 100 * _MIB, HIGH,
+        "Largest request; a connection that announces a larger one is closed.", at_least(1),
+    ),
+    _define(
+        "socket.listen.backlog.size", _INT, 50, MEDIUM,
+        "Connections that may wait to be accepted.", at_least(1),
+    ),
+    _define(
+        "max.connections", _INT, INT_MAX, MEDIUM, "Most connections at a time.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "max.connections.per.ip", _INT, INT_MAX, MEDIUM,
+        "Most connections at a time from one address.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "connections.max.idle.ms", _LONG, 600_000, MEDIUM,
+        "A connection is closed when it has been silent for this long.",
+    ),
+    _define(
+        "fetch.max.bytes", _INT, 55 * _MIB, MEDIUM,
+        "Most bytes in one Fetch response, whatever the client asks for.", at_least(1024),
+    ),
+    _define(
+        "max.incremental.fetch.session.cache.slots", _INT, 1000, MEDIUM,
+        "Incremental fetch sessions kept at a time.", at_least(0),
+    ),
+    _define(
+        "max.request.partition.size.limit", _INT, 2000, MEDIUM,
+        "Most partitions described in one DescribeTopicPartitions response.", at_least(1),
+    ),
+)  # fmt: skip
+
+_TOPICS = (
+    _define("auto.create.topics.enable", _BOOLEAN, True, HIGH, "Create a topic when it is first asked for."),
+    _define("delete.topic.enable", _BOOLEAN, True, HIGH, "Whether topics may be deleted."),
+    _define("num.partitions", _INT, 1, MEDIUM, "Partitions of a topic that does not say.", at_least(1)),
+    _define(
+        "default.replication.factor", _INT, 1, MEDIUM, "Replicas of a topic that does not say how many.",
+    ),
+    _define(
+        "min.insync.replicas", _INT, 1, HIGH,
+        "In-sync replicas below which acks=all writes are refused, for topics that do not say.",
+        at_least(1), _CLUSTER,
+    ),
+    _define(
+        "unclean.leader.election.enable", _BOOLEAN, False, HIGH,
+        "Let a replica outside the in-sync set lead when none inside it is left, losing records.",
+        mode=_CLUSTER,
+    ),
+    _define(
+        "message.max.bytes", _INT, 1048588, HIGH,
+        "Largest record batch accepted, compressed as it is.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "compression.type", _STRING, "producer", HIGH,
+        "How batches are stored: 'producer' keeps what the producer chose; anything else recompresses.",
+        one_of(*CODECS), _CLUSTER,
+    ),
+    _define("compression.gzip.level", _INT, -1, MEDIUM, "Level for gzip.", GZIP_LEVEL, _CLUSTER),
+    _define("compression.lz4.level", _INT, 9, MEDIUM, "Level for lz4.", LZ4_LEVEL, _CLUSTER),
+    _define("compression.zstd.level", _INT, 3, MEDIUM, "Level for zstd.", ZSTD_LEVEL, _CLUSTER),
+)  # fmt: skip
+
+_LOG = (
+    _define(
+        "log.dirs", _LIST, None, HIGH,
+        "The data folder; --data on the command line goes before it. One folder only.",
+    ),
+    _define("log.dir", _LIST, ("/tmp/kafka-logs",), HIGH, "The data folder where log.dirs is not given."),
+    _define(
+        "log.segment.bytes", _INT, 1024**3, HIGH,
+        "Size at which a log starts a new segment.", at_least(SEGMENT_BYTES_MIN), _CLUSTER,
+    ),
+    _define("log.roll.ms", _LONG, None, HIGH, "Age at which a log starts a new segment.", None, _CLUSTER),
+    _define("log.roll.hours", _INT, 168, HIGH, "The same in hours, without log.roll.ms.", at_least(1)),
+    _define(
+        "log.roll.jitter.ms", _LONG, None, HIGH, "Random time taken off the age to roll.", None, _CLUSTER
+    ),
+    _define(
+        "log.roll.jitter.hours", _INT, 0, HIGH,
+        "The same in hours, where log.roll.jitter.ms is not set.", at_least(0),
+    ),
+    _define(
+        "log.retention.ms", _LONG, None, HIGH,
+        "Age beyond which segments are dropped; -1 is no limit.", None, _CLUSTER,
+    ),
+    _define(
+        "log.retention.minutes", _INT, None, HIGH, "The same in minutes, where log.retention.ms is not set.",
+    ),
+    _define(
+        "log.retention.hours", _INT, 168, HIGH, "The same in hours, where neither of the others is set.",
+    ),
+    _define(
+        "log.retention.bytes", _LONG, -1, HIGH,
+        "Size beyond which a partition's oldest segments are dropped; -1 is no limit.", None, _CLUSTER,
+    ),
+    _define(
+        "log.retention.check.interval.ms", _LONG, 300_000, MEDIUM,
+        "How often logs are looked through for segments to drop.", at_least(1),
+    ),
+    _define(
+        "log.cleanup.policy", _LIST, ("delete",), MEDIUM,
+        "What becomes of old segments: delete, compact, both, or neither.",
+        list_of("compact", "delete"), _CLUSTER,
+    ),
+    _define(
+        "log.index.size.max.bytes", _INT, 10 * _MIB, MEDIUM,
+        "Largest size of a segment's index.", at_least(4), _CLUSTER,
+    ),
+    _define(
+        "log.index.interval.bytes", _INT, 4096, MEDIUM,
+        "Bytes of log between two entries of the offset index.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.flush.interval.messages", _LONG, LONG_MAX, HIGH,
+        "Force data to disk (fsync) after this many messages.", at_least(1), _CLUSTER,
+    ),
+    _define(
+        "log.flush.interval.ms", _LONG, None, HIGH,
+        "Force data to disk (fsync) when it has waited this long.", None, _CLUSTER,
+    ),
+    _define(
+        "log.flush.scheduler.interval.ms", _LONG, LONG_MAX, HIGH,
+        "How often logs are looked through for data to force to disk.",
+    ),
+    _define(
+        "log.flush.offset.checkpoint.interval.ms", _INT, 60_000, HIGH,
+        "How often the point from which recovery must start is written down.", at_least(0),
+    ),
+    _define(
+        "log.flush.start.offset.checkpoint.interval.ms", _INT, 60_000, HIGH,
+        "How often the logs' start offsets are written down.", at_least(0),
+    ),
+    _define(
+        "log.segment.delete.delay.ms", _LONG, 60_000, HIGH,
+        "Time between a segment leaving the log and its files leaving the disk.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.message.timestamp.type", _STRING, "CreateTime", MEDIUM,
+        "Whether records carry their producer's time or that of their append.",
+        one_of("CreateTime", "LogAppendTime"), _CLUSTER,
+    ),
+    _define(
+        "log.message.timestamp.before.max.ms", _LONG, LONG_MAX, MEDIUM,
+        "How far behind the broker's clock a CreateTime timestamp may be.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.message.timestamp.after.max.ms", _LONG, _HOUR_MS, MEDIUM,
+        "How far ahead of the broker's clock a CreateTime timestamp may be.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.delete.retention.ms", _LONG, 24 * _HOUR_MS, MEDIUM,
+        "How long compaction keeps a tombstone.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.min.cleanable.ratio", _DOUBLE, 0.5, MEDIUM,
+        "Share of a log that must be uncompacted before compaction is worth its while.",
+        between(0, 1), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.min.compaction.lag.ms", _LONG, 0, MEDIUM,
+        "Time for which a record is safe from compaction.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.max.compaction.lag.ms", _LONG, LONG_MAX, MEDIUM,
+        "Longest time that a record may wait before compaction must look at it.", at_least(1), _CLUSTER,
+    ),
+    _define(
+        "replica.high.watermark.checkpoint.interval.ms", _LONG, 5_000, HIGH,
+        "How often the high watermarks are written down.",
+    ),
+    _define(
+        "producer.id.expiration.ms", _INT, 86_400_000, LOW,
+        "How long a silent producer's sequence numbers are remembered.", at_least(1), _CLUSTER,
+    ),
+    _define(
+        "producer.id.expiration.check.interval.ms", _INT, 600_000, LOW,
+        "How often silent producers are looked for.", at_least(1), internal=True,
+    ),
+)  # fmt: skip
+
+_GROUPS = (
+    _define("group.min.session.timeout.ms", _INT, 6_000, MEDIUM, "Shortest session timeout a member may ask."),
+    _define(
+        "group.max.session.timeout.ms", _INT, 1_800_000, MEDIUM,
+        "Longest session timeout a member may ask.",
+    ),
+    _define(
+        "group.initial.rebalance.delay.ms", _INT, 3_000, MEDIUM,
+        "How long a new group waits for more members before its first rebalance.",
+    ),
+    _define("group.max.size", _INT, INT_MAX, MEDIUM, "Most members of a classic group.", at_least(1)),
+    _define("offset.metadata.max.bytes", _INT, 4096, HIGH, "Largest metadata text of a committed offset."),
+    _define(
+        "offsets.commit.timeout.ms", _INT, 5_000, HIGH,
+        "How long the coordinator waits for its writes to be replicated.", at_least(1),
+    ),
+    _define(
+        "offsets.retention.minutes", _INT, 10_080, HIGH,
+        "How long an empty group's offsets are kept.", at_least(1),
+    ),
+    _define(
+        "offsets.retention.check.interval.ms", _LONG, 600_000, HIGH,
+        "How often expired offsets are looked for.", at_least(1),
+    ),
+    _define(
+        "offsets.topic.num.partitions", _INT, 50, HIGH, "Partitions of __consumer_offsets.", at_least(1),
+    ),
+    _define(
+        "offsets.topic.replication.factor", _SHORT, 3, HIGH,
+        "Replicas of __consumer_offsets. Unless set, a smaller cluster takes as many as it has nodes.",
+        at_least(1),
+    ),
+    _define(
+        "offsets.topic.segment.bytes", _INT, 100 * _MIB, HIGH,
+        "Segment size of __consumer_offsets; small ones compact and load fast.", at_least(1),
+    ),
+    _define(
+        "offsets.topic.compression.codec", _INT, 0, HIGH, "Codec of __consumer_offsets, by Kafka's number.",
+    ),
+)  # fmt: skip
+
+ACTED_ON = table(*_NODE, *_NETWORK, *_TOPICS, *_LOG, *_GROUPS)

@@ -1,0 +1,61 @@
+"""``listeners`` and ``advertised.listeners``: NAME://host:port, and each name's security protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ottla.config.definition import ConfigError
+
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
+_ENDPOINT = re.compile(r"(.*)://\[?([0-9a-zA-Z\-%._:]*)\]?:(-?[0-9]+)")
+
+
+class Endpoint(NamedTuple):
+    """One listener. An empty host is every address of the machine; port 0 any free one."""
+
+    listener: str
+    host: str
+    port: int
+    protocol: str
+
+
+def parse_protocols(items: Iterable[str]) -> dict[str, str]:
+    """``listener.security.protocol.map`` as protocols by listener name."""
+    protocols: dict[str, str] = {}
+    for item in items:
+        listener, separator, protocol = item.rpartition(":")
+        name = listener.strip().upper()
+        if not separator or not name:
+            raise ConfigError(
+                f"Invalid entry {item} in listener.security.protocol.map: it must be NAME:PROTOCOL"
+            )
+        if protocol.strip() not in PROTOCOLS:
+            raise ConfigError(
+                f"No security protocol defined for listener {name}: "
+                f"{protocol} is not one of {', '.join(PROTOCOLS)}"
+            )
+        if name in protocols:
+            raise ConfigError(f"Each listener may be in listener.security.protocol.map once: {name}")
+        protocols[name] = protocol.strip()
+    return protocols
+
+
+def parse_endpoints(items: Iterable[str], protocols: Mapping[str, str], config: str) -> tuple[Endpoint, ...]:
+    """Endpoints of a listener list; ``config`` names it in ConfigError."""
+    endpoints: list[Endpoint] = []
+    for item in items:
+        match = _ENDPOINT.fullmatch(item.strip())
+        if match is None:
+            raise ConfigError(f"Invalid value {item} for configuration {config}: it must be NAME://host:port")
+        listener, port = match[1].strip().upper(), int(match[3])
+        if not -1 < port < 65536:
+            raise ConfigError(f"Invalid value {item} for configuration {config}: no such port")
+        if listener not in protocols:
+            raise ConfigError(f"No security protocol defined for listener {listener}")
+        if any(other.listener == listener for other in endpoints):
+            raise ConfigError(f"Each listener must have a different name, listeners: {','.join(items)}")
+        endpoints.append(Endpoint(listener, match[2], port, protocols[listener]))
+    return tuple(endpoints)

@@ -1,0 +1,329 @@
+"""The values in force: what was given statically and dynamically, resolved as Kafka resolves it.
+
+Follows ``KafkaConfig`` and ``DynamicBrokerConfig``. A broker's own dynamic value goes before the cluster-wide
+dynamic one, that before the static one of server.properties, that before the default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from ottla.config.broker import ACTED_ON
+from ottla.config.definition import ConfigError, ConfigType, Definition, Effect, Mode
+from ottla.config.inert import INERT
+from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
+from ottla.config.topic import SYNONYMS, TOPIC
+
+# Every broker configuration by name.
+BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | INERT).items()))
+
+NODE_ID_DEFAULT = 1
+
+_LISTENER_PREFIX = re.compile(r"listener\.name\.[^.]*\.(.*)")
+# Older and coarser spellings of the same setting, the one that goes first first.
+_SAME: tuple[tuple[str, ...], ...] = (
+    ("log.roll.ms", "log.roll.hours"),
+    ("log.roll.jitter.ms", "log.roll.jitter.hours"),
+    ("log.retention.ms", "log.retention.minutes", "log.retention.hours"),
+)
+_FLUSH = ("log.flush.interval.ms", "log.flush.scheduler.interval.ms")
+SAME_SETTING: dict[str, tuple[str, ...]] = {name: names for names in _SAME for name in names} | {
+    _FLUSH[0]: _FLUSH
+}
+
+Listener = Callable[[frozenset[str]], None]
+
+
+class Source(IntEnum):
+    """Where a value comes from, numbered as in DescribeConfigs responses."""
+
+    TOPIC = 1
+    DYNAMIC_BROKER = 2
+    DYNAMIC_CLUSTER = 3
+    STATIC = 4
+    DEFAULT = 5
+    GROUP = 8
+
+
+class Synonym(NamedTuple):
+    """A value that is in force, or would be if those before it were not set."""
+
+    name: str
+    value: str | None
+    source: Source
+
+
+class BrokerConfig:
+    """A broker's configuration, live: dynamic changes replace values and tell those who subscribed.
+
+    ``properties`` are those of server.properties and the command line. ConfigError where a value is
+    invalid or asks for what this broker cannot do. ``warnings`` has a line for each name that is
+    unknown or has no effect here, to be logged at start.
+    """
+
+    def __init__(self, properties: Mapping[str, str] | None = None) -> None:
+        self.static: dict[str, str] = dict(properties or {})
+        self.dynamic_cluster: Mapping[str, str] = {}
+        self.dynamic_broker: Mapping[str, str] = {}
+        self.warnings: list[str] = []
+        self._listeners: list[Listener] = []
+        self._values: dict[str, Any] = {name: entry.default for name, entry in BROKER.items()}
+        for name, text in self.static.items():
+            entry = self._known(name, text)
+            if entry is not None:
+                self._values[name] = entry.parse(text)
+        self._topic_defaults = self._compute_topic_defaults()
+        self._check()
+
+    # Reading
+
+    def get(self, name: str) -> Any:
+        """The typed value in force. KeyError for a name that is not Kafka's."""
+        return self._values[name]
+
+    def is_set(self, name: str) -> bool:
+        """Whether a value was given, statically or dynamically."""
+        return name in self.static or name in self.dynamic_cluster or name in self.dynamic_broker
+
+    @property
+    def node_id(self) -> int:
+        given = max(self.get("node.id"), self.get("broker.id"))
+        return NODE_ID_DEFAULT if given < 0 else int(given)
+
+    @property
+    def data_dir(self) -> str:
+        """The one folder that holds the data."""
+        dirs = self.get("log.dirs") or self.get("log.dir")
+        return str(dirs[0])
+
+    def listeners(self) -> tuple[Endpoint, ...]:
+        """What to listen on for clients and brokers, Kafka's controller listeners left out."""
+        return self._endpoints("listeners")
+
+    def advertised_listeners(self) -> tuple[Endpoint, ...]:
+        """What clients are told to connect to."""
+        given = self.get("advertised.listeners")
+        return self._endpoints("listeners" if given is None else "advertised.listeners")
+
+    def topic_values(self, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Typed values of a topic's configurations, by topic configuration name.
+
+        ``overrides`` are the topic's own. An override that this version does not know, or cannot
+        parse, is left out: it was valid for whoever wrote it, and a log must open all the same.
+        """
+        values = dict(self._topic_defaults)
+        for name, text in (overrides or {}).items():
+            try:
+                values[name] = TOPIC[name].parse(text)
+            except (KeyError, ConfigError):
+                continue
+        if values["internal.segment.bytes"] is not None:
+            values["segment.bytes"] = values["internal.segment.bytes"]
+        return values
+
+    def topic_default(self, name: str) -> Any:
+        """The typed value of a topic configuration for topics that do not set it."""
+        return self._topic_defaults[name]
+
+    def synonyms(self, name: str) -> list[Synonym]:
+        """All that is set for a broker configuration, the value in force first (``ConfigHelper``)."""
+        found: list[Synonym] = []
+        names = _same_setting(name)
+        for given, source in (
+            (self.dynamic_broker, Source.DYNAMIC_BROKER),
+            (self.dynamic_cluster, Source.DYNAMIC_CLUSTER),
+            (self.static, Source.STATIC),
+        ):
+            found += [Synonym(same, given[same], source) for same in names if same in given]
+        for same in names:
+            entry = BROKER.get(same)
+            if entry is not None and entry.default is not None:
+                found.append(Synonym(same, entry.format(entry.default), Source.DEFAULT))
+        # As Kafka does: what only a coarser spelling sets is not shown for the finer one.
+        while found and found[0].name != name:
+            del found[0]
+        return found
+
+    # Changing
+
+    def subscribe(self, listener: Listener) -> None:
+        """Call ``listener`` with the names whose values changed, after each dynamic change."""
+        self._listeners.append(listener)
+
+    def update_dynamic(self, cluster: Mapping[str, str], broker: Mapping[str, str]) -> frozenset[str]:
+        """Put dynamic values in force, in place of those before; return the names that changed.
+
+        They were checked when they were set. Those that are invalid all the same, because another
+        version wrote them, are left out with a warning in ``warnings``.
+        """
+        if (cluster, broker) == (self.dynamic_cluster, self.dynamic_broker):
+            return frozenset()
+        before = self._values
+        values = {name: entry.default for name, entry in BROKER.items()}
+        self.dynamic_cluster, self.dynamic_broker = dict(cluster), dict(broker)
+        for given in (self.static, self.dynamic_cluster, self.dynamic_broker):
+            for name, text in given.items():
+                entry = BROKER.get(name)
+                if entry is None or (given is not self.static and entry.mode is Mode.READ_ONLY):
+                    continue
+                try:
+                    values[name] = entry.parse(text)
+                except ConfigError as error:
+                    self.warnings.append(f"ignoring a dynamic configuration: {error}")
+        self._values = values
+        self._topic_defaults = self._compute_topic_defaults()
+        changed = frozenset(name for name, value in values.items() if value != before[name])
+        if changed:
+            for listener in self._listeners:
+                listener(changed)
+        return changed
+
+    # Inside
+
+    def _known(self, name: str, text: str) -> Definition | None:
+        entry = BROKER.get(name)
+        if entry is None:
+            prefixed = _LISTENER_PREFIX.fullmatch(name)
+            if prefixed and prefixed[1] in BROKER:
+                self.warnings.append(f"{name} has no effect: listeners cannot be set apart yet")
+            else:
+                self.warnings.append(f"The configuration '{name}' was supplied but isn't a known config.")
+            return None
+        if entry.effect is not Effect.ACTED_ON and entry.parse(text) != entry.default:
+            if entry.effect is Effect.REFUSED:
+                raise ConfigError(refusal(entry, text))
+            self.warnings.append(f"{name} has no effect: {entry.note}")
+        return entry
+
+    def _compute_topic_defaults(self) -> dict[str, Any]:
+        defaults = {name: entry.default for name, entry in TOPIC.items()}
+        for name, synonyms in SYNONYMS.items():
+            for synonym in synonyms:
+                value = self._values.get(synonym.name)
+                if value is not None:
+                    defaults[name] = value if synonym.factor == 1 else value * synonym.factor
+                    break
+        if defaults["retention.ms"] < 0:
+            defaults["retention.ms"] = -1
+        return defaults
+
+    def _endpoints(self, name: str) -> tuple[Endpoint, ...]:
+        protocols = parse_protocols(self.get("listener.security.protocol.map"))
+        controllers = {listener.upper() for listener in self.get("controller.listener.names")}
+        for listener in controllers:
+            protocols.setdefault(listener, "PLAINTEXT")
+        endpoints = parse_endpoints(self.get(name), protocols, name)
+        return tuple(endpoint for endpoint in endpoints if endpoint.listener not in controllers)
+
+    def _check(self) -> None:
+        """Rules between values (``KafkaConfig.validateValues``) and what this broker cannot do."""
+        ids = {self.get(name) for name in ("node.id", "broker.id") if self.is_set(name)}
+        if len(ids) > 1:
+            raise ConfigError("You must set `node.id` to the same value as `broker.id`.")
+        roles = self.get("process.roles")
+        if roles and "broker" not in roles:
+            raise ConfigError(
+                "process.roles must include 'broker': there is no process that is controller only"
+            )
+        if len(self.get("log.dirs") or self.get("log.dir")) != 1:
+            raise ConfigError("log.dirs must name exactly one folder")
+        defaults = self._topic_defaults
+        if defaults["segment.ms"] < 1:
+            raise ConfigError("log.roll.ms must be greater than or equal to 1")
+        if defaults["segment.jitter.ms"] < 0:
+            raise ConfigError("log.roll.jitter.ms must be greater than or equal to 0")
+        if defaults["retention.ms"] == 0:
+            raise ConfigError("log.retention.ms must be unlimited (-1) or, greater than or equal to 1")
+        check_compaction_lags(defaults)
+        self._check_listeners()
+
+    def _check_listeners(self) -> None:
+        listeners = self.listeners()
+        if not listeners:
+            raise ConfigError("listeners must name at least one listener that is not a controller's")
+        for endpoint in listeners:
+            if endpoint.protocol != "PLAINTEXT":
+                raise ConfigError(
+                    f"listener {endpoint.listener} asks for {endpoint.protocol}, and only PLAINTEXT is served"
+                )
+        ports = [endpoint.port for endpoint in listeners if endpoint.port]
+        if len(set(ports)) != len(ports):
+            raise ConfigError("Each listener must have a different port")
+        for endpoint in self.advertised_listeners() if self.get("advertised.listeners") else ():
+            if endpoint.host == "0.0.0.0":
+                raise ConfigError(
+                    "advertised.listeners cannot use the nonroutable meta-address 0.0.0.0. "
+                    "Use a routable IP address."
+                )
+            if endpoint.listener not in {listener.listener for listener in listeners}:
+                raise ConfigError(
+                    f"advertised.listeners has {endpoint.listener}, which is not among the listeners"
+                )
+
+
+def _same_setting(name: str) -> tuple[str, ...]:
+    prefixed = _LISTENER_PREFIX.fullmatch(name)
+    return (name, prefixed[1]) if prefixed else SAME_SETTING.get(name, (name,))
+
+
+def refusal(entry: Definition, text: str) -> str:
+    return f"Invalid value {text} for configuration {entry.name}: not supported here, for {entry.note}"
+
+
+def check_compaction_lags(values: Mapping[str, Any]) -> None:
+    low, high = values["min.compaction.lag.ms"], values["max.compaction.lag.ms"]
+    if low > high:
+        raise ConfigError(
+            f"conflict topic config setting min.compaction.lag.ms ({low}) > max.compaction.lag.ms ({high})"
+        )
+
+
+def check_topic(config: BrokerConfig, overrides: Mapping[str, str]) -> None:
+    """ConfigError where a topic could not have these overrides (``LogConfig.validate``)."""
+    for name in overrides:
+        if name not in TOPIC:
+            raise ConfigError(f"Unknown topic config name: {name}")
+    for name, text in overrides.items():
+        entry = TOPIC[name]
+        if entry.parse(text) != entry.default and entry.effect is Effect.REFUSED:
+            raise ConfigError(refusal(entry, text))
+    check_compaction_lags(config.topic_values(overrides))
+
+
+def check_dynamic(properties: Mapping[str, str], *, per_broker: bool) -> None:
+    """ConfigError where brokers could not take these dynamic values (``DynamicBrokerConfig``)."""
+    _refuse(
+        "Cannot update these configs dynamically",
+        (name for name in properties if _mode(name) is Mode.READ_ONLY),
+    )
+    if not per_broker:
+        _refuse(
+            "Cannot update these configs at default cluster level, broker id must be specified",
+            (name for name in properties if _mode(name) is Mode.PER_BROKER),
+        )
+    for name, text in properties.items():
+        entry = BROKER.get(name)
+        if entry is None:
+            continue
+        if entry.parse(text) != entry.default and entry.effect is Effect.REFUSED:
+            raise ConfigError(refusal(entry, text))
+
+
+def _mode(name: str) -> Mode | None:
+    entry = BROKER.get(name)
+    return None if entry is None else entry.mode
+
+
+def _refuse(message: str, names: Iterable[str]) -> None:
+    refused = sorted(names)
+    if refused:
+        raise ConfigError(f"{message}: Set({', '.join(refused)})")
+
+
+def is_list(table: Mapping[str, Definition], name: str) -> bool:
+    """Whether APPEND and SUBTRACT make sense for a configuration."""
+    entry = table.get(name)
+    return entry is not None and entry.type is ConfigType.LIST
