@@ -1,0 +1,72 @@
+"""Fixtures that all tests share: real `ottla serve` processes, and how hard hypothesis looks.
+
+A test that needs a broker to itself starts one with `ottla_process`; tests that get along with one another
+share `ottla_server`, one process for each xdist worker. Tests of ottla as a library for tests use the
+fixtures of its own pytest plugin (`ottla_broker`, `ottla_topic`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from interop.process import BrokerProcess
+
+# Two workers share two cores with the brokers that they start: slowness is no finding, wrong is.
+_CALM = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.differing_executors],
+}
+settings.register_profile("usual", **_CALM)
+settings.register_profile("soak", max_examples=5_000, **_CALM)
+settings.load_profile("soak" if os.environ.get("OTTLA_SOAK") else "usual")
+
+Start = Callable[..., BrokerProcess]
+
+
+@contextmanager
+def _processes(directory: Callable[[], Path]) -> Iterator[Start]:
+    started: list[BrokerProcess] = []
+
+    def start(
+        settings: dict[str, str] | None = None, *, data: Path | None = None, **limits: int
+    ) -> BrokerProcess:
+        broker = BrokerProcess(directory(), settings, data=data, **limits)
+        started.append(broker)
+        return broker.start()
+
+    try:
+        yield start
+    finally:
+        for broker in started:
+            if broker.alive():
+                broker.stop()
+            print(f"--- stderr of the broker in {broker.directory}:\n{broker.log()}")
+
+
+@pytest.fixture
+def ottla_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start a broker: ``ottla_process(settings={name: value}, data=directory)`` gives a `BrokerProcess` that
+    serves on a free port. It is stopped after the test, which may also stop, kill and start it itself."""
+    with _processes(lambda: tmp_path_factory.mktemp("broker")) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def ottla_process_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """`ottla_process` for brokers that live as long as the module's tests."""
+    with _processes(lambda: tmp_path_factory.mktemp("broker")) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def ottla_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """One broker with the usual settings, for tests that do not mind each other's topics."""
+    with _processes(lambda: tmp_path_factory.mktemp("broker")) as start:
+        yield start()
