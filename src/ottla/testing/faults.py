@@ -324,9 +324,12 @@ def api_names(api: Apis) -> frozenset[str] | None:
 def error_code(error: str | int) -> int:
     """The number of an error of Kafka's, given by name or number."""
     try:
-        return int(ErrorCode[error.lower()] if isinstance(error, str) else ErrorCode(error))
+        code = ErrorCode[error.lower()] if isinstance(error, str) else ErrorCode(error)
     except (KeyError, ValueError):
-        raise ValueError(f"{error!r} is no error of Kafka's; an example is NOT_ENOUGH_REPLICAS") from None
+        code = ErrorCode.none
+    if code == ErrorCode.none:
+        raise ValueError(f"{error!r} is no error of Kafka's; an example is NOT_ENOUGH_REPLICAS")
+    return int(code)
 
 
 def _checked(times: int | None) -> int | None:
