@@ -10,6 +10,7 @@ from ottla.wire.messages import RequestHeader
 if TYPE_CHECKING:
     from ottla.broker.connection import Connection
     from ottla.broker.fetch_sessions import FetchSessions
+    from ottla.broker.producer_ids import ProducerIds
     from ottla.config import BrokerConfig
     from ottla.coordinators.runtime import GroupCoordinator
     from ottla.env.clock import Clock
@@ -55,6 +56,7 @@ class Services:
     groups: GroupCoordinator
     log_manager: LogManager
     fetch_sessions: FetchSessions
+    producer_ids: ProducerIds
     faults: FaultHook | None = None
 
 

@@ -60,7 +60,7 @@ class Dispatcher:
             return frame_response(ctx.header, error_fields(ctx.api_key, request, error))
         except CloseConnection:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its traceback, and answered
             return frame_response(ctx.header, self._unexpected(ctx, request))
         if type(result) is dict:
             return frame_response(ctx.header, result)
@@ -78,7 +78,7 @@ class Dispatcher:
             fields = error_fields(ctx.api_key, request, error)
         except CloseConnection:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged with its traceback, and answered
             fields = self._unexpected(ctx, request)
         return None if fields is None else frame_response(ctx.header, fields)
 

@@ -38,7 +38,6 @@ class Server:
 
     def __init__(
         self,
-        dispatch: Dispatch,
         limits: ServerLimits,
         clock: Clock,
         network: Network,
@@ -46,7 +45,8 @@ class Server:
         listener: str = "PLAINTEXT",
         refuses: Callable[[], bool] | None = None,
     ) -> None:
-        self.dispatch = dispatch
+        # Set before the server starts: what it serves needs to know the address that was bound.
+        self.dispatch: Dispatch
         self.listener = listener
         self.request_bytes_max = limits.request_bytes_max
         # All connections receive small requests into this: it is filled and emptied in one step.
@@ -61,11 +61,16 @@ class Server:
         self._bound: Listener | None = None
         self._sweep: Timer | None = None
 
-    async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; returns the address that was bound. OSError where it cannot be had."""
-        self._bound = await self._network.listen(lambda: Connection(self), host, port)
-        self._schedule_sweep()
+    async def bind(self, host: str, port: int) -> tuple[str, int]:
+        """Reserve the address, and return it as it was bound. OSError where it cannot be had."""
+        self._bound = await self._network.bind(lambda: Connection(self), host, port)
         return self._bound.address
+
+    async def start(self) -> None:
+        """Begin to take connections."""
+        assert self._bound is not None
+        await self._bound.start()
+        self._schedule_sweep()
 
     async def stop(self) -> None:
         """Accept no more, let what is being worked on finish, then close every connection."""

@@ -11,11 +11,15 @@ BACKLOG = 4096
 
 
 class Listener(Protocol):
-    """A bound, listening address."""
+    """A bound address. Connections are taken from ``start`` on."""
 
     @property
     def address(self) -> tuple[str, int]:
         """The host and port that were bound."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to listen."""
         ...
 
     def close(self) -> None:
@@ -26,13 +30,13 @@ class Listener(Protocol):
 class Network(Protocol):
     """Where listeners are made."""
 
-    async def listen(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
-        """Bind and listen; port 0 picks a free one. OSError where the address cannot be had."""
+    async def bind(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
+        """Reserve an address; port 0 picks a free one. OSError where it cannot be had."""
         ...
 
 
 class TcpListener:
-    """A listening TCP socket of the running event loop."""
+    """A TCP socket of the running event loop."""
 
     def __init__(self, server: asyncio.Server) -> None:
         self._server = server
@@ -43,6 +47,9 @@ class TcpListener:
     def address(self) -> tuple[str, int]:
         return self._address
 
+    async def start(self) -> None:
+        await self._server.start_serving()
+
     def close(self) -> None:
         self._server.close()
 
@@ -50,8 +57,8 @@ class TcpListener:
 class TcpNetwork:
     """The machine's TCP stack."""
 
-    async def listen(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
+    async def bind(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
         server = await asyncio.get_running_loop().create_server(
-            factory, host or None, port, backlog=BACKLOG, reuse_address=True
+            factory, host or None, port, backlog=BACKLOG, reuse_address=True, start_serving=False
         )
         return TcpListener(server)

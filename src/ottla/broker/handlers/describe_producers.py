@@ -1,0 +1,47 @@
+"""DescribeProducers: the idempotent producers that a partition's leader remembers (KIP-664)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ottla.broker.context import RequestContext
+from ottla.errors import ErrorCode, KafkaError
+
+
+def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
+    """NOT_LEADER_OR_FOLLOWER or UNKNOWN_TOPIC_OR_PARTITION, by partition."""
+    return {
+        "topics": [
+            {
+                "name": topic.name,
+                "partitions": [_describe(ctx, topic.name, i) for i in topic.partition_indexes],
+            }
+            for topic in request.topics
+        ],
+        "throttle_time_ms": 0,
+    }
+
+
+def _describe(ctx: RequestContext, topic: str, index: int) -> dict[str, Any]:
+    try:
+        partition = ctx.services.replicas.get(topic, index)
+        partition.check_leader()
+    except KafkaError as error:
+        return {
+            "partition_index": index,
+            "error_code": error.code,
+            "error_message": error.message,
+            "active_producers": (),
+        }
+    producers = [
+        {
+            "producer_id": producer_id,
+            "producer_epoch": state.epoch,
+            "last_sequence": state.last_sequence,
+            "last_timestamp": state.last_timestamp_ms,
+            "coordinator_epoch": -1,
+            "current_txn_start_offset": -1,
+        }
+        for producer_id, state in partition.log.producers.items()
+    ]
+    return {"partition_index": index, "error_code": ErrorCode.none, "active_producers": producers}

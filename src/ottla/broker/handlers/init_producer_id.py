@@ -1,0 +1,25 @@
+"""InitProducerId: an id for an idempotent producer (KIP-98, KIP-360).
+
+v0-1 plain; v2 flexible; v3 the producer's current id and epoch; v4-5 more error codes. Without a
+transactional id Kafka always gives a new id, whatever id the producer had. With one: UNSUPPORTED_VERSION,
+which clients report as final, since transactions are not served yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ottla.broker.context import RequestContext
+from ottla.errors import ErrorCode, KafkaError
+
+
+async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
+    """COORDINATOR_NOT_AVAILABLE (which clients retry) where no id can be reserved now."""
+    if request.transactional_id is not None:
+        raise KafkaError(ErrorCode.unsupported_version, "transactions are not served by this broker yet")
+    return {
+        "error_code": ErrorCode.none,
+        "producer_id": await ctx.services.producer_ids.next(),
+        "producer_epoch": 0,
+        "throttle_time_ms": 0,
+    }

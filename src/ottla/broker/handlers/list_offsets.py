@@ -1,0 +1,81 @@
+"""ListOffsets: the earliest, latest or timestamp's offset of partitions (UnifiedLog.fetchOffsetByTimestamp).
+
+v1 one offset per partition; v2 isolation level; v4 leader epochs; v6 flexible; v7 the record with the
+largest timestamp (-3); v8 earliest local (-4); v9 latest tiered (-5); v10 a timeout; v11 earliest pending
+upload (-6).
+We keep all records locally: -4 is the earliest offset, and -5 and -6 find nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ottla.broker.context import RequestContext
+from ottla.errors import ErrorCode, KafkaError
+from ottla.replication.partition import Partition
+
+LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = range(-1, -7, -1)
+# The version from which each special timestamp may be asked for.
+_SINCE = {
+    LATEST: 1,
+    EARLIEST: 1,
+    MAX_TIMESTAMP: 7,
+    EARLIEST_LOCAL: 8,
+    LATEST_TIERED: 9,
+    EARLIEST_PENDING_UPLOAD: 11,
+}
+_READ_COMMITTED = 1
+
+
+def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
+    """INVALID_REQUEST for a partition named twice; UNSUPPORTED_VERSION for a later version's timestamp."""
+    seen: set[tuple[str, int]] = set()
+    twice: set[tuple[str, int]] = set()
+    for topic in request.topics:
+        for partition in topic.partitions:
+            key = (topic.name, partition.partition_index)
+            (twice if key in seen else seen).add(key)
+    return {
+        "topics": [
+            {
+                "name": topic.name,
+                "partitions": [_answer(ctx, request, topic.name, p, twice) for p in topic.partitions],
+            }
+            for topic in request.topics
+        ],
+        "throttle_time_ms": 0,
+    }
+
+
+def _answer(
+    ctx: RequestContext, request: Any, topic: str, asked: Any, twice: set[tuple[str, int]]
+) -> dict[str, Any]:
+    found = {"partition_index": asked.partition_index, "error_code": ErrorCode.none, "leader_epoch": -1}
+    try:
+        if (topic, asked.partition_index) in twice:
+            raise KafkaError(ErrorCode.invalid_request)
+        if asked.timestamp < 0 and _SINCE.get(asked.timestamp, 99) > ctx.api_version:
+            raise KafkaError(ErrorCode.unsupported_version)
+        partition = ctx.services.replicas.get(topic, asked.partition_index)
+        partition.check_leader(getattr(asked, "current_leader_epoch", -1))
+        committed = getattr(request, "isolation_level", 0) == _READ_COMMITTED
+        timestamp, offset, epoch = _find(partition, asked.timestamp, committed)
+        return found | {"timestamp": timestamp, "offset": offset, "leader_epoch": epoch}
+    except KafkaError as error:
+        return found | {"error_code": error.code, "timestamp": -1, "offset": -1}
+
+
+def _find(partition: Partition, timestamp: int, committed: bool) -> tuple[int, int, int]:
+    """(timestamp, offset, leader epoch); all -1 where there is no such record."""
+    log = partition.log
+    end = partition.last_stable_offset if committed else partition.high_watermark
+    if timestamp == LATEST:
+        return -1, end, log.latest_epoch
+    if timestamp in (EARLIEST, EARLIEST_LOCAL):
+        return -1, log.log_start_offset, log.epoch_for_offset(log.log_start_offset)
+    if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
+        return -1, -1, -1
+    found = log.max_timestamp_offset() if timestamp == MAX_TIMESTAMP else log.offset_for_timestamp(timestamp)
+    if found is None or found[1] >= end:
+        return -1, -1, -1
+    return found

@@ -1,0 +1,98 @@
+"""Produce: append batches to partitions (KafkaApis.handleProduceRequest, ReplicaManager.appendRecords).
+
+v3-8: record batches of format v2 only; v9 flexible; v10 says who leads now; v13 names topics by id.
+acks=0 gets no response, and a closed connection where something failed; acks=1 and acks=all are answered
+once the batch is in the log of this node, of every in-sync replica respectively. A topic that asks for it
+(flush.messages) is answered once its batch is on the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ottla.broker.context import CloseConnection, RequestContext
+from ottla.errors import ErrorCode, KafkaError
+from ottla.replication.partition import Partition
+
+NONE = int(ErrorCode.none)
+
+
+def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future[dict[str, Any]] | None:
+    """Each partition is appended to on its own: one that fails does not stop the others."""
+    acks = request.acks
+    by_id = ctx.header.api_version >= 13
+    now_ms = ctx.services.clock.now_ms()
+    unflushed: list[Partition] = []
+    responses = []
+    failed: KafkaError | None = None
+    for topic in request.topic_data:
+        answers = []
+        for data in topic.partition_data:
+            try:
+                answers.append(_append(ctx, request, topic, data, by_id, now_ms, unflushed))
+            except KafkaError as error:
+                failed = error
+                answers.append(_refusal(data.index, error))
+        key = "topic_id" if by_id else "name"
+        responses.append({key: topic[0], "partition_responses": answers})
+    if acks == 0:
+        if failed is not None:
+            # As Kafka: the client waits for no answer, so a closed connection is all that it can notice.
+            raise CloseConnection(f"a Produce with acks=0 failed: {failed}")
+        return None
+    fields = {"responses": responses, "throttle_time_ms": 0}
+    if unflushed:
+        return asyncio.ensure_future(_when_flushed(unflushed, fields))
+    return fields
+
+
+def _append(
+    ctx: RequestContext,
+    request: Any,
+    topic: Any,
+    data: Any,
+    by_id: bool,
+    now_ms: int,
+    unflushed: list[Partition],
+) -> dict[str, Any]:
+    acks = request.acks
+    if not -1 <= acks <= 1:
+        raise KafkaError(ErrorCode.invalid_required_acks, "acks must be 0, 1 or -1 (all)")
+    if request.transactional_id is not None:
+        raise KafkaError(ErrorCode.unsupported_version, "transactions are not served by this broker yet")
+    replicas = ctx.services.replicas
+    name = replicas.topic_name(topic.topic_id) if by_id else topic.name
+    partition = replicas.get(name, data.index)
+    appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
+    if partition.log.sync_due:
+        unflushed.append(partition)
+    return {
+        "index": data.index,
+        "error_code": NONE,
+        "base_offset": appended.base_offset,
+        "log_append_time_ms": appended.log_append_time_ms,
+        "log_start_offset": appended.log_start_offset,
+        "record_errors": (),
+    }
+
+
+def _refusal(index: int, error: KafkaError) -> dict[str, Any]:
+    return {
+        "index": index,
+        "error_code": error.code,
+        "base_offset": -1,
+        "log_append_time_ms": -1,
+        "log_start_offset": -1,
+        "record_errors": (),
+        "error_message": error.message,
+    }
+
+
+async def _when_flushed(partitions: list[Partition], fields: dict[str, Any]) -> dict[str, Any]:
+    try:
+        for partition in partitions:
+            await partition.flushed()
+    except OSError as error:
+        raise KafkaError(ErrorCode.kafka_storage_error, f"the disk refused to flush: {error}") from error
+    return fields

@@ -1,0 +1,31 @@
+"""Where log lines go: stderr, one line each, for people or (``json``) for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+_TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time (ISO 8601, UTC), level, logger, message, and a traceback if any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{record.msecs:03.0f}",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def set_up(log_format: str, log_level: str) -> None:
+    """Log to stderr in ``text`` or ``json``, from ``log_level`` (debug, info, warning, error) up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
+    logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)

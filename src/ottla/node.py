@@ -1,0 +1,259 @@
+"""The composition root: the one place that builds a node, from its parts and the real clock, disk and network."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ottla.broker.context import FaultHook, Services
+from ottla.broker.dispatch import Dispatcher
+from ottla.broker.fetch_sessions import FetchSessions
+from ottla.broker.producer_ids import ProducerIds
+from ottla.broker.server import Server, ServerLimits
+from ottla.config import BrokerConfig, ConfigError, parse_properties
+from ottla.coordinators.runtime import GroupCoordinator
+from ottla.coordinators.settings import GroupConfig
+from ottla.env.clock import Clock, SystemClock
+from ottla.env.disk import Disk, RealDisk
+from ottla.env.network import Network, TcpNetwork
+from ottla.log.manager import LogManager
+from ottla.metadata.image import ClusterImage
+from ottla.metadata.service import Metadata
+from ottla.metadata.sqlite import SqliteStore
+from ottla.replication.internal_topic import InternalTopicLog
+from ottla.replication.manager import ReplicaManager
+
+log = logging.getLogger(__name__)
+
+OFFSETS_TOPIC = "__consumer_offsets"
+
+
+class StartError(Exception):
+    """The node cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """What a node is started with. Names of ``properties`` are Kafka's."""
+
+    data: str
+    host: str = "127.0.0.1"
+    port: int = 9092  # 0: any free one
+    node_id: int | None = None
+    advertise: tuple[str, int] | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+class Node:
+    """One broker. ``start``, then ``stop``; not to be started again."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        *,
+        clock: Clock | None = None,
+        disk: Disk | None = None,
+        network: Network | None = None,
+        faults: FaultHook | None = None,
+    ) -> None:
+        self.config = BrokerConfig(_properties(settings))
+        self.services: Services
+        self.address: tuple[str, int]
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._disk = disk or RealDisk()
+        self._network = network or TcpNetwork()
+        self._faults = faults
+        self._started: list[Callable[[], object]] = []
+        self._server: Server
+        self._store: SqliteStore
+        self._metadata: Metadata
+        self._logs: LogManager
+        self._replicas: ReplicaManager
+        self._groups: GroupCoordinator
+
+    @property
+    def node_id(self) -> int:
+        return self.config.node_id
+
+    async def start(self) -> None:
+        """Take the data directory, read it, and serve. StartError says what is in the way."""
+        for warning in self.config.warnings:
+            log.warning("%s", warning)
+        self._server = Server(
+            self._limits(),
+            self._clock,
+            self._network,
+            refuses=self._faults.refuses_connections if self._faults else None,
+        )
+        try:
+            self.address = await self._server.bind(self._settings.host, self._settings.port)
+        except OSError as error:
+            where = f"{self._settings.host}:{self._settings.port}"
+            raise StartError(f"cannot listen on {where}: {error.strerror or error}") from error
+        await self._open_data()
+        advertised = self._settings.advertise or self.address
+        await self._metadata.register_broker(
+            self.node_id, advertised[0], advertised[1], self.config.get("broker.rack")
+        )
+        self._compose()
+        await self._server.start()
+        log.info("node %d serves %s:%d with its data in %s", self.node_id, *self.address, self._settings.data)
+
+    async def stop(self) -> None:
+        """Accept no more, finish what is in flight, flush, and leave the data as after a clean stop."""
+        self._replicas.wake_all()
+        await self._groups.stop()
+        await self._server.stop()
+        await self._logs.close()
+        await self._metadata.close()
+
+    async def kill(self) -> None:
+        """Stop as a crash would: nothing more is answered, flushed or written down."""
+        self._server.abort()
+        await self._groups.stop()
+        self._logs.abandon()
+        await self._metadata.close()
+
+    async def _open_data(self) -> None:
+        """Lock and load the data directory: metadata first, then the logs that it names."""
+        self._logs = LogManager(
+            self._disk, self._settings.data, self.config, self._clock, node_id=self.node_id
+        )
+        await self._logs.start()
+        self._store = SqliteStore(os.path.join(self._settings.data, "metadata.db"))
+        self._metadata = Metadata(self._store, self.config, self._clock, self.node_id)
+        await self._metadata.start()
+        self._logs.set_cluster_id(self._metadata.image.cluster_id)
+        self._replicas = ReplicaManager(self.node_id, self._logs, self.config, self._clock, self._disk)
+        self._replicas.apply(None, self._metadata.image)
+        self._metadata.subscribe(self._replicas.apply)
+
+    def _compose(self) -> None:
+        """Build what serves requests upon the partitions."""
+        offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
+        self._groups = GroupCoordinator(offsets, GroupConfig.from_config(self.config), self._clock)
+        self._lead_groups(None, self._metadata.image)
+        self._metadata.subscribe(self._lead_groups)
+        self.services = Services(
+            node_id=self.node_id,
+            config=self.config,
+            clock=self._clock,
+            disk=self._disk,
+            metadata=self._metadata,
+            replicas=self._replicas,
+            groups=self._groups,
+            log_manager=self._logs,
+            fetch_sessions=FetchSessions(
+                self._clock, slots_max=self.config.get("max.incremental.fetch.session.cache.slots")
+            ),
+            producer_ids=ProducerIds(self._metadata.allocate_producer_ids),
+            faults=self._faults,
+        )
+        self._server.dispatch = Dispatcher(self.services)
+
+    def _lead_groups(self, old: ClusterImage | None, new: ClusterImage) -> None:
+        """Tell the group coordinator which of its partitions this node leads, and which topics are gone."""
+        before = old.topics.get(OFFSETS_TOPIC) if old is not None else None
+        after = new.topics.get(OFFSETS_TOPIC)
+        if after is not before:
+            self._groups.apply(
+                {i: p.leader_epoch for i, p in enumerate(after.partitions) if p.leader == self.node_id}
+                if after is not None
+                else {},
+                partition_count=len(after.partitions) if after is not None else None,
+            )
+        if old is not None and old.topics is not new.topics:
+            for name in old.topics.keys() - new.topics.keys():
+                self._groups.on_topic_deleted(name)
+
+    def _limits(self) -> ServerLimits:
+        get = self.config.get
+        return ServerLimits(
+            request_bytes_max=get("socket.request.max.bytes"),
+            idle_ms_max=get("connections.max.idle.ms"),
+            connections_max=get("max.connections"),
+            connections_per_host_max=get("max.connections.per.ip"),
+        )
+
+
+def _properties(settings: NodeSettings) -> dict[str, str]:
+    """The settings as Kafka properties, so that DescribeConfigs tells what is in force."""
+    properties = dict(settings.properties)
+    if settings.node_id is not None:
+        properties |= {"node.id": str(settings.node_id)}
+        properties.pop("broker.id", None)
+    properties |= {
+        "listeners": f"PLAINTEXT://{settings.host}:{settings.port}",
+        "log.dirs": settings.data,
+    }
+    if settings.advertise is not None:
+        host, port = settings.advertise
+        properties["advertised.listeners"] = f"PLAINTEXT://{host}:{port}"
+    return properties
+
+
+# ---------------------------------------------------------------- the process
+
+
+def run(
+    *,
+    data: str,
+    listen: str,
+    node_id: int,
+    advertise: str | None,
+    config_file: str | None,
+    overrides: Mapping[str, str],
+    log_format: str,
+    log_level: str,
+) -> int:
+    """Serve until SIGTERM or SIGINT; the process's exit code: 0 after a clean stop, 1 where it cannot start."""
+    import uvloop
+
+    from ottla.logging_setup import set_up
+
+    set_up(log_format, log_level)
+    try:
+        properties = dict(overrides)
+        if config_file is not None:
+            with open(config_file, encoding="utf-8") as file:
+                properties = parse_properties(file.read()) | properties
+        host, port = _address(listen)
+        settings = NodeSettings(
+            data=data,
+            host=host,
+            port=port,
+            node_id=node_id,
+            advertise=_address(advertise) if advertise else None,
+            properties=properties,
+        )
+        return uvloop.run(_serve(settings))
+    except (ConfigError, StartError, OSError) as error:
+        print(f"ottla: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
+        return 1
+
+
+async def _serve(settings: NodeSettings) -> int:
+    node = Node(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    await node.start()
+    host, port = node.address
+    print(f"ottla: listening on {host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
+    await stopping.wait()
+    log.info("stopping: finishing what is in flight")
+    await node.stop()
+    log.info("stopped")
+    return 0
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)

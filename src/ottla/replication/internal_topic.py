@@ -1,0 +1,57 @@
+"""An internal topic's partitions as the log of a coordinator: append, and read everything back at a load."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from ottla.env.clock import Clock
+from ottla.env.disk import Disk
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.settings import Origin
+from ottla.replication.manager import ReplicaManager
+from ottla.wire.records import HEADER_BYTES, read_header
+
+# How much is read at a time while a coordinator loads.
+LOAD_BYTES = 1024 * 1024
+
+
+class InternalTopicLog:
+    """What a coordinator needs of its topic (``coordinators.runtime.CoordinatorLog``)."""
+
+    def __init__(self, topic: str, replicas: ReplicaManager, clock: Clock, disk: Disk) -> None:
+        self._topic = topic
+        self._replicas = replicas
+        self._clock = clock
+        self._disk = disk
+
+    async def append(self, partition: int, batch: bytes) -> int:
+        """Append one batch with acks=all; its last offset once it is committed. KafkaError as a Produce."""
+        replica = self._replicas.get(self._topic, partition)
+        appended = replica.append(batch, now_ms=self._clock.now_ms(), acks=-1, origin=Origin.COORDINATOR)
+        if replica.log.sync_due:
+            try:
+                await replica.flushed()
+            except OSError as error:
+                raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
+        return appended.last_offset
+
+    async def read_all(self, partition: int) -> AsyncIterator[bytes]:
+        """Everything committed, in pieces of whole batches, from the log's start."""
+        replica = self._replicas.get(self._topic, partition)
+        offset = replica.log.log_start_offset
+        while (piece := replica.read(offset, LOAD_BYTES, min_one=True)) is not None:
+            data = await self._disk.run(lambda piece=piece: piece.file.read(piece.position, piece.size))
+            whole, offset = whole_batches(data)
+            yield whole
+
+
+def whole_batches(data: bytes) -> tuple[bytes, int]:
+    """``data`` without a batch that was cut off at its end, and the offset behind the last whole one."""
+    position, offset = 0, -1
+    while len(data) - position >= HEADER_BYTES:
+        header = read_header(data, position)
+        if position + header.size > len(data):
+            break
+        position += header.size
+        offset = header.last_offset + 1
+    return data[:position], offset

@@ -1,0 +1,120 @@
+"""Keeps this node's partitions as the metadata image says they should be, and finds them for handlers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from uuid import UUID
+
+from ottla.config import BrokerConfig
+from ottla.env.clock import Clock
+from ottla.env.disk import Disk
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.manager import LogManager
+from ottla.log.settings import LogConfig
+from ottla.metadata.image import ClusterImage, TopicImage
+from ottla.replication.partition import Partition
+from ottla.types import TopicPartition
+
+log = logging.getLogger(__name__)
+
+
+class ReplicaManager:
+    """The partitions that this node holds, by topic name and index."""
+
+    def __init__(
+        self, node_id: int, log_manager: LogManager, config: BrokerConfig, clock: Clock, disk: Disk
+    ) -> None:
+        self._node_id = node_id
+        self._logs = log_manager
+        self._config = config
+        self._clock = clock
+        self._disk = disk
+        self._image: ClusterImage | None = None
+        # Plain dicts of pairs: a look-up is on the path of every Produce and Fetch.
+        self.partitions: dict[tuple[str, int], Partition] = {}
+        self.stopping = False
+
+    # ------------------------------------------------------------ look-ups
+
+    def get(self, topic: str, index: int) -> Partition:
+        """The partition, or KafkaError: UNKNOWN_TOPIC_OR_PARTITION, or NOT_LEADER_OR_FOLLOWER where it
+        exists and lives elsewhere."""
+        partition = self.partitions.get((topic, index))
+        if partition is not None:
+            return partition
+        known = self._image.topics.get(topic) if self._image is not None else None
+        if known is not None and 0 <= index < len(known.partitions):
+            raise KafkaError(ErrorCode.not_leader_or_follower)
+        raise KafkaError(ErrorCode.unknown_topic_or_partition)
+
+    def topic_name(self, topic_id: UUID) -> str:
+        """The name of a topic by its id, or KafkaError(UNKNOWN_TOPIC_ID)."""
+        topic = self._image.topics_by_id.get(topic_id) if self._image is not None else None
+        if topic is None:
+            raise KafkaError(ErrorCode.unknown_topic_id)
+        return topic.name
+
+    def topic_id(self, name: str) -> UUID | None:
+        topic = self._image.topics.get(name) if self._image is not None else None
+        return topic.topic_id if topic is not None else None
+
+    # ------------------------------------------------------------ following the image
+
+    def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
+        """Make the partitions what ``new`` says. Called on each change, in order."""
+        self._image = new
+        before: Mapping[str, TopicImage] = old.topics if old is not None else {}
+        if before is not new.topics:
+            for name, topic in before.items():
+                after = new.topics.get(name)
+                if after is None or after.topic_id != topic.topic_id:
+                    self._remove_topic(topic)
+            for name, topic in new.topics.items():
+                if before.get(name) is not topic:
+                    self._apply_topic(topic)
+        if old is not None and old.broker_configs != new.broker_configs:
+            # Topic defaults come from the broker's configuration.
+            for topic in new.topics.values():
+                self._apply_config(topic)
+
+    def wake_all(self) -> None:
+        """Let every waiting fetch answer with what there is: the node stops."""
+        self.stopping = True
+        for partition in self.partitions.values():
+            partition.wake()
+
+    def _apply_topic(self, topic: TopicImage) -> None:
+        config = self._log_config(topic)
+        for index, state in enumerate(topic.partitions):
+            if self._node_id not in state.replicas:
+                continue
+            partition = self.partitions.get((topic.name, index))
+            if partition is None:
+                name = TopicPartition(topic.name, index)
+                opened = self._logs.get_or_create(name, topic.topic_id, config, self._clock.now_ms())
+                self.partitions[topic.name, index] = Partition(
+                    name, topic.topic_id, state, opened, node_id=self._node_id, disk=self._disk
+                )
+                continue
+            partition.log.update_config(config)
+            changed, partition.state = partition.state is not state, state
+            if changed:
+                partition.wake()
+
+    def _apply_config(self, topic: TopicImage) -> None:
+        config = self._log_config(topic)
+        for index in range(len(topic.partitions)):
+            partition = self.partitions.get((topic.name, index))
+            if partition is not None:
+                partition.log.update_config(config)
+
+    def _remove_topic(self, topic: TopicImage) -> None:
+        for index in range(len(topic.partitions)):
+            partition = self.partitions.pop((topic.name, index), None)
+            if partition is not None:
+                self._logs.delete(partition.topic_partition)
+                partition.wake()
+
+    def _log_config(self, topic: TopicImage) -> LogConfig:
+        return LogConfig.from_values(self._config.topic_values(topic.configs))
