@@ -1,0 +1,127 @@
+"""Fetch sessions as in KIP-227: epochs, changes, what is news, and room for a bounded number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ottla.broker.fetch_sessions import FetchSessions, Session, Want
+from ottla.errors import ErrorCode, KafkaError
+
+
+class StoppedClock:
+    def __init__(self) -> None:
+        self.ms = 1_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic_ms(self) -> int:
+        return self.ms
+
+    def call_later(self, delay_ms: float, callback: Any) -> Any:
+        raise AssertionError("sessions need no timers")
+
+
+def want(partition: int, offset: int = 0, topic: str = "t") -> Want:
+    return Want(topic, partition, offset, 1024, -1)
+
+
+def answer(records: bytes = b"", error_code: int = 0, high_watermark: int = 0) -> dict[str, Any]:
+    return {
+        "records": records,
+        "error_code": error_code,
+        "high_watermark": high_watermark,
+        "last_stable_offset": high_watermark,
+        "log_start_offset": 0,
+    }
+
+
+@pytest.fixture
+def clock() -> StoppedClock:
+    return StoppedClock()
+
+
+@pytest.fixture
+def sessions(clock: StoppedClock) -> FetchSessions:
+    ids = iter(range(1, 1000))
+    return FetchSessions(clock, slots_max=2, eviction_ms_min=1000, new_id=lambda: next(ids))
+
+
+def opened(sessions: FetchSessions, *partitions: int) -> Session:
+    session = sessions.open(False, [want(p) for p in partitions])
+    assert session is not None
+    return session
+
+
+def code(error: pytest.ExceptionInfo[KafkaError]) -> ErrorCode:
+    return error.value.code
+
+
+def test_each_request_must_carry_the_next_epoch(sessions: FetchSessions) -> None:
+    session = opened(sessions, 0)
+    assert sessions.resume(session.session_id, 1, False, [], []) is session
+    with pytest.raises(KafkaError) as error:
+        sessions.resume(session.session_id, 1, False, [], [])
+    assert code(error) == ErrorCode.invalid_fetch_session_epoch
+    assert sessions.resume(session.session_id, 2, False, [], []) is session
+
+
+def test_the_epoch_wraps_to_one(sessions: FetchSessions) -> None:
+    session = opened(sessions, 0)
+    session.epoch = 2**31 - 1
+    sessions.resume(session.session_id, 2**31 - 1, False, [], [])
+    assert session.epoch == 1
+
+
+def test_an_unknown_session_and_a_change_from_names_to_ids_are_refused(sessions: FetchSessions) -> None:
+    with pytest.raises(KafkaError) as error:
+        sessions.resume(77, 1, False, [], [])
+    assert code(error) == ErrorCode.fetch_session_id_not_found
+    session = opened(sessions, 0)
+    with pytest.raises(KafkaError) as error:
+        sessions.resume(session.session_id, 1, True, [], [])
+    assert code(error) == ErrorCode.fetch_session_topic_id_error
+
+
+def test_changes_add_replace_and_forget(sessions: FetchSessions) -> None:
+    session = opened(sessions, 0, 1)
+    sessions.resume(session.session_id, 1, False, [want(1, offset=5), want(2)], [("t", 0)])
+    assert [(w.partition, w.fetch_offset) for w in session.wants.values()] == [(1, 5), (2, 0)]
+
+
+def test_only_news_is_told_and_partitions_that_gave_records_go_last(sessions: FetchSessions) -> None:
+    session = opened(sessions, 0, 1)
+    first = [(want(0), answer(high_watermark=3)), (want(1), answer(high_watermark=4))]
+    assert len(session.news(first)) == 2
+    assert session.news(first) == []
+    records = [(want(0), answer(b"data", high_watermark=5)), (want(1), answer(high_watermark=4))]
+    assert [w.partition for w, _ in session.news(records)] == [0]
+    assert [w.partition for w in session.wants.values()] == [1, 0]
+
+
+def test_an_error_is_told_again_and_so_is_its_end(sessions: FetchSessions) -> None:
+    session = opened(sessions, 0)
+    session.news([(want(0), answer(high_watermark=3))])
+    failed = [(want(0), answer(error_code=6, high_watermark=-1))]
+    assert session.news(failed) == failed
+    assert session.news(failed) == failed
+    healed = [(want(0), answer(high_watermark=3))]
+    assert session.news(healed) == healed
+    assert session.news(healed) == []
+
+
+def test_a_full_cache_keeps_those_in_use_and_gives_up_the_oldest(
+    sessions: FetchSessions, clock: StoppedClock
+) -> None:
+    one, two = opened(sessions, 0), opened(sessions, 0)
+    assert sessions.open(False, [want(0)]) is None
+    clock.ms += 2000
+    sessions.resume(one.session_id, 1, False, [], [])
+    three = opened(sessions, 0)
+    with pytest.raises(KafkaError):
+        sessions.resume(two.session_id, 1, False, [], [])
+    assert sessions.resume(one.session_id, 2, False, [], []) is one
+    assert sessions.resume(three.session_id, 1, False, [], []) is three
+    assert len(sessions) == 2
