@@ -9,6 +9,7 @@ from pathlib import Path
 import cli_docs
 import compatibility_docs
 import config_docs
+import decisions_docs
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -16,6 +17,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "CLI.md": cli_docs.render,
     "COMPATIBILITY.md": compatibility_docs.render,
     "CONFIG.md": config_docs.render,
+    "decisions/README.md": decisions_docs.render,
 }
 
 

@@ -1,0 +1,274 @@
+"""The habits of the house, as far as a test can see them: size, docstrings, current and complete docs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "ottla"
+
+FUNCTION_LINES_MAX = 70
+MODULE_LINES_MAX = 520
+HANDLER_HEADER_CHARACTERS_MIN = 120
+
+# Modules and functions that may be longer, and why. A reason that no longer holds fails the test too.
+LONGER_MODULES: dict[str, str] = {}
+LONGER_FUNCTIONS: dict[str, str] = {}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def sources(*folders: Path) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def functions(path: Path) -> Iterator[tuple[str, Function]]:
+    """Every function of a module with its qualified name, nested ones included."""
+
+    def walk(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, Function | ast.ClassDef):
+                name = f"{prefix}{child.name}"
+                if isinstance(child, Function):
+                    yield name, child
+                yield from walk(child, f"{name}.")
+            else:
+                yield from walk(child, prefix)
+
+    yield from walk(parsed(path), "")
+
+
+def length(function: Function) -> int:
+    assert function.end_lineno is not None
+    return function.end_lineno - function.lineno + 1
+
+
+def test_no_module_grows_beyond_what_one_can_hold_in_mind() -> None:
+    lengths = {named(path): len(path.read_text().splitlines()) for path in sources(SOURCE)}
+    longer = {name: lines for name, lines in lengths.items() if lines > MODULE_LINES_MAX}
+    assert longer.keys() == LONGER_MODULES.keys(), f"split these, or list them with a reason: {longer}"
+
+
+def test_no_function_grows_beyond_a_page() -> None:
+    longer = {
+        f"{named(path)}:{name}": lines
+        for path in sources(SOURCE)
+        for name, function in functions(path)
+        if (lines := length(function)) > FUNCTION_LINES_MAX
+    }
+    assert longer.keys() == LONGER_FUNCTIONS.keys(), f"split these, or list them with a reason: {longer}"
+
+
+def test_every_module_says_what_it_is() -> None:
+    folders = [ROOT / name for name in ("src", "tests", "scripts", "bench", "examples")]
+    silent = [
+        named(path)
+        for path in sources(*folders)
+        if path.stat().st_size
+        and ast.get_docstring(parsed(path)) is None
+        and "node_modules" not in path.parts
+    ]
+    assert not silent
+
+
+def test_every_folder_of_the_package_says_what_it_is() -> None:
+    silent = [named(path) for path in SOURCE.rglob("__init__.py") if not ast.get_docstring(parsed(path))]
+    assert not silent
+
+
+def test_every_handler_has_a_header_with_behaviour_and_version_notes() -> None:
+    thin = {
+        named(path): header
+        for path in sources(SOURCE / "broker" / "handlers")
+        if path.name != "__init__.py"
+        and any(name == "handle" for name, _ in functions(path))
+        and (
+            len(header := ast.get_docstring(parsed(path)) or "") < HANDLER_HEADER_CHARACTERS_MIN
+            or not re.search(r"\bversion|\bv\d", header, re.IGNORECASE)
+        )
+    }
+    assert not thin, f"say what they do, and what each version adds: {thin}"
+
+
+def test_every_api_has_its_handler() -> None:
+    from ottla.wire.apis import APIS
+
+    missing = [
+        api.name
+        for api in APIS.values()
+        if not (SOURCE / "broker" / "handlers" / f"{api.schema}.py").exists()
+    ]
+    assert not missing
+
+
+def test_nothing_is_caught_and_forgotten() -> None:
+    """A broad except may stand only where the error is logged or raised again."""
+    silent = []
+    for path in sources(SOURCE):
+        for node in ast.walk(parsed(path)):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            broad = node.type is None or (
+                isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+            )
+            if broad and all(isinstance(statement, ast.Pass | ast.Continue) for statement in node.body):
+                silent.append(f"{named(path)}:{node.lineno}")
+    assert not silent
+
+
+# ------------------------------------------------------------ the recipes
+
+
+def make_targets() -> dict[str, str]:
+    """The targets of the Makefile that are for people, and their lines of help."""
+    text = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    helps = dict(re.findall(r"^([a-z-]+):.*?## (.+)$", text, re.MULTILINE))
+    return {target: helps.get(target, "") for target in phony.split()}
+
+
+def test_every_make_target_has_its_line_of_help() -> None:
+    undocumented = [target for target, text in make_targets().items() if not text.endswith(".")]
+    assert not undocumented
+    defined = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert defined == make_targets().keys(), "targets and .PHONY differ"
+
+
+def test_every_make_target_is_in_the_guide_for_contributors() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    assert not [target for target in make_targets() if f"`make {target}`" not in guide]
+
+
+def test_make_help_lists_every_target() -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert [line.split()[1] for line in shown.splitlines()] == list(make_targets())
+
+
+def test_debian_packages_are_named_in_one_place_only() -> None:
+    others = [
+        named(path)
+        for path in tracked()
+        if path.suffix not in (".md",)
+        and path.name != "debian-packages.sh"
+        and path != Path(__file__)
+        and re.search(r"\bapt(-get)? (-\S+ )*(install|update)\b", path.read_text(errors="replace"))
+    ]
+    assert not others
+
+
+def test_continuous_integration_runs_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().splitlines()[-1] == "exec make test"
+
+
+# ------------------------------------------------------------ the documents
+
+
+def test_the_generated_pages_are_current() -> None:
+    check = [sys.executable, ROOT / "scripts" / "docs.py", "--check"]
+    result = subprocess.run(check, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def markdown() -> list[Path]:
+    return [path for path in tracked() if path.suffix == ".md"]
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    broken = [
+        f"{named(page)}: {target}"
+        for page in markdown()
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+        if not re.match(r"https?://|mailto:", target) and not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_paths_that_the_documents_name_exist() -> None:
+    """`src/…`, `tests/…`, `docs/…`, `scripts/…` in backticks, when they name one file."""
+    pattern = re.compile(r"`((?:src|tests|docs|scripts|bench|examples)/[\w./-]+\.\w+)`")
+    broken = [
+        f"{named(page)}: {path}"
+        for page in markdown()
+        for path in pattern.findall(page.read_text())
+        if not (ROOT / path).exists()
+    ]
+    assert not broken
+
+
+def test_decisions_have_numbers_of_their_own() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")]
+    assert len(numbers) == len(set(numbers))
+
+
+def test_the_changelog_has_the_current_version() -> None:
+    from ottla import __version__
+
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(rf"^## ({re.escape(__version__)}|Unreleased)", changelog, re.MULTILINE)
+
+
+def test_the_licence_is_what_the_package_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    assert "Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+
+
+# ------------------------------------------------------------ what must not be in the repository
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """The text files that are in the repository, or would be with the next commit."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    return tuple(path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:1024])
+
+
+# Folders of one machine, and hosts of one network.
+MACHINE_PATHS = re.compile(
+    r"(?<![\w.])/(?:root|home/[a-z]\w*|work|workspace|opt/(?:pypi|wheels))/|/tmp/[a-z]+/|\.pyenv/"
+)
+
+
+def test_the_repository_names_no_paths_of_somebodys_machine() -> None:
+    found = [
+        f"{named(path)}:{number}: {line.strip()[:80]}"
+        for path in tracked()
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if MACHINE_PATHS.search(line)
+    ]
+    assert not found
+
+
+def test_no_file_is_large() -> None:
+    large = {named(path): size for path in tracked() if (size := path.stat().st_size) > 400_000}
+    assert not large
