@@ -1,0 +1,120 @@
+"""The Typer app of all commands, and how it ends: an exit code, and errors in one line."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ottla.cli import cluster, config, consume, group, log, produce, topic
+from ottla.cli import serve as serve_command
+from ottla.cli.bench import app as bench
+from ottla.cli.errors import CliError, ExitCode
+
+# Click's exceptions, by way of the one that Typer exports: it carries its own Click in newer releases.
+UsageError: Any = typer.BadParameter.__mro__[1]
+ClickException: Any = typer.BadParameter.__mro__[2]
+
+DEFAULTS = serve_command.Serve()
+
+app = typer.Typer(
+    name="ottla",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Kafka's protocol, semantics and log format, in Python: a broker, and the tools to work with any.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from ottla import __version__
+
+        print(f"ottla {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Kafka's protocol, semantics and log format, in Python: a broker, and the tools to work with any."""
+
+
+@app.command(rich_help_panel="Broker")
+def serve(
+    data: Annotated[
+        str, typer.Option(metavar="DIR", help="Where the broker keeps its data.")
+    ] = DEFAULTS.data,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen. Port 0 takes a free one.")
+    ] = DEFAULTS.listen,
+    node_id: Annotated[int, typer.Option(metavar="N", min=0, help="This broker's id.")] = DEFAULTS.node_id,
+    advertise: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where clients reach this broker, if not where it listens."),
+    ] = None,
+    config_file: Annotated[
+        str | None,
+        typer.Option("--config", metavar="FILE", help="A server.properties file, with Kafka's names."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A broker configuration; wins over the file. Repeatable."
+        ),
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(metavar="|".join(serve_command.LOG_FORMATS), help="How the log on stderr looks.")
+    ] = DEFAULTS.log_format,
+    log_level: Annotated[
+        str, typer.Option(metavar="|".join(serve_command.LOG_LEVELS), help="The least that is logged.")
+    ] = DEFAULTS.log_level,
+) -> int:
+    """Run a broker.
+
+    Prints 'ottla: listening on HOST:PORT' when it is ready. SIGTERM or Ctrl-C stops it cleanly.
+    """
+    return serve_command.run(
+        serve_command.Serve(
+            data=data,
+            listen=listen,
+            node_id=node_id,
+            advertise=advertise,
+            config_file=config_file,
+            overrides=serve_command.parse_overrides(set_ or ()),
+            log_format=log_format,
+            log_level=log_level,
+        )
+    )
+
+
+app.command(name="produce", rich_help_panel="Messages")(produce.produce)
+app.command(name="consume", rich_help_panel="Messages")(consume.consume)
+app.add_typer(topic.app, name="topic", rich_help_panel="Administration")
+app.add_typer(group.app, name="group", rich_help_panel="Administration")
+app.add_typer(config.app, name="config", rich_help_panel="Administration")
+app.add_typer(cluster.app, name="cluster", rich_help_panel="Administration")
+app.add_typer(log.app, name="log", rich_help_panel="Tools")
+app.add_typer(bench.app, name="bench", rich_help_panel="Tools")
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit code. Raises CliError for what the user is to be told."""
+    try:
+        result: Any = app(arguments, prog_name="ottla", standalone_mode=False)
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
+    except UsageError as error:
+        raise CliError(_usage(error), ExitCode.USAGE) from None
+    except ClickException as error:
+        raise CliError(str(error)) from None
+    return result if isinstance(result, int) else ExitCode.OK
+
+
+def _usage(error: Any) -> str:
+    message = error.format_message().strip().rstrip(".")
+    path = error.ctx.command_path if error.ctx is not None else "ottla"
+    return f"{message}. See '{path} --help'."

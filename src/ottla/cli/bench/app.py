@@ -1,0 +1,287 @@
+"""`ottla bench`: the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ottla.cli import output
+from ottla.cli.bench import raw, report, runner, workers
+from ottla.cli.bench.workers import Done, Load
+from ottla.cli.client import Cluster, connect
+from ottla.cli.errors import CliError
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
+from ottla.types import TopicPartition
+
+app = typer.Typer(
+    no_args_is_help=True, help="Put load on any Kafka-compatible broker, and see what it costs."
+)
+
+Topic = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Use this topic; else a new one, deleted in the end.")
+]
+Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1, help="Partitions of the new topic.")]
+Messages = Annotated[int, typer.Option("--messages", "-n", min=1, help="How many messages.")]
+Size = Annotated[int, typer.Option("--size", "-s", min=1, help="Bytes of each message's value.")]
+Acks = Annotated[str, typer.Option(metavar="all|1|0", help="Acknowledgements to wait for.")]
+Compression = Annotated[
+    str, typer.Option(metavar="none|gzip|snappy|lz4|zstd", help="The codec of the batches.")
+]
+Linger = Annotated[float, typer.Option("--linger-ms", min=0, help="How long a batch waits to fill, in ms.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Load processes.")]
+Seconds = Annotated[float, typer.Option("--seconds", "-d", min=0.1, help="How long to measure.")]
+Warmup = Annotated[float, typer.Option("--warmup-s", min=0, help="How long to run before that.")]
+
+
+class Api(StrEnum):
+    """The requests that can be sent raw."""
+
+    PRODUCE = "produce"
+    METADATA = "metadata"
+    API_VERSIONS = "api-versions"
+
+
+@app.command()
+def produce(
+    topic: Topic = None,
+    partitions: Partitions = 6,
+    messages: Messages = 1_000_000,
+    size: Size = 100,
+    acks: Acks = "1",
+    compression: Compression = "none",
+    linger_ms: Linger = 5.0,
+    processes: Processes = 1,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Send messages in batches, as fast as they go, through librdkafka."""
+    settings = {"acks": acks, "compression.type": compression, "linger.ms": linger_ms}
+    cluster = connect(bootstrap, property)
+    with runner.topic(cluster, topic, partitions) as name:
+        measured = _produce(cluster, name, messages, size, settings, processes, property)
+        asked = {
+            "partitions": len(cluster.topic(name).partitions),
+            "size": f"{size} B",
+            "acks": acks,
+            "compression": compression,
+            "linger": f"{linger_ms:g} ms",
+        }
+    report.show(_result("produce", asked, measured, "messages", _librdkafka(processes)), json)
+    _check(measured.done)
+
+
+@app.command()
+def consume(
+    topic: Topic = None,
+    partitions: Partitions = 6,
+    messages: Messages = 1_000_000,
+    size: Size = 100,
+    compression: Compression = "none",
+    processes: Processes = 1,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Read messages from the beginning, as fast as they come, through librdkafka.
+
+    A new topic is filled first, unmeasured.
+    """
+    cluster = connect(bootstrap, property)
+    with runner.topic(cluster, topic, partitions) as name:
+        if topic is None:
+            filling = {"acks": "1", "compression.type": compression, "linger.ms": 5}
+            _check(_produce(cluster, name, messages, size, filling, 1, property).done)
+        measured = _consume(cluster, name, messages, processes, property)
+        asked: dict[str, Any] = {"partitions": len(cluster.topic(name).partitions)}
+        if topic is None:
+            asked |= {"size": f"{size} B", "compression": compression}
+    report.show(_result("consume", asked, measured, "messages", _librdkafka(processes)), json)
+    _check(measured.done)
+
+
+@app.command()
+def latency(
+    topic: Topic = None,
+    rate: Annotated[float, typer.Option("--rate", "-r", min=0.1, help="Messages a second.")] = 1000.0,
+    seconds: Seconds = 10.0,
+    warmup_s: Warmup = 2.0,
+    size: Size = 100,
+    acks: Acks = "1",
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Time messages from the producer to a consumer at a fixed rate, one partition, no lingering."""
+    cluster = connect(bootstrap, property)
+    with runner.topic(cluster, topic, 1) as name:
+        count = round(rate * (warmup_s + seconds))
+        settings = _settings(cluster, property)
+        load = Load(
+            settings | {"acks": acks},
+            name,
+            count,
+            size=max(size, workers.STAMP.size),
+            rate_per_s=rate,
+            seconds=seconds,
+            warmup_s=warmup_s,
+        )
+        receiving = Load(settings, name, count, size=load.size, warmup_s=warmup_s)
+        brokers = runner.broker_processes(cluster)
+        jobs: list[tuple[runner.Worker, Any]] = [(workers.receive, receiving), (workers.pace, load)]
+        measured = runner.run("Latency", jobs, brokers, count)
+    asked = {"rate": f"{rate:g}/s", "size": f"{load.size} B", "acks": acks}
+    received = measured._replace(done=measured.done[:1])
+    result = _result("latency", asked, received, "messages", _librdkafka(2))
+    report.show(result, json)
+    _check(measured.done)
+
+
+@app.command()
+def requests(
+    topic: Topic = None,
+    api: Annotated[Api, typer.Option(help="What to ask.")] = Api.PRODUCE,
+    partitions: Partitions = 6,
+    connections: Annotated[
+        int, typer.Option("--connections", "-c", min=1, max=10_000, help="Connections.")
+    ] = 1,
+    in_flight: Annotated[
+        int,
+        typer.Option("--in-flight", "-i", min=1, max=1000, help="Unanswered requests on each connection."),
+    ] = 1,
+    records: Annotated[
+        int, typer.Option("--records", "-k", min=1, help="Records in each Produce request.")
+    ] = 1,
+    size: Size = 100,
+    acks: Annotated[str, typer.Option(metavar="all|1", help="Acknowledgements to wait for.")] = "1",
+    seconds: Seconds = 10.0,
+    warmup_s: Warmup = 2.0,
+    processes: Processes = 1,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Send requests that were built once over raw sockets: the client costs little, the broker's limit shows.
+
+    Plain connections only.
+    """
+    if acks not in ("all", "-1", "1"):
+        output.fail_usage(f"--acks {acks!r}: choose all or 1 (with 0 there is no answer to wait for)")
+    processes = min(processes, connections)
+    cluster = connect(bootstrap, property)
+    with runner.topic(cluster, topic, partitions) as name:
+        targets = _targets(cluster, name, api, records, size, -1 if acks == "all" else int(acks))
+        chosen = [targets[i % len(targets)] for i in range(connections)]
+        position = raw.produce_error_position(name) if api is Api.PRODUCE else -1
+        jobs: list[tuple[runner.Worker, Any]] = [
+            (raw.run, raw.RawLoad(tuple(chosen[i::processes]), in_flight, seconds, warmup_s, position))
+            for i in range(processes)
+        ]
+        measured = runner.run("Requests", jobs, runner.broker_processes(cluster), 0)
+    asked = {"api": api.value, "connections": connections, "in flight": in_flight}
+    if api is Api.PRODUCE:
+        asked |= {"records": records, "size": f"{size} B", "acks": acks}
+    client = f"requests built once, over raw sockets (epoll), {_processes(processes)}"
+    report.show(_result("requests", asked, measured, "requests", client), json)
+    _check(measured.done)
+
+
+def _targets(
+    cluster: Cluster, topic: str, api: Api, records: int, size: int, acks: int
+) -> list[tuple[str, int, bytes]]:
+    """An address and a request for each partition; connections take them in turn."""
+    targets = []
+    for partition in cluster.partitions(topic):
+        if api is Api.PRODUCE:
+            request = raw.produce_request(topic, partition.partition, records, size, acks)
+        else:
+            request = raw.metadata_request(topic) if api is Api.METADATA else raw.api_versions_request()
+        targets.append((*runner.leader(cluster, partition), request))
+    return targets
+
+
+def _settings(cluster: Cluster, properties: list[str] | None) -> dict[str, Any]:
+    return {"bootstrap.servers": cluster.bootstrap, "log_level": 0, **parse_pairs("--property", properties)}
+
+
+def _produce(
+    cluster: Cluster,
+    topic: str,
+    count: int,
+    size: int,
+    settings: dict[str, Any],
+    processes: int,
+    properties: list[str] | None,
+) -> runner.Measured:
+    settings = settings | _settings(cluster, properties)
+    shares = [count // processes + (i < count % processes) for i in range(processes)]
+    jobs = [
+        (workers.produce, Load(settings, topic, share, size=size, seed=i + 1))
+        for i, share in enumerate(shares)
+    ]
+    return runner.run("Producing", jobs, runner.broker_processes(cluster), count)
+
+
+def _consume(
+    cluster: Cluster, topic: str, count: int, processes: int, properties: list[str] | None
+) -> runner.Measured:
+    """Each process reads its share of the partitions, to where they end now, but ``count`` in all at most."""
+    partitions = cluster.partitions(topic)
+    held = _held(cluster, partitions)
+    jobs: list[tuple[runner.Worker, Any]] = []
+    left = min(count, sum(held.values()))
+    for i in range(min(processes, len(partitions))):
+        mine = partitions[i::processes]
+        share = min(left, sum(held[p] for p in mine))
+        left -= share
+        chosen = tuple(p.partition for p in mine)
+        jobs.append((workers.consume, Load(_settings(cluster, properties), topic, share, partitions=chosen)))
+    return runner.run("Consuming", jobs, runner.broker_processes(cluster), count)
+
+
+def _held(cluster: Cluster, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    from ottla.cli.positions import Kind, Position
+
+    starts = cluster.offsets(partitions, Position(Kind.BEGINNING))
+    ends = cluster.offsets(partitions, Position(Kind.END))
+    return {partition: ends[partition] - starts[partition] for partition in partitions}
+
+
+def _result(
+    test: str, settings: dict[str, Any], measured: runner.Measured, unit: str, client: str
+) -> report.Result:
+    done = measured.done
+    return report.Result(
+        test=test,
+        client=client,
+        settings=settings,
+        unit=unit,
+        count=sum(d.count for d in done),
+        bytes_total=sum(d.bytes_total for d in done),
+        seconds=measured.seconds,
+        failed=sum(d.failed for d in done),
+        client_cpu_s=sum(d.cpu_s for d in done),
+        latencies_s=[latency for d in done for latency in d.latencies_s],
+        before=measured.before,
+        after=measured.after,
+    )
+
+
+def _processes(count: int) -> str:
+    return f"{count} process" + ("" if count == 1 else "es")
+
+
+def _librdkafka(processes: int) -> str:
+    import confluent_kafka
+
+    return f"librdkafka {confluent_kafka.libversion()[0]} through confluent-kafka, {_processes(processes)}"
+
+
+def _check(done: Sequence[Done]) -> None:
+    """CliError where a part of the load failed: its figures are printed, but it is no success."""
+    for one in done:
+        if one.error:
+            raise CliError(f"the load did not go through: {one.error}")

@@ -1,0 +1,118 @@
+"""Figures of a run: percentiles, costs, and how they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ottla.cli import output
+from ottla.cli.bench.processes import Usage
+
+PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
+MEGA = 1_000_000
+GIGA = 1_000_000_000
+
+
+def percentiles(latencies_s: Sequence[float]) -> dict[str, float]:
+    """Mean, percentiles and maximum in milliseconds; empty where nothing was measured."""
+    if not latencies_s:
+        return {}
+    ordered = sorted(latencies_s)
+    figures = {"mean": sum(ordered) / len(ordered) * 1000}
+    for name, share in PERCENTILES:
+        figures[name] = ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One run. ``count`` messages (or requests) of ``bytes_total`` in all took ``seconds``."""
+
+    test: str
+    client: str
+    settings: dict[str, Any]
+    unit: str
+    count: int
+    bytes_total: int
+    seconds: float
+    failed: int = 0
+    client_cpu_s: float | None = None
+    latencies_s: Sequence[float] = ()
+    before: Usage | None = None
+    after: Usage | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """Everything, JSON-ready; broker figures are null where its process cannot be seen."""
+        cpu_s = self.after.cpu_s - self.before.cpu_s if self.before and self.after else None
+        per_request = self.unit == "requests"
+        return {
+            "test": self.test,
+            "client": self.client,
+            "settings": self.settings,
+            self.unit: self.count,
+            "failed": self.failed,
+            "seconds": round(self.seconds, 3),
+            f"{self.unit}_per_s": round(self.count / self.seconds) if self.seconds else None,
+            "mb_per_s": round(self.bytes_total / self.seconds / MEGA, 2) if self.seconds else None,
+            "latency_ms": percentiles(self.latencies_s),
+            "client_cpu_s": _round(self.client_cpu_s),
+            "broker_cpu_s": _round(cpu_s),
+            "broker_cpu_s_per_million": None if per_request else _per(cpu_s, self.count, MEGA),
+            "broker_cpu_us_per_message": None if per_request else _per(cpu_s, self.count, MEGA, digits=1),
+            "broker_cpu_us_per_request": _per(cpu_s, self.count, MEGA, digits=1) if per_request else None,
+            "broker_cpu_s_per_gb": _per(cpu_s, self.bytes_total, GIGA),
+            "broker_memory_mb": round(self.after.memory_bytes / MEGA, 1) if self.after else None,
+            "notes": self.notes,
+        }
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _per(cost: float | None, count: int, unit: int, digits: int = 3) -> float | None:
+    return round(cost / count * unit, digits) if cost is not None and count else None
+
+
+LABELS = {
+    "messages": ("messages", ""),
+    "requests": ("requests", ""),
+    "failed": ("failed", ""),
+    "seconds": ("time", "s"),
+    "messages_per_s": ("rate", "messages/s"),
+    "requests_per_s": ("rate", "requests/s"),
+    "mb_per_s": ("throughput", "MB/s"),
+    "client_cpu_s": ("client CPU", "s"),
+    "broker_cpu_s": ("broker CPU", "s"),
+    "broker_cpu_s_per_million": ("broker CPU per million messages", "s"),
+    "broker_cpu_us_per_request": ("broker CPU per request", "µs"),
+    "broker_cpu_s_per_gb": ("broker CPU per GB", "s"),
+    "broker_memory_mb": ("broker memory", "MB"),
+}
+
+
+def show(result: Result, json: bool) -> None:
+    """Print a result for a program or for a person."""
+    figures = result.figures()
+    if json:
+        output.print_json(figures)
+        return
+    settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
+    print(f"{result.test}: {settings}")
+    print(f"load from {result.client}")
+    rows: list[tuple[str, str, str]] = []
+    for name, (label, unit) in LABELS.items():
+        if figures.get(name) is not None and (name != "failed" or figures[name]):
+            rows.append((label, _number(figures[name]), unit))
+    rows += [(f"latency {name}", _number(value), "ms") for name, value in figures["latency_ms"].items()]
+    output.table(("figure", "value", "unit"), rows, right=(1,))
+    if result.before is None:
+        print("broker CPU and memory: not visible from here (another machine, or another user's process)")
+    for note in result.notes:
+        print(note)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}".rstrip("0").rstrip(".")

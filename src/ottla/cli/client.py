@@ -1,0 +1,254 @@
+"""The cluster as the commands see it: confluent-kafka, its errors made plain, and no wait without an end.
+
+confluent-kafka is imported when the first client is made, not before.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.options import parse_pairs
+from ottla.cli.positions import Kind, Position
+from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, KafkaError, Producer
+    from confluent_kafka.admin import AdminClient
+
+T = TypeVar("T")
+
+PORT_DEFAULT = 9092
+CONNECT_TIMEOUT_S = 4.0
+REQUEST_TIMEOUT_S = 30.0
+
+NOT_FOUND = frozenset(
+    (
+        "UNKNOWN_TOPIC_OR_PART",
+        "UNKNOWN_TOPIC_ID",
+        "GROUP_ID_NOT_FOUND",
+        "_UNKNOWN_TOPIC",
+        "_UNKNOWN_PARTITION",
+    )
+)
+UNREACHABLE = frozenset(("_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_TIMED_OUT_QUEUE"))
+
+# What to do about an error, where the broker's own words do not say.
+ADVICE = {
+    "NON_EMPTY_GROUP": "stop its consumers first",
+    "UNKNOWN_TOPIC_OR_PART": "see 'ottla topic list'",
+    "GROUP_ID_NOT_FOUND": "see 'ottla group list'",
+    "INVALID_REPLICATION_FACTOR": "ask for no more replicas than there are brokers",
+    "TOPIC_ALREADY_EXISTS": "pick another name, or give --if-not-exists",
+    "_MSG_TIMED_OUT": "the broker did not take it in time",
+}
+
+
+def admin_api() -> Any:
+    """confluent_kafka.admin, as Any: it does not export its names in the way that a strict check asks for."""
+    return import_module("confluent_kafka.admin")
+
+
+def explain(error: KafkaError, what: str) -> CliError:
+    """The error for the user when ``what`` (a topic, a group, an action) failed."""
+    name = error.name()
+    text = error.str().strip().rstrip(".") or name
+    if name in UNREACHABLE:
+        return CliError(
+            f"{what}: the broker did not answer ({text}); is it still running?", ExitCode.UNREACHABLE
+        )
+    advice = ADVICE.get(name)
+    code = ExitCode.FAILED
+    if name in NOT_FOUND:
+        code = ExitCode.NOT_FOUND
+    elif name == "TOPIC_ALREADY_EXISTS":
+        code = ExitCode.EXISTS
+    return CliError(f"{what}: {text}" + (f" ({advice})" if advice else ""), code)
+
+
+def parse_bootstrap(bootstrap: str) -> list[tuple[str, int]]:
+    """The addresses of a bootstrap list; CliError (usage) where one is malformed."""
+    addresses = []
+    for part in filter(None, (part.strip() for part in bootstrap.split(","))):
+        host, colon, port = part.rpartition("://")[2].rpartition(":")
+        if not colon or port.endswith("]"):
+            host, port = f"{host}{colon}{port}", str(PORT_DEFAULT)
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise CliError(f"--bootstrap {part!r}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
+        addresses.append((host.strip("[]"), int(port)))
+    if not addresses:
+        raise CliError("--bootstrap: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
+    return addresses
+
+
+def _probe(addresses: Iterable[tuple[str, int]], deadline_s: float) -> str | None:
+    """None once one address accepts a connection, else why the last one did not."""
+    reason = "no address"
+    for address in addresses:
+        try:
+            left_s = max(0.1, deadline_s - time.monotonic())
+            socket.create_connection(address, timeout=left_s).close()
+            return None
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+    return reason
+
+
+class Cluster:
+    """One cluster, reached from its bootstrap list. Clients are made as a command asks for them."""
+
+    def __init__(self, bootstrap: str, properties: Iterable[str] | None = None) -> None:
+        self.bootstrap = bootstrap
+        self._properties = parse_pairs("--property", list(properties or ()))
+        self._addresses = parse_bootstrap(bootstrap)
+        self._admin: AdminClient | None = None
+        self._metadata: Any = None
+
+    def _settings(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        quiet = {"bootstrap.servers": self.bootstrap, "log_level": 0, "error_cb": lambda error: None}
+        return {**quiet, **extra, **self._properties}
+
+    def _make(self, factory: Callable[[dict[str, Any]], T], extra: Mapping[str, Any]) -> T:
+        from confluent_kafka import KafkaException
+
+        try:
+            return factory(self._settings(extra))
+        except KafkaException as error:
+            raise CliError(f"--property: {error.args[0].str()}", ExitCode.USAGE) from None
+
+    def connect(self) -> Cluster:
+        """Find out within five seconds whether a broker answers, and load the metadata.
+
+        A plain connection first: it fails at once where nothing listens, where librdkafka would keep trying.
+        """
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
+        if reason := _probe(self._addresses, deadline_s):
+            raise CliError(
+                f"cannot reach a broker at {self.bootstrap}: {reason}. "
+                "Start one with 'ottla serve', or name another with --bootstrap HOST:PORT.",
+                ExitCode.UNREACHABLE,
+            )
+        self._admin = self._make(AdminClient, {"socket.connection.setup.timeout.ms": 5000})
+        try:
+            self._metadata = self._admin.list_topics(timeout=max(1.0, deadline_s - time.monotonic()))
+        except KafkaException as error:
+            raise CliError(
+                f"{self.bootstrap} accepts connections but does not answer as a Kafka broker "
+                f"({error.args[0].str()}); check the port and the security properties (-X).",
+                ExitCode.UNREACHABLE,
+            ) from None
+        return self
+
+    def refresh(self) -> None:
+        """Load the metadata again."""
+        from confluent_kafka import KafkaException
+
+        try:
+            self._metadata = self.admin.list_topics(timeout=CONNECT_TIMEOUT_S)
+        except KafkaException as error:
+            raise explain(error.args[0], "metadata") from None
+
+    @property
+    def admin(self) -> AdminClient:
+        assert self._admin is not None, "connect() comes first"
+        return self._admin
+
+    @property
+    def metadata(self) -> Any:
+        """As it was when the command connected, or last refreshed."""
+        assert self._metadata is not None, "connect() comes first"
+        return self._metadata
+
+    def producer(self, **properties: Any) -> Producer:
+        """A producer; keyword names are librdkafka properties with '_' for '.'."""
+        from confluent_kafka import Producer
+
+        return self._make(Producer, {name.replace("_", "."): value for name, value in properties.items()})
+
+    def consumer(self, **properties: Any) -> Consumer:
+        """A consumer; keyword names are librdkafka properties with '_' for '.'."""
+        from confluent_kafka import Consumer
+
+        return self._make(Consumer, {name.replace("_", "."): value for name, value in properties.items()})
+
+    def topic(self, name: str) -> Any:
+        """The topic's metadata; CliError (not found) where there is no such topic."""
+        topic = self.metadata.topics.get(name)
+        if topic is None:
+            raise CliError(f"topic {name!r} does not exist; see 'ottla topic list'", ExitCode.NOT_FOUND)
+        if topic.error is not None:
+            raise explain(topic.error, f"topic {name!r}")
+        return topic
+
+    def partitions(self, name: str, chosen: Iterable[int] | None = None) -> list[TopicPartition]:
+        """All partitions of a topic, or the chosen ones; CliError (not found) where one does not exist."""
+        known = sorted(self.topic(name).partitions)
+        wanted = sorted(set(chosen)) if chosen else known
+        for partition in wanted:
+            if partition not in known:
+                raise CliError(
+                    f"topic {name!r} has no partition {partition}: it has {len(known)}, from 0",
+                    ExitCode.NOT_FOUND,
+                )
+        return [TopicPartition(name, partition) for partition in wanted]
+
+    def wait(self, future: Future[T], what: str) -> T:
+        """An admin call's result, its error made plain."""
+        from confluent_kafka import KafkaException
+
+        try:
+            return future.result(REQUEST_TIMEOUT_S + 1)
+        except KafkaException as error:
+            raise explain(error.args[0], what) from None
+        except TimeoutError:
+            raise CliError(f"{what}: the broker did not answer in time", ExitCode.UNREACHABLE) from None
+
+    def offsets(self, partitions: Iterable[TopicPartition], position: Position) -> dict[TopicPartition, int]:
+        """The offset of each partition at a position.
+
+        Where no record is as new as a time, that is the end. Offsets are cut to what the log holds.
+        """
+        spec = admin_api().OffsetSpec
+        wanted = list(partitions)
+        if position.kind is Kind.BEGINNING:
+            return self._list_offsets(wanted, spec.earliest())
+        ends = self._list_offsets(wanted, spec.latest())
+        if position.kind is Kind.END:
+            return ends
+        if position.kind is Kind.TIME:
+            found = self._list_offsets(wanted, spec.for_timestamp(position.value))
+            return {key: ends[key] if offset < 0 else offset for key, offset in found.items()}
+        starts = self._list_offsets(wanted, spec.earliest())
+        tail = position.kind is Kind.TAIL
+        return {
+            key: max(starts[key], min(end, end - position.value if tail else position.value))
+            for key, end in ends.items()
+        }
+
+    def _list_offsets(self, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
+        from confluent_kafka import TopicPartition as ClientPartition
+
+        if not partitions:
+            return {}
+        futures = self.admin.list_offsets(
+            {ClientPartition(topic, partition): spec for topic, partition in partitions},
+            request_timeout=REQUEST_TIMEOUT_S,
+        )
+        result = {}
+        for key, future in futures.items():
+            name = TopicPartition(key.topic, key.partition)
+            result[name] = self.wait(future, f"offsets of {name}").offset
+        return {partition: result[partition] for partition in partitions}
+
+
+def connect(bootstrap: str, properties: Iterable[str] | None = None) -> Cluster:
+    """A cluster that has answered once."""
+    return Cluster(bootstrap, properties).connect()

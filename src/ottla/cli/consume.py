@@ -1,0 +1,240 @@
+"""`ottla consume TOPIC`: print the messages of a topic, up to where it ends now, or as they come."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ottla.cli import messages, output, positions
+from ottla.cli.client import Cluster, connect, explain
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.messages import Message
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Properties
+from ottla.cli.positions import Kind, Position
+from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer
+
+FETCH_MESSAGES_MAX = 1_000
+POLL_S = 0.2
+ISOLATION = ("read_committed", "read_uncommitted")
+
+
+def consume(
+    topic: Annotated[str, typer.Argument(help="The topic to read.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="POSITION", help=f"Where to start: {positions.GRAMMAR}.")
+    ] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option("--partition", "-p", min=0, help="Only this partition. Repeatable.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group", "-g", help="Join this group: start at its offsets, and commit what was printed."
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for new messages; Ctrl-C ends.")
+    ] = False,
+    max_: Annotated[
+        int | None, typer.Option("--max", "-n", min=1, help="Stop after this many messages.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Stop when nothing came for this long.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each message.")] = False,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="TEMPLATE",
+            help="Print each message so: '{partition} {offset} {key}: {value}'; also {timestamp}, "
+            "{timestamp_ms}, {headers}, {topic}.",
+        ),
+    ] = None,
+    key_separator: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Print the key and this text before the value.")
+    ] = None,
+    isolation: Annotated[
+        str, typer.Option(metavar="|".join(ISOLATION), help="Whether to print what transactions left open.")
+    ] = ISOLATION[0],
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Print a topic's messages, the value of each on a line.
+
+    Without --follow it ends where the topic ended when the command started. With --group, --from says where
+    to start in partitions for which the group has no offset.
+    """
+    if isolation not in ISOLATION:
+        raise CliError(f"--isolation {isolation!r}: choose one of {', '.join(ISOLATION)}", ExitCode.USAGE)
+    if group and partition:
+        raise CliError(
+            "--group and --partition: the group assigns the partitions; leave one out", ExitCode.USAGE
+        )
+    if sum((json, format_ is not None, key_separator is not None)) > 1:
+        raise CliError("--json, --format, --key-separator: give one of them", ExitCode.USAGE)
+    start = positions.parse("--from", from_ or "beginning", int(time.time() * 1000))
+    if group and start.kind not in (Kind.BEGINNING, Kind.END):
+        raise CliError(
+            "--from with --group: give beginning or end (or see 'ottla group reset-offsets')", ExitCode.USAGE
+        )
+    render = _renderer(json, format_, key_separator)
+    cluster = connect(bootstrap, property)
+    wanted = cluster.partitions(topic, partition)
+    consumer = _consumer(cluster, group, start, isolation)
+    reader = _Reader(consumer, render, follow=follow, count_max=max_, idle_s_max=timeout, commits=bool(group))
+    reader.ends = {} if follow else cluster.offsets(wanted, Position(Kind.END))
+    if group:
+        reader.subscribe(topic)
+    else:
+        reader.assign(cluster.offsets(wanted, start))
+    with output.progress(f"Consuming {topic}", max_) as show:
+        reader.run(show)
+
+
+def _renderer(json: bool, template: str | None, key_separator: str | None) -> Callable[[Message], bytes]:
+    if json:
+        return lambda message: messages.to_json(message).encode("utf-8", "surrogatepass")
+    if template is not None:
+        return messages.Format(template).render
+    if key_separator is not None:
+        separator = messages.unescape(key_separator).encode("utf-8", "surrogateescape")
+        return lambda message: (message.key or b"") + separator + (message.value or b"")
+    return lambda message: message.value or b""
+
+
+def _consumer(cluster: Cluster, group: str | None, start: Position, isolation: str) -> Consumer:
+    return cluster.consumer(
+        # A consumer must name a group even where it neither joins one nor commits.
+        group_id=group or "ottla-consume",
+        enable_auto_commit=bool(group),
+        enable_auto_offset_store=False,
+        auto_offset_reset="latest" if start.kind is Kind.END else "earliest",
+        isolation_level=isolation,
+        enable_partition_eof=True,
+        allow_auto_create_topics=False,
+    )
+
+
+@dataclass
+class _Reader:
+    """Reads until it is done, and knows when that is."""
+
+    consumer: Consumer
+    render: Callable[[Message], bytes]
+    follow: bool
+    count_max: int | None
+    idle_s_max: float | None
+    commits: bool
+    # First offsets not to print, by partition; empty when following.
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
+    # Partitions assigned and not yet read to their end; None until there is an assignment.
+    pending: set[TopicPartition] | None = None
+    stopped: bool = False
+    count: int = 0
+
+    def assign(self, starts: dict[TopicPartition, int]) -> None:
+        """Read these partitions from these offsets, without a group."""
+        from confluent_kafka import TopicPartition as ClientPartition
+
+        self.pending = {key for key, offset in starts.items() if self.follow or offset < self.ends[key]}
+        self.consumer.assign([ClientPartition(*key, starts[key]) for key in starts if key in self.pending])
+
+    def subscribe(self, topic: str) -> None:
+        """Join the group and read what it assigns."""
+        output.note("joining the group")
+
+        def assigned(consumer: Consumer, partitions: list[Any]) -> None:
+            self.pending = (self.pending or set()) | {
+                TopicPartition(p.topic, p.partition) for p in partitions
+            }
+
+        def revoked(consumer: Consumer, partitions: list[Any]) -> None:
+            self.pending = (self.pending or set()) - {
+                TopicPartition(p.topic, p.partition) for p in partitions
+            }
+
+        self.consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked)
+
+    def run(self, show: Callable[[int], None]) -> None:
+        """Print until the end, the limit, the idle time, or a signal."""
+        previous = [(number, signal.signal(number, self._stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+        last_s = time.monotonic()
+        try:
+            while not self._finished():
+                before = self.count
+                self._batch()
+                show(self.count)
+                now = time.monotonic()
+                if self.count != before:
+                    last_s = now
+                elif self.idle_s_max is not None and now - last_s >= self.idle_s_max:
+                    break
+        finally:
+            self.consumer.close()
+            for number, handler in previous:
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+
+    def _finished(self) -> bool:
+        if self.stopped or (self.count_max is not None and self.count >= self.count_max):
+            return True
+        return not self.follow and self.pending is not None and not self.pending
+
+    def _batch(self) -> None:
+        limit = FETCH_MESSAGES_MAX
+        if self.count_max is not None:
+            limit = min(limit, self.count_max - self.count)
+        batch = self.consumer.consume(limit, POLL_S)
+        lines, printed = [], []
+        for item in batch:
+            if item.error() is not None:
+                self._event(item)
+            elif (message := self._accept(item)) is not None:
+                lines.append(self.render(message))
+                printed.append(item)
+        if lines:
+            sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
+            sys.stdout.buffer.flush()
+            self.count += len(lines)
+        if self.commits:
+            # Only what has left this process is committed: a reader that dies sees it again.
+            for item in printed:
+                self.consumer.store_offsets(item)
+
+    def _accept(self, item: Any) -> Message | None:
+        partition = TopicPartition(item.topic(), item.partition())
+        end = self.ends.get(partition)
+        if end is not None and self.pending is not None and item.offset() >= end - 1:
+            self.pending.discard(partition)
+            if item.offset() >= end:
+                return None
+        kind, timestamp_ms = item.timestamp()
+        return Message(
+            item.key(),
+            item.value(),
+            tuple(item.headers() or ()),
+            *partition,
+            item.offset(),
+            timestamp_ms if kind else -1,
+        )
+
+    def _event(self, item: Any) -> None:
+        error = item.error()
+        if error.name() == "_PARTITION_EOF":
+            if self.pending is not None and not self.follow:
+                self.pending.discard(TopicPartition(item.topic(), item.partition()))
+        elif not error.retriable() or error.fatal():
+            raise explain(error, f"topic {item.topic()!r}" if item.topic() else "consume")

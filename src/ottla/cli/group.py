@@ -1,0 +1,326 @@
+"""`ottla group`: consumer groups, their lag, and where they go on from."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from ottla.cli import output, positions
+from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, connect
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.positions import Kind, Position
+from ottla.types import TopicPartition
+
+app = typer.Typer(no_args_is_help=True, help="List, describe, rewind and delete consumer groups.")
+
+Name = Annotated[str, typer.Argument(metavar="GROUP", help="The group's id.")]
+Names = Annotated[list[str], typer.Argument(metavar="GROUP…", help="The groups' ids.")]
+
+
+class Owner(NamedTuple):
+    """The member that a partition is assigned to."""
+
+    member_id: str
+    client_id: str
+    host: str
+
+
+@app.command(name="list")
+def list_(json: Json = False, bootstrap: Bootstrap = BOOTSTRAP_DEFAULT, property: Properties = None) -> None:
+    """List consumer groups and their states."""
+    cluster = connect(bootstrap, property)
+    found = cluster.wait(cluster.admin.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S), "groups")
+    if found.errors:
+        output.warn(f"incomplete, a broker did not answer: {found.errors[0]}")
+    rows = sorted(
+        (group.group_id, _word(group, "state"), _word(group, "type")) for group in found.valid or ()
+    )
+    if json:
+        output.print_json([{"group": name, "state": state, "type": kind} for name, state, kind in rows])
+    elif rows:
+        output.table(("group", "state", "type"), rows)
+    else:
+        output.note("no groups yet; 'ottla consume TOPIC --group NAME' makes one")
+
+
+@app.command()
+def describe(
+    group: Names,
+    members: Annotated[bool, typer.Option("--members", help="Show members instead of offsets.")] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Show groups: the committed offset, the end and the lag of each partition, and who reads it."""
+    cluster = connect(bootstrap, property)
+    described = [_describe(cluster, name) for name in group]
+    if json:
+        output.print_json(described)
+        return
+    for position, found in enumerate(described):
+        if position:
+            print()
+        assignor = f", assignor {found['assignor']}" if found["assignor"] else ""
+        print(
+            f"{found['group']}: {found['state']}, {len(found['members'])} members, lag {found['lag']}, "
+            f"coordinator {found['coordinator']}{assignor}"
+        )
+        if members:
+            _print_members(found["members"])
+        elif found["partitions"]:
+            _print_partitions(found["partitions"])
+
+
+def _print_partitions(partitions: list[dict[str, Any]]) -> None:
+    output.table(
+        ("topic", "partition", "committed", "end", "lag", "client", "host"),
+        [
+            (
+                p["topic"],
+                p["partition"],
+                p["committed_offset"],
+                p["end_offset"],
+                p["lag"],
+                p["client_id"],
+                p["host"],
+            )
+            for p in partitions
+        ],
+    )
+
+
+def _print_members(members: list[dict[str, Any]]) -> None:
+    output.table(
+        ("member", "instance", "client", "host", "partitions"),
+        [
+            (m["member_id"], m["instance_id"], m["client_id"], m["host"], " ".join(m["partitions"]) or "-")
+            for m in members
+        ],
+    )
+
+
+@app.command(name="reset-offsets")
+def reset_offsets(
+    group: Name,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--topic", "-t", metavar="TOPIC[:P,P]", help="A topic, or partitions of it. Repeatable."
+        ),
+    ] = None,
+    all_topics: Annotated[
+        bool, typer.Option("--all-topics", help="Every topic that the group has offsets for.")
+    ] = False,
+    to: Annotated[
+        str | None, typer.Option(metavar="POSITION", help=f"Where to go on from: {positions.GRAMMAR}.")
+    ] = None,
+    shift: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Move by N messages from the committed offset; back if negative."),
+    ] = None,
+    execute: Annotated[bool, typer.Option("--execute", help="Do it. Without this, only show it.")] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Move a group's committed offsets. Shows what would change; changes it with --execute.
+
+    The group must have no members: stop its consumers first. A group that does not exist is made.
+    """
+    if (to is None) == (shift is None):
+        output.fail_usage("give either --to or --shift")
+    if bool(topic) == all_topics:
+        output.fail_usage("give either --topic or --all-topics")
+    target = None if to is None else positions.parse("--to", to, int(time.time() * 1000))
+    cluster = connect(bootstrap, property)
+    _check_idle(cluster, group)
+    committed = _committed(cluster, group)
+    chosen = sorted(committed) if all_topics else _chosen(cluster, topic or [])
+    if not chosen:
+        raise CliError(f"group {group!r} has no offsets; name a --topic", ExitCode.NOT_FOUND)
+    wanted = _targets(cluster, chosen, committed, target, shift or 0)
+    if execute:
+        _commit(cluster, group, wanted)
+    rows = [(*key, committed.get(key), offset) for key, offset in wanted.items()]
+    if json:
+        names = ("topic", "partition", "committed_offset", "new_offset")
+        output.print_json(
+            {
+                "group": group,
+                "executed": execute,
+                "partitions": [dict(zip(names, row, strict=True)) for row in rows],
+            }
+        )
+        return
+    output.table(("topic", "partition", "committed", "new"), rows)
+    if not execute:
+        output.warn("nothing was changed; add --execute to do it")
+
+
+@app.command()
+def delete(
+    group: Names,
+    if_exists: Annotated[bool, typer.Option("--if-exists", help="Succeed where there is none.")] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Delete groups that have no members, and their offsets."""
+    cluster = connect(bootstrap, property)
+    futures = cluster.admin.delete_consumer_groups(group, request_timeout=REQUEST_TIMEOUT_S)
+    done = []
+    for name in group:
+        try:
+            cluster.wait(futures[name], f"group {name!r}")
+        except CliError as error:
+            if error.code is not ExitCode.NOT_FOUND or not if_exists:
+                raise
+            done.append((name, "does not exist"))
+        else:
+            done.append((name, "deleted"))
+    if json:
+        output.print_json([{"group": name, "result": result} for name, result in done])
+    else:
+        for name, result in done:
+            print(f"{name}: {result}")
+
+
+def _word(group: Any, attribute: str) -> str:
+    value = getattr(group, attribute, None)
+    return "-" if value is None else str(value.name).lower()
+
+
+def _find(cluster: Cluster, group: str) -> Any:
+    futures = cluster.admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)
+    return cluster.wait(futures[group], f"group {group!r}")
+
+
+def _describe(cluster: Cluster, group: str) -> dict[str, Any]:
+    found = _find(cluster, group)
+    committed = _committed(cluster, group)
+    # Brokers describe a group that does not exist as a dead one without members.
+    if _word(found, "state") == "dead" and not committed:
+        raise CliError(f"group {group!r} does not exist; see 'ottla group list'", ExitCode.NOT_FOUND)
+    owners = _owners(found)
+    known = [key for key in sorted(committed.keys() | owners.keys()) if _exists(cluster, key)]
+    ends = cluster.offsets(known, Position(Kind.END))
+    partitions = []
+    for key in sorted(committed.keys() | owners.keys()):
+        offset, end, owner = committed.get(key), ends.get(key), owners.get(key)
+        partitions.append(
+            {
+                "topic": key.topic,
+                "partition": key.partition,
+                "committed_offset": offset,
+                "end_offset": end,
+                "lag": None if offset is None or end is None else max(0, end - offset),
+                "member_id": owner.member_id if owner else None,
+                "client_id": owner.client_id if owner else None,
+                "host": owner.host if owner else None,
+            }
+        )
+    return {
+        "group": group,
+        "state": _word(found, "state"),
+        "type": _word(found, "type"),
+        "assignor": found.partition_assignor or None,
+        "coordinator": None if found.coordinator is None else found.coordinator.id,
+        "lag": sum(p["lag"] or 0 for p in partitions),
+        "members": [
+            {
+                "member_id": member.member_id,
+                "instance_id": member.group_instance_id,
+                "client_id": member.client_id,
+                "host": member.host.lstrip("/"),
+                "partitions": [f"{p.topic}-{p.partition}" for p in member.assignment.topic_partitions],
+            }
+            for member in found.members
+        ],
+        "partitions": partitions,
+    }
+
+
+def _exists(cluster: Cluster, key: TopicPartition) -> bool:
+    topic = cluster.metadata.topics.get(key.topic)
+    return topic is not None and key.partition in topic.partitions
+
+
+def _owners(found: Any) -> dict[TopicPartition, Owner]:
+    return {
+        TopicPartition(p.topic, p.partition): Owner(
+            member.member_id, member.client_id, member.host.lstrip("/")
+        )
+        for member in found.members
+        for p in member.assignment.topic_partitions
+    }
+
+
+def _committed(cluster: Cluster, group: str) -> dict[TopicPartition, int]:
+    from confluent_kafka import ConsumerGroupTopicPartitions
+
+    futures = cluster.admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
+    )
+    found = cluster.wait(futures[group], f"group {group!r}")
+    return {TopicPartition(p.topic, p.partition): p.offset for p in found.topic_partitions if p.offset >= 0}
+
+
+def _check_idle(cluster: Cluster, group: str) -> None:
+    found = _find(cluster, group)
+    if found.members:
+        state = f"{_word(found, 'state')} with {len(found.members)} members"
+        raise CliError(f"group {group!r} is {state}; stop its consumers first")
+
+
+def _chosen(cluster: Cluster, topics: list[str]) -> list[TopicPartition]:
+    chosen = set()
+    for text in topics:
+        name, colon, numbers = text.partition(":")
+        parts = numbers.split(",") if colon else []
+        if not name or not all(part.strip().isdecimal() for part in parts):
+            output.fail_usage(f"--topic {text!r}: give TOPIC or TOPIC:0,1")
+        chosen.update(cluster.partitions(name, [int(part) for part in parts]))
+    return sorted(chosen)
+
+
+def _targets(
+    cluster: Cluster,
+    chosen: list[TopicPartition],
+    committed: dict[TopicPartition, int],
+    target: Position | None,
+    shift: int,
+) -> dict[TopicPartition, int]:
+    """The new offset of each partition, cut to what its log holds, as Kafka's tool does."""
+    for key in chosen:
+        cluster.partitions(key.topic, [key.partition])
+    if target is not None:
+        return cluster.offsets(chosen, target)
+    for key in chosen:
+        if key not in committed:
+            raise CliError(f"--shift: the group has no offset for {key}; use --to", ExitCode.NOT_FOUND)
+    starts = cluster.offsets(chosen, Position(Kind.BEGINNING))
+    ends = cluster.offsets(chosen, Position(Kind.END))
+    return {key: max(starts[key], min(ends[key], committed[key] + shift)) for key in chosen}
+
+
+def _commit(cluster: Cluster, group: str, offsets: dict[TopicPartition, int]) -> None:
+    from confluent_kafka import ConsumerGroupTopicPartitions
+    from confluent_kafka import TopicPartition as ClientPartition
+
+    futures = cluster.admin.alter_consumer_group_offsets(
+        [
+            ConsumerGroupTopicPartitions(
+                group, [ClientPartition(*key, offset) for key, offset in offsets.items()]
+            )
+        ],
+        request_timeout=REQUEST_TIMEOUT_S,
+    )
+    result = cluster.wait(futures[group], f"group {group!r}")
+    for partition in result.topic_partitions:
+        if partition.error is not None:
+            raise CliError(
+                f"group {group!r}, {partition.topic}-{partition.partition}: {partition.error.str()}"
+            )

@@ -1,0 +1,129 @@
+"""`ottla log dump`: what is in the files of a data directory, with no broker running."""
+
+from __future__ import annotations
+
+import json as json_module
+import mmap
+import os
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ottla.cli import dump, output
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.positions import format_time
+from ottla.types import Buffer
+
+app = typer.Typer(no_args_is_help=True, help="Look into the files of a data directory.")
+
+# Words of a text line that only repeat a default are left out.
+SILENT = {
+    "producer_id": -1,
+    "producer_epoch": -1,
+    "base_sequence": -1,
+    "transactional": False,
+    "control": False,
+}
+
+
+class FileKind(StrEnum):
+    """The kinds of files that can be dumped."""
+
+    LOG = "log"
+    INDEX = "index"
+    TIMEINDEX = "timeindex"
+    TXNINDEX = "txnindex"
+    SNAPSHOT = "snapshot"
+    CHECKPOINT = "checkpoint"
+
+
+@app.callback()
+def log() -> None:
+    """Look into the files of a data directory."""
+
+
+@app.command(name="dump")
+def dump_(
+    file: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE…",
+            help="Segments (.log), indexes (.index, .timeindex, .txnindex), .snapshot files or checkpoints.",
+        ),
+    ],
+    records: Annotated[bool, typer.Option("--records", "-r", help="Also the records in each batch.")] = False,
+    kind: Annotated[
+        FileKind | None, typer.Option("--type", help="What the file is, where its name does not say.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each entry.")] = False,
+) -> None:
+    """Print the batches of a segment, or the entries of an index, a snapshot or a checkpoint.
+
+    Everything is checked on the way: the first corrupt position ends it with code 1.
+    """
+    for path in file:
+        if len(file) > 1 and not json:
+            print(f"{path}:")
+        _dump(path, kind.value if kind else dump.kind_of(path), records, json)
+
+
+def _dump(path: str, kind: str | None, records: bool, json: bool) -> None:
+    if kind is None:
+        raise CliError(f"{path}: not a log file by its name; say what it is with --type", ExitCode.USAGE)
+    count = 0
+    data = _open(path)
+    with output.progress(f"Reading {path}", len(data)) as show:
+        try:
+            for entry in dump.READERS[kind](data, dump.base_offset_of(path), records):
+                count += 1
+                if kind == "log":
+                    show(entry["position"])
+                if json:
+                    print(json_module.dumps(entry, ensure_ascii=False))
+                else:
+                    _print(entry)
+        except dump.Corrupt as error:
+            place = "line" if kind == "checkpoint" else "position"
+            raise CliError(f"{path}: corrupt at {place} {error.position}: {error}") from None
+    if not count:
+        output.note(f"{path}: empty")
+
+
+def _open(path: str) -> Buffer:
+    """The file's bytes, mapped rather than read: a segment may be larger than memory."""
+    try:
+        with open(path, "rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except FileNotFoundError:
+        raise CliError(f"{path}: no such file", ExitCode.NOT_FOUND) from None
+    except OSError as error:
+        raise CliError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _print(entry: dict[str, Any]) -> None:
+    records = entry.pop("records", ())
+    print(_line(entry))
+    for record in records:
+        print("  " + _line(record))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return " ".join(
+        f"{name}={_word(name, value)}" for name, value in entry.items() if SILENT.get(name, ...) != value
+    )
+
+
+def _word(name: str, value: Any) -> str:
+    if name.endswith("timestamp_ms"):
+        return format_time(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or (isinstance(value, str) and name not in ("key", "value")):
+        return str(value)
+    if isinstance(value, list):
+        return ",".join(f"{header['key']}:{_word('value', header['value'])}" for header in value) or "-"
+    # Quoted, so that a line stays a line whatever the record holds.
+    return "null" if value is None else json_module.dumps(value, ensure_ascii=False)

@@ -1,0 +1,111 @@
+"""`ottla serve`: read the options and hand over to the node.
+
+A broker starts in a blink, so the usual command line is parsed here with ``getopt`` alone. Whatever is
+unusual (``--help``, an error) goes through the Typer app instead, which defines the same options for people;
+a test keeps the two alike.
+"""
+
+from __future__ import annotations
+
+import getopt
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ottla.cli.errors import CliError, ExitCode
+
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+# Long options and the fields of Serve that they set.
+OPTIONS = {
+    "data": "data",
+    "listen": "listen",
+    "node-id": "node_id",
+    "advertise": "advertise",
+    "config": "config_file",
+    "set": "overrides",
+    "log-format": "log_format",
+    "log-level": "log_level",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """What `ottla serve` was asked for, with its defaults."""
+
+    data: str = "data"
+    listen: str = "127.0.0.1:9092"
+    node_id: int = 0
+    advertise: str | None = None
+    config_file: str | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
+    log_format: str = "text"
+    log_level: str = "info"
+
+    def check(self) -> None:
+        """Raise CliError where a value is malformed. The node checks what needs more knowledge."""
+        _check_address("--listen", self.listen, port_min=0)
+        if self.advertise is not None:
+            _check_address("--advertise", self.advertise, port_min=1)
+        if self.node_id < 0:
+            raise CliError(f"--node-id {self.node_id}: give 0 or more", ExitCode.USAGE)
+        for option, value, known in (
+            ("--log-format", self.log_format, LOG_FORMATS),
+            ("--log-level", self.log_level, LOG_LEVELS),
+        ):
+            if value not in known:
+                raise CliError(f"{option} {value!r}: choose one of {', '.join(known)}", ExitCode.USAGE)
+
+
+def _check_address(option: str, text: str, *, port_min: int) -> None:
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdecimal() and port_min <= int(port) <= 65535):
+        raise CliError(f"{option} {text!r}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
+    """``name=value`` pairs, a later one winning over an earlier one of the same name."""
+    overrides = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise CliError(f"--set {pair!r}: give NAME=VALUE, such as log.retention.hours=24", ExitCode.USAGE)
+        overrides[name.strip()] = value.strip()
+    return overrides
+
+
+def parse(argv: Sequence[str]) -> Serve | None:
+    """The options of a plain `ottla serve` command line, or None where the Typer app should look at it."""
+    try:
+        pairs, rest = getopt.getopt(list(argv), "", [f"{name}=" for name in OPTIONS])
+    except getopt.GetoptError:
+        return None
+    values: dict[str, Any] = {}
+    sets = []
+    for option, value in pairs:
+        if option == "--set":
+            sets.append(value)
+        else:
+            values[OPTIONS[option[2:]]] = value
+    if rest or not values.get("node_id", "0").isdecimal():
+        return None
+    serve = Serve(**values, overrides=parse_overrides(sets))
+    return replace(serve, node_id=int(serve.node_id))
+
+
+def run(serve: Serve) -> int:
+    """Serve until SIGTERM or SIGINT; return the process's exit code."""
+    serve.check()
+    from ottla import node
+
+    return node.run(
+        data=serve.data,
+        listen=serve.listen,
+        node_id=serve.node_id,
+        advertise=serve.advertise,
+        config_file=serve.config_file,
+        overrides=serve.overrides,
+        log_format=serve.log_format,
+        log_level=serve.log_level,
+    )

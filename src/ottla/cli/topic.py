@@ -1,0 +1,247 @@
+"""`ottla topic`: create, list, describe, alter and delete topics."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ottla.cli import output
+from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
+from ottla.cli.config import alter_configs, describe_configs
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
+from ottla.cli.positions import Kind, Position
+from ottla.types import TopicPartition
+
+app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter and delete topics.")
+
+Name = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
+Names = Annotated[list[str], typer.Argument(metavar="TOPIC…", help="The topics' names.")]
+Config = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config", "-c", metavar="NAME=VALUE", help="A topic configuration, such as retention.ms=60000."
+    ),
+]
+
+# Topics that Kafka itself keeps. Describing a topic tells it too, but a listing should not ask for each.
+INTERNAL = frozenset(("__consumer_offsets", "__transaction_state", "__share_group_state"))
+
+
+@app.command()
+def create(
+    topic: Names,
+    partitions: Annotated[
+        int | None, typer.Option("--partitions", "-p", min=1, help="Partitions; else the broker's default.")
+    ] = None,
+    replication_factor: Annotated[
+        int | None,
+        typer.Option("--replication-factor", "-r", min=1, help="Replicas; else the broker's default."),
+    ] = None,
+    config: Config = None,
+    if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="Succeed where it exists.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the broker check, and create nothing.")
+    ] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Create topics."""
+    configs = parse_pairs("--config", config)
+    cluster = connect(bootstrap, property)
+    wanted = [
+        admin_api().NewTopic(name, partitions or -1, replication_factor or -1, config=configs)
+        for name in topic
+    ]
+    futures = cluster.admin.create_topics(wanted, validate_only=dry_run, request_timeout=REQUEST_TIMEOUT_S)
+    done = []
+    for name in topic:
+        try:
+            cluster.wait(futures[name], f"topic {name!r}")
+        except CliError as error:
+            if error.code is not ExitCode.EXISTS or not if_not_exists:
+                raise
+            done.append((name, "exists"))
+        else:
+            done.append((name, "would be created" if dry_run else "created"))
+    _report(done, json)
+
+
+@app.command(name="list")
+def list_(
+    internal: Annotated[
+        bool, typer.Option("--internal", help="Also the topics that brokers keep for themselves.")
+    ] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """List topics."""
+    cluster = connect(bootstrap, property)
+    rows = [
+        (name, len(found.partitions), _replication_factor(found))
+        for name, found in sorted(cluster.metadata.topics.items())
+        if internal or name not in INTERNAL
+    ]
+    if json:
+        output.print_json(
+            [
+                {"topic": name, "partitions": count, "replication_factor": factor}
+                for name, count, factor in rows
+            ]
+        )
+    elif rows:
+        output.table(("topic", "partitions", "replicas"), rows)
+    else:
+        output.note("no topics yet; create one with 'ottla topic create NAME'")
+
+
+@app.command()
+def describe(
+    topic: Names,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Show topics: partitions with leaders, replicas and offsets, and the configurations set on them."""
+    cluster = connect(bootstrap, property)
+    described = [_describe(cluster, name) for name in topic]
+    if json:
+        output.print_json(described)
+        return
+    for position, found in enumerate(described):
+        if position:
+            print()
+        print(
+            f"{found['topic']}: replication factor {found['replication_factor']}, "
+            f"id {found['topic_id'] or '-'}"
+        )
+        for name, value in found["configs"].items():
+            print(f"  {name}={value}")
+        output.table(
+            ("partition", "leader", "replicas", "isr", "start", "end", "messages"),
+            [
+                (
+                    p["partition"],
+                    "none" if p["leader"] is None else str(p["leader"]),
+                    ",".join(map(str, p["replicas"])),
+                    ",".join(map(str, p["isr"])),
+                    p["start_offset"],
+                    p["end_offset"],
+                    None if p["end_offset"] is None else p["end_offset"] - p["start_offset"],
+                )
+                for p in found["partitions"]
+            ],
+        )
+
+
+@app.command()
+def alter(
+    topic: Name,
+    partitions: Annotated[
+        int | None, typer.Option("--partitions", "-p", min=1, help="Grow to this many partitions.")
+    ] = None,
+    config: Config = None,
+    delete_config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Return this configuration to its default. Repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the broker check, and change nothing.")
+    ] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Add partitions to a topic, or change its configurations."""
+    if partitions is None and not config and not delete_config:
+        output.fail_usage("give --partitions, --config or --delete-config")
+    configs: dict[str, str | None] = {**parse_pairs("--config", config)}
+    configs |= dict.fromkeys(delete_config or ())
+    cluster = connect(bootstrap, property)
+    cluster.topic(topic)
+    done = []
+    if configs:
+        alter_configs(cluster, "topic", topic, configs, dry_run=dry_run)
+        done.append((topic, "configurations would change" if dry_run else "configurations changed"))
+    if partitions is not None:
+        futures = cluster.admin.create_partitions(
+            [admin_api().NewPartitions(topic, partitions)],
+            validate_only=dry_run,
+            request_timeout=REQUEST_TIMEOUT_S,
+        )
+        cluster.wait(futures[topic], f"topic {topic!r}")
+        done.append((topic, f"{'would have' if dry_run else 'has'} {partitions} partitions"))
+    _report(done, json)
+
+
+@app.command()
+def delete(
+    topic: Names,
+    if_exists: Annotated[bool, typer.Option("--if-exists", help="Succeed where there is none.")] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Delete topics and their messages."""
+    cluster = connect(bootstrap, property)
+    futures = cluster.admin.delete_topics(topic, request_timeout=REQUEST_TIMEOUT_S)
+    done = []
+    for name in topic:
+        try:
+            cluster.wait(futures[name], f"topic {name!r}")
+        except CliError as error:
+            if error.code is not ExitCode.NOT_FOUND or not if_exists:
+                raise
+            done.append((name, "does not exist"))
+        else:
+            done.append((name, "deleted"))
+    _report(done, json)
+
+
+def _report(done: list[tuple[str, str]], json: bool) -> None:
+    if json:
+        output.print_json([{"topic": name, "result": result} for name, result in done])
+    else:
+        for name, result in done:
+            print(f"{name}: {result}")
+
+
+def _replication_factor(topic: Any) -> int:
+    return max((len(partition.replicas) for partition in topic.partitions.values()), default=0)
+
+
+def _describe(cluster: Cluster, name: str) -> dict[str, Any]:
+    found = cluster.topic(name)
+    online = [TopicPartition(name, p.id) for p in found.partitions.values() if p.leader >= 0]
+    starts = cluster.offsets(online, Position(Kind.BEGINNING))
+    ends = cluster.offsets(online, Position(Kind.END))
+    configs = describe_configs(cluster, "topic", name)
+    return {
+        "topic": name,
+        "topic_id": _topic_id(cluster, name),
+        "replication_factor": _replication_factor(found),
+        "configs": {c["name"]: c["value"] for c in configs if c["source"] == "topic"},
+        "partitions": [
+            {
+                "partition": p.id,
+                "leader": p.leader if p.leader >= 0 else None,
+                "replicas": list(p.replicas),
+                "isr": list(p.isrs),
+                "start_offset": starts.get(TopicPartition(name, p.id)),
+                "end_offset": ends.get(TopicPartition(name, p.id)),
+            }
+            for _, p in sorted(found.partitions.items())
+        ],
+    }
+
+
+def _topic_id(cluster: Cluster, name: str) -> str | None:
+    """The topic's id as Kafka's tools write it (base64), or None where the broker gives topics none."""
+    from confluent_kafka import TopicCollection
+
+    futures = cluster.admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
+    text = str(cluster.wait(futures[name], f"topic {name!r}").topic_id)
+    return None if set(text) <= set("A=") else text
