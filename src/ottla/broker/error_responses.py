@@ -59,9 +59,8 @@ def _each_partition(
 
 
 def _each_topic(request: Any, code: ErrorCode, message: str | None) -> Fields:
-    return {
-        "topics": [_name(t) | {"error_code": code, "error_message": message} for t in request.topics or ()]
-    }
+    unknown = {"topic_id": None, "configs": None, "error_code": code, "error_message": message}
+    return {"topics": [unknown | _name(t) for t in request.topics or ()]}
 
 
 def _metadata(request: Any, code: ErrorCode, message: str | None) -> Fields:
@@ -91,9 +90,15 @@ def _find_coordinator(request: Any, code: ErrorCode, message: str | None) -> Fie
 
 def _offset_fetch(request: Any, code: ErrorCode, message: str | None) -> Fields:
     groups = getattr(request, "groups", ())
+    failed = {"committed_offset": -1, "metadata": "", "error_code": code}
+    topics = getattr(request, "topics", None) or ()
     return {
         "error_code": code,
-        "topics": (),
+        # Up to v1 there is no other place than by partition.
+        "topics": [
+            {"name": t.name, "partitions": [failed | {"partition_index": i} for i in t.partition_indexes]}
+            for t in topics
+        ],
         "groups": [{"group_id": g.group_id, "topics": (), "error_code": code} for g in groups],
     }
 
@@ -181,7 +186,8 @@ _NAMED: dict[str, Builder] = {
     "ListConfigResources": _top_with(config_resources=()),
     "DescribeTopicPartitions": lambda request, code, message: {
         "topics": [
-            _name(t) | {"error_code": code, "is_internal": False, "partitions": ()} for t in request.topics
+            _name(t) | {"topic_id": None, "error_code": code, "is_internal": False, "partitions": ()}
+            for t in request.topics
         ]
     },
 }  # fmt: skip

@@ -98,6 +98,8 @@ def _plain_default(field: dataclasses.Field[Any], kind: str, array: bool, nullab
     """kio's default as the plain value that our messages carry."""
     default = field.default
     if default is dataclasses.MISSING:
+        if field.name == "throttle_time":
+            return 0  # nobody is throttled unless a response says so
         if field.metadata.get("tag") is None:
             return default
         if array:
