@@ -120,6 +120,10 @@ class Node:
         self._logs.abandon()
         await self._metadata.close()
 
+    def disconnect(self) -> None:
+        """Close every client's connection at once; they may come back."""
+        self._server.disconnect()
+
     async def _open_data(self) -> None:
         """Lock and load the data directory: metadata first, then the logs that it names."""
         self._logs = LogManager(

@@ -94,6 +94,10 @@ class Server:
             self._sweep.cancel()
         if self._bound is not None:
             self._bound.close()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Close every connection at once, without a word."""
         for connection in list(self.connections):
             connection.abort()
 
