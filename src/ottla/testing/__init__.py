@@ -1,0 +1,38 @@
+"""A Kafka broker for tests, with faults on demand; and the pytest plugin that brings it as fixtures.
+
+    from ottla.testing import Broker
+
+    with Broker(topics={"orders": 3}) as broker:
+        ...  # clients connect to broker.bootstrap_servers
+
+What is exported here is imported when it is first used: pytest imports this package, for the plugin, in
+every run of every project that has Ottla installed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ottla.errors import KafkaError
+    from ottla.testing.broker import Broker, StoredRecord
+    from ottla.testing.faults import Faults, Request, Rule
+
+__all__ = ("Broker", "Faults", "KafkaError", "Request", "Rule", "StoredRecord")
+
+_HOMES = {
+    "Broker": "ottla.testing.broker",
+    "Faults": "ottla.testing.faults",
+    "KafkaError": "ottla.errors",
+    "Request": "ottla.testing.faults",
+    "Rule": "ottla.testing.faults",
+    "StoredRecord": "ottla.testing.broker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
