@@ -2,7 +2,7 @@
 # interop-deps.sh: prepare the clients in other languages that the tests use.
 #
 #   kcat            from Debian
-#   Java            the JDK from Debian; kafka-clients and what it needs, as jars under build/java
+#   Java            the JDK from Debian; kafka-clients and what it needs, as jars under build/java/libs
 #   Node.js         from Debian; the packages that tests/interop/node/package.json names, beside it
 #
 # What is there already is left alone, so a second run takes no time. PYTHON names the interpreter to use.
@@ -13,7 +13,7 @@ python=${PYTHON:-.venv/bin/python}
 scripts/debian-packages.sh kcat java node
 
 mkdir -p build
-"$python" scripts/java_jars.py build/java
+"$python" scripts/java_jars.py build/java/libs
 
 node=tests/interop/node
 if [ -f $node/package.json ] && ! cmp -s $node/package.json $node/node_modules/.installed; then
