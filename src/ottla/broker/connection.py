@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ottla.broker.context import CloseConnection
 from ottla.types import Buffer
@@ -77,13 +77,14 @@ class Connection(asyncio.BufferedProtocol):
     # ------------------------------------------------------------ the socket's events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         peer = transport.get_extra_info("peername")
         self.client_host = str(peer[0]) if peer else ""
+        # uvloop's transports are asyncio's in all but their class.
+        stream = cast(asyncio.Transport, transport)
         if not self.server.admit(self):
-            transport.abort()
+            stream.abort()
             return
-        self._transport = transport
+        self._transport = stream
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
