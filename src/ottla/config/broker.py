@@ -260,10 +260,10 @@ _LOG = (
 )  # fmt: skip
 
 _GROUPS = (
-    _define("group.min.session.timeout.ms", _INT, 6_000, MEDIUM, "Shortest session timeout a member may ask."),
+    _define("group.min.session.timeout.ms", _INT, 6_000, MEDIUM, "Shortest session timeout to ask for."),
     _define(
         "group.max.session.timeout.ms", _INT, 1_800_000, MEDIUM,
-        "Longest session timeout a member may ask.",
+        "Longest session timeout to ask for.",
     ),
     _define(
         "group.initial.rebalance.delay.ms", _INT, 3_000, MEDIUM,

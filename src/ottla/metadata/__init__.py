@@ -1,0 +1,6 @@
+"""What the cluster is: brokers, topics, partition states and configurations, kept in a MetadataStore.
+
+``store`` is the contract and ``sqlite`` keeps it; ``keys`` says what is stored under which key; ``image`` is
+the immutable picture that every node builds from the store's events; ``topics``, ``configs`` and
+``placement`` plan changes (pure); ``controller`` carries plans out; ``service`` ties these together.
+"""

@@ -1,0 +1,235 @@
+"""The cluster as this node knows it: immutable, and made only by applying the store's events in order.
+
+``load`` makes an image from the keys, ``apply`` the next one from events; both lead to the same image.
+What did not change is shared between images, so that ``is`` tells whether it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from ottla.metadata import keys
+from ottla.metadata.store import Event, KeyValue
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """Who holds a partition and who leads it; ``leader`` is -1 where nobody can."""
+
+    leader: int
+    leader_epoch: int
+    partition_epoch: int
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    adding_replicas: tuple[int, ...] = ()
+    removing_replicas: tuple[int, ...] = ()
+
+    @property
+    def reassigning(self) -> bool:
+        return bool(self.adding_replicas or self.removing_replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicImage:
+    """A topic. ``initial`` are the replicas that its partitions were made with; ``revision`` its key's."""
+
+    name: str
+    topic_id: UUID
+    partitions: tuple[PartitionState, ...]
+    configs: Mapping[str, str]
+    initial: tuple[tuple[int, ...], ...] = ()
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerImage:
+    """A broker that is there. ``epoch`` is the revision of its registration, so a later one is larger."""
+
+    node_id: int
+    host: str
+    port: int
+    rack: str | None
+    epoch: int
+    endpoints: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    def endpoint(self, listener: str) -> tuple[str, int] | None:
+        """Host and port for clients of ``listener``; None where the broker has no such listener."""
+        return self.endpoints.get(listener)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterImage:
+    """Everything at one revision of the store. ``broker_configs`` has the cluster-wide ones under -1."""
+
+    cluster_id: str = ""
+    controller_id: int = -1
+    brokers: Mapping[int, BrokerImage] = field(default_factory=dict)
+    topics: Mapping[str, TopicImage] = field(default_factory=dict)
+    topics_by_id: Mapping[UUID, TopicImage] = field(default_factory=dict)
+    broker_configs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    group_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    revision: int = 0
+
+
+EMPTY = ClusterImage()
+
+# Kafka's own topics. Clients do not write to them, and subscriptions by pattern leave them out.
+INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
+
+
+def initial_state(replicas: tuple[int, ...]) -> PartitionState:
+    """The state of a partition that nothing has happened to: it is not stored."""
+    return PartitionState(replicas[0], 0, 0, replicas, replicas)
+
+
+def state_value(state: PartitionState) -> bytes:
+    return keys.encode(
+        {
+            "leader": state.leader,
+            "leader_epoch": state.leader_epoch,
+            "epoch": state.partition_epoch,
+            "replicas": state.replicas,
+            "isr": state.isr,
+            "adding": state.adding_replicas,
+            "removing": state.removing_replicas,
+        }
+    )
+
+
+def load(items: Iterable[KeyValue], revision: int) -> ClusterImage:
+    """The image of all keys as they were at ``revision``."""
+    draft = _Draft(EMPTY)
+    states = []
+    for item in items:
+        if item.key.startswith(keys.PARTITIONS):
+            # Their topics come later, in the order of keys.
+            states.append(item)
+        else:
+            draft.change(item.key, item.value, item.mod_revision)
+    for item in states:
+        draft.change(item.key, item.value, item.mod_revision)
+    return draft.finish(revision)
+
+
+def apply(image: ClusterImage, events: Iterable[Event], revision: int) -> ClusterImage:
+    """The image after ``events``, the last of which is at ``revision``."""
+    draft = _Draft(image)
+    for event in events:
+        draft.change(event.key, event.value, event.revision)
+    return draft.finish(revision)
+
+
+class _Draft:
+    """The next image in the making: each mapping is copied once, when it first changes."""
+
+    def __init__(self, image: ClusterImage) -> None:
+        self._image = image
+        self._fields: dict[str, Any] = {}
+        self._states: dict[str, list[PartitionState]] = {}
+        # Most partitions of a cluster are in few different states: they share them.
+        self._shared: dict[tuple[int, ...], PartitionState] = {}
+
+    def change(self, key: str, value: bytes | None, revision: int) -> None:
+        kind, _, name = key.partition("/")
+        content = None if value is None else keys.decode(value)
+        if kind == "topics":
+            self._change_topic(name, content, revision)
+        elif kind == "partitions":
+            self._change_state(name, content)
+        elif kind == "brokers":
+            self._change_broker(int(name), content, revision)
+        elif kind == "configs":
+            self._change_configs(name, content)
+        elif key == keys.CONTROLLER:
+            self._fields["controller_id"] = -1 if content is None else content["node_id"]
+        elif key == keys.CLUSTER and content is not None:
+            self._fields["cluster_id"] = content["id"]
+
+    def finish(self, revision: int) -> ClusterImage:
+        for name in list(self._states):
+            self._flush(name)
+        return replace(self._image, revision=revision, **self._fields)
+
+    def _mutable(self, name: str) -> dict[Any, Any]:
+        made: dict[Any, Any] | None = self._fields.get(name)
+        if made is None:
+            made = self._fields[name] = dict(getattr(self._image, name))
+        return made
+
+    def _topic(self, name: str) -> TopicImage | None:
+        topics: Mapping[str, TopicImage] = self._fields.get("topics", self._image.topics)
+        return topics.get(name)
+
+    def _put_topic(self, topic: TopicImage) -> None:
+        self._mutable("topics")[topic.name] = topic
+        self._mutable("topics_by_id")[topic.topic_id] = topic
+
+    def _change_topic(self, name: str, content: dict[str, Any] | None, revision: int) -> None:
+        self._flush(name)
+        old = self._topic(name)
+        if old is not None and (content is None or old.topic_id.hex != content["id"]):
+            del self._mutable("topics")[name]
+            del self._mutable("topics_by_id")[old.topic_id]
+            old = None
+        if content is None:
+            return
+        initial = tuple(map(tuple, content["replicas"]))
+        kept = old.partitions if old is not None else ()
+        added = tuple(self._initial(replicas) for replicas in initial[len(kept) :])
+        topic_id = old.topic_id if old is not None else UUID(content["id"])
+        self._put_topic(TopicImage(name, topic_id, kept + added, content["configs"], initial, revision))
+
+    def _initial(self, replicas: tuple[int, ...]) -> PartitionState:
+        state = self._shared.get(replicas)
+        if state is None:
+            state = self._shared[replicas] = initial_state(replicas)
+        return state
+
+    def _change_state(self, path: str, content: dict[str, Any] | None) -> None:
+        name, _, index = path.rpartition("/")
+        topic = self._topic(name)
+        if topic is None or content is None or int(index) >= len(topic.partitions):
+            # States go with their topic; there is nothing to do for one that is gone.
+            return
+        states = self._states.get(name)
+        if states is None:
+            states = self._states[name] = list(topic.partitions)
+        states[int(index)] = PartitionState(
+            content["leader"],
+            content["leader_epoch"],
+            content["epoch"],
+            tuple(content["replicas"]),
+            tuple(content["isr"]),
+            tuple(content["adding"]),
+            tuple(content["removing"]),
+        )
+
+    def _flush(self, name: str) -> None:
+        states = self._states.pop(name, None)
+        topic = self._topic(name)
+        if states is not None and topic is not None:
+            self._put_topic(replace(topic, partitions=tuple(states)))
+
+    def _change_broker(self, node_id: int, content: dict[str, Any] | None, revision: int) -> None:
+        brokers = self._mutable("brokers")
+        if content is None:
+            brokers.pop(node_id, None)
+            return
+        endpoints = {name: (host, port) for name, (host, port) in content["endpoints"].items()}
+        host, port = next(iter(endpoints.values()))
+        brokers[node_id] = BrokerImage(node_id, host, port, content["rack"], revision, endpoints)
+
+    def _change_configs(self, path: str, content: dict[str, Any] | None) -> None:
+        kind, _, name = path.partition("/")
+        field_name = "broker_configs" if kind == "brokers" else "group_configs"
+        entity: Any = name
+        if kind == "brokers":
+            entity = keys.DEFAULT_BROKER if name == keys.DEFAULT_ENTITY else int(name)
+        configs = self._mutable(field_name)
+        if content:
+            configs[entity] = content
+        else:
+            configs.pop(entity, None)

@@ -1,0 +1,72 @@
+"""What is stored under which key (docs/decisions/0004-metadata-keys.md). Values are JSON, written the same
+way each time, so that they can be compared as bytes.
+
+    cluster                      {"id"}
+    controller                   {"node_id"}
+    brokers/<node id>            {"endpoints": {listener: [host, port]}, "rack"}
+    topics/<name>                {"id", "replicas": [[node id, …], …], "configs": {name: value}}
+    partitions/<name>/<index>    {"leader", "leader_epoch", "epoch", "replicas", "isr", "adding", "removing"}
+    configs/brokers/<node id>    {name: value}; "default" for the whole cluster
+    configs/groups/<group>       {name: value}
+    ids/producers                {"next"}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+CLUSTER = "cluster"
+CONTROLLER = "controller"
+BROKERS = "brokers/"
+TOPICS = "topics/"
+PARTITIONS = "partitions/"
+BROKER_CONFIGS = "configs/brokers/"
+GROUP_CONFIGS = "configs/groups/"
+PRODUCER_IDS = "ids/producers"
+
+# The entity that stands for all brokers, in keys and, as a node id, in images.
+DEFAULT_ENTITY = "default"
+DEFAULT_BROKER = -1
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    return _encode(value).encode()
+
+
+def decode(value: bytes) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(value)
+    return made
+
+
+def broker(node_id: int) -> str:
+    return f"{BROKERS}{node_id}"
+
+
+def topic(name: str) -> str:
+    return TOPICS + name
+
+
+def partitions(name: str) -> str:
+    """The prefix of a topic's partition states."""
+    return f"{PARTITIONS}{name}/"
+
+
+def partition(name: str, index: int) -> str:
+    return f"{PARTITIONS}{name}/{index}"
+
+
+def broker_configs(node_id: int) -> str:
+    return BROKER_CONFIGS + (DEFAULT_ENTITY if node_id == DEFAULT_BROKER else str(node_id))
+
+
+def group_configs(group: str) -> str:
+    return GROUP_CONFIGS + group
+
+
+def topic_value(topic_id: UUID, replicas: Sequence[Sequence[int]], configs: Mapping[str, str]) -> bytes:
+    return encode({"id": topic_id.hex, "replicas": replicas, "configs": dict(configs)})
