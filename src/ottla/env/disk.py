@@ -66,8 +66,11 @@ class Disk(Protocol):
 
     def read_file(self, path: str) -> bytes: ...
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """Replace the file's contents atomically (write aside, sync, rename, sync the folder)."""
+    def write_file(self, path: str, data: bytes, *, sync: bool = True) -> None:
+        """Replace the file's contents atomically (write aside, sync, rename, sync the folder).
+
+        Without ``sync`` a loss of power may leave the old contents, the new or none.
+        """
         ...
 
     def exists(self, path: str) -> bool: ...
@@ -102,13 +105,17 @@ class Disk(Protocol):
 
 
 class RealFile:
-    """A POSIX file descriptor opened for append and positional reads."""
+    """A POSIX file descriptor opened for append and positional reads.
+
+    It closes with its last reference, so that whoever holds one for a read under way keeps it readable.
+    """
 
     __slots__ = ("_fd", "_path", "_size")
 
     def __init__(self, path: str, create: bool) -> None:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         self._path = path
+        self._fd = -1
         self._fd = os.open(path, flags, 0o644)
         self._size = os.fstat(self._fd).st_size
 
@@ -148,8 +155,11 @@ class RealFile:
         try:
             got = os.preadv(self._fd, [buffer], position, os.RWF_NOWAIT)
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+            if error.errno == errno.EAGAIN:
                 return None
+            if error.errno == errno.EOPNOTSUPP:
+                # The file system cannot tell: tmpfs on older kernels, network file systems.
+                return self.read(position, size)
             raise
         return bytes(buffer) if got == len(buffer) else None
 
@@ -172,6 +182,9 @@ class RealFile:
             os.close(self._fd)
             self._fd = -1
 
+    def __del__(self) -> None:
+        self.close()
+
 
 class RealDisk:
     """The machine's file system and a small thread pool for what blocks."""
@@ -186,14 +199,16 @@ class RealDisk:
         with open(path, "rb") as file:
             return file.read()
 
-    def write_file(self, path: str, data: bytes) -> None:
+    def write_file(self, path: str, data: bytes, *, sync: bool = True) -> None:
         aside = path + ".tmp"
         with open(aside, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(aside, path)
-        self.sync_dir(os.path.dirname(path))
+        if sync:
+            self.sync_dir(os.path.dirname(path))
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)

@@ -1,0 +1,1 @@
+"""Partitions on disk: segments, indexes, producers' sequence numbers, recovery, retention."""

@@ -1,0 +1,464 @@
+"""A partition's log (Kafka's UnifiedLog and LocalLog): append, read, roll, truncate, flush.
+
+Synchronous and used from one thread, but for ``flush``, which may run in another. Offsets are absolute, sizes
+bytes, times milliseconds. What fails on disk is raised as KafkaError KAFKA_STORAGE_ERROR.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from bisect import bisect_right
+from typing import NamedTuple
+from uuid import UUID
+
+from ottla.env.disk import Disk, File
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log import lookups, retention, truncation
+from ottla.log.checkpoints import encode_epochs
+from ottla.log.files import (
+    DELETED_SUFFIX,
+    EPOCHS_FILE,
+    SEGMENT_SUFFIXES,
+    SNAPSHOT_SUFFIX,
+    Background,
+    FileCache,
+    InPlace,
+    offset_name,
+)
+from ottla.log.index import RELATIVE_OFFSET_MAX
+from ottla.log.loading import Loader
+from ottla.log.lookups import TimestampOffset
+from ottla.log.recovery import marker_of
+from ottla.log.segment import Segment
+from ottla.log.settings import LogConfig, Origin
+from ottla.log.validation import Rules, prepare
+from ottla.types import Buffer, TopicPartition
+from ottla.wire.records import STAMP, STAMP_BYTES, TRANSACTIONAL_BIT
+
+logger = logging.getLogger(__name__)
+
+PRODUCER_EXPIRATION_MS = 24 * 60 * 60 * 1000
+
+
+class Appended(NamedTuple):
+    """Where a batch went; for a repeated one, where the original is."""
+
+    base_offset: int
+    last_offset: int
+    # -1 where records keep the time that their producer gave.
+    log_append_time_ms: int
+    log_start_offset: int
+    duplicate: bool
+
+
+class Slice(NamedTuple):
+    """Bytes of a log to be read: ``file.read_cached(position, size)``, or ``file.read`` off the loop."""
+
+    file: File
+    position: int
+    size: int
+
+
+class Log:
+    """One partition's log. ``Log.open`` makes one."""
+
+    def __init__(self, loaded: Loader, config: LogConfig, background: Background) -> None:
+        self.disk = loaded.disk
+        self.cache = loaded.cache
+        self.directory = loaded.directory
+        self.topic_partition = TopicPartition("", 0)
+        self.topic_id: UUID | None = None
+        self.background = background
+        self.segments = loaded.segments
+        self.producers = loaded.producers
+        self.epochs = loaded.epochs
+        self.log_start_offset = loaded.log_start_offset
+        self.log_end_offset = loaded.log_end_offset
+        # Everything before it would survive a loss of power.
+        self.recovery_point = loaded.recovery_point
+        self.size_bytes = sum(segment.size for segment in self.segments)
+        # Offsets at which producer state is on disk.
+        self.snapshots = loaded.snapshots
+        self._bases = [segment.base_offset for segment in self.segments]
+        self._active = self.segments[-1]
+        self._unflushed_since_ms = 0
+        # Bytes of a failed write may lie after the end of the active segment.
+        self._torn = False
+        # A sync failed: what the disk holds is not known any more.
+        self._failed: OSError | None = None
+        self._folder_synced = False
+        self.update_config(config)
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        directory: str,
+        config: LogConfig,
+        *,
+        topic_partition: TopicPartition,
+        now_ms: int,
+        clean: bool,
+        topic_id: UUID | None = None,
+        recovery_point: int = 0,
+        log_start_offset: int = 0,
+        cache: FileCache | None = None,
+        background: Background | None = None,
+        producer_expiration_ms: int = PRODUCER_EXPIRATION_MS,
+    ) -> Log:
+        """Open a partition's folder, making it where it is missing.
+
+        ``clean``: the broker shut down in order, so that ``recovery_point`` is where the log ends and its
+        bytes need not be looked at. Otherwise the segments from the recovery point on are recovered.
+        """
+        loaded = Loader(
+            disk=disk,
+            cache=cache or FileCache(disk),
+            directory=directory,
+            clean=clean,
+            recovery_point=recovery_point,
+            log_start_offset=log_start_offset,
+            now_ms=now_ms,
+            producer_expiration_ms=producer_expiration_ms,
+            index_interval_bytes=config.index_interval_bytes,
+            compacted=config.compacts,
+        ).load()
+        log = cls(loaded, config, background or InPlace())
+        log.topic_partition = topic_partition
+        log.topic_id = topic_id
+        return log
+
+    def update_config(self, config: LogConfig) -> None:
+        """Take on a changed topic configuration, from the next append on."""
+        self.config = config
+        self._rules = Rules(config)
+        self._interval = config.index_interval_bytes
+        self._draw_roll_age()
+
+    def _draw_roll_age(self) -> None:
+        """How old a segment grows: segment.ms less a jitter, so that not all logs roll at once."""
+        jitter = min(self.config.segment_jitter_ms, self.config.segment_ms)
+        self._roll_age_ms = self.config.segment_ms - (random.randrange(jitter) if jitter > 0 else 0)
+
+    # -- appending ----------------------------------------------------------------------------------------
+
+    def append(
+        self, records: Buffer, *, leader_epoch: int, now_ms: int, origin: Origin = Origin.CLIENT
+    ) -> Appended:
+        """Append one batch as the leader: check it, number it, write it.
+
+        KafkaError as ``validation.prepare`` and ``Producers.check`` say, INVALID_TXN_STATE for a
+        transactional batch from a client, KAFKA_STORAGE_ERROR where it cannot be written; the log is then
+        as it was before.
+        """
+        header, body = prepare(records, self._rules, now_ms, origin)
+        base_offset = self.log_end_offset
+        if header.producer_id >= 0:
+            if header.attributes & TRANSACTIONAL_BIT and origin is Origin.CLIENT:
+                raise KafkaError(
+                    ErrorCode.invalid_txn_state, "the batch is not part of a transaction that is under way"
+                )
+            original = self.producers.check(header, origin)
+            if original is not None:
+                stamped = original.timestamp_ms if self._rules.stamps_append_time else -1
+                return Appended(
+                    original.first_offset, original.last_offset, stamped, self.log_start_offset, True
+                )
+        last_offset = base_offset + header.last_offset_delta
+        max_timestamp_ms = header.max_timestamp_ms
+        size = len(body) + STAMP_BYTES
+        segment = self._active
+        if self._torn or self._failed is not None:
+            self._mend()
+        if (
+            segment.size + size > self.config.segment_bytes
+            or last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
+            or self._has_aged(segment, max_timestamp_ms, now_ms)
+            or segment.is_full(self.config.segment_index_bytes)
+        ) and segment.size:
+            segment = self.roll(now_ms)
+        stamp = STAMP.pack(base_offset, header.length, leader_epoch)
+        try:
+            segment.append((stamp, body), size, last_offset, max_timestamp_ms, self._interval)
+        except OSError as error:
+            raise self._write_failed(error) from error
+        if leader_epoch > self.epochs.latest:
+            self.epochs.assign(leader_epoch, base_offset)
+        if self.recovery_point == base_offset:
+            self._unflushed_since_ms = now_ms
+        self.log_end_offset = last_offset + 1
+        self.size_bytes += size
+        if header.producer_id >= 0:
+            batch = None if not header.is_control else b"".join((stamp, body))
+            self.producers.update(header, base_offset, marker_of(header, batch))
+        else:
+            self.producers.end_offset = last_offset + 1
+        append_time_ms = max_timestamp_ms if self._rules.stamps_append_time else -1
+        return Appended(base_offset, last_offset, append_time_ms, self.log_start_offset, False)
+
+    def _has_aged(self, segment: Segment, timestamp_ms: int, now_ms: int) -> bool:
+        """Whether the active segment has to roll for its age, by the records' clock where they have one."""
+        first = segment.first_timestamp_ms
+        if first is None:
+            first = segment.load_first_timestamp()
+        if first >= 0:
+            return timestamp_ms - first > self._roll_age_ms
+        return now_ms - segment.created_ms > self._roll_age_ms
+
+    def _write_failed(self, error: OSError) -> KafkaError:
+        """A write did not succeed: take back what it may have left."""
+        self._torn = True
+        logger.error("%s: cannot write: %s", self.directory, error)
+        try:
+            self._take_back()
+        except OSError as again:
+            logger.error("%s: cannot take back a failed write: %s", self.directory, again)
+        return KafkaError(ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}")
+
+    def _take_back(self) -> None:
+        self._active.file.truncate(self._active.size)
+        self._torn = False
+
+    def _mend(self) -> None:
+        """Before a write after a failed one: make sure of the end, or refuse again."""
+        if self._failed is not None:
+            raise KafkaError(ErrorCode.kafka_storage_error, f"the disk failed: {self._failed.strerror}")
+        try:
+            self._take_back()
+        except OSError as error:
+            raise KafkaError(
+                ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}"
+            ) from error
+
+    def roll(self, now_ms: int) -> Segment:
+        """Close the active segment and begin a new one at the log's end; the old one is synced later.
+
+        Nothing happens where the active segment is empty. KafkaError KAFKA_STORAGE_ERROR where the new file
+        cannot be made; the log is then as it was.
+        """
+        old, end = self._active, self.log_end_offset
+        if not old.size:
+            return old
+        try:
+            new = Segment.create(self.disk, self.cache, self.directory, end, now_ms)
+        except OSError as error:
+            logger.error("%s: cannot begin a segment at %d: %s", self.directory, end, error)
+            raise KafkaError(
+                ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}"
+            ) from error
+        old.seal()
+        old.forget_recent()
+        self.segments.append(new)
+        self._bases.append(end)
+        self._active = new
+        self._folder_synced = False
+        self._draw_roll_age()
+        self._write_snapshot()
+        self.background.submit(self.flush)
+        return new
+
+    def _write_snapshot(self) -> None:
+        """Producer state at the log's end, where it is newer than the last snapshot."""
+        offset = self.producers.end_offset
+        if offset in self.snapshots or not offset:
+            return
+        path = f"{self.directory}/{offset_name(offset, SNAPSHOT_SUFFIX)}"
+        try:
+            self.disk.write_file(path, self.producers.encode(), sync=False)
+        except OSError as error:
+            # It only saves time when the log is opened next.
+            logger.warning("%s: cannot be written: %s", path, error)
+            return
+        self.snapshots.append(offset)
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def read(self, offset: int, max_bytes: int, *, end_offset: int, min_one: bool = False) -> Slice | None:
+        """Where the batches from ``offset`` on are, before ``end_offset``, up to ``max_bytes`` of them.
+
+        Begins with the batch that holds ``offset``; the last batch may be cut off. ``min_one``: the first is
+        whole even where it is larger than ``max_bytes``. None where there is nothing to be had.
+
+        KafkaError OFFSET_OUT_OF_RANGE before the log's start and after its end. ColdRead: see ``settle``.
+        """
+        if offset > self.log_end_offset or offset < self.log_start_offset:
+            raise KafkaError(
+                ErrorCode.offset_out_of_range,
+                f"offset {offset} is not within [{self.log_start_offset}, {self.log_end_offset}]",
+            )
+        if offset >= end_offset or offset == self.log_end_offset:
+            return None
+        segment = self._active
+        number = -1
+        if offset < segment.base_offset:
+            number = bisect_right(self._bases, offset) - 1
+            segment = self.segments[number]
+        found = segment.locate(offset)
+        while found is None:
+            # Compaction has removed what was there: the next batch is in a later segment.
+            number += 1
+            if number in (0, len(self.segments)):
+                return None
+            segment = self.segments[number]
+            if segment.base_offset >= end_offset:
+                return None
+            found = segment.locate(offset)
+        position, first_size = found
+        limit = segment.size
+        if end_offset < self.log_end_offset and (
+            segment is self._active or end_offset < self.segments[number + 1].base_offset
+        ):
+            end = segment.locate(end_offset)
+            limit = end.position if end is not None else segment.size
+        size = limit - position
+        if size > max_bytes:
+            size = max(max_bytes, first_size) if min_one else max_bytes
+        return Slice(segment.file, position, size) if size > 0 else None
+
+    # -- epochs -------------------------------------------------------------------------------------------
+
+    @property
+    def latest_epoch(self) -> int:
+        """The leader epoch that wrote last, -1 where there is none."""
+        return self.epochs.latest
+
+    def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
+        """(epoch, end offset) of the largest epoch up to ``epoch``: see ``LeaderEpochs.end_offset_for``."""
+        return self.epochs.end_offset_for(epoch, self.log_end_offset)
+
+    # -- durability ---------------------------------------------------------------------------------------
+
+    @property
+    def unflushed_messages(self) -> int:
+        """Records that a loss of power might take."""
+        return self.log_end_offset - self.recovery_point
+
+    def sync_due(self, now_ms: int) -> bool:
+        """Whether flush.messages or flush.ms asks for a flush."""
+        unflushed = self.unflushed_messages
+        return unflushed >= self.config.flush_messages or (
+            unflushed > 0 and now_ms - self._unflushed_since_ms >= self.config.flush_ms
+        )
+
+    def flush(self) -> None:
+        """Make everything that is appended by now survive a loss of power. Blocks; safe in another thread.
+
+        The end is read first and the segments after it: whatever is appended meanwhile may be synced too,
+        but is not counted. KafkaError KAFKA_STORAGE_ERROR where the disk fails: it may have dropped what it
+        could not write, so that nothing more is appended until a restart has looked at what is left.
+        """
+        end = self.log_end_offset
+        segments = list(self.segments)
+        since = self.recovery_point
+        if end == since and self._folder_synced and not self.epochs.changed:
+            return
+        try:
+            for number, segment in enumerate(segments):
+                closed = number + 1 < len(segments)
+                if closed and segments[number + 1].base_offset <= since:
+                    continue
+                segment.file.sync()
+                if closed:
+                    segment.save_indexes()
+            self._save_epochs()
+            if not self._folder_synced:
+                self._folder_synced = True
+                self.disk.sync_dir(self.directory)
+        except OSError as error:
+            self._failed = error
+            logger.error("%s: cannot sync: %s", self.directory, error)
+            raise KafkaError(
+                ErrorCode.kafka_storage_error, f"the log cannot be synced: {error.strerror}"
+            ) from error
+        self.recovery_point = max(self.recovery_point, end)
+
+    def _save_epochs(self) -> None:
+        if self.epochs.changed:
+            self.epochs.changed = False
+            self.disk.write_file(f"{self.directory}/{EPOCHS_FILE}", encode_epochs(self.epochs.entries))
+
+    def close(self) -> None:
+        """Write out all that a clean start relies on, and let the files go. Blocks.
+
+        KafkaError KAFKA_STORAGE_ERROR where that fails: the log must then be opened as after a crash.
+        """
+        if self._torn or self._failed is not None:
+            self._mend()
+        self._active.seal()
+        try:
+            self._active.save_indexes()
+        except OSError as error:
+            raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
+        if self.unflushed_messages or self.epochs.changed:
+            self.flush()
+        self._write_snapshot()
+        for segment in self.segments:
+            segment.close()
+
+    # -- the rest of it lives beside ----------------------------------------------------------------------
+
+    def truncate_to(self, offset: int, now_ms: int) -> bool:
+        """Cut off everything at and after ``offset``: see ``truncation``."""
+        return truncation.truncate_to(self, offset, now_ms)
+
+    def truncate_fully_to(self, offset: int, now_ms: int) -> None:
+        """Drop everything and begin again, empty, at ``offset``: see ``truncation``."""
+        truncation.truncate_fully_to(self, offset, now_ms)
+
+    def advance_log_start(self, offset: int) -> bool:
+        """DeleteRecords, or a leader's log start: see ``retention``."""
+        return retention.advance_log_start(self, offset)
+
+    def apply_retention(self, now_ms: int, high_watermark: int | None = None) -> int:
+        """Delete the segments that are due; how many: see ``retention``."""
+        return retention.apply_retention(self, now_ms, high_watermark)
+
+    def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
+        """The first record at or after a time: see ``lookups``."""
+        return lookups.offset_for_timestamp(self, timestamp_ms)
+
+    def max_timestamp_offset(self) -> TimestampOffset | None:
+        """The first record that has the largest timestamp: see ``lookups``."""
+        return lookups.max_timestamp_offset(self)
+
+    # -- for those modules --------------------------------------------------------------------------------
+
+    def segment_index(self, offset: int) -> int:
+        """The number of the segment that holds ``offset``."""
+        return max(0, bisect_right(self._bases, offset) - 1)
+
+    def set_segments(self, segments: list[Segment]) -> None:
+        """Put other segments in the place of the ones there are; at least one."""
+        self.segments = segments
+        self._bases = [segment.base_offset for segment in segments]
+        self._active = segments[-1]
+        self.size_bytes = sum(segment.size for segment in segments)
+
+    def forget_snapshots_after(self, offset: int) -> None:
+        """Remove the snapshots of producer state that tell of batches at ``offset`` and later."""
+        for snapshot in [known for known in self.snapshots if known > offset]:
+            self.disk.remove(f"{self.directory}/{offset_name(snapshot, SNAPSHOT_SUFFIX)}")
+            self.snapshots.remove(snapshot)
+
+    def discard(self, segments: list[Segment]) -> None:
+        """Rename the files of segments that are no longer used, and remove them after file.delete.delay.ms.
+
+        Whoever still reads from one holds its open file.
+        """
+        doomed = []
+        for segment in segments:
+            segment.close()
+            if segment.base_offset in self.snapshots:
+                self.snapshots.remove(segment.base_offset)
+            for suffix in SEGMENT_SUFFIXES:
+                path = segment.path(suffix)
+                if self.disk.exists(path):
+                    self.disk.rename(path, path + DELETED_SUFFIX)
+                    doomed.append(path + DELETED_SUFFIX)
+
+        def remove() -> None:
+            for path in doomed:
+                self.disk.remove(path)
+
+        self.background.submit(remove, self.config.file_delete_delay_ms)

@@ -1,0 +1,285 @@
+"""What a log knows of the idempotent producers that write to it (Kafka's ProducerStateManager). Pure.
+
+For each producer id: its epoch and the last five batches it appended. A batch that repeats one of them is
+answered with the offsets it already has; one that does not follow the last is refused. The state follows
+from the log, so it can be rebuilt from it; snapshots save the time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.settings import Origin
+from ottla.types import Buffer
+from ottla.wire.records import (
+    CONTROL_BIT,
+    NO_PRODUCER_EPOCH,
+    NO_SEQUENCE,
+    NO_TIMESTAMP,
+    BatchHeader,
+    add_sequence,
+    iter_records,
+)
+
+# Batches per producer that a repeat is recognized among: as many as a client keeps in flight.
+BATCHES_KEPT = 5
+
+SNAPSHOT_VERSION = 1
+_SNAPSHOT_HEADER = struct.Struct(">hIi")
+_SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
+_MARKER_KEY = struct.Struct(">hh")
+_MARKER_VALUE = struct.Struct(">hi")
+_ABORT, _COMMIT = 0, 1
+# The checksum covers everything after itself.
+_SNAPSHOT_CRC_START = 6
+
+
+class AppendedBatch(NamedTuple):
+    """A batch that a producer appended (Kafka's BatchMetadata)."""
+
+    last_sequence: int
+    last_offset: int
+    offset_delta: int
+    timestamp_ms: int
+
+    @property
+    def first_sequence(self) -> int:
+        return add_sequence(self.last_sequence, -self.offset_delta)
+
+    @property
+    def first_offset(self) -> int:
+        return self.last_offset - self.offset_delta
+
+
+class ProducerEntry:
+    """One producer's state in one log (Kafka's ProducerStateEntry)."""
+
+    __slots__ = (
+        "batches",
+        "coordinator_epoch",
+        "epoch",
+        "last_timestamp_ms",
+        "producer_id",
+        "txn_first_offset",
+    )
+
+    def __init__(
+        self,
+        producer_id: int,
+        epoch: int = NO_PRODUCER_EPOCH,
+        coordinator_epoch: int = -1,
+        last_timestamp_ms: int = NO_TIMESTAMP,
+        txn_first_offset: int = -1,
+    ) -> None:
+        self.producer_id = producer_id
+        self.epoch = epoch
+        self.coordinator_epoch = coordinator_epoch
+        self.last_timestamp_ms = last_timestamp_ms
+        # Where the transaction that is under way began, -1 where there is none.
+        self.txn_first_offset = txn_first_offset
+        self.batches: deque[AppendedBatch] = deque(maxlen=BATCHES_KEPT)
+
+    @property
+    def last_sequence(self) -> int:
+        return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
+
+    def find_duplicate(self, header: BatchHeader) -> AppendedBatch | None:
+        """The batch that ``header`` repeats, if it is among the last five."""
+        if header.producer_epoch != self.epoch:
+            return None
+        last_sequence = header.last_sequence
+        for batch in self.batches:
+            if batch.last_sequence == last_sequence and batch.first_sequence == header.base_sequence:
+                return batch
+        return None
+
+
+class EndMarker(NamedTuple):
+    """What a control record says of its producer's transaction."""
+
+    commits: bool
+    coordinator_epoch: int
+
+
+def read_marker(batch: Buffer) -> EndMarker | None:
+    """The end marker in a control batch; None where it holds none (Kafka's EndTransactionMarker)."""
+    record = next(iter_records(batch), None)
+    if record is None or len(record.key or b"") < 4 or len(record.value or b"") < 6:
+        return None
+    _, kind = _MARKER_KEY.unpack_from(record.key or b"")
+    _, coordinator_epoch = _MARKER_VALUE.unpack_from(record.value or b"")
+    return EndMarker(kind == _COMMIT, coordinator_epoch) if kind in (_ABORT, _COMMIT) else None
+
+
+class Producers:
+    """All producers of one log, up to ``end_offset``: the state before the batch that begins there."""
+
+    __slots__ = ("_entries", "end_offset", "expiration_ms")
+
+    def __init__(self, end_offset: int, expiration_ms: int) -> None:
+        self._entries: dict[int, ProducerEntry] = {}
+        self.end_offset = end_offset
+        self.expiration_ms = expiration_ms
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[ProducerEntry]:
+        return iter(self._entries.values())
+
+    def get(self, producer_id: int) -> ProducerEntry | None:
+        return self._entries.get(producer_id)
+
+    # -- checking -----------------------------------------------------------------------------------------
+
+    def check(self, header: BatchHeader, origin: Origin) -> AppendedBatch | None:
+        """Whether a batch that has a producer id may be appended; the original where it is a repeat.
+
+        KafkaError: INVALID_PRODUCER_EPOCH for an epoch that has been replaced, OUT_OF_ORDER_SEQUENCE_NUMBER
+        for a batch that does not follow the producer's last. A producer that the log does not know, or that
+        retention or expiry made it forget, may begin with any number (KIP-360).
+        """
+        entry = self._entries.get(header.producer_id)
+        if entry is None:
+            return None
+        if origin is Origin.CLIENT and (duplicate := entry.find_duplicate(header)) is not None:
+            return duplicate
+        if header.producer_epoch < entry.epoch:
+            raise KafkaError(
+                ErrorCode.invalid_producer_epoch,
+                f"producer {header.producer_id} has epoch {header.producer_epoch}, the log saw {entry.epoch}",
+            )
+        if origin is Origin.CLIENT:
+            _check_sequence(header, entry)
+        return None
+
+    # -- taking in ----------------------------------------------------------------------------------------
+
+    def update(self, header: BatchHeader, base_offset: int, marker: EndMarker | None = None) -> None:
+        """Take in a batch that was appended, or read back, at ``base_offset``.
+
+        A control batch needs its ``marker``; without one (its records were compacted away) it says nothing.
+        """
+        last_offset = base_offset + header.last_offset_delta
+        self.end_offset = last_offset + 1
+        if header.producer_id < 0:
+            return
+        if header.attributes & CONTROL_BIT and marker is None:
+            return
+        entry = self._entries.get(header.producer_id)
+        if entry is None:
+            entry = self._entries[header.producer_id] = ProducerEntry(header.producer_id)
+        if entry.epoch != header.producer_epoch:
+            entry.batches.clear()
+            entry.epoch = header.producer_epoch
+        entry.last_timestamp_ms = header.max_timestamp_ms
+        if marker is not None:
+            entry.coordinator_epoch = marker.coordinator_epoch
+            entry.txn_first_offset = -1
+            return
+        entry.batches.append(
+            AppendedBatch(
+                header.last_sequence, last_offset, header.last_offset_delta, header.max_timestamp_ms
+            )
+        )
+        if header.is_transactional and entry.txn_first_offset < 0:
+            entry.txn_first_offset = base_offset
+
+    def expire(self, now_ms: int) -> None:
+        """Forget producers that wrote nothing for ``producer.id.expiration.ms``."""
+        gone = [
+            entry.producer_id
+            for entry in self._entries.values()
+            if entry.txn_first_offset < 0 and now_ms - entry.last_timestamp_ms >= self.expiration_ms
+        ]
+        for producer_id in gone:
+            del self._entries[producer_id]
+
+    def clear(self, end_offset: int) -> None:
+        self._entries.clear()
+        self.end_offset = end_offset
+
+    # -- snapshots ----------------------------------------------------------------------------------------
+
+    def encode(self) -> bytes:
+        """The contents of a ``.snapshot`` file. Of each producer's batches it keeps the last one."""
+        parts = [b""]
+        for entry in self._entries.values():
+            last = entry.batches[-1] if entry.batches else None
+            parts.append(
+                _SNAPSHOT_ENTRY.pack(
+                    entry.producer_id,
+                    entry.epoch,
+                    last.last_sequence if last else NO_SEQUENCE,
+                    last.last_offset if last else -1,
+                    last.offset_delta if last else 0,
+                    entry.last_timestamp_ms,
+                    entry.coordinator_epoch,
+                    entry.txn_first_offset,
+                )
+            )
+        count = len(parts) - 1
+        parts[0] = _SNAPSHOT_HEADER.pack(SNAPSHOT_VERSION, 0, count)
+        data = bytearray(b"".join(parts))
+        crc = crc32c(memoryview(data)[_SNAPSHOT_CRC_START:])
+        _SNAPSHOT_HEADER.pack_into(data, 0, SNAPSHOT_VERSION, crc, count)
+        return bytes(data)
+
+    def load(self, data: bytes, end_offset: int, now_ms: int) -> None:
+        """Begin from a snapshot taken at ``end_offset``, without what has expired since.
+
+        ValueError where the bytes are not a whole snapshot; the state is then unchanged.
+        """
+        entries = {
+            entry.producer_id: entry
+            for entry in decode_snapshot(data)
+            if entry.txn_first_offset >= 0 or now_ms - entry.last_timestamp_ms < self.expiration_ms
+        }
+        self._entries = entries
+        self.end_offset = end_offset
+
+
+def decode_snapshot(data: bytes) -> list[ProducerEntry]:
+    """The producers in a ``.snapshot`` file. ValueError where it is damaged or of another version."""
+    if len(data) < _SNAPSHOT_HEADER.size:
+        raise ValueError("the snapshot is cut short")
+    version, crc, count = _SNAPSHOT_HEADER.unpack_from(data)
+    if version != SNAPSHOT_VERSION:
+        raise ValueError(f"unknown snapshot version {version}")
+    if crc32c(memoryview(data)[_SNAPSHOT_CRC_START:]) != crc:
+        raise ValueError("the snapshot's checksum does not match its bytes")
+    if len(data) != _SNAPSHOT_HEADER.size + count * _SNAPSHOT_ENTRY.size:
+        raise ValueError(f"the snapshot claims {count} producers in {len(data)} bytes")
+    entries = []
+    for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEADER.size :]):
+        producer_id, epoch, last_sequence, last_offset, delta, timestamp, coordinator_epoch, txn = fields
+        entry = ProducerEntry(producer_id, epoch, coordinator_epoch, timestamp, txn)
+        if last_offset >= 0:
+            entry.batches.append(AppendedBatch(last_sequence, last_offset, delta, timestamp))
+        entries.append(entry)
+    return entries
+
+
+def _check_sequence(header: BatchHeader, entry: ProducerEntry) -> None:
+    """Whether a client's batch follows what its producer wrote before (ProducerAppendInfo.checkSequence)."""
+    first = header.base_sequence
+    if header.producer_epoch != entry.epoch:
+        if first != 0 and entry.epoch != NO_PRODUCER_EPOCH:
+            raise KafkaError(
+                ErrorCode.out_of_order_sequence_number,
+                f"producer {header.producer_id} begins its epoch {header.producer_epoch} with the "
+                f"sequence number {first} instead of 0",
+            )
+        return
+    last = entry.last_sequence
+    if entry.epoch != NO_PRODUCER_EPOCH and first != add_sequence(last, 1):
+        raise KafkaError(
+            ErrorCode.out_of_order_sequence_number,
+            f"producer {header.producer_id} sent the sequence number {first} after {last}",
+        )

@@ -1,0 +1,350 @@
+"""One segment of a log: its bytes, its indexes, and where offsets are in it (Kafka's LogSegment).
+
+Positions and sizes are bytes. Nothing is read before it is needed: a closed segment costs its name and size,
+its indexes load at the first look-up. The batches that were appended last are also kept in a dense list, so
+that a consumer at the tail is served without reading anything.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from ottla.env.disk import Disk, File
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.files import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, FileCache, offset_name
+from ottla.log.index import (
+    OFFSET_ENTRY_BYTES,
+    RELATIVE_OFFSET_MAX,
+    TIME_ENTRY_BYTES,
+    OffsetIndex,
+    TimeIndex,
+)
+from ottla.types import Buffer
+from ottla.wire.records import HEADER_BYTES, BatchHeader, read_header
+
+# Batches at the tail whose places are known one by one.
+RECENT_BATCHES_MAX = 1024
+# Bytes that a look-up reads at once while it steps from header to header.
+SCAN_BYTES = 8192
+# Where the dense list begins in a segment that is not appended to: after every offset.
+NONE_RECENT = 2**63 - 1
+
+
+class ColdRead(Exception):
+    """A look-up needs bytes that are not in memory. Run ``warm`` off the event loop and look up again."""
+
+    def __init__(self, file: File, position: int, size: int) -> None:
+        super().__init__(f"{file.path} at {position}")
+        self._read = (file, position, size)
+
+    def warm(self) -> None:
+        """Bring the bytes into memory. Blocks; touches nothing but the file."""
+        file, position, size = self._read
+        file.read(position, size)
+
+
+class Located(NamedTuple):
+    """A batch's place in its segment."""
+
+    position: int
+    size: int
+
+
+class Segment:
+    """A segment; the last one of a log is appended to, the others only read."""
+
+    __slots__ = (
+        "_bytes_since_index",
+        "_cache",
+        "_disk",
+        "_file",
+        "_offset_index",
+        "_recent_last_offsets",
+        "_recent_positions",
+        "_recent_start",
+        "_time_index",
+        "base_offset",
+        "created_ms",
+        "directory",
+        "first_timestamp_ms",
+        "indexed",
+        "max_timestamp_ms",
+        "max_timestamp_offset",
+        "size",
+    )
+
+    def __init__(
+        self, disk: Disk, cache: FileCache, directory: str, base_offset: int, size: int, created_ms: int
+    ) -> None:
+        self._disk = disk
+        self._cache = cache
+        self.directory = directory
+        self.base_offset = base_offset
+        self.size = size
+        self.created_ms = created_ms
+        self._file: File | None = None
+        self._offset_index: OffsetIndex | None = None
+        self._time_index: TimeIndex | None = None
+        self._bytes_since_index = 0
+        # The first batch's largest timestamp, which the segment's age counts from. None: not looked at yet.
+        self.first_timestamp_ms: int | None = None
+        # The largest timestamp and its batch's last offset. None: ask the time index.
+        self.max_timestamp_ms: int | None = None
+        self.max_timestamp_offset = base_offset
+        # Whether the index files hold all that the indexes do.
+        self.indexed = True
+        self._recent_start = NONE_RECENT
+        self._recent_last_offsets = array("q")
+        self._recent_positions = array("q")
+
+    @classmethod
+    def create(
+        cls, disk: Disk, cache: FileCache, directory: str, base_offset: int, created_ms: int
+    ) -> Segment:
+        """An empty segment and its log file."""
+        segment = cls(disk, cache, directory, base_offset, 0, created_ms)
+        segment.reset()
+        segment.forget_recent(base_offset)
+        segment._file = cache.open(segment.path(LOG_SUFFIX), segment, create=True)
+        if segment._file.size():
+            segment._file.truncate(0)
+        return segment
+
+    def path(self, suffix: str) -> str:
+        return f"{self.directory}/{offset_name(self.base_offset, suffix)}"
+
+    @property
+    def file(self) -> File:
+        """The log file, opened where it is not."""
+        if self._file is None:
+            self._file = self._cache.open(self.path(LOG_SUFFIX), self, create=False)
+        return self._file
+
+    def let_go(self) -> None:
+        """Drop the open file; it opens again when it is needed."""
+        self._file = None
+
+    def close(self) -> None:
+        """Give up the open file for good. Nothing is written: see ``save_indexes``."""
+        self._cache.forget(self)
+        self._file = None
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def append(
+        self, buffers: Sequence[Buffer], size: int, last_offset: int, max_timestamp_ms: int, interval: int
+    ) -> None:
+        """Write one batch at the end; ``interval`` is index.interval.bytes. OSError: see ``File.append``."""
+        position = self.size
+        (self._file or self.file).append(buffers)
+        self.size = position + size
+        self.note(position, size, last_offset, max_timestamp_ms, interval)
+        offsets = self._recent_last_offsets
+        offsets.append(last_offset)
+        self._recent_positions.append(position)
+        if len(offsets) > RECENT_BATCHES_MAX:
+            half = RECENT_BATCHES_MAX // 2
+            self._recent_start = offsets[half - 1] + 1
+            del offsets[:half], self._recent_positions[:half]
+
+    def note(self, position: int, size: int, last_offset: int, max_timestamp_ms: int, interval: int) -> None:
+        """Take a batch into the indexes: called for each one in order, when appended or recovered."""
+        if self.max_timestamp_ms is None:
+            self.load_max_timestamp()
+        if max_timestamp_ms > self.max_timestamp_ms:  # type: ignore[operator]
+            self.max_timestamp_ms = max_timestamp_ms
+            self.max_timestamp_offset = last_offset
+        if position == 0:
+            self.first_timestamp_ms = max_timestamp_ms
+        if self._bytes_since_index > interval:
+            self.offset_index.append(last_offset, position)
+            self.time_index.maybe_append(self.max_timestamp_ms, self.max_timestamp_offset)  # type: ignore[arg-type]
+            self.indexed = False
+            self._bytes_since_index = 0
+        self._bytes_since_index += size
+
+    def reset(self) -> None:
+        """Forget what is known about the contents: they are about to be looked through again, or empty."""
+        self._offset_index = OffsetIndex(self.base_offset)
+        self._time_index = TimeIndex(self.base_offset)
+        self._bytes_since_index = 0
+        self.first_timestamp_ms = None
+        self.max_timestamp_ms = -1
+        self.max_timestamp_offset = self.base_offset
+        self.indexed = False
+
+    def forget_recent(self, start: int = NONE_RECENT) -> None:
+        """Drop the dense list of the last batches; new ones will begin at ``start``, if any come."""
+        self._recent_start = start
+        self._recent_last_offsets = array("q")
+        self._recent_positions = array("q")
+
+    def seal(self) -> None:
+        """No more batches will come: let the time index say what the largest timestamp is."""
+        timestamp, offset = self.load_max_timestamp()
+        if timestamp > self.time_index.last[0]:
+            self.time_index.maybe_append(timestamp, offset)
+            self.indexed = False
+
+    def save_indexes(self) -> None:
+        """Write the index files where they are not up to date. Blocks a little; not synced."""
+        if self.indexed:
+            return
+        self.indexed = True
+        self._write(INDEX_SUFFIX, self.offset_index.encode())
+        self._write(TIME_INDEX_SUFFIX, self.time_index.encode())
+
+    def _write(self, suffix: str, data: bytes) -> None:
+        file = self._disk.open(self.path(suffix), create=True)
+        try:
+            file.truncate(len(data))
+            file.write_at(0, data)
+        finally:
+            file.close()
+
+    def truncate_at(self, position: int, offset: int) -> None:
+        """Cut the log at ``position``, where the first batch that reaches ``offset`` begins."""
+        if position == 0:
+            self.reset()
+            self.truncate_to_position(0)
+            return
+        self.offset_index.truncate_to(offset)
+        self.time_index.truncate_to(offset)
+        self.indexed = False
+        self._bytes_since_index = 0
+        self.truncate_to_position(position)
+        self.max_timestamp_ms, self.max_timestamp_offset = self.time_index.last
+        start = self.offset_index.lookup(self.max_timestamp_offset)
+        for header, _ in self.headers_from(start, self.file.read):
+            if header.max_timestamp_ms > self.max_timestamp_ms:
+                self.max_timestamp_ms = header.max_timestamp_ms
+                self.max_timestamp_offset = header.last_offset
+
+    def truncate_to_position(self, position: int) -> None:
+        """Cut the log file; the indexes are the caller's to reset or cut."""
+        if self.file.size() != position:
+            self.file.truncate(position)
+        self.size = position
+
+    # -- indexes ------------------------------------------------------------------------------------------
+
+    @property
+    def offset_index(self) -> OffsetIndex:
+        if self._offset_index is None:
+            self.load_indexes()
+        assert self._offset_index is not None
+        return self._offset_index
+
+    @property
+    def time_index(self) -> TimeIndex:
+        if self._time_index is None:
+            self.load_indexes()
+        assert self._time_index is not None
+        return self._time_index
+
+    def load_indexes(self) -> None:
+        """Read both index files; where one is missing or cannot be right, build them from the log."""
+        try:
+            offsets = OffsetIndex.decode(
+                self.base_offset, self._disk.read_file(self.path(INDEX_SUFFIX)), self.size
+            )
+            times = TimeIndex.decode(self.base_offset, self._disk.read_file(self.path(TIME_INDEX_SUFFIX)))
+        except FileNotFoundError:
+            offsets = times = None
+        if offsets is None or times is None:
+            self.rebuild_indexes()
+        else:
+            self._offset_index, self._time_index = offsets, times
+
+    def rebuild_indexes(self, interval: int = 4096) -> None:
+        """Build the indexes again from the headers of a log that is known to be sound. Reads all of it."""
+        self.reset()
+        for header, position in self.headers_from(0, self.file.read):
+            self.note(position, header.size, header.last_offset, header.max_timestamp_ms, interval)
+        self.save_indexes()
+
+    def load_max_timestamp(self) -> tuple[int, int]:
+        """The largest timestamp, -1 for none, and the last offset of the first batch that has it."""
+        if self.max_timestamp_ms is None:
+            self.max_timestamp_ms, self.max_timestamp_offset = self.time_index.last
+        return self.max_timestamp_ms, self.max_timestamp_offset
+
+    def largest_timestamp_ms(self) -> int:
+        """What retention by time goes by: the largest timestamp, or when the file was last written."""
+        timestamp, _ = self.load_max_timestamp()
+        return timestamp if timestamp >= 0 else self._disk.modified_ms(self.path(LOG_SUFFIX))
+
+    def load_first_timestamp(self) -> int:
+        """The first batch's largest timestamp, -1 where there is none."""
+        if self.first_timestamp_ms is None:
+            if self.size < HEADER_BYTES:
+                return -1
+            self.first_timestamp_ms = read_header(self.file.read(0, HEADER_BYTES)).max_timestamp_ms
+        return self.first_timestamp_ms
+
+    def is_full(self, index_bytes: int) -> bool:
+        """Whether an index has reached ``segment.index.bytes``; the time index keeps a place for the seal."""
+        return (
+            len(self.offset_index) >= index_bytes // OFFSET_ENTRY_BYTES
+            or len(self.time_index) >= index_bytes // TIME_ENTRY_BYTES - 1
+        )
+
+    def can_hold(self, offset: int) -> bool:
+        """Whether an offset can be written relative to the base offset."""
+        return 0 <= offset - self.base_offset <= RELATIVE_OFFSET_MAX
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def locate(self, offset: int) -> Located | None:
+        """The first batch that ends at or after ``offset``; None where there is none.
+
+        Raises ColdRead where a part of the log has to be read that is not in memory.
+        """
+        if offset >= self._recent_start:
+            slot = bisect_left(self._recent_last_offsets, offset)
+            positions = self._recent_positions
+            if slot == len(positions):
+                return None
+            position = positions[slot]
+            end = positions[slot + 1] if slot + 1 < len(positions) else self.size
+            return Located(position, end - position)
+        for header, position in self.headers_from(self.offset_index.lookup(offset), self.peek):
+            if header.last_offset >= offset:
+                return Located(position, header.size)
+        return None
+
+    def peek(self, position: int, size: int) -> bytes:
+        """Bytes that are in memory; ColdRead where they are not."""
+        data = self.file.read_cached(position, size)
+        if data is None:
+            raise ColdRead(self.file, position, size)
+        return data
+
+    def headers_from(
+        self, position: int, read: Callable[[int, int], bytes]
+    ) -> Iterator[tuple[BatchHeader, int]]:
+        """Each batch's header and position from a batch's position on, up to the segment's end.
+
+        ``read`` reads the file: ``peek``, or the file's own. KafkaError KAFKA_STORAGE_ERROR where there is
+        no batch at a position where one must be.
+        """
+        chunk, chunk_start = b"", 0
+        while position < self.size:
+            if not (chunk_start <= position and position + HEADER_BYTES <= chunk_start + len(chunk)):
+                chunk_start = position
+                chunk = read(position, min(SCAN_BYTES, self.size - position))
+            if len(chunk) - (position - chunk_start) < HEADER_BYTES:
+                raise self._damaged(position)
+            header = read_header(chunk, position - chunk_start)
+            if header.size < HEADER_BYTES or position + header.size > self.size:
+                raise self._damaged(position)
+            yield header, position
+            position += header.size
+
+    def _damaged(self, position: int) -> KafkaError:
+        return KafkaError(
+            ErrorCode.kafka_storage_error, f"{self.path(LOG_SUFFIX)} has no batch at position {position}"
+        )

@@ -1,0 +1,60 @@
+"""Cutting a log's end, as a follower does where it diverges from its leader (UnifiedLog.truncateTo)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ottla.log.loading import load_snapshot, replay
+from ottla.log.segment import Segment
+
+if TYPE_CHECKING:
+    from ottla.log.log import Log
+
+
+def truncate_to(log: Log, offset: int, now_ms: int) -> bool:
+    """Cut off everything at and after ``offset``; whether there was anything. Blocks.
+
+    A batch that ``offset`` lies within goes as a whole. OSError where the disk fails.
+    """
+    if offset >= log.log_end_offset:
+        log.epochs.truncate_from_end(log.log_end_offset)
+        return False
+    if offset < log.segments[0].base_offset:
+        truncate_fully_to(log, offset, now_ms)
+        return True
+    keep = log.segment_index(offset) + 1
+    dropped = log.segments[keep:]
+    log.set_segments(log.segments[:keep])
+    log.discard(dropped)
+    active = log.segments[-1]
+    active.forget_recent()
+    position, end = active.size, offset
+    for header, at in active.headers_from(active.offset_index.lookup(offset), active.file.read):
+        if header.last_offset >= offset:
+            position, end = at, min(offset, header.base_offset)
+            break
+    active.truncate_at(position, end)
+    _ends_at(log, end, now_ms)
+    return True
+
+
+def truncate_fully_to(log: Log, offset: int, now_ms: int) -> None:
+    """Drop everything and begin again, empty, at ``offset``. OSError where the disk fails."""
+    dropped = log.segments
+    log.discard(dropped)
+    log.set_segments([Segment.create(log.disk, log.cache, log.directory, offset, now_ms)])
+    log.log_start_offset = offset
+    _ends_at(log, offset, now_ms)
+
+
+def _ends_at(log: Log, end: int, now_ms: int) -> None:
+    """Bring everything that follows from the batches back to a log that now ends at ``end``."""
+    log.log_end_offset = end
+    log.log_start_offset = min(log.log_start_offset, end)
+    log.recovery_point = min(log.recovery_point, end)
+    log.size_bytes = sum(segment.size for segment in log.segments)
+    log.epochs.truncate_from_end(end)
+    log.segments[-1].forget_recent(end)
+    log.forget_snapshots_after(end)
+    load_snapshot(log.disk, log.directory, log.producers, log.snapshots, end, now_ms)
+    replay(log.segments, log.producers, end)
