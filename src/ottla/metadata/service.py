@@ -6,6 +6,7 @@ import asyncio
 import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 from ottla.config import BrokerConfig
@@ -31,6 +32,8 @@ class Metadata:
         new_id: Callable[[], UUID] = random_topic_id,
     ) -> None:
         self.image: ClusterImage = EMPTY
+        # What handlers derived from the image's topics and brokers; dropped when these change.
+        self.views: dict[Any, Any] = {}
         self._store = store
         self._config = config
         self._node_id = node_id
@@ -99,6 +102,8 @@ class Metadata:
 
     def _replace(self, image: ClusterImage) -> None:
         old, self.image = self.image, image
+        if image.topics is not old.topics or image.brokers is not old.brokers:
+            self.views = {}
         if old.broker_configs is not image.broker_configs:
             self._config.update_dynamic(
                 image.broker_configs.get(keys.DEFAULT_BROKER, {}),

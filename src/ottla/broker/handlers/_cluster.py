@@ -1,0 +1,135 @@
+"""The cluster as clients of one listener see it: brokers, topics and partitions as response fields.
+
+Follows ``KRaftMetadataCache``. Fields are made once for each image and shared between responses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ottla.errors import ErrorCode
+from ottla.metadata.image import INTERNAL_TOPICS, BrokerImage, ClusterImage, PartitionState, TopicImage
+from ottla.metadata.service import Metadata
+
+Fields = dict[str, Any]
+
+# Where a response says nothing of what its client may do.
+OPERATIONS_OMITTED = -(2**31)
+# Everything that there is to allow, as bits of AclOperation codes: what a broker without an authorizer says.
+# READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS
+TOPIC_OPERATIONS = sum(1 << code for code in (3, 4, 5, 6, 7, 8, 10, 11))
+# CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE
+CLUSTER_OPERATIONS = sum(1 << code for code in (5, 7, 8, 9, 10, 11, 12))
+
+_NONE = int(ErrorCode.none)
+_NO_LEADER = -1
+
+
+def broker_fields(image: ClusterImage, listener: str) -> list[Fields]:
+    """The live brokers that have the listener."""
+    found = []
+    for broker in image.brokers.values():
+        endpoint = broker.endpoint(listener)
+        if endpoint is not None:
+            host, port = endpoint
+            fields = {"node_id": broker.node_id, "broker_id": broker.node_id, "host": host, "port": port}
+            found.append(fields | {"rack": broker.rack, "is_fenced": False})
+    return found
+
+
+def partition_fields(
+    image: ClusterImage, state: PartitionState, index: int, listener: str, error: ErrorCode
+) -> Fields:
+    """A partition; ``error`` is for one whose leader is there without the listener."""
+    brokers = image.brokers
+    leader = brokers.get(state.leader)
+    code = ErrorCode.none
+    if leader is None:
+        code = ErrorCode.leader_not_available
+    elif leader.endpoint(listener) is None:
+        code = error
+    return {
+        "error_code": int(code),
+        "partition_index": index,
+        "leader_id": state.leader if code is ErrorCode.none else _NO_LEADER,
+        "leader_epoch": state.leader_epoch,
+        "replica_nodes": state.replicas,
+        "isr_nodes": state.isr,
+        "eligible_leader_replicas": (),
+        "last_known_elr": (),
+        "offline_replicas": [node for node in state.replicas if not _serves(brokers.get(node), listener)],
+    }
+
+
+def _serves(broker: BrokerImage | None, listener: str) -> bool:
+    return broker is not None and broker.endpoint(listener) is not None
+
+
+def topic_fields(topic: TopicImage, partitions: list[Fields]) -> Fields:
+    return {
+        "error_code": _NONE,
+        "name": topic.name,
+        "topic_id": topic.topic_id,
+        "is_internal": topic.name in INTERNAL_TOPICS,
+        "partitions": partitions,
+        "topic_authorized_operations": OPERATIONS_OMITTED,
+    }
+
+
+def missing_topic_fields(name: str | None, topic_id: Any, error: ErrorCode) -> Fields:
+    return {
+        "error_code": int(error),
+        "name": name,
+        "topic_id": topic_id,
+        "is_internal": name in INTERNAL_TOPICS,
+        "partitions": (),
+        "topic_authorized_operations": OPERATIONS_OMITTED,
+    }
+
+
+class TopicViews(dict[str, Fields]):
+    """Topics by name as a client of one listener sees them; KeyError for one that does not exist."""
+
+    def __init__(self, metadata: Metadata, listener: str, *, unavailable: bool, error: ErrorCode) -> None:
+        super().__init__()
+        self._image = metadata.image
+        self._listener = listener
+        self._unavailable = unavailable
+        self._error = error
+        self.brokers = broker_fields(metadata.image, listener)
+
+    def __missing__(self, name: str) -> Fields:
+        image = self._image
+        topic = image.topics[name]
+        partitions = [
+            partition_fields(image, state, index, self._listener, self._error)
+            for index, state in enumerate(topic.partitions)
+        ]
+        if self._unavailable:
+            for fields in partitions:
+                self._leave_out_offline(fields)
+        made = self[name] = topic_fields(topic, partitions)
+        return made
+
+    @staticmethod
+    def _leave_out_offline(fields: Fields) -> None:
+        """Metadata v0 names live replicas only, and says where some are missing."""
+        offline = fields["offline_replicas"]
+        if not offline:
+            return
+        for name in ("replica_nodes", "isr_nodes"):
+            fields[name] = [node for node in fields[name] if node not in offline]
+        if fields["error_code"] == _NONE:
+            fields["error_code"] = int(ErrorCode.replica_not_available)
+
+
+def topic_views(metadata: Metadata, listener: str, version: int) -> TopicViews:
+    """The views for a Metadata request of a version, kept until topics or brokers change."""
+    # v0: offline replicas are an error. Up to v5: a leader without the listener is "not available".
+    kind = 0 if version == 0 else 5 if version <= 5 else 6
+    views: TopicViews | None = metadata.views.get((listener, kind))
+    if views is None:
+        error = ErrorCode.listener_not_found if kind == 6 else ErrorCode.leader_not_available
+        views = TopicViews(metadata, listener, unavailable=kind == 0, error=error)
+        metadata.views[listener, kind] = views
+    return views
