@@ -1,4 +1,4 @@
-"""The composition root: the one place that builds a node, from its parts and the real clock, disk and network."""
+"""The composition root: builds a node from its parts and the real clock, disk and network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ottla.broker.context import FaultHook, Services
 from ottla.broker.dispatch import Dispatcher
@@ -21,6 +22,7 @@ from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.disk import Disk, RealDisk
 from ottla.env.network import Network, TcpNetwork
+from ottla.errors import KafkaError
 from ottla.log.manager import LogManager
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
@@ -31,6 +33,7 @@ from ottla.replication.manager import ReplicaManager
 log = logging.getLogger(__name__)
 
 OFFSETS_TOPIC = "__consumer_offsets"
+LISTENER = "PLAINTEXT"
 
 
 class StartError(Exception):
@@ -69,7 +72,7 @@ class Node:
         self._disk = disk or RealDisk()
         self._network = network or TcpNetwork()
         self._faults = faults
-        self._started: list[Callable[[], object]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server
         self._store: SqliteStore
         self._metadata: Metadata
@@ -98,8 +101,8 @@ class Node:
             raise StartError(f"cannot listen on {where}: {error.strerror or error}") from error
         await self._open_data()
         advertised = self._settings.advertise or self.address
-        await self._metadata.register_broker(
-            self.node_id, advertised[0], advertised[1], self.config.get("broker.rack")
+        await self._metadata.controller.register_broker(
+            self.node_id, {LISTENER: advertised}, self.config.get("broker.rack")
         )
         self._compose()
         await self._server.start()
@@ -108,17 +111,19 @@ class Node:
     async def stop(self) -> None:
         """Accept no more, finish what is in flight, flush, and leave the data as after a clean stop."""
         self._replicas.wake_all()
-        await self._groups.stop()
+        self._groups.close()
         await self._server.stop()
         await self._logs.close()
         await self._metadata.close()
+        await self._store.close()
 
     async def kill(self) -> None:
         """Stop as a crash would: nothing more is answered, flushed or written down."""
         self._server.abort()
-        await self._groups.stop()
+        self._groups.close()
         self._logs.abandon()
         await self._metadata.close()
+        await self._store.close()
 
     def disconnect(self) -> None:
         """Close every client's connection at once; they may come back."""
@@ -130,8 +135,8 @@ class Node:
             self._disk, self._settings.data, self.config, self._clock, node_id=self.node_id
         )
         await self._logs.start()
-        self._store = SqliteStore(os.path.join(self._settings.data, "metadata.db"))
-        self._metadata = Metadata(self._store, self.config, self._clock, self.node_id)
+        self._store = await SqliteStore.open(os.path.join(self._settings.data, "metadata.db"), self._clock)
+        self._metadata = Metadata(self._store, self.config, self.node_id)
         await self._metadata.start()
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
         self._replicas = ReplicaManager(self.node_id, self._logs, self.config, self._clock, self._disk)
@@ -141,7 +146,7 @@ class Node:
     def _compose(self) -> None:
         """Build what serves requests upon the partitions."""
         offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
-        self._groups = GroupCoordinator(offsets, GroupConfig.from_config(self.config), self._clock)
+        self._groups = GroupCoordinator(offsets, self._clock, GroupConfig.from_config(self.config))
         self._lead_groups(None, self._metadata.image)
         self._metadata.subscribe(self._lead_groups)
         self.services = Services(
@@ -156,7 +161,7 @@ class Node:
             fetch_sessions=FetchSessions(
                 self._clock, slots_max=self.config.get("max.incremental.fetch.session.cache.slots")
             ),
-            producer_ids=ProducerIds(self._metadata.allocate_producer_ids),
+            producer_ids=ProducerIds(self._metadata.controller.reserve_producer_ids),
             faults=self._faults,
         )
         self._server.dispatch = Dispatcher(self.services)
@@ -166,15 +171,26 @@ class Node:
         before = old.topics.get(OFFSETS_TOPIC) if old is not None else None
         after = new.topics.get(OFFSETS_TOPIC)
         if after is not before:
-            self._groups.apply(
-                {i: p.leader_epoch for i, p in enumerate(after.partitions) if p.leader == self.node_id}
-                if after is not None
-                else {},
-                partition_count=len(after.partitions) if after is not None else None,
-            )
+            for index, state in enumerate(after.partitions if after is not None else ()):
+                if state.leader == self.node_id:
+                    self._spawn(self._load_groups(index, state.leader_epoch))
+                else:
+                    self._groups.unload(index, state.leader_epoch)
         if old is not None and old.topics is not new.topics:
             for name in old.topics.keys() - new.topics.keys():
                 self._groups.on_topic_deleted(name)
+
+    async def _load_groups(self, partition: int, epoch: int) -> None:
+        try:
+            await self._groups.load(partition, epoch)
+        except KafkaError as error:
+            log.error("the groups of %s-%d cannot be read: %s", OFFSETS_TOPIC, partition, error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside; it is held here so that it is not collected before it is done."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _limits(self) -> ServerLimits:
         get = self.config.get
@@ -216,7 +232,7 @@ def run(
     log_format: str,
     log_level: str,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; the process's exit code: 0 after a clean stop, 1 where it cannot start."""
+    """Serve until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 where it cannot start."""
     import uvloop
 
     from ottla.logging_setup import set_up

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from ottla.env.clock import Clock
 from ottla.env.disk import Disk
-from ottla.errors import ErrorCode, KafkaError
+from ottla.log.lookups import settle
 from ottla.log.settings import Origin
 from ottla.replication.manager import ReplicaManager
 from ottla.wire.records import HEADER_BYTES, read_header
@@ -24,23 +25,29 @@ class InternalTopicLog:
         self._clock = clock
         self._disk = disk
 
+    @property
+    def partition_count(self) -> int:
+        """How many partitions the topic has; 0 while there is no such topic."""
+        return self._replicas.partition_count(self._topic)
+
     async def append(self, partition: int, batch: bytes) -> int:
         """Append one batch with acks=all; its last offset once it is committed. KafkaError as a Produce."""
         replica = self._replicas.get(self._topic, partition)
-        appended = replica.append(batch, now_ms=self._clock.now_ms(), acks=-1, origin=Origin.COORDINATOR)
-        if replica.log.sync_due:
-            try:
-                await replica.flushed()
-            except OSError as error:
-                raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
+        now_ms = self._clock.now_ms()
+        appended = replica.append(batch, now_ms=now_ms, acks=-1, origin=Origin.COORDINATOR)
+        if replica.log.sync_due(now_ms):
+            await replica.flushed()
         return appended.last_offset
 
     async def read_all(self, partition: int) -> AsyncIterator[bytes]:
         """Everything committed, in pieces of whole batches, from the log's start."""
         replica = self._replicas.get(self._topic, partition)
         offset = replica.log.log_start_offset
-        while (piece := replica.read(offset, LOAD_BYTES, min_one=True)) is not None:
-            data = await self._disk.run(lambda piece=piece: piece.file.read(piece.position, piece.size))
+        while True:
+            piece = await settle(self._disk, partial(replica.read, offset, LOAD_BYTES, min_one=True))
+            if piece is None:
+                return
+            data = await self._disk.run(partial(piece.file.read, piece.position, piece.size))
             whole, offset = whole_batches(data)
             yield whole
 

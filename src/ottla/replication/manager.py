@@ -55,9 +55,10 @@ class ReplicaManager:
             raise KafkaError(ErrorCode.unknown_topic_id)
         return topic.name
 
-    def topic_id(self, name: str) -> UUID | None:
+    def partition_count(self, name: str) -> int:
+        """How many partitions a topic has; 0 where there is no such topic."""
         topic = self._image.topics.get(name) if self._image is not None else None
-        return topic.topic_id if topic is not None else None
+        return len(topic.partitions) if topic is not None else 0
 
     # ------------------------------------------------------------ following the image
 

@@ -35,13 +35,13 @@ def _describe(ctx: RequestContext, topic: str, index: int) -> dict[str, Any]:
         }
     producers = [
         {
-            "producer_id": producer_id,
-            "producer_epoch": state.epoch,
-            "last_sequence": state.last_sequence,
-            "last_timestamp": state.last_timestamp_ms,
+            "producer_id": entry.producer_id,
+            "producer_epoch": entry.epoch,
+            "last_sequence": entry.last_sequence,
+            "last_timestamp": entry.last_timestamp_ms,
             "coordinator_epoch": -1,
             "current_txn_start_offset": -1,
         }
-        for producer_id, state in partition.log.producers.items()
+        for entry in partition.log.producers
     ]
     return {"partition_index": index, "error_code": ErrorCode.none, "active_producers": producers}

@@ -19,6 +19,8 @@ from ottla.broker.fetch_sessions import FINAL_EPOCH, INITIAL_EPOCH, Key, Session
 from ottla.env.clock import Timer
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Slice
+from ottla.log.lookups import settle
+from ottla.log.segment import ColdRead
 from ottla.replication.manager import ReplicaManager
 from ottla.replication.partition import Partition
 
@@ -60,12 +62,30 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future
         max_wait_ms=request.max_wait_ms,
         committed=request.isolation_level == _READ_COMMITTED,
     )
-    replicas = ctx.services.replicas
-    collected = _collect(replicas, wants, limits)
+    try:
+        collected = _collect(ctx.services.replicas, wants, limits)
+    except ColdRead as cold:
+        return asyncio.ensure_future(_collect_cold(ctx, session, wants, limits, cold))
+    return _respond_or_wait(ctx, session, wants, limits, collected)
+
+
+def _respond_or_wait(
+    ctx: RequestContext, session: Session | None, wants: list[Want], limits: Limits, collected: Collected
+) -> dict[str, Any] | asyncio.Future[dict[str, Any]]:
     enough = collected.size >= limits.min_bytes or collected.failed
-    if enough or limits.max_wait_ms <= 0 or not wants or replicas.stopping:
+    if enough or limits.max_wait_ms <= 0 or not wants or ctx.services.replicas.stopping:
         return _respond(ctx, session, collected)
     return _Wait(ctx, session, wants, limits).future
+
+
+async def _collect_cold(
+    ctx: RequestContext, session: Session | None, wants: list[Want], limits: Limits, cold: ColdRead
+) -> dict[str, Any]:
+    """Go on where a look-up needed bytes from the disk."""
+    await ctx.services.disk.run(cold.warm)
+    collected = await settle(ctx.services.disk, lambda: _collect(ctx.services.replicas, wants, limits))
+    reply = _respond_or_wait(ctx, session, wants, limits, collected)
+    return reply if isinstance(reply, dict) else await reply
 
 
 # ---------------------------------------------------------------- sessions
@@ -251,11 +271,18 @@ class _Wait:
         self._looking = False
         if self.future.done():
             return
-        collected = _collect(self._ctx.services.replicas, self._wants, self._limits)
-        stopping = self._ctx.services.replicas.stopping
+        ctx = self._ctx
+        try:
+            collected = _collect(ctx.services.replicas, self._wants, self._limits)
+        except ColdRead as cold:
+            self._stop_waiting()
+            again = _collect_cold(ctx, self._session, self._wants, self._limits, cold)
+            asyncio.ensure_future(again).add_done_callback(self._hand_on)
+            return
+        stopping = ctx.services.replicas.stopping
         if not (expired or stopping or collected.failed or collected.size >= self._limits.min_bytes):
             return
-        reply = _respond(self._ctx, self._session, collected)
+        reply = _respond(ctx, self._session, collected)
         if isinstance(reply, dict):
             self.future.set_result(reply)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.lookups import settle
 from ottla.replication.partition import Partition
 
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = range(-1, -7, -1)
@@ -27,7 +28,7 @@ _SINCE = {
 _READ_COMMITTED = 1
 
 
-def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
+async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
     """INVALID_REQUEST for a partition named twice; UNSUPPORTED_VERSION for a later version's timestamp."""
     seen: set[tuple[str, int]] = set()
     twice: set[tuple[str, int]] = set()
@@ -39,7 +40,7 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
         "topics": [
             {
                 "name": topic.name,
-                "partitions": [_answer(ctx, request, topic.name, p, twice) for p in topic.partitions],
+                "partitions": [await _answer(ctx, request, topic.name, p, twice) for p in topic.partitions],
             }
             for topic in request.topics
         ],
@@ -47,7 +48,7 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
     }
 
 
-def _answer(
+async def _answer(
     ctx: RequestContext, request: Any, topic: str, asked: Any, twice: set[tuple[str, int]]
 ) -> dict[str, Any]:
     found = {"partition_index": asked.partition_index, "error_code": ErrorCode.none, "leader_epoch": -1}
@@ -59,7 +60,9 @@ def _answer(
         partition = ctx.services.replicas.get(topic, asked.partition_index)
         partition.check_leader(getattr(asked, "current_leader_epoch", -1))
         committed = getattr(request, "isolation_level", 0) == _READ_COMMITTED
-        timestamp, offset, epoch = _find(partition, asked.timestamp, committed)
+        timestamp, offset, epoch = await settle(
+            ctx.services.disk, lambda: _find(partition, asked.timestamp, committed)
+        )
         return found | {"timestamp": timestamp, "offset": offset, "leader_epoch": epoch}
     except KafkaError as error:
         return found | {"error_code": error.code, "timestamp": -1, "offset": -1}
@@ -72,7 +75,7 @@ def _find(partition: Partition, timestamp: int, committed: bool) -> tuple[int, i
     if timestamp == LATEST:
         return -1, end, log.latest_epoch
     if timestamp in (EARLIEST, EARLIEST_LOCAL):
-        return -1, log.log_start_offset, log.epoch_for_offset(log.log_start_offset)
+        return -1, log.log_start_offset, log.epochs.epoch_at(log.log_start_offset)
     if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
         return -1, -1, -1
     found = log.max_timestamp_offset() if timestamp == MAX_TIMESTAMP else log.offset_for_timestamp(timestamp)

@@ -65,7 +65,7 @@ def _append(
     name = replicas.topic_name(topic.topic_id) if by_id else topic.name
     partition = replicas.get(name, data.index)
     appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
-    if partition.log.sync_due:
+    if partition.log.sync_due(now_ms):
         unflushed.append(partition)
     return {
         "index": data.index,
@@ -90,9 +90,6 @@ def _refusal(index: int, error: KafkaError) -> dict[str, Any]:
 
 
 async def _when_flushed(partitions: list[Partition], fields: dict[str, Any]) -> dict[str, Any]:
-    try:
-        for partition in partitions:
-            await partition.flushed()
-    except OSError as error:
-        raise KafkaError(ErrorCode.kafka_storage_error, f"the disk refused to flush: {error}") from error
+    for partition in partitions:
+        await partition.flushed()
     return fields
