@@ -125,6 +125,11 @@ class Node:
         await self._metadata.close()
         await self._store.close()
 
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._server.connections)
+
     def disconnect(self) -> None:
         """Close every client's connection at once; they may come back."""
         self._server.disconnect()
