@@ -20,6 +20,7 @@ from uuid import UUID
 
 import uvloop
 
+from ottla.metadata.topics import NewTopic
 from ottla.node import Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.testing.faults import Faults, Request
@@ -213,6 +214,11 @@ class Broker:
         """The requests it has seen, oldest first: ``faults.requests``."""
         return self.faults.requests
 
+    @property
+    def connections(self) -> int:
+        """How many connections clients have now."""
+        return self._node.connection_count
+
     def disconnect(self) -> None:
         """Close every connection that there is, at once and without a word."""
         self._call(_disconnect)
@@ -294,7 +300,10 @@ class _Running:
 
 
 async def _create_topic(node: Node, name: str, partitions: int, configs: dict[str, str]) -> None:
-    await node.services.metadata.create_topic(name, partitions, configs)
+    new = NewTopic(name, num_partitions=partitions, configs=configs)
+    (result,) = await node.services.metadata.controller.create_topics([new])
+    if result.error is not None:
+        raise result.error
 
 
 async def _append(node: Node, topic: str, partition: int, batch: bytes) -> int:
