@@ -89,6 +89,11 @@ class BrokerConfig:
         return name in self.static or name in self.dynamic_cluster or name in self.dynamic_broker
 
     @property
+    def given(self) -> dict[str, str]:
+        """Everything that was given, statically or dynamically, as text."""
+        return self.static | dict(self.dynamic_cluster) | dict(self.dynamic_broker)
+
+    @property
     def node_id(self) -> int:
         given = max(self.get("node.id"), self.get("broker.id"))
         return NODE_ID_DEFAULT if given < 0 else int(given)

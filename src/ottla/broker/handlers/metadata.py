@@ -1,9 +1,11 @@
 """Metadata: brokers, and topics with their partitions' leaders (KafkaApis.handleTopicMetadataRequest).
 
-v0: no topics asked for means all of them; from v1 null means all, and an empty list none. v1 adds the
-controller and racks, v2 the cluster id, v4 ``allow_auto_topic_creation`` (before, always), v5 offline replicas,
-v7 leader epochs, v8-10 the cluster's and v8+ topics' authorized operations, v10 topic ids in responses, v12 in
-requests, v13 an error code at the top. A request with topic ids is answered for these alone.
+v0: no topics asked for means all of them; from v1 null means all, and an empty list none.
+v1 adds the controller and racks, v2 the cluster id, v5 offline replicas, v7 leader epochs.
+v4 lets the client say ``allow_auto_topic_creation``; before, it is always allowed.
+v8-10 tell the cluster's authorized operations, v8+ the topics'.
+v10 has topic ids in responses, v12 in requests: one with topic ids is answered for these alone.
+v13 adds an error code at the top.
 
 A topic that is missing is made if the request and ``auto.create.topics.enable`` allow it, and the answer has
 it already: Kafka answers UNKNOWN_TOPIC_OR_PARTITION first, and clients ask again.

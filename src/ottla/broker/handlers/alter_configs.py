@@ -1,0 +1,28 @@
+"""AlterConfigs: replace all of a resource's configurations (deprecated by IncrementalAlterConfigs, KIP-339).
+
+v0-2 differ in encoding only. Topics, this broker, and with an empty name all brokers can be changed. A
+resource is changed whole or not at all; each has its own answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ottla.broker.context import RequestContext
+from ottla.broker.handlers._configs import Change, alter_each
+from ottla.metadata.configs import ConfigChange, OpType, ResourceType, check_changes
+
+
+async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
+    return await alter_each(ctx, request, _plan)
+
+
+def _plan(resource: Any, kind: ResourceType) -> Change:
+    check_changes([ConfigChange(config.name, OpType.SET, config.value) for config in resource.configs])
+    replacement = {config.name: config.value for config in resource.configs}
+
+    def change(current: Mapping[str, str]) -> dict[str, str]:
+        return replacement
+
+    return change
