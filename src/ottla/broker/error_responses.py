@@ -68,8 +68,18 @@ def _metadata(request: Any, code: ErrorCode, message: str | None) -> Fields:
     return {"brokers": (), "controller_id": -1, "topics": topics, "error_code": code}
 
 
+# Errors of the session as a whole, which clients look for at the top of a Fetch response.
+_SESSION_ERRORS = (
+    ErrorCode.fetch_session_id_not_found,
+    ErrorCode.invalid_fetch_session_epoch,
+    ErrorCode.fetch_session_topic_id_error,
+)
+
+
 def _fetch(request: Any, code: ErrorCode, message: str | None) -> Fields:
-    if hasattr(request, "session_id"):
+    """Clients act on a partition's error, but drop their session for one at the top: so that is where it
+    stands only for a session's errors, and where the request names no partition."""
+    if hasattr(request, "session_id") and (code in _SESSION_ERRORS or not request.topics):
         return {"error_code": code, "session_id": request.session_id, "responses": ()}
     each = _each_partition(
         "topics", "responses", "partitions", "partitions", "partition", high_watermark=-1, records=b"",
