@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -57,6 +58,12 @@ class File(Protocol):
     def close(self) -> None: ...
 
 
+class Lock(Protocol):
+    """A lock on a file."""
+
+    def release(self) -> None: ...
+
+
 class Disk(Protocol):
     """A file system. Paths are absolute, or relative to where the process runs."""
 
@@ -97,6 +104,13 @@ class Disk(Protocol):
 
     def free_bytes(self, path: str) -> tuple[int, int]:
         """(total, usable) bytes of the volume that holds ``path``."""
+        ...
+
+    def lock(self, path: str) -> Lock:
+        """Lock the file, made where it is missing, against other processes and other calls of this.
+
+        BlockingIOError where someone has it. It is free again when its holder ends, however it ends.
+        """
         ...
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -186,6 +200,26 @@ class RealFile:
         self.close()
 
 
+class RealLock:
+    """Both of Unix's locks: ``flock`` also keeps this process out, ``lockf`` is what Apache Kafka takes."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.release()
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(error.errno, "it is locked", path) from error
+            raise
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
 class RealDisk:
     """The machine's file system and a small thread pool for what blocks."""
 
@@ -247,6 +281,9 @@ class RealDisk:
     def free_bytes(self, path: str) -> tuple[int, int]:
         stat = os.statvfs(path)
         return stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+
+    def lock(self, path: str) -> RealLock:
+        return RealLock(path)
 
     async def run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -55,19 +55,18 @@ class FileCache:
     def __init__(self, disk: Disk, open_files_max: int = OPEN_FILES_MAX) -> None:
         self._disk = disk
         self._max = open_files_max
-        self._holders: deque[Holder] = deque()
+        self._holders: OrderedDict[Holder, None] = OrderedDict()
 
     def open(self, path: str, holder: Holder, *, create: bool) -> File:
         while len(self._holders) >= self._max:
-            self._holders.popleft().let_go()
+            self._holders.popitem(last=False)[0].let_go()
         file = self._disk.open(path, create=create)
-        self._holders.append(holder)
+        self._holders[holder] = None
         return file
 
     def forget(self, holder: Holder) -> None:
         """A holder has closed its file for good."""
-        if holder in self._holders:
-            self._holders.remove(holder)
+        self._holders.pop(holder, None)
 
 
 class Background(Protocol):
@@ -77,9 +76,16 @@ class Background(Protocol):
         """Run blocking work off the event loop, after a delay; failures are the background's to report."""
         ...
 
+    def start_moved(self) -> None:
+        """A log's start has moved within a segment: only a checkpoint remembers it."""
+        ...
+
 
 class InPlace:
     """Does the work at once, whatever its delay: for tools and tests that have no event loop."""
 
     def submit(self, work: Callable[[], None], delay_ms: int = 0) -> None:
         work()
+
+    def start_moved(self) -> None:
+        return

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from ottla.env.disk import Disk
-from ottla.log.checkpoints import CheckpointDamaged, decode_epochs
+from ottla.log.checkpoints import CheckpointDamaged, decode_epochs, decode_partition_metadata
 from ottla.log.epochs import LeaderEpochs
 from ottla.log.files import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
     EPOCHS_FILE,
     LOG_SUFFIX,
+    PARTITION_METADATA_FILE,
     SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
     SWAP_SUFFIX,
@@ -54,6 +56,7 @@ class Loader:
     epochs: LeaderEpochs = field(default_factory=LeaderEpochs)
     producers: Producers = field(init=False)
     log_end_offset: int = 0
+    topic_id: UUID | None = None
 
     def load(self) -> Loader:
         """Open the folder, made where it is missing. OSError where the disk fails."""
@@ -62,6 +65,8 @@ class Loader:
         self._find_segments(names)
         if EPOCHS_FILE in names:
             self._load_epochs()
+        if PARTITION_METADATA_FILE in names:
+            self.topic_id = read_topic_id(self.disk, self.directory)
         if self.clean and self._trust_recovery_point():
             self.log_end_offset = self.recovery_point
         elif self.clean:
@@ -73,6 +78,7 @@ class Loader:
         self.epochs.truncate_from_end(self.log_end_offset + 1)
         self.epochs.truncate_from_start(self.log_start_offset)
         self._load_producers()
+        self._drop_stray_snapshots()
         self.segments[-1].forget_recent(self.log_end_offset)
         return self
 
@@ -224,11 +230,36 @@ class Loader:
             self.disk.write_file(path, self.producers.encode(), sync=False)
             self.snapshots.append(offset)
 
+    def _drop_stray_snapshots(self) -> None:
+        """Keep the snapshots at the segments' starts, which recovery needs, and of the others the newest."""
+        bases = {segment.base_offset for segment in self.segments}
+        strays = sorted(offset for offset in self.snapshots if offset not in bases)
+        keep = strays[-1:] if strays and strays[-1] > self.segments[-1].base_offset else []
+        for snapshot in strays:
+            if snapshot not in keep:
+                self._drop_snapshot(snapshot)
+
     def _drop_snapshots_after(self, offset: int) -> None:
         """Snapshots beyond what is known to be sound may tell of batches that are gone."""
         for snapshot in [known for known in self.snapshots if known > offset]:
-            self.disk.remove(f"{self.directory}/{offset_name(snapshot, SNAPSHOT_SUFFIX)}")
-            self.snapshots.remove(snapshot)
+            self._drop_snapshot(snapshot)
+
+    def _drop_snapshot(self, offset: int) -> None:
+        self.disk.remove(f"{self.directory}/{offset_name(offset, SNAPSHOT_SUFFIX)}")
+        self.snapshots.remove(offset)
+
+
+def read_topic_id(disk: Disk, directory: str) -> UUID | None:
+    """The id of the topic that a folder belongs to; None where it is not known."""
+    path = f"{directory}/{PARTITION_METADATA_FILE}"
+    try:
+        return decode_partition_metadata(disk.read_file(path))
+    except FileNotFoundError:
+        return None
+    except CheckpointDamaged as error:
+        # A loss of power soon after it was made; the cluster's metadata knows the id too.
+        logger.warning("%s is damaged, ignoring it: %s", path, error)
+        return None
 
 
 def load_snapshot(

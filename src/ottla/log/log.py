@@ -15,10 +15,11 @@ from uuid import UUID
 from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log import lookups, retention, truncation
-from ottla.log.checkpoints import encode_epochs
+from ottla.log.checkpoints import encode_epochs, encode_partition_metadata
 from ottla.log.files import (
     DELETED_SUFFIX,
     EPOCHS_FILE,
+    PARTITION_METADATA_FILE,
     SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
     Background,
@@ -68,7 +69,7 @@ class Log:
         self.cache = loaded.cache
         self.directory = loaded.directory
         self.topic_partition = TopicPartition("", 0)
-        self.topic_id: UUID | None = None
+        self.topic_id: UUID | None = loaded.topic_id
         self.background = background
         self.segments = loaded.segments
         self.producers = loaded.producers
@@ -88,6 +89,8 @@ class Log:
         # A sync failed: what the disk holds is not known any more.
         self._failed: OSError | None = None
         self._folder_synced = False
+        # The partition is gone: nothing is written any more.
+        self.deleted = False
         self.update_config(config)
 
     @classmethod
@@ -126,7 +129,15 @@ class Log:
         ).load()
         log = cls(loaded, config, background or InPlace())
         log.topic_partition = topic_partition
-        log.topic_id = topic_id
+        if topic_id is not None and log.topic_id is None:
+            log.topic_id = topic_id
+            path = f"{directory}/{PARTITION_METADATA_FILE}"
+            disk.write_file(path, encode_partition_metadata(topic_id), sync=False)
+        elif topic_id is not None and log.topic_id != topic_id:
+            raise KafkaError(
+                ErrorCode.inconsistent_topic_id,
+                f"{directory} belongs to topic {log.topic_id}, not {topic_id}",
+            )
         return log
 
     def update_config(self, config: LogConfig) -> None:
@@ -169,7 +180,7 @@ class Log:
         max_timestamp_ms = header.max_timestamp_ms
         size = len(body) + STAMP_BYTES
         segment = self._active
-        if self._torn or self._failed is not None:
+        if self._torn or self._failed is not None or self.deleted:
             self._mend()
         if (
             segment.size + size > self.config.segment_bytes
@@ -222,6 +233,8 @@ class Log:
 
     def _mend(self) -> None:
         """Before a write after a failed one: make sure of the end, or refuse again."""
+        if self.deleted:
+            raise KafkaError(ErrorCode.unknown_topic_or_partition, "the partition has been deleted")
         if self._failed is not None:
             raise KafkaError(ErrorCode.kafka_storage_error, f"the disk failed: {self._failed.strerror}")
         try:
@@ -318,6 +331,10 @@ class Log:
 
     # -- epochs -------------------------------------------------------------------------------------------
 
+    def epoch_for_offset(self, offset: int) -> int:
+        """The leader epoch that wrote an offset, -1 where it is not known."""
+        return self.epochs.epoch_at(offset)
+
     @property
     def latest_epoch(self) -> int:
         """The leader epoch that wrote last, -1 where there is none."""
@@ -351,7 +368,7 @@ class Log:
         end = self.log_end_offset
         segments = list(self.segments)
         since = self.recovery_point
-        if end == since and self._folder_synced and not self.epochs.changed:
+        if self.deleted or (end == since and self._folder_synced and not self.epochs.changed):
             return
         try:
             for number, segment in enumerate(segments):
@@ -366,6 +383,8 @@ class Log:
                 self._folder_synced = True
                 self.disk.sync_dir(self.directory)
         except OSError as error:
+            if self.deleted:
+                return
             self._failed = error
             logger.error("%s: cannot sync: %s", self.directory, error)
             raise KafkaError(
@@ -385,9 +404,10 @@ class Log:
         """
         if self._torn or self._failed is not None:
             self._mend()
-        self._active.seal()
         try:
-            self._active.save_indexes()
+            if self._active.is_loaded:
+                self._active.seal()
+                self._active.save_indexes()
         except OSError as error:
             raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
         if self.unflushed_messages or self.epochs.changed:

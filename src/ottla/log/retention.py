@@ -30,6 +30,7 @@ def advance_log_start(log: Log, offset: int) -> bool:
         return False
     log.log_start_offset = offset
     log.epochs.truncate_from_start(offset)
+    log.background.start_moved()
     return True
 
 

@@ -182,6 +182,11 @@ class Segment:
         self._recent_last_offsets = array("q")
         self._recent_positions = array("q")
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether anything has been appended to it, or looked up in its time index, since it was opened."""
+        return self.max_timestamp_ms is not None
+
     def seal(self) -> None:
         """No more batches will come: let the time index say what the largest timestamp is."""
         timestamp, offset = self.load_max_timestamp()

@@ -1,0 +1,121 @@
+"""The data directory itself: its lock, its identity, and what the last run left for this one to know."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from uuid import uuid4
+
+from ottla.env.disk import Disk, Lock
+from ottla.log.checkpoints import (
+    CheckpointDamaged,
+    decode_offsets,
+    decode_properties,
+    encode_offsets,
+    encode_properties,
+    encode_uuid,
+)
+from ottla.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+META_PROPERTIES_FILE = "meta.properties"
+CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
+RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
+LOG_STARTS_FILE = "log-start-offset-checkpoint"
+HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
+
+META_VERSION = "1"
+CLEAN_SHUTDOWN_VERSION = 0
+
+
+class DataDirectoryError(OSError):
+    """The data directory cannot be used; the message says why and what to do."""
+
+
+class DataDir:
+    """A locked data directory (Kafka's log directory). ``DataDir.take`` locks one."""
+
+    def __init__(self, disk: Disk, path: str, lock: Lock) -> None:
+        self.disk = disk
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def take(cls, disk: Disk, path: str) -> DataDir:
+        """Lock a directory, made where it is missing. DataDirectoryError where another broker has it."""
+        try:
+            disk.make_dirs(path)
+            lock = disk.lock(f"{path}/{LOCK_FILE}")
+        except BlockingIOError as error:
+            raise DataDirectoryError(
+                f"the data directory {path} is in use by another broker: stop it, or use another directory"
+            ) from error
+        except OSError as error:
+            raise DataDirectoryError(f"the data directory {path} cannot be used: {error}") from error
+        return cls(disk, path, lock)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def names(self) -> list[str]:
+        return self.disk.list(self.path)
+
+    # -- identity -----------------------------------------------------------------------------------------
+
+    def check_identity(self, node_id: int, cluster_id: str | None) -> None:
+        """Make sure that the directory is this node's; write down what it is where that is new.
+
+        ``cluster_id`` None: not known yet. DataDirectoryError where it belongs to another.
+        """
+        path = f"{self.path}/{META_PROPERTIES_FILE}"
+        known: dict[str, str] = {}
+        if self.disk.exists(path):
+            known = decode_properties(self.disk.read_file(path))
+        for name, value in (("node.id", str(node_id)), ("cluster.id", cluster_id)):
+            if value is not None and known.get(name, value) != value:
+                raise DataDirectoryError(
+                    f"the data directory {self.path} belongs to {name} {known[name]}, not {value}: "
+                    f"use another directory, or correct {path}"
+                )
+        wanted = {"version": META_VERSION, "node.id": str(node_id)}
+        if cluster_id is not None:
+            wanted["cluster.id"] = cluster_id
+        wanted["directory.id"] = known.get("directory.id") or encode_uuid(uuid4())
+        if cluster_id is not None and wanted.items() - known.items():
+            self.disk.write_file(path, encode_properties(known | wanted))
+
+    # -- the last shutdown --------------------------------------------------------------------------------
+
+    def take_clean_mark(self) -> bool:
+        """Whether the last broker shut down in order. The mark is gone then: the next has to earn it."""
+        path = f"{self.path}/{CLEAN_SHUTDOWN_FILE}"
+        if not self.disk.exists(path):
+            return False
+        self.disk.remove(path)
+        self.disk.sync_dir(self.path)
+        return True
+
+    def leave_clean_mark(self) -> None:
+        """All logs are closed and on disk (Kafka's CleanShutdownFileHandler, KIP-966)."""
+        content = {"version": CLEAN_SHUTDOWN_VERSION, "brokerEpoch": -1}
+        path = f"{self.path}/{CLEAN_SHUTDOWN_FILE}"
+        self.disk.write_file(path, json.dumps(content, separators=(",", ":")).encode())
+
+    # -- checkpoints --------------------------------------------------------------------------------------
+
+    def read_offsets(self, name: str) -> dict[TopicPartition, int] | None:
+        """A checkpoint file's offsets, empty where there is no file; None where it is damaged."""
+        path = f"{self.path}/{name}"
+        if not self.disk.exists(path):
+            return {}
+        try:
+            return decode_offsets(self.disk.read_file(path))
+        except CheckpointDamaged as error:
+            logger.warning("%s is damaged, ignoring it: %s", path, error)
+            return None
+
+    def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
+        self.disk.write_file(f"{self.path}/{name}", encode_offsets(offsets))
