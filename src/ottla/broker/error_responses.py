@@ -85,7 +85,7 @@ def _fetch(request: Any, code: ErrorCode, message: str | None) -> Fields:
         "topics", "responses", "partitions", "partitions", "partition", high_watermark=-1, records=b"",
         aborted_transactions=None,
     )  # fmt: skip
-    fields = each(request, code, message)
+    fields = each(request, code, message) | {"error_code": ErrorCode.none, "session_id": 0}
     for topic in fields["responses"]:
         for partition in topic["partitions"]:
             partition["partition_index"] = partition.pop("partition")
