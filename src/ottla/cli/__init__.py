@@ -1,0 +1,1 @@
+"""The `ottla` command: it talks to a cluster through the Kafka protocol only."""

@@ -1,0 +1,1 @@
+"""Who may do what: TLS, SASL, ACLs and quotas. Nothing is here yet; a node trusts its network."""
