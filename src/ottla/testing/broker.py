@@ -20,6 +20,7 @@ from uuid import UUID
 
 import uvloop
 
+from ottla.env.disk import Disk, RealDisk
 from ottla.metadata.topics import NewTopic
 from ottla.node import Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
@@ -95,7 +96,7 @@ class Broker:
         settings = NodeSettings(
             data=str(self.data), host=self.host, port=self.port, node_id=self.node_id, properties=self._config
         )
-        self._running = _Running(lambda: Node(settings, faults=self.faults))
+        self._running = _Running(lambda disk: Node(settings, disk=disk, faults=self.faults))
         try:
             self.port = self._running.start()
             topics, self._topics = self._topics, {}
@@ -249,7 +250,7 @@ class Broker:
 class _Running:
     """A node that runs on an event loop in a thread, from `start` to `end`."""
 
-    def __init__(self, make: Callable[[], Node]) -> None:
+    def __init__(self, make: Callable[[Disk], Node]) -> None:
         self.node: Node
         self._make = make
         self._loop = uvloop.new_event_loop()
@@ -288,15 +289,18 @@ class _Running:
 
     async def _serve(self) -> None:
         self._ending = asyncio.Event()
+        disk = RealDisk()
         try:
-            self.node = self._make()
+            self.node = self._make(disk)
             await self.node.start()
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
             self._started.set_exception(error)
-            return
-        self._started.set_result(self.node.address[1])
-        await self._ending.wait()
-        await (self.node.kill() if self._kill else self.node.stop())
+        else:
+            self._started.set_result(self.node.address[1])
+            await self._ending.wait()
+            await (self.node.kill() if self._kill else self.node.stop())
+        finally:
+            disk.close()
 
 
 async def _create_topic(node: Node, name: str, partitions: int, configs: dict[str, str]) -> None:
