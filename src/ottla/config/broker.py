@@ -10,7 +10,6 @@ from ottla.config.definition import (
     Definition,
     Mode,
     at_least,
-    between,
     list_of,
     one_of,
     table,
@@ -20,7 +19,7 @@ from ottla.config.topic import CODECS, GZIP_LEVEL, LZ4_LEVEL, SEGMENT_BYTES_MIN,
 HIGH, MEDIUM, LOW = "high", "medium", "low"
 
 _BOOLEAN, _STRING, _INT, _SHORT = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.SHORT
-_LONG, _DOUBLE, _LIST = ConfigType.LONG, ConfigType.DOUBLE, ConfigType.LIST
+_LONG, _LIST = ConfigType.LONG, ConfigType.LIST
 _CLUSTER = Mode.CLUSTER_WIDE
 
 _HOUR_MS = 3_600_000
@@ -69,8 +68,8 @@ _NETWORK = (
         "What clients are told to connect to, for each listener; by default the listeners themselves.",
     ),
     _define(
-        "listener.security.protocol.map", _LIST,
-        ("SASL_SSL:SASL_SSL", "PLAINTEXT:PLAINTEXT", "SSL:SSL", "SASL_PLAINTEXT:SASL_PLAINTEXT"), LOW,
+        "listener.security.protocol.map", _STRING,
+        "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", LOW,
         "The security protocol of each listener name.",
     ),
     _define(
@@ -80,10 +79,6 @@ _NETWORK = (
     _define(
         "socket.request.max.bytes", _INT, 100 * _MIB, HIGH,
         "Largest request; a connection that announces a larger one is closed.", at_least(1),
-    ),
-    _define(
-        "socket.listen.backlog.size", _INT, 50, MEDIUM,
-        "Connections that may wait to be accepted.", at_least(1),
     ),
     _define(
         "max.connections", _INT, INT_MAX, MEDIUM, "Most connections at a time.", at_least(0), _CLUSTER,
@@ -121,11 +116,6 @@ _TOPICS = (
         "min.insync.replicas", _INT, 1, HIGH,
         "In-sync replicas below which acks=all writes are refused, for topics that do not say.",
         at_least(1), _CLUSTER,
-    ),
-    _define(
-        "unclean.leader.election.enable", _BOOLEAN, False, HIGH,
-        "Let a replica outside the in-sync set lead when none inside it is left, losing records.",
-        mode=_CLUSTER,
     ),
     _define(
         "message.max.bytes", _INT, 1048588, HIGH,
@@ -208,10 +198,6 @@ _LOG = (
         "How often the point from which recovery must start is written down.", at_least(0),
     ),
     _define(
-        "log.flush.start.offset.checkpoint.interval.ms", _INT, 60_000, HIGH,
-        "How often the logs' start offsets are written down.", at_least(0),
-    ),
-    _define(
         "log.segment.delete.delay.ms", _LONG, 60_000, HIGH,
         "Time between a segment leaving the log and its files leaving the disk.", at_least(0), _CLUSTER,
     ),
@@ -229,33 +215,8 @@ _LOG = (
         "How far ahead of the broker's clock a CreateTime timestamp may be.", at_least(0), _CLUSTER,
     ),
     _define(
-        "log.cleaner.delete.retention.ms", _LONG, 24 * _HOUR_MS, MEDIUM,
-        "How long compaction keeps a tombstone.", at_least(0), _CLUSTER,
-    ),
-    _define(
-        "log.cleaner.min.cleanable.ratio", _DOUBLE, 0.5, MEDIUM,
-        "Share of a log that must be uncompacted before compaction is worth its while.",
-        between(0, 1), _CLUSTER,
-    ),
-    _define(
-        "log.cleaner.min.compaction.lag.ms", _LONG, 0, MEDIUM,
-        "Time for which a record is safe from compaction.", at_least(0), _CLUSTER,
-    ),
-    _define(
-        "log.cleaner.max.compaction.lag.ms", _LONG, LONG_MAX, MEDIUM,
-        "Longest time that a record may wait before compaction must look at it.", at_least(1), _CLUSTER,
-    ),
-    _define(
-        "replica.high.watermark.checkpoint.interval.ms", _LONG, 5_000, HIGH,
-        "How often the high watermarks are written down.",
-    ),
-    _define(
         "producer.id.expiration.ms", _INT, 86_400_000, LOW,
         "How long a silent producer's sequence numbers are remembered.", at_least(1), _CLUSTER,
-    ),
-    _define(
-        "producer.id.expiration.check.interval.ms", _INT, 600_000, LOW,
-        "How often silent producers are looked for.", at_least(1), internal=True,
     ),
 )  # fmt: skip
 

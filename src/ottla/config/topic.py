@@ -21,6 +21,7 @@ from ottla.config.definition import (
 SEGMENT_BYTES_MIN = 1024 * 1024
 TIERED = "tiered storage is not offered"
 THROTTLED = "replication is not throttled"
+COMPACTION = "logs are not compacted"
 
 _HOUR_MS = 3_600_000
 _MINUTE_MS = 60_000
@@ -81,7 +82,7 @@ TOPIC = table(
         _T.LIST,
         ("delete",),
         "What becomes of old segments: 'delete' drops them by age and size, 'compact' keeps each key's "
-        "last value; both may be given, and with none everything is kept.",
+        "last value (they are not compacted yet, so all is kept); with neither everything is kept.",
         list_of("compact", "delete"),
     ),
     _define(
@@ -107,6 +108,8 @@ TOPIC = table(
         _DAY_MS,
         "How long compaction keeps a tombstone, so that a reader who starts at the beginning still sees it.",
         at_least(0),
+        effect=Effect.NONE,
+        note=COMPACTION,
     ),
     _define(
         "file.delete.delay.ms",
@@ -181,6 +184,8 @@ TOPIC = table(
         LONG_MAX,
         "Longest time that a record may wait before compaction must look at it.",
         at_least(1),
+        effect=Effect.NONE,
+        note=COMPACTION,
     ),
     _define(
         "max.message.bytes",
@@ -216,9 +221,17 @@ TOPIC = table(
         0.5,
         "Share of the log that must be uncompacted before compaction is worth its while.",
         between(0, 1),
+        effect=Effect.NONE,
+        note=COMPACTION,
     ),
     _define(
-        "min.compaction.lag.ms", _T.LONG, 0, "Time for which a record is safe from compaction.", at_least(0)
+        "min.compaction.lag.ms",
+        _T.LONG,
+        0,
+        "Time for which a record is safe from compaction.",
+        at_least(0),
+        effect=Effect.NONE,
+        note=COMPACTION,
     ),
     _define(
         "min.insync.replicas",
@@ -299,6 +312,8 @@ TOPIC = table(
         _T.BOOLEAN,
         False,
         "Let a replica outside the in-sync set lead when none inside it is left, losing records.",
+        effect=Effect.NONE,
+        note="partitions have one replica",
     ),
 )
 

@@ -6,6 +6,7 @@ dynamic one, that before the static one of server.properties, that before the de
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
@@ -16,6 +17,8 @@ from ottla.config.definition import ConfigError, ConfigType, Definition, Effect,
 from ottla.config.inert import INERT
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
 from ottla.config.topic import SYNONYMS, TOPIC
+
+log = logging.getLogger(__name__)
 
 # Every broker configuration by name.
 BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | INERT).items()))
@@ -162,7 +165,7 @@ class BrokerConfig:
         """Put dynamic values in force, in place of those before; return the names that changed.
 
         They were checked when they were set. Those that are invalid all the same, because another
-        version wrote them, are left out with a warning in ``warnings``.
+        version wrote them, are left out.
         """
         if (cluster, broker) == (self.dynamic_cluster, self.dynamic_broker):
             return frozenset()
@@ -177,10 +180,13 @@ class BrokerConfig:
                 try:
                     values[name] = entry.parse(text)
                 except ConfigError as error:
-                    self.warnings.append(f"ignoring a dynamic configuration: {error}")
+                    log.warning("a dynamic configuration is left out: %s", error)
         self._values = values
         self._topic_defaults = self._compute_topic_defaults()
         changed = frozenset(name for name, value in values.items() if value != before[name])
+        for name in changed:
+            if BROKER[name].effect is Effect.NONE:
+                log.warning("%s has no effect: %s", name, BROKER[name].note)
         if changed:
             for listener in self._listeners:
                 listener(changed)
@@ -216,7 +222,7 @@ class BrokerConfig:
         return defaults
 
     def _endpoints(self, name: str) -> tuple[Endpoint, ...]:
-        protocols = parse_protocols(self.get("listener.security.protocol.map"))
+        protocols = parse_protocols(self.get("listener.security.protocol.map").split(","))
         controllers = {listener.upper() for listener in self.get("controller.listener.names")}
         for listener in controllers:
             protocols.setdefault(listener, "PLAINTEXT")
