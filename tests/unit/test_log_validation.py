@@ -1,0 +1,206 @@
+"""What a batch must satisfy to be appended, and what a leader changes in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from log_support import NOW_MS, batch, records
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.settings import LogConfig, Origin
+from ottla.log.validation import WALKED_RECORDS_MAX, Prepared, RecordsRefused, Rules, prepare
+from ottla.types import Record
+from ottla.wire.compression import Codec
+from ottla.wire.records import (
+    HEADER_BYTES,
+    LOG_APPEND_TIME,
+    STAMP_BYTES,
+    build_batch,
+    check_batch,
+    iter_records,
+    read_header,
+    seal_batch,
+)
+
+
+def prepared(data: bytes, origin: Origin = Origin.CLIENT, **config: Any) -> Prepared:
+    return prepare(data, Rules(LogConfig(**config)), NOW_MS, origin)
+
+
+def refused(data: bytes, origin: Origin = Origin.CLIENT, **config: Any) -> ErrorCode:
+    with pytest.raises(KafkaError) as raised:
+        prepared(data, origin, **config)
+    return raised.value.code
+
+
+def whole(result: Prepared) -> bytes:
+    """The batch as it will lie in the log, with a stamp of zeros for offset and epoch."""
+    data = b"\0" * 8 + result.header.length.to_bytes(4, "big") + b"\0" * 4 + bytes(result.body)
+    assert check_batch(data) == result.header._replace(base_offset=0, partition_leader_epoch=0)
+    return data
+
+
+def resealed(data: bytes, **changes: int) -> bytes:
+    """A batch whose header says something else, with a checksum that agrees."""
+    return seal_batch(read_header(data)._replace(**changes), data[HEADER_BYTES:])
+
+
+def test_a_sound_batch_passes_untouched() -> None:
+    data = batch("a", "b")
+    header, body = prepared(data)
+    assert header == read_header(data)
+    assert bytes(body) == data[STAMP_BYTES:]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", ErrorCode.invalid_record),
+        (bytes(30), ErrorCode.unsupported_for_message_format),
+        (b"\2" * 30, ErrorCode.corrupt_message),
+        (batch("a")[:-1], ErrorCode.invalid_record),
+        (batch("a") + b"x", ErrorCode.invalid_record),
+        (batch("a") + batch("b"), ErrorCode.invalid_record),
+        (batch("a")[:-1] + b"?", ErrorCode.corrupt_message),
+        (resealed(batch("a"), magic=1), ErrorCode.unsupported_for_message_format),
+        (resealed(batch("a"), magic=9), ErrorCode.corrupt_message),
+        (b"\0" * 8 + (48).to_bytes(4, "big") + batch("a")[12:], ErrorCode.corrupt_message),
+        (b"\0" * 8 + b"\xff" * 4 + batch("a")[12:], ErrorCode.corrupt_message),
+        (batch("a", base_offset=1), ErrorCode.invalid_record),
+        (resealed(batch("a"), record_count=0), ErrorCode.invalid_record),
+        (resealed(batch("a"), record_count=2), ErrorCode.invalid_record),
+        (resealed(batch("a"), last_offset_delta=1), ErrorCode.invalid_record),
+        (resealed(batch("a"), record_count=-1, last_offset_delta=-2), ErrorCode.invalid_record),
+        (resealed(batch("a"), record_count=2, last_offset_delta=1), ErrorCode.invalid_record),
+        (resealed(batch(*"abc"), record_count=2, last_offset_delta=1), ErrorCode.invalid_record),
+        (resealed(batch(*"abcdefghijkl"), record_count=2**31 - 1, last_offset_delta=2**31 - 2),
+         ErrorCode.invalid_record),
+        (batch("a", control=True), ErrorCode.invalid_record),
+        (resealed(batch("a"), attributes=0x40), ErrorCode.invalid_record),
+        (resealed(batch("a"), attributes=0x80), ErrorCode.invalid_record),
+        (resealed(batch("a"), attributes=-1), ErrorCode.invalid_record),
+        (resealed(batch("a"), attributes=5), ErrorCode.unsupported_compression_type),
+        (batch("a", timestamp_type=LOG_APPEND_TIME), ErrorCode.invalid_timestamp),
+        (batch("a", producer_id=1, producer_epoch=0, base_sequence=-1), ErrorCode.invalid_record),
+    ],
+)  # fmt: skip
+def test_what_clients_may_not_send(data: bytes, code: ErrorCode) -> None:
+    assert refused(data) is code
+
+
+def test_sizes_are_checked_before_checksums() -> None:
+    data = batch("a" * 100)
+    assert refused(data[:-1] + b"?", max_message_bytes=100) is ErrorCode.message_too_large
+    assert refused(data, segment_bytes=100) is ErrorCode.record_list_too_large
+    prepared(data, max_message_bytes=len(data), segment_bytes=len(data))
+
+
+def test_a_record_that_lies_is_found_in_small_batches_only() -> None:
+    """The compromise of docs/decisions/0003: from more records on, the header is all that is read."""
+    small = batch(*["x"] * WALKED_RECORDS_MAX)
+    large = batch(*["x"] * (WALKED_RECORDS_MAX + 1))
+    for data in (small, large):
+        payload = bytearray(data[HEADER_BYTES:])
+        payload[-2] = 99  # the last record's value
+        payload[-3] = 99  # and its length
+        lying = seal_batch(read_header(data), payload)
+        if data is small:
+            assert refused(lying) is ErrorCode.invalid_record
+        else:
+            prepared(lying)
+            assert refused(lying, cleanup_policy=("compact",)) is ErrorCode.invalid_record
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_a_compacted_topic_takes_no_record_without_a_key(codec: Codec) -> None:
+    keyed = build_batch([Record(0, NOW_MS, b"k", b"v")] * 20, compression=codec)
+    prepared(keyed, cleanup_policy=("compact",))
+    mixed = [Record(0, NOW_MS, b"k", b"v")] * 15 + [Record(0, NOW_MS, None, b"v")]
+    with pytest.raises(RecordsRefused) as raised:
+        prepared(build_batch(mixed, compression=codec), cleanup_policy=("compact", "delete"))
+    assert raised.value.code is ErrorCode.invalid_record
+    assert raised.value.record_errors[0][0] == 15
+
+
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.ZSTD])
+def test_timestamps_out_of_bounds(codec: Codec) -> None:
+    late = batch("a", at_ms=NOW_MS + 3_600_001, compression=codec)
+    assert refused(late) is ErrorCode.invalid_timestamp
+    prepared(late, message_timestamp_after_max_ms=3_600_001)
+    prepared(late, message_timestamp_type="LogAppendTime")
+    old = build_batch(
+        [Record(0, NOW_MS, None, b""), Record(0, NOW_MS - 11, None, b"")]
+        + [Record(0, NOW_MS, None, b"")] * 20,
+        compression=codec,
+    )
+    prepared(old)
+    assert refused(old, message_timestamp_before_max_ms=10) is ErrorCode.invalid_timestamp
+    prepared(old, message_timestamp_before_max_ms=11)
+    prepared(batch("a", at_ms=-1), message_timestamp_before_max_ms=11)
+
+
+def test_a_largest_timestamp_that_lies_is_corrected() -> None:
+    data = resealed(batch("a", at_ms=NOW_MS), max_timestamp_ms=5)
+    result = prepared(data)
+    assert result.header.max_timestamp_ms == NOW_MS
+    assert [record.timestamp_ms for record in iter_records(whole(result))] == [NOW_MS]
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_log_append_time_is_stamped_without_unpacking(codec: Codec) -> None:
+    data = batch("a", "b", at_ms=5, compression=codec)
+    result = prepared(data, message_timestamp_type="LogAppendTime")
+    assert result.header.timestamp_type == LOG_APPEND_TIME
+    assert bytes(result.body)[HEADER_BYTES - STAMP_BYTES :] == data[HEADER_BYTES:]
+    assert [record.timestamp_ms for record in iter_records(whole(result))] == [NOW_MS, NOW_MS]
+
+
+@given(source=st.sampled_from(list(Codec)), target=st.sampled_from(list(Codec)), count=st.integers(1, 30))
+def test_batches_are_stored_with_the_topics_codec(source: Codec, target: Codec, count: int) -> None:
+    data = build_batch(
+        [Record(0, NOW_MS - i, b"k%d" % i, b"v" * i, (("h", b"x"),)) for i in range(count)],
+        compression=source, producer_id=3, producer_epoch=2, base_sequence=8,
+    )  # fmt: skip
+    name = "uncompressed" if target is Codec.NONE else target.name.lower()
+    stored = whole(prepared(data, compression_type=name))
+    before, after = read_header(data), read_header(stored)
+    assert after.compression == target
+    assert list(iter_records(stored)) == list(iter_records(data))
+    assert after[7:] == before[7:]
+    if source == target:
+        assert stored[STAMP_BYTES:] == data[STAMP_BYTES:]
+
+
+def test_recompression_looks_at_the_records_and_at_the_size_again() -> None:
+    packed = batch("a" * 5000, compression=Codec.GZIP)
+    assert (
+        refused(packed, compression_type="uncompressed", max_message_bytes=1000)
+        is ErrorCode.message_too_large
+    )
+    lying = seal_batch(
+        read_header(packed)._replace(record_count=2, last_offset_delta=1), packed[HEADER_BYTES:]
+    )
+    assert refused(lying, compression_type="zstd") is ErrorCode.invalid_record
+    rubbish = seal_batch(read_header(packed), b"rubbish")
+    assert refused(rubbish, compression_type="zstd") is ErrorCode.corrupt_message
+
+
+def test_coordinators_may_write_what_clients_may_not() -> None:
+    marker = build_batch(records(b"v", key=b"k"), control=True, producer_id=1, producer_epoch=0)
+    prepared(marker, Origin.COORDINATOR, compression_type="zstd")
+    assert (
+        whole(prepared(marker, Origin.COORDINATOR, compression_type="zstd"))[HEADER_BYTES:]
+        == (marker[HEADER_BYTES:])
+    )
+    assert refused(marker) is ErrorCode.invalid_record
+    assert refused(marker[:-1] + b"?", Origin.COORDINATOR) is ErrorCode.corrupt_message
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=200).map(lambda b: batch("x") + b))
+def test_random_bytes_never_pass(data: bytes) -> None:
+    if data != batch("x"):
+        with pytest.raises(KafkaError):
+            prepared(data)
