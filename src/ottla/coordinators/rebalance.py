@@ -1,0 +1,584 @@
+"""How a classic group rebalances: joining, syncing, heartbeats, leaving, time-outs.
+
+Follows the classic part of Kafka's GroupMetadataManager. In short: a change of membership puts the group
+into PreparingRebalance, where JoinGroup requests wait until all members have come or the rebalance timeout
+is over; then a generation begins, all are told of it and the leader gets everyone's metadata; in
+CompletingRebalance SyncGroup requests wait until the leader's assignment is stored; then it is Stable.
+A group that was Empty waits a while for more members first (group.initial.rebalance.delay.ms).
+
+Functions take the group and a `Step`, into which replies and writes go. They move soft state only: what is
+durable changes when the shell replays a committed write.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from ottla.coordinators.classic_group import (
+    COMPLETING_REBALANCE,
+    DEAD,
+    EMPTY,
+    PREPARING_REBALANCE,
+    STABLE,
+    ClassicGroup,
+    Member,
+)
+from ottla.coordinators.requests import (
+    UNKNOWN_MEMBER_ID,
+    JoinedMember,
+    JoinRequest,
+    JoinResponse,
+    LeaveResponse,
+    LeavingMember,
+    LeftMember,
+    SyncRequest,
+    SyncResponse,
+)
+from ottla.coordinators.schemas import GroupRecord
+from ottla.coordinators.step import NEVER_MS, Step, Waiter, append_error
+from ottla.errors import ErrorCode, KafkaError
+
+log = logging.getLogger(__name__)
+
+NONE = ErrorCode.none
+
+
+# -- joining
+
+
+def join(group: ClassicGroup, request: JoinRequest, waiter: Waiter, step: Step) -> None:
+    """Handle a JoinGroup. The answer comes now or when the rebalance that it belongs to is over."""
+    if not _has_room_for(group, request.member_id, step.config.group_max_size):
+        _remove_answered(group, request.member_id, step)
+        step.reply(waiter, JoinResponse(ErrorCode.group_max_size_reached, UNKNOWN_MEMBER_ID))
+        _maybe_complete_join(group, step)
+    elif not group.supports(request.protocol_type, [protocol.name for protocol in request.protocols]):
+        step.reply(waiter, JoinResponse(ErrorCode.inconsistent_group_protocol, request.member_id))
+    elif request.member_id == UNKNOWN_MEMBER_ID:
+        _join_new(group, request, waiter, step)
+    elif request.member_id in group.pending and request.group_instance_id is None:
+        _add_member(group, request, request.member_id, waiter, step)
+    else:
+        try:
+            member = group.check_member(request.member_id, request.group_instance_id)
+        except KafkaError as error:
+            step.reply(waiter, JoinResponse(error.code, request.member_id))
+        else:
+            _rejoin(group, member, request, waiter, step)
+
+
+def _has_room_for(group: ClassicGroup, member_id: str, size_max: int) -> bool:
+    """While members rejoin, those that came first stay, should the group be over its size."""
+    if group.state is EMPTY or group.state is DEAD:
+        return True
+    member = group.members.get(member_id)
+    if group.state is PREPARING_REBALANCE:
+        return (member is not None and member.join_waiter is not None) or group.joining_count < size_max
+    return member is not None or len(group.members) < size_max
+
+
+def _join_new(group: ClassicGroup, request: JoinRequest, waiter: Waiter, step: Step) -> None:
+    instance_id = request.group_instance_id
+    new_id = request.new_member_id
+    if instance_id is not None:
+        if instance_id in group.static_members:
+            _replace_static(group, request, waiter, step)
+        else:
+            _add_member(group, request, new_id, waiter, step)
+    elif request.requires_known_member_id:
+        deadline_ms = step.now_ms + request.session_timeout_ms
+        group.pending[new_id] = deadline_ms
+        group.wake_by(deadline_ms)
+        step.reply(waiter, JoinResponse(ErrorCode.member_id_required, new_id))
+    else:
+        _add_member(group, request, new_id, waiter, step)
+
+
+def _add_member(
+    group: ClassicGroup, request: JoinRequest, member_id: str, waiter: Waiter, step: Step
+) -> None:
+    member = Member(
+        member_id=member_id,
+        group_instance_id=request.group_instance_id,
+        client_id=request.client_id,
+        client_host=request.client_host,
+        rebalance_timeout_ms=request.rebalance_timeout_ms,
+        session_timeout_ms=request.session_timeout_ms,
+        protocols=request.protocols,
+        join_waiter=waiter,
+        is_new=True,
+    )
+    if group.state is PREPARING_REBALANCE and group.previous_state is EMPTY:
+        group.new_member_added = True
+    group.add(member, request.protocol_type)
+    # A new member has no id yet and cannot send heartbeats, nor is a lost connection seen while it waits:
+    # its join times out, or retries from it would fill the group with members that are gone.
+    member.deadline_ms = step.now_ms + step.config.new_member_join_timeout_ms
+    group.wake_by(member.deadline_ms)
+    _rebalance_or_complete(group, f"member {member_id} joins (reason: {request.reason})", step)
+
+
+def _rejoin(group: ClassicGroup, member: Member, request: JoinRequest, waiter: Waiter, step: Step) -> None:
+    unchanged = member.protocols == request.protocols
+    is_leader = group.leader_id == member.member_id
+    if group.state is EMPTY:
+        # No member can be in an empty group: let it start anew.
+        step.reply(waiter, JoinResponse(ErrorCode.unknown_member_id, request.member_id))
+    elif unchanged and (group.state is COMPLETING_REBALANCE or (group.state is STABLE and not is_leader)):
+        # It may have missed the answer to its last JoinGroup. A leader that joins a stable group, though,
+        # wants to assign anew, for instance because a topic has more partitions.
+        step.reply(waiter, _current_generation(group, member))
+    else:
+        _update_member(group, member, request, waiter, step)
+        _rebalance_or_complete(group, f"member {member.member_id} rejoins (reason: {request.reason})", step)
+
+
+def _update_member(
+    group: ClassicGroup, member: Member, request: JoinRequest, waiter: Waiter, step: Step
+) -> None:
+    if member.join_waiter is not None:
+        # A retry, probably on another connection. Nobody should wait for ever, so the old request is told
+        # to come again.
+        step.reply(member.join_waiter, JoinResponse(ErrorCode.rebalance_in_progress, member.member_id))
+    group.update(member, request.protocols, request.rebalance_timeout_ms, request.session_timeout_ms)
+    group.set_join_waiter(member, waiter)
+
+
+def _current_generation(
+    group: ClassicGroup, member: Member, *, skip_assignment: bool = False
+) -> JoinResponse:
+    return JoinResponse(
+        error=NONE,
+        member_id=member.member_id,
+        generation_id=group.generation_id,
+        protocol_type=group.protocol_type,
+        protocol_name=group.protocol_name,
+        leader=group.leader_id or "",
+        skip_assignment=skip_assignment,
+        members=_members_for_leader(group) if group.leader_id == member.member_id else (),
+    )
+
+
+def _members_for_leader(group: ClassicGroup) -> tuple[JoinedMember, ...]:
+    return tuple(
+        JoinedMember(member.member_id, member.group_instance_id, member.metadata(group.protocol_name))
+        for member in group.members.values()
+    )
+
+
+# -- static members (KIP-345)
+
+
+def _replace_static(group: ClassicGroup, request: JoinRequest, waiter: Waiter, step: Step) -> None:
+    """A process comes back under its group.instance.id, and fences the one that had it until now."""
+    instance_id = request.group_instance_id
+    assert instance_id is not None
+    old_id = group.static_members[instance_id]
+    old_leader = group.leader_id
+    member = group.members[old_id]
+    _answer_join(group, member, JoinResponse(ErrorCode.fenced_instance_id, old_id), step)
+    _answer_sync(member, SyncResponse(ErrorCode.fenced_instance_id), step)
+    before = (member.protocols, member.rebalance_timeout_ms, member.session_timeout_ms)
+    group.rename_static(instance_id, old_id, request.new_member_id)
+    # From now on it knows its id and sends heartbeats.
+    member.is_new = False
+    group.extend_session(member, step.now_ms)
+    _update_member(group, member, request, waiter, step)
+    if group.state is STABLE:
+        if group.select_protocol() == group.protocol_name:
+            _store_replacement(group, member, old_id, old_leader, before, request, step)
+        else:
+            _rebalance_or_complete(group, f"static member {instance_id} changes the protocol", step)
+    elif group.state is COMPLETING_REBALANCE:
+        # The leader may already be assigning to the old id.
+        prepare_rebalance(group, f"static member {instance_id} came back", step)
+    else:
+        _maybe_complete_join(group, step)
+
+
+def _store_replacement(
+    group: ClassicGroup,
+    member: Member,
+    old_id: str,
+    old_leader: str | None,
+    before: tuple[tuple[object, ...], int, int],
+    request: JoinRequest,
+    step: Step,
+) -> None:
+    """Nothing else changes, so no rebalance: keep the new id and, once it is stored, answer."""
+    new_id = member.member_id
+    instance_id = member.group_instance_id
+    generation_id = group.generation_id
+    assert instance_id is not None
+
+    def is_current() -> bool:
+        # Should a rebalance have begun, its end answers the member and stores its new id.
+        return (
+            group.state is STABLE
+            and group.generation_id == generation_id
+            and group.members.get(new_id) is member
+        )
+
+    def committed(step: Step) -> None:
+        if not is_current():
+            return
+        if request.supports_skipping_assignment:
+            response = _current_generation(group, member, skip_assignment=group.leader_id == new_id)
+        else:
+            # Without that field the leader must not know that it leads, or it would assign.
+            response = _current_generation(group, member)._replace(leader=old_leader or "", members=())
+        _answer_join(group, member, response, step)
+
+    def failed(code: ErrorCode, step: Step) -> None:
+        if not is_current():
+            return
+        log.warning(
+            "group %s: the new id of static member %s could not be stored", group.group_id, instance_id
+        )
+        response = _current_generation(group, member)._replace(
+            error=append_error(code), member_id=UNKNOWN_MEMBER_ID, leader=old_leader or "", members=()
+        )
+        _answer_join(group, member, response, step)
+        protocols, rebalance_timeout_ms, session_timeout_ms = before
+        group.update(member, protocols, rebalance_timeout_ms, session_timeout_ms)  # type: ignore[arg-type]
+        group.rename_static(instance_id, new_id, old_id)
+        group.extend_session(member, step.now_ms)
+
+    assignments = {each.member_id: each.assignment for each in group.members.values()}
+    step.write((GroupRecord(group.group_id, group.to_metadata(assignments)),), committed, failed)
+
+
+# -- the join phase
+
+
+def _rebalance_or_complete(group: ClassicGroup, reason: str, step: Step) -> None:
+    if group.can_rebalance:
+        prepare_rebalance(group, reason, step)
+    else:
+        _maybe_complete_join(group, step)
+
+
+def prepare_rebalance(group: ClassicGroup, reason: str, step: Step) -> None:
+    """Ask all members to join again."""
+    if group.state is COMPLETING_REBALANCE:
+        _cancel_syncs(group, ErrorCode.rebalance_in_progress, step)
+    group.pending_sync.clear()
+    group.set_sync_deadline(NEVER_MS)
+    is_initial = group.state is EMPTY
+    log.debug(
+        "group %s: preparing to rebalance from generation %d: %s", group.group_id, group.generation_id, reason
+    )
+    group.transition_to(PREPARING_REBALANCE, step.wall_ms)
+    if is_initial:
+        delay_ms = step.config.group_initial_rebalance_delay_ms
+        group.is_initial_rebalance = True
+        group.new_member_added = False
+        group.initial_delay_ms = delay_ms
+        group.initial_remaining_ms = max(group.rebalance_timeout_ms - delay_ms, 0)
+        group.set_join_deadline(step.now_ms + delay_ms)
+    elif group.all_joined:
+        complete_join(group, step)
+    else:
+        group.set_join_deadline(step.now_ms + group.rebalance_timeout_ms)
+
+
+def _maybe_complete_join(group: ClassicGroup, step: Step) -> None:
+    if group.state is PREPARING_REBALANCE and group.previous_state is not EMPTY and group.all_joined:
+        complete_join(group, step)
+
+
+def _extend_initial_rebalance(group: ClassicGroup, step: Step) -> None:
+    """The delay is over. As long as members kept coming, wait again, up to the rebalance timeout."""
+    remaining_ms = group.initial_remaining_ms
+    if not group.new_member_added or remaining_ms == 0:
+        complete_join(group, step)
+        return
+    group.new_member_added = False
+    delay_ms = min(step.config.group_initial_rebalance_delay_ms, remaining_ms)
+    group.initial_remaining_ms = max(remaining_ms - group.initial_delay_ms, 0)
+    group.initial_delay_ms = delay_ms
+    group.set_join_deadline(step.now_ms + delay_ms)
+
+
+def complete_join(group: ClassicGroup, step: Step) -> None:
+    """Begin a generation with the members that have joined, and with static ones even if they have not."""
+    group.set_join_deadline(NEVER_MS)
+    group.is_initial_rebalance = False
+    absent = [m.member_id for m in group.members.values() if m.join_waiter is None and not m.is_static]
+    for member_id in absent:
+        group.remove(member_id)
+    if absent:
+        log.info("group %s: removed members that did not rejoin: %s", group.group_id, absent)
+    if group.members and not group.elect_joined_leader():
+        # Only static members that are away: wait for one, until their sessions end.
+        group.set_join_deadline(step.now_ms + group.rebalance_timeout_ms)
+        return
+    group.next_generation(step.wall_ms)
+    if group.state is EMPTY:
+        log.info("group %s: empty at generation %d", group.group_id, group.generation_id)
+        step.write(
+            (GroupRecord(group.group_id, group.to_metadata({})),), _ignore, partial(_not_stored, group)
+        )
+        return
+    log.info(
+        "group %s: generation %d of %d members (%s)",
+        group.group_id,
+        group.generation_id,
+        len(group.members),
+        group.protocol_name,
+    )
+    for member in group.members.values():
+        _answer_join(group, member, _current_generation(group, member), step)
+        group.extend_session(member, step.now_ms)
+        member.is_new = False
+        group.pending_sync.add(member.member_id)
+    group.set_sync_deadline(step.now_ms + group.rebalance_timeout_ms)
+
+
+def _answer_join(group: ClassicGroup, member: Member, response: JoinResponse, step: Step) -> None:
+    if member.join_waiter is not None:
+        step.reply(member.join_waiter, response)
+        group.set_join_waiter(member, None)
+
+
+def _ignore(step: Step) -> None:
+    pass
+
+
+def _not_stored(group: ClassicGroup, code: ErrorCode, step: Step) -> None:
+    # Harmless: after a fail-over the last generation would come back, and its members' sessions time out.
+    log.warning("group %s: the end of generation could not be stored: %s", group.group_id, code.name)
+
+
+# -- the sync phase
+
+
+def sync(group: ClassicGroup, request: SyncRequest, waiter: Waiter, step: Step) -> None:
+    """Handle a SyncGroup. The answer comes now or when the leader's assignment is stored."""
+    try:
+        member = _check_sync(group, request)
+    except KafkaError as error:
+        step.reply(waiter, SyncResponse(error.code))
+        return
+    group.pending_sync.discard(member.member_id)
+    if not group.pending_sync:
+        group.set_sync_deadline(NEVER_MS)
+    if group.state is STABLE:
+        step.reply(waiter, SyncResponse(NONE, group.protocol_type, group.protocol_name, member.assignment))
+        return
+    if member.sync_waiter is not None:
+        step.reply(member.sync_waiter, SyncResponse(ErrorCode.rebalance_in_progress))
+    member.sync_waiter = waiter
+    if group.leader_id == member.member_id:
+        _store_assignment(group, request, step)
+
+
+def _check_sync(group: ClassicGroup, request: SyncRequest) -> Member:
+    if group.state is EMPTY:
+        raise KafkaError(ErrorCode.unknown_member_id)
+    member = group.check_member(request.member_id, request.group_instance_id)
+    if request.generation_id != group.generation_id:
+        raise KafkaError(ErrorCode.illegal_generation)
+    for given, actual in (
+        (request.protocol_type, group.protocol_type),
+        (request.protocol_name, group.protocol_name),
+    ):
+        if given is not None and actual is not None and given != actual:
+            raise KafkaError(ErrorCode.inconsistent_group_protocol)
+    if group.state is PREPARING_REBALANCE:
+        raise KafkaError(ErrorCode.rebalance_in_progress)
+    return member
+
+
+def _store_assignment(group: ClassicGroup, request: SyncRequest, step: Step) -> None:
+    generation_id = group.generation_id
+    assignments = {member_id: request.assignments.get(member_id, b"") for member_id in group.members}
+
+    def is_current() -> bool:
+        # Another member may have joined, or the leader been lost, while the write was under way.
+        return group.state is COMPLETING_REBALANCE and group.generation_id == generation_id
+
+    def committed(step: Step) -> None:
+        if not is_current():
+            return
+        for member in group.members.values():
+            member.assignment = assignments[member.member_id]
+            response = SyncResponse(NONE, group.protocol_type, group.protocol_name, member.assignment)
+            if _answer_sync(member, response, step):
+                # Its session may have run out while it waited, which does not count.
+                group.extend_session(member, step.now_ms)
+        group.transition_to(STABLE, step.wall_ms)
+
+    def failed(code: ErrorCode, step: Step) -> None:
+        if not is_current():
+            return
+        _cancel_syncs(group, append_error(code), step)
+        _rebalance_or_complete(group, f"the assignment could not be stored: {code.name}", step)
+
+    step.write((GroupRecord(group.group_id, group.to_metadata(assignments)),), committed, failed)
+
+
+def _cancel_syncs(group: ClassicGroup, error: ErrorCode, step: Step) -> None:
+    for member in group.members.values():
+        member.assignment = b""
+        if _answer_sync(member, SyncResponse(error), step):
+            group.extend_session(member, step.now_ms)
+
+
+def _answer_sync(member: Member, response: SyncResponse, step: Step) -> bool:
+    if member.sync_waiter is None:
+        return False
+    step.reply(member.sync_waiter, response)
+    member.sync_waiter = None
+    return True
+
+
+# -- heartbeats
+
+
+def heartbeat(
+    group: ClassicGroup, member_id: str, group_instance_id: str | None, generation_id: int, now_ms: int
+) -> ErrorCode:
+    """Handle a Heartbeat; the hot path of a stable group."""
+    try:
+        member = group.check_member(member_id, group_instance_id)
+    except KafkaError as error:
+        return error.code
+    if generation_id != group.generation_id:
+        return ErrorCode.illegal_generation
+    state = group.state
+    if state is EMPTY:
+        return ErrorCode.unknown_member_id
+    group.extend_session(member, now_ms)
+    return ErrorCode.rebalance_in_progress if state is PREPARING_REBALANCE else NONE
+
+
+# -- leaving
+
+
+def leave(group: ClassicGroup, leaving: tuple[LeavingMember, ...], waiter: Waiter, step: Step) -> None:
+    """Handle a LeaveGroup. The answer waits until an end of the group's last generation is stored."""
+    results = tuple(_leave_one(group, each, step) for each in leaving)
+    writes_before = len(step.writes)
+    if any(result.error == NONE for result in results):
+        if group.state is STABLE or group.state is COMPLETING_REBALANCE:
+            _rebalance_or_complete(group, "members left", step)
+        elif group.state is PREPARING_REBALANCE:
+            _maybe_complete_join(group, step)
+    response = LeaveResponse(NONE, results)
+    if len(step.writes) == writes_before:
+        step.reply(waiter, response)
+        return
+    write = step.writes[-1]
+
+    def failed(code: ErrorCode, step: Step) -> None:
+        write.failed(code, step)
+        step.reply(waiter, LeaveResponse(append_error(code)))
+
+    step.writes[-1] = write._replace(committed=lambda step: step.reply(waiter, response), failed=failed)
+
+
+def _leave_one(group: ClassicGroup, leaving: LeavingMember, step: Step) -> LeftMember:
+    member_id, instance_id = leaving.member_id, leaving.group_instance_id
+    error = NONE
+    if member_id == UNKNOWN_MEMBER_ID:
+        owner = group.static_members.get(instance_id) if instance_id is not None else None
+        if owner is None:
+            error = ErrorCode.unknown_member_id
+        else:
+            _remove_answered(group, owner, step)
+    elif member_id in group.pending:
+        group.remove(member_id)
+    else:
+        try:
+            group.check_member(member_id, instance_id)
+        except KafkaError as refusal:
+            error = refusal.code
+        else:
+            _remove_answered(group, member_id, step)
+    if error == NONE:
+        log.info(
+            "group %s: member %s left (reason: %s)", group.group_id, member_id or instance_id, leaving.reason
+        )
+    return LeftMember(member_id, instance_id, error)
+
+
+def _remove_answered(group: ClassicGroup, member_id: str, step: Step) -> None:
+    """Remove a member. If it waits, it is told that it is unknown, and so joins anew if it is still there."""
+    member = group.members.get(member_id)
+    if member is not None:
+        _answer_join(group, member, JoinResponse(ErrorCode.unknown_member_id, UNKNOWN_MEMBER_ID), step)
+        _answer_sync(member, SyncResponse(ErrorCode.unknown_member_id), step)
+    group.remove(member_id)
+
+
+# -- time
+
+
+def expire(group: ClassicGroup, step: Step) -> None:
+    """Do what was due by ``step.now_ms``, and find when to wake next."""
+    now_ms = step.now_ms
+    if group.join_deadline_ms <= now_ms:
+        if group.is_initial_rebalance:
+            _extend_initial_rebalance(group, step)
+        else:
+            complete_join(group, step)
+    if group.sync_deadline_ms <= now_ms:
+        _expire_sync(group, step)
+    for member_id in [each for each, deadline_ms in group.pending.items() if deadline_ms <= now_ms]:
+        group.remove(member_id)
+        if group.state is PREPARING_REBALANCE and group.all_joined:
+            complete_join(group, step)
+    for member in [each for each in group.members.values() if each.deadline_ms <= now_ms]:
+        # One that ends a rebalance gives those that wait a new session.
+        if group.members.get(member.member_id) is member and member.deadline_ms <= now_ms:
+            _expire_session(group, member, step)
+    group.reset_wake()
+
+
+def _expire_sync(group: ClassicGroup, step: Step) -> None:
+    group.set_sync_deadline(NEVER_MS)
+    if group.state is not COMPLETING_REBALANCE and group.state is not STABLE:
+        return
+    absent = sorted(group.pending_sync)
+    if not absent:
+        return
+    for member_id in absent:
+        _remove_answered(group, member_id, step)
+    prepare_rebalance(group, f"members did not sync: {absent}", step)
+
+
+def _expire_session(group: ClassicGroup, member: Member, step: Step) -> None:
+    waits = member.join_waiter is not None or member.sync_waiter is not None
+    if waits and not member.is_new:
+        # It is there: the broker keeps it waiting. Its session begins again with the answer.
+        member.deadline_ms = NEVER_MS
+        return
+    log.info("group %s: the session of member %s has ended", group.group_id, member.member_id)
+    _remove_answered(group, member.member_id, step)
+    if group.state is STABLE or group.state is COMPLETING_REBALANCE:
+        _rebalance_or_complete(group, f"the session of {member.member_id} has ended", step)
+    elif group.state is PREPARING_REBALANCE and group.all_joined:
+        complete_join(group, step)
+
+
+# -- fail-over
+
+
+def resume(group: ClassicGroup, step: Step) -> None:
+    """The group was loaded: give each member a session's time to show itself."""
+    for member in group.members.values():
+        group.extend_session(member, step.now_ms)
+    if len(group.members) > step.config.group_max_size:
+        # The limit was lowered; whoever rejoins first stays, and all can commit their offsets before.
+        prepare_rebalance(group, "the group is larger than group.max.size", step)
+
+
+def abandon(group: ClassicGroup, step: Step) -> None:
+    """Another node coordinates the group from now on: tell all who wait."""
+    for member in group.members.values():
+        _answer_join(group, member, JoinResponse(ErrorCode.not_coordinator, member.member_id), step)
+        _answer_sync(member, SyncResponse(ErrorCode.not_coordinator), step)
+    group.transition_to(DEAD, step.wall_ms)
+    group.wake_ms = NEVER_MS
