@@ -35,9 +35,17 @@ nodes, tiered storage. Clients see this in ApiVersions and fall back or say so.
 
 ## Clients that the tests run against a real broker
 
-| Client | Language | Tests |
-| --- | --- | --- |
 """
+
+# Client and, where it has one, the version that the tests use; and its tests.
+CLIENTS = {
+    "librdkafka, through confluent-kafka for Python": "test_confluent.py",
+    "librdkafka 2.0.2, through Debian's kcat": "test_kcat.py",
+    "Apache Kafka's Java client 4.3.0": "test_java.py",
+    "aiokafka": "test_aiokafka.py",
+    "kafka-python": "test_kafka_python.py",
+    "KafkaJS, for Node.js": "test_node.py",
+}
 
 
 def row(api: Api) -> str:
@@ -56,9 +64,12 @@ def summary(api: Api) -> str:
     header = ast.get_docstring(ast.parse(source)) or ""
     first = " ".join(header.split("\n\n")[0].split())
     sentence = first.split(". ")[0].rstrip(".")
-    return sentence.partition(": ")[2] or sentence
+    text = sentence.partition(": ")[2] or sentence
+    return text[0].upper() + text[1:]
 
 
 def render() -> str:
     """The page."""
-    return HEAD + "".join(row(api) for api in sorted(APIS.values())) + TAIL
+    rows = "".join(row(api) for api in sorted(APIS.values()))
+    clients = "".join(f"- {client}: `tests/interop/{tests}`\n" for client, tests in CLIENTS.items())
+    return HEAD + rows + TAIL + clients
