@@ -123,7 +123,7 @@ def _row(parameter: Parameter) -> str:
         names += f" `{parameter.value}`"
     text = parameter.help
     if parameter.default not in (None, inspect.Parameter.empty) and parameter.default is not False:
-        text += f" Default: `{parameter.default}`."
+        text += f" Default: `{getattr(parameter.default, 'value', parameter.default)}`."
     if parameter.envvar:
         text += f" Environment: `{parameter.envvar}`."
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in (names, text)) + " |"

@@ -105,9 +105,17 @@ def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code. Raises CliError for what the user is to be told."""
     try:
         result: Any = app(arguments, prog_name="ottla", standalone_mode=False)
+    except SystemExit as error:
+        # Click makes an exit of a broken pipe; main() knows better what that is.
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
+        raise
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except UsageError as error:
+        if not error.format_message():
+            # A group without a command: its help has been shown, which says all.
+            return ExitCode.USAGE
         raise CliError(_usage(error), ExitCode.USAGE) from None
     except ClickException as error:
         raise CliError(str(error)) from None

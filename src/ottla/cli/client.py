@@ -57,7 +57,7 @@ def admin_api() -> Any:
 def explain(error: KafkaError, what: str) -> CliError:
     """The error for the user when ``what`` (a topic, a group, an action) failed."""
     name = error.name()
-    text = error.str().strip().rstrip(".") or name
+    text = error.str().strip().rstrip(".").removeprefix("Broker: ") or name
     if name in UNREACHABLE:
         return CliError(
             f"{what}: the broker did not answer ({text}); is it still running?", ExitCode.UNREACHABLE

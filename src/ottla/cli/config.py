@@ -78,7 +78,7 @@ def set_(
     kind: KindArgument,
     name: Name,
     config: Annotated[
-        list[str], typer.Argument(metavar="NAME=VALUE…", help="Configurations and their new values.")
+        list[str], typer.Argument(metavar="CONFIG=VALUE…", help="Configurations and their new values.")
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Let the broker check, and change nothing.")
@@ -96,7 +96,7 @@ def delete(
     kind: KindArgument,
     name: Name,
     config: Annotated[
-        list[str], typer.Argument(metavar="NAME…", help="Configurations to return to their defaults.")
+        list[str], typer.Argument(metavar="CONFIG…", help="Configurations to return to their defaults.")
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Let the broker check, and change nothing.")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 FETCH_MESSAGES_MAX = 1_000
 POLL_S = 0.2
-ISOLATION = ("read_committed", "read_uncommitted")
+
+
+class Isolation(StrEnum):
+    """Whether messages of transactions that were aborted, or are still open, are left out."""
+
+    READ_COMMITTED = "read_committed"
+    READ_UNCOMMITTED = "read_uncommitted"
 
 
 def consume(
@@ -65,8 +72,8 @@ def consume(
         str | None, typer.Option(metavar="TEXT", help="Print the key and this text before the value.")
     ] = None,
     isolation: Annotated[
-        str, typer.Option(metavar="|".join(ISOLATION), help="Whether to print what transactions left open.")
-    ] = ISOLATION[0],
+        Isolation, typer.Option(help="Whether open and aborted transactions are left out.")
+    ] = Isolation.READ_COMMITTED,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
 ) -> None:
@@ -75,8 +82,6 @@ def consume(
     Without --follow it ends where the topic ended when the command started. With --group, --from says where
     to start in partitions for which the group has no offset.
     """
-    if isolation not in ISOLATION:
-        raise CliError(f"--isolation {isolation!r}: choose one of {', '.join(ISOLATION)}", ExitCode.USAGE)
     if group and partition:
         raise CliError(
             "--group and --partition: the group assigns the partitions; leave one out", ExitCode.USAGE
@@ -113,14 +118,14 @@ def _renderer(json: bool, template: str | None, key_separator: str | None) -> Ca
     return lambda message: message.value or b""
 
 
-def _consumer(cluster: Cluster, group: str | None, start: Position, isolation: str) -> Consumer:
+def _consumer(cluster: Cluster, group: str | None, start: Position, isolation: Isolation) -> Consumer:
     return cluster.consumer(
         # A consumer must name a group even where it neither joins one nor commits.
         group_id=group or "ottla-consume",
         enable_auto_commit=bool(group),
         enable_auto_offset_store=False,
         auto_offset_reset="latest" if start.kind is Kind.END else "earliest",
-        isolation_level=isolation,
+        isolation_level=isolation.value,
         enable_partition_eof=True,
         allow_auto_create_topics=False,
     )

@@ -68,9 +68,9 @@ def describe(
             f"{found['group']}: {found['state']}, {len(found['members'])} members, lag {found['lag']}, "
             f"coordinator {found['coordinator']}{assignor}"
         )
-        if members:
+        if members and found["members"]:
             _print_members(found["members"])
-        elif found["partitions"]:
+        elif found["partitions"] and not members:
             _print_partitions(found["partitions"])
 
 

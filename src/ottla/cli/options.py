@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -30,6 +31,30 @@ Properties = Annotated[
         metavar="NAME=VALUE",
         help="A librdkafka client property, such as security.protocol=SSL. Repeatable.",
     ),
+]
+
+
+class Acks(StrEnum):
+    """Which replicas must have a message before the broker acknowledges it."""
+
+    ALL = "all"
+    LEADER = "1"
+    NONE = "0"
+
+
+class Compression(StrEnum):
+    """The codecs of record batches."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    SNAPPY = "snappy"
+    LZ4 = "lz4"
+    ZSTD = "zstd"
+
+
+AcksOption = Annotated[Acks, typer.Option("--acks", help="Acknowledgements to wait for.")]
+CompressionOption = Annotated[
+    Compression, typer.Option("--compression", "-z", help="The codec of the batches.")
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -6,7 +6,7 @@ Pure: the present is an argument, and turning a position into offsets is the cli
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ GRAMMAR = (
 
 SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 OFFSET_MAX = 2**63 - 1
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Kind(Enum):
@@ -70,7 +71,7 @@ def format_time(timestamp_ms: int) -> str:
     if timestamp_ms < 0:
         return "-"
     try:
-        moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
+        moment = EPOCH + timedelta(milliseconds=timestamp_ms)
+    except OverflowError:
         return f"@{timestamp_ms}"
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -13,7 +13,16 @@ from ottla.cli import messages, output
 from ottla.cli.client import Cluster, connect, explain
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.messages import Message
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Properties, parse_pairs
+from ottla.cli.options import (
+    BOOTSTRAP_DEFAULT,
+    Acks,
+    AcksOption,
+    Bootstrap,
+    Compression,
+    CompressionOption,
+    Properties,
+    parse_pairs,
+)
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer
@@ -77,10 +86,8 @@ def produce(
     report: Annotated[
         bool, typer.Option("--report", help="Print a JSON line with partition and offset for each message.")
     ] = False,
-    acks: Annotated[str, typer.Option(metavar="all|1|0", help="Acknowledgements to wait for.")] = "all",
-    compression: Annotated[
-        str, typer.Option(metavar="none|gzip|snappy|lz4|zstd", help="The codec of the batches.")
-    ] = "none",
+    acks: AcksOption = Acks.ALL,
+    compression: CompressionOption = Compression.NONE,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
 ) -> None:
@@ -88,8 +95,6 @@ def produce(
 
     Ends with code 0 only when the broker has acknowledged every message.
     """
-    if acks not in ("all", "-1", "0", "1"):
-        raise CliError(f"--acks {acks!r}: choose one of all, 1, 0", ExitCode.USAGE)
     source = Source(
         json=json,
         key=None if key is None else _bytes(key),
@@ -110,15 +115,17 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _producer(cluster: Cluster, acks: str, compression: str, properties: list[str] | None) -> Producer:
+def _producer(
+    cluster: Cluster, acks: Acks, compression: Compression, properties: list[str] | None
+) -> Producer:
     settings: dict[str, Any] = {
-        "acks": acks,
-        "compression_type": compression,
+        "acks": acks.value,
+        "compression_type": compression.value,
         "message_timeout_ms": DELIVERY_TIMEOUT_MS,
         "topic_metadata_propagation_max_ms": TOPIC_TIMEOUT_MS,
     }
     # Idempotence keeps the order of lines through retries; it needs acks=all.
-    if acks in ("all", "-1") and "enable.idempotence" not in parse_pairs("--property", properties):
+    if acks is Acks.ALL and "enable.idempotence" not in parse_pairs("--property", properties):
         settings["enable_idempotence"] = True
     return cluster.producer(**settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -13,7 +14,17 @@ from ottla.cli.bench import raw, report, runner, workers
 from ottla.cli.bench.workers import Done, Load
 from ottla.cli.client import Cluster, connect
 from ottla.cli.errors import CliError
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
+from ottla.cli.options import (
+    BOOTSTRAP_DEFAULT,
+    Acks,
+    AcksOption,
+    Bootstrap,
+    Compression,
+    CompressionOption,
+    Json,
+    Properties,
+    parse_pairs,
+)
 from ottla.types import TopicPartition
 
 app = typer.Typer(
@@ -26,10 +37,6 @@ Topic = Annotated[
 Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1, help="Partitions of the new topic.")]
 Messages = Annotated[int, typer.Option("--messages", "-n", min=1, help="How many messages.")]
 Size = Annotated[int, typer.Option("--size", "-s", min=1, help="Bytes of each message's value.")]
-Acks = Annotated[str, typer.Option(metavar="all|1|0", help="Acknowledgements to wait for.")]
-Compression = Annotated[
-    str, typer.Option(metavar="none|gzip|snappy|lz4|zstd", help="The codec of the batches.")
-]
 Linger = Annotated[float, typer.Option("--linger-ms", min=0, help="How long a batch waits to fill, in ms.")]
 Processes = Annotated[int, typer.Option(min=1, max=64, help="Load processes.")]
 Seconds = Annotated[float, typer.Option("--seconds", "-d", min=0.1, help="How long to measure.")]
@@ -50,8 +57,8 @@ def produce(
     partitions: Partitions = 6,
     messages: Messages = 1_000_000,
     size: Size = 100,
-    acks: Acks = "1",
-    compression: Compression = "none",
+    acks: AcksOption = Acks.LEADER,
+    compression: CompressionOption = Compression.NONE,
     linger_ms: Linger = 5.0,
     processes: Processes = 1,
     json: Json = False,
@@ -59,15 +66,15 @@ def produce(
     property: Properties = None,
 ) -> None:
     """Send messages in batches, as fast as they go, through librdkafka."""
-    settings = {"acks": acks, "compression.type": compression, "linger.ms": linger_ms}
+    settings = {"acks": acks.value, "compression.type": compression.value, "linger.ms": linger_ms}
     cluster = connect(bootstrap, property)
     with runner.topic(cluster, topic, partitions) as name:
         measured = _produce(cluster, name, messages, size, settings, processes, property)
         asked = {
             "partitions": len(cluster.topic(name).partitions),
             "size": f"{size} B",
-            "acks": acks,
-            "compression": compression,
+            "acks": acks.value,
+            "compression": compression.value,
             "linger": f"{linger_ms:g} ms",
         }
     report.show(_result("produce", asked, measured, "messages", _librdkafka(processes)), json)
@@ -80,7 +87,7 @@ def consume(
     partitions: Partitions = 6,
     messages: Messages = 1_000_000,
     size: Size = 100,
-    compression: Compression = "none",
+    compression: CompressionOption = Compression.NONE,
     processes: Processes = 1,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
@@ -93,12 +100,12 @@ def consume(
     cluster = connect(bootstrap, property)
     with runner.topic(cluster, topic, partitions) as name:
         if topic is None:
-            filling = {"acks": "1", "compression.type": compression, "linger.ms": 5}
+            filling = {"acks": "1", "compression.type": compression.value, "linger.ms": 5}
             _check(_produce(cluster, name, messages, size, filling, 1, property).done)
-        measured = _consume(cluster, name, messages, processes, property)
+        measured = _consume(cluster, name, messages, processes, property, filled=topic is None)
         asked: dict[str, Any] = {"partitions": len(cluster.topic(name).partitions)}
         if topic is None:
-            asked |= {"size": f"{size} B", "compression": compression}
+            asked |= {"size": f"{size} B", "compression": compression.value}
     report.show(_result("consume", asked, measured, "messages", _librdkafka(processes)), json)
     _check(measured.done)
 
@@ -110,7 +117,7 @@ def latency(
     seconds: Seconds = 10.0,
     warmup_s: Warmup = 2.0,
     size: Size = 100,
-    acks: Acks = "1",
+    acks: AcksOption = Acks.LEADER,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
@@ -121,7 +128,7 @@ def latency(
         count = round(rate * (warmup_s + seconds))
         settings = _settings(cluster, property)
         load = Load(
-            settings | {"acks": acks},
+            settings | {"acks": acks.value},
             name,
             count,
             size=max(size, workers.STAMP.size),
@@ -133,10 +140,10 @@ def latency(
         brokers = runner.broker_processes(cluster)
         jobs: list[tuple[runner.Worker, Any]] = [(workers.receive, receiving), (workers.pace, load)]
         measured = runner.run("Latency", jobs, brokers, count)
-    asked = {"rate": f"{rate:g}/s", "size": f"{load.size} B", "acks": acks}
+    asked = {"rate": f"{rate:g}/s", "size": f"{load.size} B", "acks": acks.value}
     received = measured._replace(done=measured.done[:1])
     result = _result("latency", asked, received, "messages", _librdkafka(2))
-    report.show(result, json)
+    report.show(replace(result, client_cpu_s=sum(d.cpu_s for d in measured.done)), json)
     _check(measured.done)
 
 
@@ -156,7 +163,7 @@ def requests(
         int, typer.Option("--records", "-k", min=1, help="Records in each Produce request.")
     ] = 1,
     size: Size = 100,
-    acks: Annotated[str, typer.Option(metavar="all|1", help="Acknowledgements to wait for.")] = "1",
+    acks: AcksOption = Acks.LEADER,
     seconds: Seconds = 10.0,
     warmup_s: Warmup = 2.0,
     processes: Processes = 1,
@@ -168,12 +175,12 @@ def requests(
 
     Plain connections only.
     """
-    if acks not in ("all", "-1", "1"):
-        output.fail_usage(f"--acks {acks!r}: choose all or 1 (with 0 there is no answer to wait for)")
+    if acks is Acks.NONE:
+        output.fail_usage("--acks 0: there would be no answer to wait for; choose all or 1")
     processes = min(processes, connections)
     cluster = connect(bootstrap, property)
     with runner.topic(cluster, topic, partitions) as name:
-        targets = _targets(cluster, name, api, records, size, -1 if acks == "all" else int(acks))
+        targets = _targets(cluster, name, api, records, size, -1 if acks is Acks.ALL else 1)
         chosen = [targets[i % len(targets)] for i in range(connections)]
         position = raw.produce_error_position(name) if api is Api.PRODUCE else -1
         jobs: list[tuple[runner.Worker, Any]] = [
@@ -183,7 +190,7 @@ def requests(
         measured = runner.run("Requests", jobs, runner.broker_processes(cluster), 0)
     asked = {"api": api.value, "connections": connections, "in flight": in_flight}
     if api is Api.PRODUCE:
-        asked |= {"records": records, "size": f"{size} B", "acks": acks}
+        asked |= {"records": records, "size": f"{size} B", "acks": acks.value}
     client = f"requests built once, over raw sockets (epoll), {_processes(processes)}"
     report.show(_result("requests", asked, measured, "requests", client), json)
     _check(measured.done)
@@ -226,16 +233,20 @@ def _produce(
 
 
 def _consume(
-    cluster: Cluster, topic: str, count: int, processes: int, properties: list[str] | None
+    cluster: Cluster, topic: str, count: int, processes: int, properties: list[str] | None, *, filled: bool
 ) -> runner.Measured:
-    """Each process reads its share of the partitions, to where they end now, but ``count`` in all at most."""
+    """Each process reads its share of the partitions, to where they end now, but ``count`` in all at most.
+
+    A topic that we filled holds ``count``: what the broker says about its ends need not be believed.
+    """
     partitions = cluster.partitions(topic)
     held = _held(cluster, partitions)
     jobs: list[tuple[runner.Worker, Any]] = []
-    left = min(count, sum(held.values()))
-    for i in range(min(processes, len(partitions))):
+    left = count if filled else min(count, sum(held.values()))
+    processes = min(processes, len(partitions))
+    for i in range(processes):
         mine = partitions[i::processes]
-        share = min(left, sum(held[p] for p in mine))
+        share = left if filled and processes == 1 else min(left, sum(held[p] for p in mine))
         left -= share
         chosen = tuple(p.partition for p in mine)
         jobs.append((workers.consume, Load(_settings(cluster, properties), topic, share, partitions=chosen)))

@@ -76,6 +76,13 @@ def _per(cost: float | None, count: int, unit: int, digits: int = 3) -> float | 
     return round(cost / count * unit, digits) if cost is not None and count else None
 
 
+# Per message where the load is paced, per million and per GB where it is not.
+HIDDEN = {
+    "latency": ("broker_cpu_s_per_million", "broker_cpu_s_per_gb", "mb_per_s"),
+    "produce": ("broker_cpu_us_per_message",),
+    "consume": ("broker_cpu_us_per_message",),
+}
+
 LABELS = {
     "messages": ("messages", ""),
     "requests": ("requests", ""),
@@ -87,6 +94,7 @@ LABELS = {
     "client_cpu_s": ("client CPU", "s"),
     "broker_cpu_s": ("broker CPU", "s"),
     "broker_cpu_s_per_million": ("broker CPU per million messages", "s"),
+    "broker_cpu_us_per_message": ("broker CPU per message", "µs"),
     "broker_cpu_us_per_request": ("broker CPU per request", "µs"),
     "broker_cpu_s_per_gb": ("broker CPU per GB", "s"),
     "broker_memory_mb": ("broker memory", "MB"),
@@ -103,8 +111,9 @@ def show(result: Result, json: bool) -> None:
     print(f"{result.test}: {settings}")
     print(f"load from {result.client}")
     rows: list[tuple[str, str, str]] = []
+    hidden = HIDDEN.get(result.test, ())
     for name, (label, unit) in LABELS.items():
-        if figures.get(name) is not None and (name != "failed" or figures[name]):
+        if name not in hidden and figures.get(name) is not None and (name != "failed" or figures[name]):
             rows.append((label, _number(figures[name]), unit))
     rows += [(f"latency {name}", _number(value), "ms") for name, value in figures["latency_ms"].items()]
     output.table(("figure", "value", "unit"), rows, right=(1,))

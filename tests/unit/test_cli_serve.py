@@ -1,0 +1,99 @@
+"""`ottla serve`: the quick way in and the Typer app agree, and it imports little."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ottla.cli import app, serve
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.serve import Serve, parse
+
+EVERYTHING = [
+    "--data=/d",
+    "--listen",
+    "0.0.0.0:0",
+    "--node-id",
+    "7",
+    "--advertise",
+    "[::1]:9092",
+    "--config",
+    "server.properties",
+    "--set",
+    "a=1",
+    "--set",
+    "b = x=y ",
+    "--log-format",
+    "json",
+    "--log-level",
+    "debug",
+]
+
+
+def test_every_option_is_understood() -> None:
+    assert parse(EVERYTHING) == Serve(
+        data="/d",
+        listen="0.0.0.0:0",
+        node_id=7,
+        advertise="[::1]:9092",
+        config_file="server.properties",
+        overrides={"a": "1", "b": "x=y"},
+        log_format="json",
+        log_level="debug",
+    )
+    assert parse([]) == Serve()
+
+
+@pytest.mark.parametrize("arguments", [EVERYTHING, [], ["--set", "a=1", "--set", "a=2"]])
+def test_the_typer_app_understands_the_same(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Serve] = []
+    monkeypatch.setattr(serve, "run", lambda options: got.append(options) or 3)
+    assert app.run(["serve", *arguments]) == 3
+    assert got == [parse(arguments)]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--nope"], ["extra"], ["--data"], ["--node-id", "x"]])
+def test_the_unusual_is_left_to_the_typer_app(arguments: list[str]) -> None:
+    assert parse(arguments) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (Serve(listen="nope"), "--listen"),
+        (Serve(listen=":9092"), "--listen"),
+        (Serve(listen="h:65536"), "--listen"),
+        (Serve(listen="h:-1"), "--listen"),
+        (Serve(advertise="h:0"), "--advertise"),
+        (Serve(node_id=-1), "--node-id"),
+        (Serve(log_format="xml"), "--log-format"),
+        (Serve(log_level="loud"), "--log-level"),
+    ],
+)
+def test_malformed_values_are_usage_errors(options: Serve, option: str) -> None:
+    with pytest.raises(CliError, match=f"^{option} ") as caught:
+        options.check()
+    assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("pair", ["", "x", "=1", " =1"])
+def test_an_override_needs_a_name_and_a_value(pair: str) -> None:
+    with pytest.raises(CliError, match="--set"):
+        parse(["--set", pair])
+
+
+def test_serving_imports_none_of_what_the_other_commands_need() -> None:
+    program = (
+        "import sys, types\n"
+        "node = types.ModuleType('ottla.node')\n"
+        "node.run = lambda **options: 0\n"
+        "sys.modules['ottla.node'] = node\n"
+        "from ottla.cli.main import main\n"
+        "try: main(['serve', '--listen', '127.0.0.1:0'])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'typer', 'click', 'rich', 'confluent_kafka', 'argparse'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
