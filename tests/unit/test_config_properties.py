@@ -1,0 +1,64 @@
+"""Java property files, as java.util.Properties reads them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ottla.config import parse_properties
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", {}),
+        ("# comment\n! another\n\n   \n", {}),
+        ("a=1\nb:2\nc 3\nd\t=\t4", {"a": "1", "b": "2", "c": "3", "d": "4"}),
+        ("  a = 1 ", {"a": "1 "}),
+        ("a=1\na=2", {"a": "2"}),
+        ("a", {"a": ""}),
+        ("a=x=y:z", {"a": "x=y:z"}),
+        ("a=one,\\\n   two", {"a": "one,two"}),
+        ("a=one\\\\\nb=2", {"a": "one\\", "b": "2"}),
+        ("a=1\\\n# no comment", {"a": "1# no comment"}),
+        ("a\\ b=1", {"a b": "1"}),
+        ("a\\=b=1", {"a=b": "1"}),
+        ("a=\\u0041\\t\\n\\x", {"a": "A\t\nx"}),
+        ("a=1\r\nb=2\rc=3", {"a": "1", "b": "2", "c": "3"}),
+        ("a=C:\\\\kafka", {"a": "C:\\kafka"}),
+        ("a=1\\", {"a": "1"}),
+        ("listeners=PLAINTEXT://:9092", {"listeners": "PLAINTEXT://:9092"}),
+        ("a==1", {"a": "=1"}),
+    ],
+)
+def test_syntax(text: str, expected: dict[str, str]) -> None:
+    assert parse_properties(text) == expected
+
+
+def test_a_broken_escape_is_an_error() -> None:
+    with pytest.raises(ValueError, match="Malformed"):
+        parse_properties("a=\\u00")
+
+
+def escape(text: str, *, name: bool) -> str:
+    special = "\\=: #!" if name else "\\"
+    out = []
+    for index, character in enumerate(text):
+        if character in special or (index == 0 and character == " "):
+            out.append("\\" + character)
+        elif character in "\t\n\r\f" or not " " <= character <= "~":
+            code = ord(character)
+            out.append(f"\\u{code:04x}")
+        else:
+            out.append(character)
+    return "".join(out)
+
+
+basic = st.text(st.characters(max_codepoint=0xD7FF), max_size=20)
+
+
+@given(st.dictionaries(basic.filter(bool), basic, max_size=5))
+def test_what_is_written_with_escapes_is_read_back(properties: dict[str, str]) -> None:
+    lines = [f"{escape(name, name=True)}={escape(value, name=False)}" for name, value in properties.items()]
+    assert parse_properties("\n".join(lines)) == properties

@@ -1,0 +1,285 @@
+"""What is in force when values are given in several places, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ottla.config import BROKER, SYNONYMS, TOPIC, BrokerConfig, ConfigError, Effect, Mode, Source
+from ottla.config.values import check_dynamic, check_topic
+
+HOUR_MS = 3_600_000
+
+
+def test_defaults_are_kafkas() -> None:
+    config = BrokerConfig()
+    assert config.get("num.partitions") == 1
+    assert config.get("message.max.bytes") == 1_048_588
+    assert config.get("auto.create.topics.enable") is True
+    assert config.get("log.cleanup.policy") == ("delete",)
+    assert config.get("log.retention.ms") is None
+    assert config.topic_default("retention.ms") == 7 * 24 * HOUR_MS
+    assert config.warnings == []
+
+
+def test_every_default_is_valid_and_survives_being_written_down() -> None:
+    for entry in (*BROKER.values(), *TOPIC.values()):
+        text = entry.format(entry.default)
+        if text is not None:
+            assert entry.parse(text) == entry.default, entry.name
+
+
+def test_every_topic_default_comes_from_a_broker_configuration_with_the_same_default() -> None:
+    for name, entry in TOPIC.items():
+        synonyms = SYNONYMS.get(name, ())
+        given = [BROKER[synonym.name] for synonym in synonyms]
+        defaults = [
+            definition.default * synonym.factor if synonym.factor > 1 else definition.default
+            for definition, synonym in zip(given, synonyms, strict=True)
+            if definition.default is not None
+        ]
+        assert not defaults or defaults[0] == entry.default, name
+
+
+@pytest.mark.parametrize(
+    ("given", "retention_ms"),
+    [
+        ({"log.retention.hours": "1"}, HOUR_MS),
+        ({"log.retention.hours": "1", "log.retention.minutes": "5"}, 300_000),
+        ({"log.retention.hours": "1", "log.retention.minutes": "5", "log.retention.ms": "7"}, 7),
+        ({"log.retention.hours": "-1"}, -1),
+        ({"log.retention.minutes": "-1"}, -1),
+        ({"log.retention.ms": "-1", "log.retention.hours": "5"}, -1),
+    ],
+)
+def test_the_finer_unit_of_retention_goes_first(given: dict[str, str], retention_ms: int) -> None:
+    assert BrokerConfig(given).topic_values()["retention.ms"] == retention_ms
+
+
+def test_segment_age_and_jitter_may_be_given_in_hours() -> None:
+    values = BrokerConfig({"log.roll.hours": "2", "log.roll.jitter.hours": "1"}).topic_values()
+    assert (values["segment.ms"], values["segment.jitter.ms"]) == (2 * HOUR_MS, HOUR_MS)
+    values = BrokerConfig({"log.roll.hours": "2", "log.roll.ms": "10"}).topic_values()
+    assert values["segment.ms"] == 10
+
+
+def test_flush_interval_falls_back_to_the_scheduler_s() -> None:
+    assert BrokerConfig({"log.flush.scheduler.interval.ms": "9"}).topic_values()["flush.ms"] == 9
+
+
+def test_a_topic_s_own_value_goes_before_the_broker_s() -> None:
+    config = BrokerConfig({"log.segment.bytes": "2000000", "log.retention.ms": "9"})
+    values = config.topic_values({"segment.bytes": "3000000"})
+    assert (values["segment.bytes"], values["retention.ms"]) == (3_000_000, 9)
+
+
+def test_a_topic_may_have_tiny_segments_for_tests() -> None:
+    assert BrokerConfig().topic_values({"internal.segment.bytes": "100"})["segment.bytes"] == 100
+
+
+def test_overrides_of_another_version_do_not_keep_a_log_from_opening() -> None:
+    values = BrokerConfig().topic_values({"from.the.future": "x", "segment.bytes": "no number"})
+    assert values["segment.bytes"] == 1024**3
+    assert "from.the.future" not in values
+
+
+def test_dynamic_values_go_before_static_ones_and_subscribers_hear_of_them() -> None:
+    config = BrokerConfig({"message.max.bytes": "1000"})
+    heard: list[frozenset[str]] = []
+    config.subscribe(heard.append)
+    config.update_dynamic({"message.max.bytes": "2000"}, {})
+    assert config.get("message.max.bytes") == 2000
+    assert config.topic_default("max.message.bytes") == 2000
+    config.update_dynamic({"message.max.bytes": "2000"}, {"message.max.bytes": "3000"})
+    assert config.get("message.max.bytes") == 3000
+    config.update_dynamic({}, {})
+    assert config.get("message.max.bytes") == 1000
+    assert heard == [frozenset({"message.max.bytes"})] * 3
+    assert config.update_dynamic({}, {}) == frozenset()
+    assert len(heard) == 3
+
+
+def test_stored_dynamic_values_that_are_not_valid_are_left_out() -> None:
+    config = BrokerConfig()
+    config.update_dynamic({"message.max.bytes": "many", "num.partitions": "7", "unknown": "x"}, {})
+    assert config.get("message.max.bytes") == 1_048_588
+    assert config.get("num.partitions") == 1  # cannot change while a broker runs
+
+
+def test_synonyms_are_listed_in_the_order_in_which_they_hold() -> None:
+    config = BrokerConfig({"message.max.bytes": "1000"})
+    config.update_dynamic({"message.max.bytes": "2000"}, {"message.max.bytes": "3000"})
+    assert [(value, source) for _, value, source in config.synonyms("message.max.bytes")] == [
+        ("3000", Source.DYNAMIC_BROKER),
+        ("2000", Source.DYNAMIC_CLUSTER),
+        ("1000", Source.STATIC),
+        ("1048588", Source.DEFAULT),
+    ]
+
+
+def test_a_coarser_spelling_is_not_shown_for_the_finer_one() -> None:
+    config = BrokerConfig({"log.retention.minutes": "5"})
+    assert config.synonyms("log.retention.ms") == []
+    assert [synonym.name for synonym in config.synonyms("log.retention.minutes")] == [
+        "log.retention.minutes",
+        "log.retention.hours",
+    ]
+
+
+def test_names_that_kafka_does_not_know_are_warned_about_in_its_words() -> None:
+    config = BrokerConfig({"no.such.name": "1"})
+    assert config.warnings == ["The configuration 'no.such.name' was supplied but isn't a known config."]
+
+
+def test_names_without_effect_are_warned_about_unless_they_say_the_default() -> None:
+    assert BrokerConfig({"num.io.threads": "8", "zookeeper.connect": "x"}).warnings == [
+        "The configuration 'zookeeper.connect' was supplied but isn't a known config."
+    ]
+    (warning,) = BrokerConfig({"num.io.threads": "4"}).warnings
+    assert warning.startswith("num.io.threads has no effect: ")
+    (warning,) = BrokerConfig({"listener.name.internal.ssl.keystore.location": "x"}).warnings
+    assert "no effect" in warning
+
+
+def test_every_name_without_effect_says_why() -> None:
+    for entry in (*BROKER.values(), *TOPIC.values()):
+        assert bool(entry.note) == (entry.effect is not Effect.ACTED_ON), entry.name
+
+
+def test_a_stock_server_properties_works() -> None:
+    config = BrokerConfig(
+        {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.bootstrap.servers": "localhost:9093",
+            "listeners": "PLAINTEXT://:9092,CONTROLLER://:9093",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "advertised.listeners": "PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL",
+            "num.network.threads": "3",
+            "log.dirs": "/var/lib/kafka",
+            "num.partitions": "1",
+            "offsets.topic.replication.factor": "1",
+        }
+    )
+    (listener,) = config.listeners()
+    assert (listener.listener, listener.host, listener.port) == ("PLAINTEXT", "", 9092)
+    (advertised,) = config.advertised_listeners()
+    assert (advertised.host, advertised.port) == ("localhost", 9092)
+    assert (config.node_id, config.data_dir) == (1, "/var/lib/kafka")
+
+
+def test_node_id_goes_by_either_name() -> None:
+    assert BrokerConfig().node_id == 1
+    assert BrokerConfig({"broker.id": "0"}).node_id == 0
+    assert BrokerConfig({"broker.id": "4", "node.id": "4"}).node_id == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"num.partitions": "0"},
+            "Invalid value 0 for configuration num.partitions: Value must be at least 1",
+        ),
+        (
+            {"num.partitions": "x"},
+            "Invalid value x for configuration num.partitions: Not a number of type INT",
+        ),
+        ({"num.partitions": "2147483648"}, "Not a number of type INT"),
+        ({"auto.create.topics.enable": "yes"}, "Expected value to be either true or false"),
+        (
+            {"compression.type": "brotli"},
+            "String must be one of: uncompressed, zstd, lz4, snappy, gzip, producer",
+        ),
+        ({"log.cleanup.policy": "delete,keep"}, "String must be one of: compact, delete"),
+        ({"compression.gzip.level": "0"}, "between 1 and 9 or equal to -1"),
+        ({"log.segment.bytes": "1000"}, "Value must be at least 1048576"),
+        ({"broker.id": "1", "node.id": "2"}, "You must set `node.id` to the same value as `broker.id`."),
+        ({"log.roll.ms": "0"}, "log.roll.ms must be greater than or equal to 1"),
+        ({"log.retention.ms": "0"}, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
+        ({"process.roles": "controller"}, "process.roles must include 'broker'"),
+        ({"log.dirs": "/a,/b"}, "log.dirs must name exactly one folder"),
+        ({"authorizer.class.name": "org.example.Any"}, "no authorizer is there"),
+        ({"remote.log.storage.system.enable": "true"}, "tiered storage is not offered"),
+        ({"listeners": "SSL://:9093"}, "only PLAINTEXT is served"),
+        ({"listeners": "localhost:9092"}, "it must be NAME://host:port"),
+        ({"listeners": "OTHER://:9092"}, "No security protocol defined for listener OTHER"),
+        ({"listeners": "PLAINTEXT://:1,PLAINTEXT://:2"}, "Each listener must have a different name"),
+        ({"advertised.listeners": "PLAINTEXT://0.0.0.0:9092"}, "nonroutable meta-address"),
+        ({"advertised.listeners": "SSL://host:9092"}, "not among the listeners"),
+    ],
+)
+def test_what_kafka_refuses_and_what_cannot_be_done_is_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        BrokerConfig(given)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "per_broker", "message"),
+    [
+        ({"num.partitions": "3"}, True, "Cannot update these configs dynamically: Set(num.partitions)"),
+        ({"ssl.keystore.type": "PEM"}, False, "Cannot update these configs at default cluster level"),
+        ({"message.max.bytes": "-1"}, False, "Value must be at least 0"),
+    ],
+)
+def test_dynamic_values_are_checked(given: dict[str, str], per_broker: bool, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_dynamic(given, per_broker=per_broker)
+    assert message in str(caught.value)
+
+
+def test_unknown_dynamic_names_are_accepted_as_in_kafka() -> None:
+    check_dynamic({"of.a.plugin": "x"}, per_broker=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"no.such.name": "1"}, "Unknown topic config name: no.such.name"),
+        ({"segment.bytes": "14"}, "Value must be at least 1048576"),
+        ({"min.compaction.lag.ms": "5", "max.compaction.lag.ms": "4"}, "conflict topic config setting"),
+        ({"remote.storage.enable": "true"}, "tiered storage is not offered"),
+        ({"cleanup.policy": "delete,delete"}, "Duplicate"),
+        (
+            {"leader.replication.throttled.replicas": "1-2"},
+            "comma-separated list of [partitionId]:[brokerId]",
+        ),
+    ],
+)
+def test_topics_overrides_are_checked(overrides: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_topic(BrokerConfig(), overrides)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("replicas", ["*", "0:1", "0:1,1:2", ""])
+def test_throttled_replicas_are_a_star_or_pairs(replicas: str) -> None:
+    check_topic(BrokerConfig(), {"leader.replication.throttled.replicas": replicas, "cleanup.policy": ""})
+
+
+def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() -> None:
+    """What can change while a broker runs is read each time it is used, or given to logs anew."""
+    topic_sources = {synonym.name for synonyms in SYNONYMS.values() for synonym in synonyms}
+    live = {name for name, entry in BROKER.items() if entry.mode is not Mode.READ_ONLY}
+    acted_on = {name for name in live if BROKER[name].effect is Effect.ACTED_ON}
+    assert acted_on - topic_sources <= {
+        "max.connections",
+        "max.connections.per.ip",
+        "producer.id.expiration.ms",
+    }
+
+
+@given(st.dictionaries(st.sampled_from(sorted(BROKER)), st.text(max_size=12), max_size=4))
+def test_whatever_is_given_is_taken_or_refused_with_a_message(given_: dict[str, str]) -> None:
+    try:
+        config = BrokerConfig(given_)
+    except ConfigError as error:
+        assert str(error)
+    else:
+        for name in given_:
+            assert config.is_set(name)
+            config.synonyms(name)

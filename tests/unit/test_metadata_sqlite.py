@@ -1,0 +1,125 @@
+"""What is SQLite's own: its file, its limits on history, and that a kill at any moment loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ottla.env.clock import SystemClock
+from ottla.metadata import sqlite
+from ottla.metadata.sqlite import SqliteStore
+from ottla.metadata.store import CompactedError, Put, StoreError
+
+
+def test_history_and_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "HISTORY_REVISIONS_KEPT", 20)
+    monkeypatch.setattr(sqlite, "HISTORY_REVISIONS_SLACK", 5)
+    monkeypatch.setattr(sqlite, "RECENT_EVENTS_MAX", 7)
+    monkeypatch.setattr(sqlite, "WATCH_EVENTS_MAX", 4)
+
+    async def run() -> None:
+        store = await SqliteStore.open(str(tmp_path / "m.db"), SystemClock())
+        for number in range(100):
+            await store.txn([], [Put("a", b""), Put(f"k{number % 5}", b"")])
+        assert len(store._recent) <= 7
+        with pytest.raises(CompactedError):
+            async for _ in store.watch("", 1):
+                pass
+        seen = []
+        async for batch in store.watch("", 85):
+            seen += [event.revision for event in batch.events]
+            if batch.revision == 100:
+                break
+        assert seen == [revision for revision in range(85, 101) for _ in range(2)]
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_second_user_of_the_file_is_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        first = await SqliteStore.open(str(tmp_path / "m.db"), SystemClock())
+        await first.txn([], [Put("a", b"")])
+        with pytest.raises(StoreError, match="locked"):
+            await SqliteStore.open(str(tmp_path / "m.db"), SystemClock())
+        await first.close()
+
+    asyncio.run(run())
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    path.write_bytes(b"nothing that SQLite would know" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        asyncio.run(SqliteStore.open(str(path), SystemClock()))
+
+
+def test_commits_are_synced(tmp_path: Path) -> None:
+    async def run() -> None:
+        store = await SqliteStore.open(str(tmp_path / "m.db"), SystemClock())
+        modes = await store._run(
+            lambda: [
+                store._file._db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("journal_mode", "synchronous")
+            ]
+        )
+        assert modes == ["wal", 2]
+        await store.close()
+
+    asyncio.run(run())
+
+
+WRITER = """
+import asyncio, sys
+from ottla.env.clock import SystemClock
+from ottla.metadata.sqlite import SqliteStore
+from ottla.metadata.store import Put
+
+async def main():
+    store = await SqliteStore.open(sys.argv[1], SystemClock())
+    number = int((await store.get("n")).value) if await store.get("n") else 0
+    while True:
+        number += 1
+        text = str(number).encode()
+        await store.txn([], [Put("n", text), Put(f"k{number % 7}", text)])
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    path = str(tmp_path / "m.db")
+    for attempt in range(4):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        answered = int(writer.stdout.readline())
+        deadline = time.monotonic() + 0.05 * (attempt + 1)
+        while time.monotonic() < deadline:
+            answered = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        rest = writer.stdout.read().split()
+        writer.wait()
+        answered = int(rest[-1]) if rest else answered
+
+        async def look(answered: int = answered) -> None:
+            store = await SqliteStore.open(path, SystemClock())
+            item = await store.get("n")
+            assert item is not None
+            stored = int(item.value)
+            # One more may have been committed whose answer was not printed.
+            assert answered <= stored <= answered + 1
+            assert item.mod_revision == stored
+            twin = await store.get(f"k{stored % 7}")
+            assert twin is not None
+            assert twin.value == item.value
+            await store.close()
+
+        asyncio.run(look())
