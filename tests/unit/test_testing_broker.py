@@ -260,6 +260,20 @@ def test_a_producer_reports_what_is_not_retriable(broker: Broker) -> None:
     assert values(broker, "refused") == []
 
 
+def test_a_producer_that_wants_no_answer_loses_its_connection(broker: Broker) -> None:
+    broker.create_topic("unanswered")
+    with broker.faults.fail("Produce", "KAFKA_STORAGE_ERROR", times=1) as fault:
+        client = producer(broker, acks=0, **{"reconnect.backoff.ms": 10})
+        client.produce("unanswered", b"lost", partition=0)
+        client.flush(20)
+        broker.faults.wait_for("Produce", topic="unanswered")
+        client.produce("unanswered", b"x", partition=0)
+        client.flush(20)
+        broker.faults.wait_for("Produce", 2, topic="unanswered")
+    assert fault.hits == 1
+    assert values(broker, "unanswered") == [b"x"]
+
+
 def test_a_fault_is_for_its_client_alone(broker: Broker) -> None:
     broker.create_topic("shared")
     broker.faults.fail("Produce", "INVALID_REQUIRED_ACKS", client_id="bad-*")

@@ -13,7 +13,7 @@ from ottla.broker.context import CloseConnection, Fault, RequestContext, Service
 from ottla.broker.error_responses import error_fields
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Buffer
-from ottla.wire.apis import API_VERSIONS, APIS, PRODUCE
+from ottla.wire.apis import API_VERSIONS, APIS, METADATA, PRODUCE
 from ottla.wire.messages import RequestHeader, decode_request, frame_response, read_header
 
 log = logging.getLogger(__name__)
@@ -90,14 +90,32 @@ class Dispatcher:
         if fault.drop == "before":
             raise CloseConnection("a test asked for it")
         if fault.error_code is not None:
-            error = KafkaError(ErrorCode(fault.error_code), "a test asked for it")
-            return frame_response(ctx.header, error_fields(ctx.api_key, request, error))
+            return await self._answer_with(ctx, handler, request, ErrorCode(fault.error_code))
         reply = self._run(ctx, handler, request)
         if isinstance(reply, Pending):
             reply = await reply.future
         if fault.drop == "after":
             raise CloseConnection("a test asked for it")
         return reply
+
+    async def _answer_with(
+        self, ctx: RequestContext, handler: Handler, request: Any, code: ErrorCode
+    ) -> list[Any] | None:
+        """Answer with an error as a broker would that met it."""
+        if getattr(request, "acks", None) == 0:
+            # Nobody waits for the answer: the client learns of the error as from Kafka.
+            raise CloseConnection("a test asked for an error, and the client for no answer")
+        fields = error_fields(ctx.api_key, request, KafkaError(code, "a test asked for it"))
+        if ctx.api_key == METADATA:
+            # Whatever is wrong with its topics, a broker tells who the brokers are; clients need that.
+            result = handler(ctx, request)
+            assert result is not None
+            whole = result if isinstance(result, dict) else await result
+            assert whole is not None
+            fields = whole | {
+                "topics": [topic | {"error_code": code, "partitions": ()} for topic in whole["topics"]]
+            }
+        return frame_response(ctx.header, fields)
 
     @staticmethod
     def _unexpected(ctx: RequestContext, request: Any) -> Fields:
