@@ -1,0 +1,286 @@
+"""Idempotent producers: what repeats, what follows, what is fenced, and what survives a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from log_support import FOLDER, NOW_MS, batch, open_log, read_all, reopen_clean
+from memory_disk import MemoryDisk
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.log import Appended, Log
+from ottla.log.producers import EndMarker, ProducerEntry, Producers, decode_snapshot, read_marker
+from ottla.log.settings import LogConfig, Origin
+from ottla.types import Record
+from ottla.wire.records import SEQUENCE_MAX, build_batch
+
+FIVE_DAYS_MS = 5 * 24 * 3600 * 1000
+
+
+def send(
+    log: Log, sequence: int, count: int = 1, *, pid: int = 7, epoch: int = 0, **options: Any
+) -> Appended:
+    data = batch(
+        *["v"] * count, producer_id=pid, producer_epoch=epoch, base_sequence=sequence, **options
+    )  # fmt: skip
+    return log.append(data, leader_epoch=0, now_ms=NOW_MS)
+
+
+def refused(log: Log, sequence: int, count: int = 1, **options: Any) -> ErrorCode:
+    before = log.log_end_offset
+    with pytest.raises(KafkaError) as raised:
+        send(log, sequence, count, **options)
+    assert log.log_end_offset == before
+    return raised.value.code
+
+
+def state(producers: Producers) -> list[tuple[Any, ...]]:
+    """All that matters of a log's producers; snapshots keep one batch of each."""
+    return sorted(
+        (e.producer_id, e.epoch, e.last_sequence, e.last_timestamp_ms, e.txn_first_offset) for e in producers
+    )
+
+
+def test_the_last_five_batches_are_recognized() -> None:
+    log = open_log(MemoryDisk())
+    first = [send(log, 10 * number, 10) for number in range(6)]
+    for number in range(1, 6):
+        again = send(log, 10 * number, 10)
+        assert again == first[number]._replace(duplicate=True)
+    assert log.log_end_offset == 60
+    assert refused(log, 0, 10) is ErrorCode.out_of_order_sequence_number
+    # A part of a batch is no repeat of it.
+    assert refused(log, 50, 9) is ErrorCode.out_of_order_sequence_number
+    assert refused(log, 51, 9) is ErrorCode.out_of_order_sequence_number
+    assert send(log, 60).base_offset == 60
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 3, SEQUENCE_MAX])
+def test_gaps_and_steps_back_are_refused(sequence: int) -> None:
+    log = open_log(MemoryDisk())
+    send(log, 5, 2)
+    send(log, 7, 1)
+    assert refused(log, sequence) is ErrorCode.out_of_order_sequence_number
+    assert refused(log, 9) is ErrorCode.out_of_order_sequence_number
+    assert send(log, 8).base_offset == 3
+
+
+def test_an_unknown_producer_may_begin_anywhere() -> None:
+    log = open_log(MemoryDisk())
+    assert send(log, 1234).base_offset == 0
+    assert send(log, 1235).base_offset == 1
+
+
+def test_sequence_numbers_wrap_within_and_between_batches() -> None:
+    log = open_log(MemoryDisk())
+    send(log, SEQUENCE_MAX - 3, 2)
+    wrapped = send(log, SEQUENCE_MAX - 1, 4)
+    assert send(log, SEQUENCE_MAX - 1, 4) == wrapped._replace(duplicate=True)
+    assert send(log, 2).base_offset == 6
+    other = open_log(MemoryDisk())
+    send(other, SEQUENCE_MAX)
+    assert send(other, 0).base_offset == 1
+
+
+def test_a_new_epoch_begins_at_zero_and_fences_the_old() -> None:
+    log = open_log(MemoryDisk())
+    send(log, 0, 3)
+    assert refused(log, 3, epoch=1) is ErrorCode.out_of_order_sequence_number
+    send(log, 0, epoch=1)
+    assert refused(log, 3, epoch=0) is ErrorCode.invalid_producer_epoch
+    # Even a batch that was a repeat under the old epoch.
+    assert refused(log, 0, 3, epoch=0) is ErrorCode.invalid_producer_epoch
+    assert send(log, 1, epoch=1).base_offset == 4
+
+
+def test_producers_do_not_get_in_each_others_way() -> None:
+    log = open_log(MemoryDisk())
+    send(log, 0, pid=1)
+    send(log, 0, pid=2)
+    assert send(log, 1, pid=1).base_offset == 2
+    log.append(batch("no producer"), leader_epoch=0, now_ms=NOW_MS)
+    assert send(log, 1, pid=2).base_offset == 4
+
+
+def test_a_repeat_is_told_its_append_time() -> None:
+    log = open_log(MemoryDisk(), LogConfig(message_timestamp_type="LogAppendTime"))
+    original = send(log, 0)
+    assert original.log_append_time_ms == NOW_MS
+    assert send(log, 0) == original._replace(duplicate=True)
+
+
+def test_coordinators_are_only_held_to_epochs() -> None:
+    log = open_log(MemoryDisk())
+    for sequence in (5, 5, 0):
+        data = batch("v", producer_id=7, producer_epoch=3, base_sequence=sequence)
+        log.append(data, leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR)
+    assert log.log_end_offset == 3
+    stale = batch("v", producer_id=7, producer_epoch=2, base_sequence=0)
+    with pytest.raises(KafkaError) as raised:
+        log.append(stale, leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR)
+    assert raised.value.code is ErrorCode.invalid_producer_epoch
+
+
+def test_clients_take_no_part_in_transactions_yet() -> None:
+    log = open_log(MemoryDisk())
+    assert refused(log, 0, transactional=True) is ErrorCode.invalid_txn_state
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@given(steps=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 4)), min_size=1, max_size=25))
+def test_state_survives_a_restart(clean: bool, steps: list[tuple[int, int]]) -> None:
+    config = LogConfig(segment_bytes=300)
+    disk = MemoryDisk()
+    log = open_log(disk, config)
+    following = {1: 0, 2: 0, 3: 0}
+    last: dict[int, tuple[int, int, Appended]] = {}
+    for pid, count in steps:
+        done = send(log, following[pid], count, pid=pid)
+        last[pid] = (following[pid], count, done)
+        following[pid] += count
+    before = state(log.producers)
+    log = reopen_clean(disk, log) if clean else open_log(disk, config)
+    assert state(log.producers) == before
+    assert log.producers.end_offset == log.log_end_offset
+    for pid, (sequence, count, done) in last.items():
+        assert send(log, sequence, count, pid=pid) == done._replace(duplicate=True)
+        assert refused(log, following[pid] + 1, pid=pid) is ErrorCode.out_of_order_sequence_number
+        send(log, following[pid], pid=pid)
+
+
+def test_recovery_remembers_all_five_batches_that_it_reads() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    first = [send(log, number) for number in range(6)]
+    log = open_log(disk)
+    for number in range(1, 6):
+        assert send(log, number) == first[number]._replace(duplicate=True)
+
+
+def test_snapshots_are_written_on_roll_and_close_and_old_ones_go() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk, LogConfig(segment_bytes=100))
+    for number in range(4):
+        send(log, number)
+    names = {name for name in disk.list(FOLDER) if name.endswith(".snapshot")}
+    assert names == {f"{offset:020d}.snapshot" for offset in (1, 2, 3)}
+    for _ in range(3):
+        log = reopen_clean(disk, log)
+        send(log, log.log_end_offset)
+    log.close()
+    names = {name for name in disk.list(FOLDER) if name.endswith(".snapshot")}
+    bases = {f"{segment.base_offset:020d}.snapshot" for segment in log.segments[1:]}
+    assert len(names - bases) <= 2 and f"{log.log_end_offset:020d}.snapshot" in names
+
+
+def test_a_damaged_snapshot_is_passed_over() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk, LogConfig(segment_bytes=100))
+    for number in range(4):
+        send(log, number)
+    before = state(log.producers)
+    for name in disk.list(FOLDER):
+        if name.endswith(".snapshot"):
+            disk.files[f"{FOLDER}/{name}"].data[8] ^= 1
+    assert state(open_log(disk, LogConfig(segment_bytes=100)).producers) == before
+
+
+def test_a_snapshot_of_batches_that_were_lost_is_not_believed() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    send(log, 0)
+    size = log.size_bytes
+    send(log, 1)
+    log.close()
+    del disk.files[f"{FOLDER}/{0:020d}.log"].data[size:]
+    log = open_log(disk)
+    assert log.log_end_offset == 1
+    assert send(log, 1).duplicate is False
+
+
+def test_truncation_takes_the_producers_back() -> None:
+    log = open_log(MemoryDisk(), LogConfig(segment_bytes=300))
+    for number in range(9):
+        send(log, number)
+    for end in (7, 5, 1, 0):
+        log.truncate_to(end, NOW_MS)
+        assert log.producers.end_offset == log.log_end_offset == end
+        assert [entry.last_sequence for entry in log.producers] == ([end - 1] if end else [])
+    assert [record.offset for record in read_all(log)] == []
+
+
+def test_producers_expire() -> None:
+    log = open_log(MemoryDisk())
+    send(log, 0)
+    log.producers.expire(NOW_MS + log.producers.expiration_ms - 1)
+    assert refused(log, 5) is ErrorCode.out_of_order_sequence_number
+    log.producers.expire(NOW_MS + log.producers.expiration_ms)
+    assert len(log.producers) == 0
+    assert send(log, 5).base_offset == 1
+
+
+def test_expired_producers_are_not_loaded() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    send(log, 0)
+    log = reopen_clean(disk, log, now_ms=NOW_MS + FIVE_DAYS_MS)
+    assert len(log.producers) == 0
+
+
+def test_markers_end_transactions() -> None:
+    producers = Producers(0, FIVE_DAYS_MS)
+    from ottla.wire.records import read_header
+
+    data = batch("v", producer_id=1, producer_epoch=0, base_sequence=0, transactional=True)
+    producers.update(read_header(data), 10)
+    entry = producers.get(1)
+    assert entry is not None and entry.txn_first_offset == 10
+    producers.expire(NOW_MS * 2)
+    assert len(producers) == 1
+    marker = build_batch(
+        [Record(0, NOW_MS, b"\0\0\0\1", b"\0\0\0\0\0\5")],
+        control=True, transactional=True, producer_id=1, producer_epoch=0,
+    )  # fmt: skip
+    assert read_marker(marker) == EndMarker(commits=True, coordinator_epoch=5)
+    producers.update(read_header(marker), 11, read_marker(marker))
+    assert (entry.txn_first_offset, entry.coordinator_epoch, producers.end_offset) == (-1, 5, 12)
+    assert entry.last_sequence == 0
+
+
+def test_transactions_in_a_folder_of_kafkas_are_followed() -> None:
+    """Nothing here writes them yet, but a log may hold them."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    data = batch("v", producer_id=1, producer_epoch=0, base_sequence=0, transactional=True)
+    marker = build_batch(
+        [Record(0, NOW_MS, b"\0\0\0\0", b"\0\0\0\0\0\2")],
+        control=True, transactional=True, producer_id=1, producer_epoch=0,
+    )  # fmt: skip
+    for one in (data, marker):
+        log.append(one, leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR)
+    for again in (log, open_log(disk)):
+        entry = again.producers.get(1)
+        assert entry is not None
+        assert (entry.txn_first_offset, entry.coordinator_epoch) == (-1, 2)
+
+
+@given(
+    st.lists(
+        st.builds(ProducerEntry, st.integers(0, 2**60), st.integers(0, 2**15 - 1), st.integers(-1, 9),
+                  st.integers(NOW_MS, 2**50), st.integers(-1, 2**50)),
+        unique_by=lambda entry: entry.producer_id, max_size=5,
+    )
+)  # fmt: skip
+def test_snapshots_read_back(entries: list[ProducerEntry]) -> None:
+    producers = Producers(0, FIVE_DAYS_MS)
+    producers._entries = {entry.producer_id: entry for entry in entries}
+    data = producers.encode()
+    loaded = Producers(0, FIVE_DAYS_MS)
+    loaded.load(data, 99, NOW_MS)
+    assert state(loaded) == state(producers) and loaded.end_offset == 99
+    for cut in range(len(data)):
+        with pytest.raises(ValueError, match="snapshot"):
+            decode_snapshot(data[:cut])
