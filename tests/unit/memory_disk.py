@@ -96,7 +96,7 @@ class MemoryDisk:
     def fail(self, operation: str, path: str) -> None:
         error = self.fail_with.get(operation)
         if error is not None and self.fails_on in path:
-            raise error
+            raise OSError(error.errno, error.strerror, path)
 
     def room(self) -> int:
         return max(0, self.capacity - sum(len(inode.data) for inode in self.files.values()))

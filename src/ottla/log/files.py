@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
 from ottla.env.disk import Disk, File
+from ottla.errors import KafkaError
+
+logger = logging.getLogger(__name__)
 
 LOG_SUFFIX = ".log"
 INDEX_SUFFIX = ".index"
@@ -85,7 +89,10 @@ class InPlace:
     """Does the work at once, whatever its delay: for tools and tests that have no event loop."""
 
     def submit(self, work: Callable[[], None], delay_ms: int = 0) -> None:
-        work()
+        try:
+            work()
+        except (KafkaError, OSError) as error:
+            logger.error("background work failed: %s", error)
 
     def start_moved(self) -> None:
         return

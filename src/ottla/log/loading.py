@@ -169,7 +169,7 @@ class Loader:
             cut = recover_segment(segment, self.producers, self.epochs, self.index_interval_bytes)
             self.log_end_offset = self.producers.end_offset
             if number + 1 < len(self.segments):
-                segment.save_indexes()
+                self._save_indexes(segment)
             if cut:
                 logger.warning(
                     "%s: cut %d bytes that are not whole batches after offset %d",
@@ -178,6 +178,13 @@ class Loader:
                 self._drop_segments(number + 1, "what comes before it was cut")
                 break
         self.recovery_point = min(self.recovery_point, self.log_end_offset)
+
+    def _save_indexes(self, segment: Segment) -> None:
+        try:
+            segment.save_indexes()
+        except OSError as error:
+            # The next flush tries again.
+            logger.warning("the indexes of %s cannot be written: %s", segment.path(LOG_SUFFIX), error)
 
     def _drop_segments(self, first: int, why: str) -> None:
         for segment in self.segments[first:]:
@@ -227,7 +234,12 @@ class Loader:
         offset = self.producers.end_offset
         if offset not in self.snapshots:
             path = f"{self.directory}/{offset_name(offset, SNAPSHOT_SUFFIX)}"
-            self.disk.write_file(path, self.producers.encode(), sync=False)
+            try:
+                self.disk.write_file(path, self.producers.encode(), sync=False)
+            except OSError as error:
+                # A full disk, say. It only saves time at the next start.
+                logger.warning("%s cannot be written: %s", path, error)
+                return
             self.snapshots.append(offset)
 
     def _drop_stray_snapshots(self) -> None:

@@ -39,6 +39,9 @@ from ottla.wire.records import STAMP, STAMP_BYTES, TRANSACTIONAL_BIT
 
 logger = logging.getLogger(__name__)
 
+# Clients try again and again while a disk is full: one line tells it.
+COMPLAINT_INTERVAL_MS = 10_000
+
 PRODUCER_EXPIRATION_MS = 24 * 60 * 60 * 1000
 
 
@@ -86,6 +89,7 @@ class Log:
         self._unflushed_since_ms = 0
         # Bytes of a failed write may lie after the end of the active segment.
         self._torn = False
+        self._complained_ms = -COMPLAINT_INTERVAL_MS
         # A sync failed: what the disk holds is not known any more.
         self._failed: OSError | None = None
         self._folder_synced = False
@@ -193,7 +197,7 @@ class Log:
         try:
             segment.append((stamp, body), size, last_offset, max_timestamp_ms, self._interval)
         except OSError as error:
-            raise self._write_failed(error) from error
+            raise self._write_failed(error, now_ms) from error
         if leader_epoch > self.epochs.latest:
             self.epochs.assign(leader_epoch, base_offset)
         if self.recovery_point == base_offset:
@@ -217,10 +221,12 @@ class Log:
             return timestamp_ms - first > self._roll_age_ms
         return now_ms - segment.created_ms > self._roll_age_ms
 
-    def _write_failed(self, error: OSError) -> KafkaError:
+    def _write_failed(self, error: OSError, now_ms: int) -> KafkaError:
         """A write did not succeed: take back what it may have left."""
         self._torn = True
-        logger.error("%s: cannot write: %s", self.directory, error)
+        if now_ms - self._complained_ms >= COMPLAINT_INTERVAL_MS:
+            self._complained_ms = now_ms
+            logger.error("%s: cannot write: %s", self.directory, error)
         try:
             self._take_back()
         except OSError as again:
@@ -256,10 +262,7 @@ class Log:
         try:
             new = Segment.create(self.disk, self.cache, self.directory, end, now_ms)
         except OSError as error:
-            logger.error("%s: cannot begin a segment at %d: %s", self.directory, end, error)
-            raise KafkaError(
-                ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}"
-            ) from error
+            raise self._write_failed(error, now_ms) from error
         old.seal()
         old.forget_recent()
         self.segments.append(new)
@@ -362,8 +365,9 @@ class Log:
         """Make everything that is appended by now survive a loss of power. Blocks; safe in another thread.
 
         The end is read first and the segments after it: whatever is appended meanwhile may be synced too,
-        but is not counted. KafkaError KAFKA_STORAGE_ERROR where the disk fails: it may have dropped what it
-        could not write, so that nothing more is appended until a restart has looked at what is left.
+        but is not counted. KafkaError KAFKA_STORAGE_ERROR where the disk fails. Where it is the sync that
+        fails, the disk may have dropped what it could not write: nothing more is appended then until a
+        restart has looked at what is left.
         """
         end = self.log_end_offset
         segments = list(self.segments)
@@ -375,27 +379,38 @@ class Log:
                 closed = number + 1 < len(segments)
                 if closed and segments[number + 1].base_offset <= since:
                     continue
-                segment.file.sync()
                 if closed:
                     segment.save_indexes()
+                self._sync(segment.file)
             self._save_epochs()
             if not self._folder_synced:
-                self._folder_synced = True
                 self.disk.sync_dir(self.directory)
+                self._folder_synced = True
         except OSError as error:
             if self.deleted:
                 return
-            self._failed = error
-            logger.error("%s: cannot sync: %s", self.directory, error)
+            logger.error("%s: cannot flush: %s", self.directory, error)
             raise KafkaError(
-                ErrorCode.kafka_storage_error, f"the log cannot be synced: {error.strerror}"
+                ErrorCode.kafka_storage_error, f"the log cannot be flushed: {error.strerror}"
             ) from error
         self.recovery_point = max(self.recovery_point, end)
 
+    def _sync(self, file: File) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            self._failed = error
+            raise
+
     def _save_epochs(self) -> None:
-        if self.epochs.changed:
-            self.epochs.changed = False
+        if not self.epochs.changed:
+            return
+        self.epochs.changed = False
+        try:
             self.disk.write_file(f"{self.directory}/{EPOCHS_FILE}", encode_epochs(self.epochs.entries))
+        except OSError:
+            self.epochs.changed = True
+            raise
 
     def close(self) -> None:
         """Write out all that a clean start relies on, and let the files go. Blocks.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from ottla.env.disk import Disk, File
@@ -198,9 +199,9 @@ class Segment:
         """Write the index files where they are not up to date. Blocks a little; not synced."""
         if self.indexed:
             return
-        self.indexed = True
         self._write(INDEX_SUFFIX, self.offset_index.encode())
         self._write(TIME_INDEX_SUFFIX, self.time_index.encode())
+        self.indexed = True
 
     def _write(self, suffix: str, data: bytes) -> None:
         file = self._disk.open(self.path(suffix), create=True)
@@ -269,7 +270,9 @@ class Segment:
         self.reset()
         for header, position in self.headers_from(0, self.file.read):
             self.note(position, header.size, header.last_offset, header.max_timestamp_ms, interval)
-        self.save_indexes()
+        with suppress(OSError):
+            # On a full disk they are built again next time.
+            self.save_indexes()
 
     def load_max_timestamp(self) -> tuple[int, int]:
         """The largest timestamp, -1 for none, and the last offset of the first batch that has it."""
@@ -321,7 +324,7 @@ class Segment:
                 return Located(position, header.size)
         return None
 
-    def peek(self, position: int, size: int) -> bytes:
+    def peek(self, position: int, size: int) -> Buffer:
         """Bytes that are in memory; ColdRead where they are not."""
         data = self.file.read_cached(position, size)
         if data is None:
@@ -329,14 +332,15 @@ class Segment:
         return data
 
     def headers_from(
-        self, position: int, read: Callable[[int, int], bytes]
+        self, position: int, read: Callable[[int, int], Buffer]
     ) -> Iterator[tuple[BatchHeader, int]]:
         """Each batch's header and position from a batch's position on, up to the segment's end.
 
         ``read`` reads the file: ``peek``, or the file's own. KafkaError KAFKA_STORAGE_ERROR where there is
         no batch at a position where one must be.
         """
-        chunk, chunk_start = b"", 0
+        chunk: Buffer = b""
+        chunk_start = 0
         while position < self.size:
             if not (chunk_start <= position and position + HEADER_BYTES <= chunk_start + len(chunk)):
                 chunk_start = position
