@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappop
 
-from ottla.coordinators import rebalance
+from ottla.coordinators import rebalance, sessions
 from ottla.coordinators.classic_group import (
     COMPLETING_REBALANCE,
     EMPTY,
@@ -96,12 +96,12 @@ class GroupMachine:
         for group_id in self.offsets.by_group:
             self._ensure_group(group_id, step)
         for group in self.groups.values():
-            rebalance.resume(group, step)
+            sessions.resume(group, step)
 
     def unload(self, step: Step) -> None:
         """Another node takes over: tell all who wait, and forget everything."""
         for group in self.groups.values():
-            rebalance.abandon(group, step)
+            sessions.abandon(group, step)
         self.groups.clear()
         self.wakes.clear()
         while self.in_flight:
@@ -153,7 +153,7 @@ class GroupMachine:
         group = self.groups.get(group_id)
         if group is None:
             return ErrorCode.unknown_member_id
-        return rebalance.heartbeat(group, member_id, group_instance_id, generation_id, now_ms)
+        return sessions.heartbeat(group, member_id, group_instance_id, generation_id, now_ms)
 
     def leave(self, group_id: str, leaving: tuple[LeavingMember, ...], waiter: Waiter, step: Step) -> None:
         group = self.groups.get(group_id)
@@ -167,7 +167,7 @@ class GroupMachine:
                 ),
             )
             return
-        rebalance.leave(group, leaving, waiter, step)
+        sessions.leave(group, leaving, waiter, step)
         self._forget_if_unborn(group)
 
     def expire(self, step: Step) -> None:
@@ -176,7 +176,7 @@ class GroupMachine:
             wake = heappop(self.wakes)
             group = self.groups.get(wake.group_id)
             if group is not None and group.wake_ms == wake.deadline_ms:
-                rebalance.expire(group, step)
+                sessions.expire(group, step)
                 self._forget_if_unborn(group)
 
     def _forget_if_unborn(self, group: ClassicGroup) -> None:

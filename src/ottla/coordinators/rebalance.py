@@ -1,4 +1,4 @@
-"""How a classic group rebalances: joining, syncing, heartbeats, leaving, time-outs.
+"""How a classic group rebalances: joining and syncing.
 
 Follows the classic part of Kafka's GroupMetadataManager. In short: a change of membership puts the group
 into PreparingRebalance, where JoinGroup requests wait until all members have come or the rebalance timeout
@@ -29,9 +29,6 @@ from ottla.coordinators.requests import (
     JoinedMember,
     JoinRequest,
     JoinResponse,
-    LeaveResponse,
-    LeavingMember,
-    LeftMember,
     SyncRequest,
     SyncResponse,
 )
@@ -50,9 +47,9 @@ NONE = ErrorCode.none
 def join(group: ClassicGroup, request: JoinRequest, waiter: Waiter, step: Step) -> None:
     """Handle a JoinGroup. The answer comes now or when the rebalance that it belongs to is over."""
     if not _has_room_for(group, request.member_id, step.config.group_max_size):
-        _remove_answered(group, request.member_id, step)
+        dismiss(group, request.member_id, step)
         step.reply(waiter, JoinResponse(ErrorCode.group_max_size_reached, UNKNOWN_MEMBER_ID))
-        _maybe_complete_join(group, step)
+        maybe_complete_join(group, step)
     elif not group.supports(request.protocol_type, [protocol.name for protocol in request.protocols]):
         step.reply(waiter, JoinResponse(ErrorCode.inconsistent_group_protocol, request.member_id))
     elif request.member_id == UNKNOWN_MEMBER_ID:
@@ -116,7 +113,7 @@ def _add_member(
     # its join times out, or retries from it would fill the group with members that are gone.
     member.deadline_ms = step.now_ms + step.config.new_member_join_timeout_ms
     group.wake_by(member.deadline_ms)
-    _rebalance_or_complete(group, f"member {member_id} joins (reason: {request.reason})", step)
+    rebalance_or_complete(group, f"member {member_id} joins (reason: {request.reason})", step)
 
 
 def _rejoin(group: ClassicGroup, member: Member, request: JoinRequest, waiter: Waiter, step: Step) -> None:
@@ -131,7 +128,7 @@ def _rejoin(group: ClassicGroup, member: Member, request: JoinRequest, waiter: W
         step.reply(waiter, _current_generation(group, member))
     else:
         _update_member(group, member, request, waiter, step)
-        _rebalance_or_complete(group, f"member {member.member_id} rejoins (reason: {request.reason})", step)
+        rebalance_or_complete(group, f"member {member.member_id} rejoins (reason: {request.reason})", step)
 
 
 def _update_member(
@@ -177,8 +174,8 @@ def _replace_static(group: ClassicGroup, request: JoinRequest, waiter: Waiter, s
     old_id = group.static_members[instance_id]
     old_leader = group.leader_id
     member = group.members[old_id]
-    _answer_join(group, member, JoinResponse(ErrorCode.fenced_instance_id, old_id), step)
-    _answer_sync(member, SyncResponse(ErrorCode.fenced_instance_id), step)
+    answer_join(group, member, JoinResponse(ErrorCode.fenced_instance_id, old_id), step)
+    answer_sync(member, SyncResponse(ErrorCode.fenced_instance_id), step)
     before = (member.protocols, member.rebalance_timeout_ms, member.session_timeout_ms)
     group.rename_static(instance_id, old_id, request.new_member_id)
     # From now on it knows its id and sends heartbeats.
@@ -189,12 +186,12 @@ def _replace_static(group: ClassicGroup, request: JoinRequest, waiter: Waiter, s
         if group.select_protocol() == group.protocol_name:
             _store_replacement(group, member, old_id, old_leader, before, request, step)
         else:
-            _rebalance_or_complete(group, f"static member {instance_id} changes the protocol", step)
+            rebalance_or_complete(group, f"static member {instance_id} changes the protocol", step)
     elif group.state is COMPLETING_REBALANCE:
         # The leader may already be assigning to the old id.
         prepare_rebalance(group, f"static member {instance_id} came back", step)
     else:
-        _maybe_complete_join(group, step)
+        maybe_complete_join(group, step)
 
 
 def _store_replacement(
@@ -228,7 +225,7 @@ def _store_replacement(
         else:
             # Without that field the leader must not know that it leads, or it would assign.
             response = _current_generation(group, member)._replace(leader=old_leader or "", members=())
-        _answer_join(group, member, response, step)
+        answer_join(group, member, response, step)
 
     def failed(code: ErrorCode, step: Step) -> None:
         if not is_current():
@@ -239,7 +236,7 @@ def _store_replacement(
         response = _current_generation(group, member)._replace(
             error=append_error(code), member_id=UNKNOWN_MEMBER_ID, leader=old_leader or "", members=()
         )
-        _answer_join(group, member, response, step)
+        answer_join(group, member, response, step)
         protocols, rebalance_timeout_ms, session_timeout_ms = before
         group.update(member, protocols, rebalance_timeout_ms, session_timeout_ms)  # type: ignore[arg-type]
         group.rename_static(instance_id, new_id, old_id)
@@ -252,11 +249,11 @@ def _store_replacement(
 # -- the join phase
 
 
-def _rebalance_or_complete(group: ClassicGroup, reason: str, step: Step) -> None:
+def rebalance_or_complete(group: ClassicGroup, reason: str, step: Step) -> None:
     if group.can_rebalance:
         prepare_rebalance(group, reason, step)
     else:
-        _maybe_complete_join(group, step)
+        maybe_complete_join(group, step)
 
 
 def prepare_rebalance(group: ClassicGroup, reason: str, step: Step) -> None:
@@ -283,12 +280,12 @@ def prepare_rebalance(group: ClassicGroup, reason: str, step: Step) -> None:
         group.set_join_deadline(step.now_ms + group.rebalance_timeout_ms)
 
 
-def _maybe_complete_join(group: ClassicGroup, step: Step) -> None:
+def maybe_complete_join(group: ClassicGroup, step: Step) -> None:
     if group.state is PREPARING_REBALANCE and group.previous_state is not EMPTY and group.all_joined:
         complete_join(group, step)
 
 
-def _extend_initial_rebalance(group: ClassicGroup, step: Step) -> None:
+def extend_initial_rebalance(group: ClassicGroup, step: Step) -> None:
     """The delay is over. As long as members kept coming, wait again, up to the rebalance timeout."""
     remaining_ms = group.initial_remaining_ms
     if not group.new_member_added or remaining_ms == 0:
@@ -329,17 +326,26 @@ def complete_join(group: ClassicGroup, step: Step) -> None:
         group.protocol_name,
     )
     for member in group.members.values():
-        _answer_join(group, member, _current_generation(group, member), step)
+        answer_join(group, member, _current_generation(group, member), step)
         group.extend_session(member, step.now_ms)
         member.is_new = False
         group.pending_sync.add(member.member_id)
     group.set_sync_deadline(step.now_ms + group.rebalance_timeout_ms)
 
 
-def _answer_join(group: ClassicGroup, member: Member, response: JoinResponse, step: Step) -> None:
+def answer_join(group: ClassicGroup, member: Member, response: JoinResponse, step: Step) -> None:
     if member.join_waiter is not None:
         step.reply(member.join_waiter, response)
         group.set_join_waiter(member, None)
+
+
+def dismiss(group: ClassicGroup, member_id: str, step: Step) -> None:
+    """Remove a member. If it waits, it is told that it is unknown, and so joins anew if it is still there."""
+    member = group.members.get(member_id)
+    if member is not None:
+        answer_join(group, member, JoinResponse(ErrorCode.unknown_member_id, UNKNOWN_MEMBER_ID), step)
+        answer_sync(member, SyncResponse(ErrorCode.unknown_member_id), step)
+    group.remove(member_id)
 
 
 def _ignore(step: Step) -> None:
@@ -405,7 +411,7 @@ def _store_assignment(group: ClassicGroup, request: SyncRequest, step: Step) -> 
         for member in group.members.values():
             member.assignment = assignments[member.member_id]
             response = SyncResponse(NONE, group.protocol_type, group.protocol_name, member.assignment)
-            if _answer_sync(member, response, step):
+            if answer_sync(member, response, step):
                 # Its session may have run out while it waited, which does not count.
                 group.extend_session(member, step.now_ms)
         group.transition_to(STABLE, step.wall_ms)
@@ -414,7 +420,7 @@ def _store_assignment(group: ClassicGroup, request: SyncRequest, step: Step) -> 
         if not is_current():
             return
         _cancel_syncs(group, append_error(code), step)
-        _rebalance_or_complete(group, f"the assignment could not be stored: {code.name}", step)
+        rebalance_or_complete(group, f"the assignment could not be stored: {code.name}", step)
 
     step.write((GroupRecord(group.group_id, group.to_metadata(assignments)),), committed, failed)
 
@@ -422,163 +428,13 @@ def _store_assignment(group: ClassicGroup, request: SyncRequest, step: Step) -> 
 def _cancel_syncs(group: ClassicGroup, error: ErrorCode, step: Step) -> None:
     for member in group.members.values():
         member.assignment = b""
-        if _answer_sync(member, SyncResponse(error), step):
+        if answer_sync(member, SyncResponse(error), step):
             group.extend_session(member, step.now_ms)
 
 
-def _answer_sync(member: Member, response: SyncResponse, step: Step) -> bool:
+def answer_sync(member: Member, response: SyncResponse, step: Step) -> bool:
     if member.sync_waiter is None:
         return False
     step.reply(member.sync_waiter, response)
     member.sync_waiter = None
     return True
-
-
-# -- heartbeats
-
-
-def heartbeat(
-    group: ClassicGroup, member_id: str, group_instance_id: str | None, generation_id: int, now_ms: int
-) -> ErrorCode:
-    """Handle a Heartbeat; the hot path of a stable group."""
-    try:
-        member = group.check_member(member_id, group_instance_id)
-    except KafkaError as error:
-        return error.code
-    if generation_id != group.generation_id:
-        return ErrorCode.illegal_generation
-    state = group.state
-    if state is EMPTY:
-        return ErrorCode.unknown_member_id
-    group.extend_session(member, now_ms)
-    return ErrorCode.rebalance_in_progress if state is PREPARING_REBALANCE else NONE
-
-
-# -- leaving
-
-
-def leave(group: ClassicGroup, leaving: tuple[LeavingMember, ...], waiter: Waiter, step: Step) -> None:
-    """Handle a LeaveGroup. The answer waits until an end of the group's last generation is stored."""
-    results = tuple(_leave_one(group, each, step) for each in leaving)
-    writes_before = len(step.writes)
-    if any(result.error == NONE for result in results):
-        if group.state is STABLE or group.state is COMPLETING_REBALANCE:
-            _rebalance_or_complete(group, "members left", step)
-        elif group.state is PREPARING_REBALANCE:
-            _maybe_complete_join(group, step)
-    response = LeaveResponse(NONE, results)
-    if len(step.writes) == writes_before:
-        step.reply(waiter, response)
-        return
-    write = step.writes[-1]
-
-    def failed(code: ErrorCode, step: Step) -> None:
-        write.failed(code, step)
-        step.reply(waiter, LeaveResponse(append_error(code)))
-
-    step.writes[-1] = write._replace(committed=lambda step: step.reply(waiter, response), failed=failed)
-
-
-def _leave_one(group: ClassicGroup, leaving: LeavingMember, step: Step) -> LeftMember:
-    member_id, instance_id = leaving.member_id, leaving.group_instance_id
-    error = NONE
-    if member_id == UNKNOWN_MEMBER_ID:
-        owner = group.static_members.get(instance_id) if instance_id is not None else None
-        if owner is None:
-            error = ErrorCode.unknown_member_id
-        else:
-            _remove_answered(group, owner, step)
-    elif member_id in group.pending:
-        group.remove(member_id)
-    else:
-        try:
-            group.check_member(member_id, instance_id)
-        except KafkaError as refusal:
-            error = refusal.code
-        else:
-            _remove_answered(group, member_id, step)
-    if error == NONE:
-        log.info(
-            "group %s: member %s left (reason: %s)", group.group_id, member_id or instance_id, leaving.reason
-        )
-    return LeftMember(member_id, instance_id, error)
-
-
-def _remove_answered(group: ClassicGroup, member_id: str, step: Step) -> None:
-    """Remove a member. If it waits, it is told that it is unknown, and so joins anew if it is still there."""
-    member = group.members.get(member_id)
-    if member is not None:
-        _answer_join(group, member, JoinResponse(ErrorCode.unknown_member_id, UNKNOWN_MEMBER_ID), step)
-        _answer_sync(member, SyncResponse(ErrorCode.unknown_member_id), step)
-    group.remove(member_id)
-
-
-# -- time
-
-
-def expire(group: ClassicGroup, step: Step) -> None:
-    """Do what was due by ``step.now_ms``, and find when to wake next."""
-    now_ms = step.now_ms
-    if group.join_deadline_ms <= now_ms:
-        if group.is_initial_rebalance:
-            _extend_initial_rebalance(group, step)
-        else:
-            complete_join(group, step)
-    if group.sync_deadline_ms <= now_ms:
-        _expire_sync(group, step)
-    for member_id in [each for each, deadline_ms in group.pending.items() if deadline_ms <= now_ms]:
-        group.remove(member_id)
-        if group.state is PREPARING_REBALANCE and group.all_joined:
-            complete_join(group, step)
-    for member in [each for each in group.members.values() if each.deadline_ms <= now_ms]:
-        # One that ends a rebalance gives those that wait a new session.
-        if group.members.get(member.member_id) is member and member.deadline_ms <= now_ms:
-            _expire_session(group, member, step)
-    group.reset_wake()
-
-
-def _expire_sync(group: ClassicGroup, step: Step) -> None:
-    group.set_sync_deadline(NEVER_MS)
-    if group.state is not COMPLETING_REBALANCE and group.state is not STABLE:
-        return
-    absent = sorted(group.pending_sync)
-    if not absent:
-        return
-    for member_id in absent:
-        _remove_answered(group, member_id, step)
-    prepare_rebalance(group, f"members did not sync: {absent}", step)
-
-
-def _expire_session(group: ClassicGroup, member: Member, step: Step) -> None:
-    waits = member.join_waiter is not None or member.sync_waiter is not None
-    if waits and not member.is_new:
-        # It is there: the broker keeps it waiting. Its session begins again with the answer.
-        member.deadline_ms = NEVER_MS
-        return
-    log.info("group %s: the session of member %s has ended", group.group_id, member.member_id)
-    _remove_answered(group, member.member_id, step)
-    if group.state is STABLE or group.state is COMPLETING_REBALANCE:
-        _rebalance_or_complete(group, f"the session of {member.member_id} has ended", step)
-    elif group.state is PREPARING_REBALANCE and group.all_joined:
-        complete_join(group, step)
-
-
-# -- fail-over
-
-
-def resume(group: ClassicGroup, step: Step) -> None:
-    """The group was loaded: give each member a session's time to show itself."""
-    for member in group.members.values():
-        group.extend_session(member, step.now_ms)
-    if len(group.members) > step.config.group_max_size:
-        # The limit was lowered; whoever rejoins first stays, and all can commit their offsets before.
-        prepare_rebalance(group, "the group is larger than group.max.size", step)
-
-
-def abandon(group: ClassicGroup, step: Step) -> None:
-    """Another node coordinates the group from now on: tell all who wait."""
-    for member in group.members.values():
-        _answer_join(group, member, JoinResponse(ErrorCode.not_coordinator, member.member_id), step)
-        _answer_sync(member, SyncResponse(ErrorCode.not_coordinator), step)
-    group.transition_to(DEAD, step.wall_ms)
-    group.wake_ms = NEVER_MS
