@@ -11,8 +11,9 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ottla.broker.context import FaultHook, Services
+from ottla.broker.context import Services
 from ottla.broker.dispatch import Dispatcher
+from ottla.broker.faults import FaultHook
 from ottla.broker.fetch_sessions import FetchSessions
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.server import Server, ServerLimits

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.broker.context import Fault
+from ottla.broker.faults import Fault
 from ottla.testing.faults import REQUESTS_MAX, Faults, combine, topics_of
 from ottla.wire.apis import APIS, BY_NAME
 from ottla.wire.messages import decode_request, encode_request
@@ -134,6 +134,7 @@ FAULTS = st.builds(
     st.none() | st.integers(1, 100),
     st.integers(0, 1000).map(float),
     st.none() | st.sampled_from(["before", "after"]),
+    st.none() | st.sampled_from(["orders", "a*"]),
 )
 
 
@@ -145,7 +146,10 @@ def test_combining_is_the_sum_of_delays_and_the_first_of_the_rest(faults: list[F
         return
     assert combined is not None
     assert combined.delay_ms == sum(f.delay_ms for f in faults)
-    assert combined.error_code == next((f.error_code for f in faults if f.error_code is not None), None)
+    failing = [fault for fault in faults if fault.error_code is not None]
+    assert combined.error_code == (failing[0].error_code if failing else None)
+    if failing:
+        assert combined.topic == failing[0].topic
     assert combined.drop == next((f.drop for f in faults if f.drop is not None), None)
 
 
@@ -230,14 +234,6 @@ def test_topic_ids_are_looked_up() -> None:
     faults.fail("Produce", 3, topic="orders")
     assert ask(faults, "Produce", Produce(-1, 1, (ById(ORDERS_ID),))) is not None
     assert ask(faults, "Produce", Produce(-1, 1, (ById(UUID(int=7)),))) is None
-
-
-def test_a_fetch_in_a_session_has_the_topics_of_the_session() -> None:
-    faults = Faults(session_topics={77: ["orders", "audit"]}.__getitem__)
-    faults.delay("Fetch", 10, topic="orders")
-    assert ask(faults, "Fetch", Fetch(77, (Topic("audit"),))) is not None
-    assert faults.requests[0].topics == ("audit", "orders")
-    assert ask(faults, "Fetch", Fetch(0, (Topic("audit"),))) is None
 
 
 PARTITION = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from ottla.wire.messages import RequestHeader
 
 if TYPE_CHECKING:
     from ottla.broker.connection import Connection
+    from ottla.broker.faults import FaultHook
     from ottla.broker.fetch_sessions import FetchSessions
     from ottla.broker.producer_ids import ProducerIds
     from ottla.config import BrokerConfig
@@ -22,25 +23,6 @@ if TYPE_CHECKING:
 
 class CloseConnection(Exception):
     """The connection cannot go on, and this is what the log says of it. No response is sent."""
-
-
-class Fault(NamedTuple):
-    """What a test wants to go wrong with one request."""
-
-    error_code: int | None = None
-    delay_ms: float = 0
-    # Close the connection instead of answering, before or after the request took effect.
-    drop: Literal["before", "after"] | None = None
-
-
-class FaultHook(Protocol):
-    """Faults on demand, for tests of clients (see ottla.testing)."""
-
-    def before(self, ctx: RequestContext, request: Any) -> Fault | None:
-        """Called once for each request, before its handler."""
-        ...
-
-    def refuses_connections(self) -> bool: ...
 
 
 @dataclass(slots=True)

@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import Any
 
 from ottla.broker.connection import Connection, Pending
-from ottla.broker.context import CloseConnection, Fault, RequestContext, Services
+from ottla.broker.context import CloseConnection, RequestContext, Services
 from ottla.broker.error_responses import error_fields
+from ottla.broker.faults import run_faulty
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Buffer
-from ottla.wire.apis import API_VERSIONS, APIS, METADATA, PRODUCE
+from ottla.wire.apis import API_VERSIONS, APIS, PRODUCE
 from ottla.wire.messages import RequestHeader, decode_request, frame_response, read_header
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ class Dispatcher:
         if self._services.faults is not None:
             fault = self._services.faults.before(ctx, request)
             if fault is not None:
-                return _pending(self._run_faulty(ctx, handler, request, fault), blocks=True)
+                return _pending(
+                    self._finish(ctx, request, run_faulty(ctx, handler, request, fault)), blocks=True
+                )
         return self._run(ctx, handler, request)
 
     def _run(self, ctx: RequestContext, handler: Handler, request: Any) -> list[Any] | Pending | None:
@@ -81,41 +84,6 @@ class Dispatcher:
         except Exception:  # noqa: BLE001 - logged with its traceback, and answered
             fields = self._unexpected(ctx, request)
         return None if fields is None else frame_response(ctx.header, fields)
-
-    async def _run_faulty(
-        self, ctx: RequestContext, handler: Handler, request: Any, fault: Fault
-    ) -> list[Any] | None:
-        if fault.delay_ms:
-            await asyncio.sleep(fault.delay_ms / 1000)
-        if fault.drop == "before":
-            raise CloseConnection("a test asked for it")
-        if fault.error_code is not None:
-            return await self._answer_with(ctx, handler, request, ErrorCode(fault.error_code))
-        reply = self._run(ctx, handler, request)
-        if isinstance(reply, Pending):
-            reply = await reply.future
-        if fault.drop == "after":
-            raise CloseConnection("a test asked for it")
-        return reply
-
-    async def _answer_with(
-        self, ctx: RequestContext, handler: Handler, request: Any, code: ErrorCode
-    ) -> list[Any] | None:
-        """Answer with an error as a broker would that met it."""
-        if getattr(request, "acks", None) == 0:
-            # Nobody waits for the answer: the client learns of the error as from Kafka.
-            raise CloseConnection("a test asked for an error, and the client for no answer")
-        fields = error_fields(ctx.api_key, request, KafkaError(code, "a test asked for it"))
-        if ctx.api_key == METADATA:
-            # Whatever is wrong with its topics, a broker tells who the brokers are; clients need that.
-            result = handler(ctx, request)
-            assert result is not None
-            whole = result if isinstance(result, dict) else await result
-            assert whole is not None
-            fields = whole | {
-                "topics": [topic | {"error_code": code, "partitions": ()} for topic in whole["topics"]]
-            }
-        return frame_response(ctx.header, fields)
 
     @staticmethod
     def _unexpected(ctx: RequestContext, request: Any) -> Fields:

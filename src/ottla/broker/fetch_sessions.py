@@ -149,11 +149,6 @@ class FetchSessions:
         self._sessions.move_to_end(session_id)
         return session
 
-    def topics(self, session_id: int) -> set[TopicKey]:
-        """The topics that a session fetches; empty where there is no such session."""
-        session = self._sessions.get(session_id)
-        return {topic for topic, _ in session.wants} if session is not None else set()
-
     def close(self, session_id: int) -> None:
         self._sessions.pop(session_id, None)
 

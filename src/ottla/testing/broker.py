@@ -34,9 +34,11 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
 
 # Where tests are better served by another value than Kafka's default: nobody waits for more members to
-# join a group, and the topic of the offsets has one partition instead of 50. ``config`` overrides these.
+# join a group, the topic of the offsets has one partition instead of 50, and each Fetch names all its topics,
+# since it has no session that remembers them. ``config`` overrides these.
 CONFIG: Mapping[str, str] = {
     "group.initial.rebalance.delay.ms": "0",
+    "max.incremental.fetch.session.cache.slots": "0",
     "offsets.topic.num.partitions": "1",
 }
 
@@ -80,7 +82,7 @@ class Broker:
         self.host = host
         self.port = port
         self.node_id = node_id
-        self.faults = Faults(self._topic_name, self._session_topics)
+        self.faults = Faults(self._topic_name)
         self._topics = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics, 1)
         self._config = {**CONFIG, **{name: _text(value) for name, value in (config or {}).items()}}
         self._data = Path(data) if data is not None else None
@@ -240,11 +242,6 @@ class Broker:
     def _topic_name(self, topic_id: UUID) -> str | None:
         topic = self._node.services.metadata.image.topics_by_id.get(topic_id)
         return None if topic is None else topic.name
-
-    def _session_topics(self, session_id: int) -> list[str]:
-        topics = self._node.services.fetch_sessions.topics(session_id)
-        names = (topic if isinstance(topic, str) else self._topic_name(topic) for topic in topics)
-        return [name for name in names if name is not None]
 
 
 class _Running:

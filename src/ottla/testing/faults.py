@@ -8,9 +8,9 @@ they are given; and to the next ``times`` of them, or until it is ended:
     with broker.faults.delay("Fetch", ms=500, client_id="slow-*"):
         ...
 
-Topics and client ids are patterns as in the shell (``*``, ``?``). A request that names several topics fails
-as a whole when one of them matches. Where several faults match a request, their delays add up, and the
-oldest error and the oldest drop hold.
+Topics and client ids are patterns as in the shell (``*``, ``?``). An error for a topic spares the request's
+other topics; a delay or a drop is for the whole request. Where several faults match a request, their delays
+add up, and the oldest error and the oldest drop hold.
 
 What was asked is kept in ``requests``, so that a test can also say what its client did.
 
@@ -28,17 +28,15 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import UUID
 
-from ottla.broker.context import Fault
+from ottla.broker.faults import TOPIC_LISTS, Fault, element_name
 from ottla.errors import ErrorCode
 from ottla.wire.apis import APIS, BY_NAME
 
 # How many of the latest requests are kept to be asserted on.
 REQUESTS_MAX = 10_000
 
-# Where requests name topics: lists of structures with a name or an id, and lists of such requests.
-_TOPIC_LISTS = ("topics", "topic_data")
+# Lists in requests whose elements have lists of topics of their own.
 _NESTED_LISTS = ("groups",)
-_RESOURCE_TYPE_TOPIC = 2
 
 # One API by Kafka's name, several, or any.
 Apis = str | Iterable[str] | None
@@ -115,19 +113,10 @@ class Rule:
 
 
 class Faults:
-    """The faults of one broker, and the requests it has seen.
+    """The faults of one broker, and the requests it has seen. ``topic_name`` finds the name of a topic id."""
 
-    ``topic_name`` finds the name of a topic id, ``session_topics`` the topics of a fetch session (a fetch
-    within a session names only what changed).
-    """
-
-    def __init__(
-        self,
-        topic_name: Callable[[UUID], str | None] = lambda _: None,
-        session_topics: Callable[[int], Iterable[str]] = lambda _: (),
-    ) -> None:
+    def __init__(self, topic_name: Callable[[UUID], str | None] = lambda _: None) -> None:
         self._topic_name = topic_name
-        self._session_topics = session_topics
         self._rules: tuple[Rule, ...] = ()
         self._requests: deque[Request] = deque(maxlen=REQUESTS_MAX)
         self._changed = threading.Condition()
@@ -148,7 +137,7 @@ class Faults:
         ``error`` is Kafka's name (``"NOT_ENOUGH_REPLICAS"``) or number. Raises ValueError for an error or an
         API that does not exist.
         """
-        return self._add(Fault(error_code=error_code(error)), api, times, topic, client_id)
+        return self._add(Fault(error_code=error_code(error), topic=topic), api, times, topic, client_id)
 
     def delay(
         self,
@@ -258,7 +247,7 @@ class Faults:
     def before(self, ctx: RequestContext, request: Any) -> Fault | None:
         """What to do to a request that was decoded and is about to be handled."""
         api = APIS[ctx.api_key].name
-        topics = tuple(self._topics(request))
+        topics = tuple(topics_of(request, self._topic_name))
         with self._changed:
             hit = [rule for rule in self._rules if rule.selector.matches(api, ctx.client_id, topics)]
             fault = combine(self._count(hit))
@@ -283,12 +272,6 @@ class Faults:
             self._rules = tuple(rule for rule in self._rules if rule.left != 0)
         return [rule.fault for rule in hit]
 
-    def _topics(self, request: Any) -> Iterator[str]:
-        named = tuple(topics_of(request, self._topic_name))
-        yield from named
-        if session_id := getattr(request, "session_id", 0):
-            yield from (topic for topic in self._session_topics(session_id) if topic not in named)
-
 
 # What a refused connection meets; it has no request, so no selector of requests matches it.
 CONNECTION_REFUSED = Fault(drop="before")
@@ -302,10 +285,12 @@ def combine(faults: Iterable[Fault]) -> Fault | None:
         if combined is None:
             combined = fault
             continue
+        first = fault if combined.error_code is None else combined
         combined = Fault(
-            error_code=fault.error_code if combined.error_code is None else combined.error_code,
+            error_code=first.error_code,
             delay_ms=combined.delay_ms + fault.delay_ms,
             drop=combined.drop or fault.drop,
+            topic=first.topic,
         )
     return combined
 
@@ -340,20 +325,14 @@ def _checked(times: int | None) -> int | None:
 
 def topics_of(request: Any, topic_name: Callable[[UUID], str | None]) -> Iterator[str]:
     """The names of the topics that a decoded request of any API mentions."""
-    for attribute in _TOPIC_LISTS:
-        for topic in getattr(request, attribute, None) or ():
-            name = getattr(topic, "name", None) or getattr(topic, "topic", None)
-            if name is None and (topic_id := getattr(topic, "topic_id", None)) is not None:
-                name = topic_name(topic_id)
+    for attribute in TOPIC_LISTS:
+        for element in getattr(request, attribute, None) or ():
+            name = element_name(element, topic_name)
             if name is not None:
                 yield name
-    yield from getattr(request, "topic_names", None) or ()
     for attribute in _NESTED_LISTS:
         for nested in getattr(request, attribute, None) or ():
             yield from topics_of(nested, topic_name)
-    for resource in getattr(request, "resources", None) or ():
-        if resource.resource_type == _RESOURCE_TYPE_TOPIC:
-            yield resource.resource_name
 
 
 def plain_fields(request: Any) -> dict[str, object]:
