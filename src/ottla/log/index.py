@@ -91,6 +91,12 @@ class OffsetIndex:
         return index if sound else None
 
 
+def decode_time_entry(base_offset: int, entry: bytes) -> tuple[int, int]:
+    """The timestamp and offset of one entry of a time index's file."""
+    timestamp_ms, offset = _TIME_ENTRY.unpack(entry)
+    return timestamp_ms, base_offset + offset
+
+
 class TimeIndex:
     """Timestamp → relative offset; timestamps strictly increasing, offsets never decreasing."""
 
@@ -135,7 +141,9 @@ class TimeIndex:
     def decode(cls, base_offset: int, data: bytes) -> TimeIndex | None:
         """From a file's contents; None where it cannot be right."""
         index = cls(base_offset)
-        data = _without_zero_tail(data, TIME_ENTRY_BYTES)
+        if len(data) != TIME_ENTRY_BYTES:
+            # A single entry may well be zeros: time 0 at the base offset.
+            data = _without_zero_tail(data, TIME_ENTRY_BYTES)
         for timestamp, offset in _TIME_ENTRY.iter_unpack(data):
             index.timestamps.append(timestamp)
             index.offsets.append(offset)

@@ -45,9 +45,11 @@ def offset_for_timestamp(log: Log, timestamp_ms: int) -> TimestampOffset | None:
 
     Raises ColdRead: see ``settle``.
     """
-    for segment in log.segments:
+    for segment in log.segments[log.segment_index(log.log_start_offset) :]:
         if segment.size and segment.largest_timestamp_ms() >= timestamp_ms:
-            return _first_from(segment, timestamp_ms, log.log_start_offset)
+            found = _first_from(segment, timestamp_ms, log.log_start_offset)
+            if found is not None:
+                return found
     return None
 
 

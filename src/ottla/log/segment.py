@@ -22,6 +22,7 @@ from ottla.log.index import (
     TIME_ENTRY_BYTES,
     OffsetIndex,
     TimeIndex,
+    decode_time_entry,
 )
 from ottla.types import Buffer
 from ottla.wire.records import HEADER_BYTES, BatchHeader, read_header
@@ -277,8 +278,25 @@ class Segment:
     def load_max_timestamp(self) -> tuple[int, int]:
         """The largest timestamp, -1 for none, and the last offset of the first batch that has it."""
         if self.max_timestamp_ms is None:
-            self.max_timestamp_ms, self.max_timestamp_offset = self.time_index.last
+            last = None if self._time_index is not None else self._read_last_time()
+            self.max_timestamp_ms, self.max_timestamp_offset = last or self.time_index.last
         return self.max_timestamp_ms, self.max_timestamp_offset
+
+    def _read_last_time(self) -> tuple[int, int] | None:
+        """The last entry of the time index's file, without loading it; None where it looks wrong."""
+        try:
+            file = self._disk.open(self.path(TIME_INDEX_SUFFIX))
+        except FileNotFoundError:
+            return None
+        try:
+            size = file.size()
+            entry = file.read(size - TIME_ENTRY_BYTES, TIME_ENTRY_BYTES) if size >= TIME_ENTRY_BYTES else b""
+        finally:
+            file.close()
+        if size % TIME_ENTRY_BYTES or not any(entry):
+            return None
+        timestamp, offset = decode_time_entry(self.base_offset, entry)
+        return (timestamp, offset) if self.can_hold(offset) and timestamp >= 0 else None
 
     def largest_timestamp_ms(self) -> int:
         """What retention by time goes by: the largest timestamp, or when the file was last written."""
