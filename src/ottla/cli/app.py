@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from ottla.cli import cluster, config, consume, group, log, produce, topic
 from ottla.cli import serve as serve_command
 from ottla.cli.bench import app as bench
+from ottla.cli.client import explain
 from ottla.cli.errors import CliError, ExitCode
 
 # Click's exceptions, by way of the one that Typer exports: it carries its own Click in newer releases.
@@ -119,6 +121,14 @@ def run(arguments: list[str]) -> int:
         raise CliError(_usage(error), ExitCode.USAGE) from None
     except ClickException as error:
         raise CliError(str(error)) from None
+    except ValueError as error:
+        # What no check of ours caught, librdkafka's binding did: text that is not UTF-8, an empty group.
+        raise CliError(f"an argument is not acceptable: {error}", ExitCode.USAGE) from error
+    except Exception as error:
+        kafka = sys.modules.get("confluent_kafka")
+        if kafka is None or not isinstance(error, kafka.KafkaException):
+            raise
+        raise explain(error.args[0], "the cluster") from error
     return result if isinstance(result, int) else ExitCode.OK
 
 

@@ -46,6 +46,7 @@ ADVICE = {
     "INVALID_REPLICATION_FACTOR": "ask for no more replicas than there are brokers",
     "TOPIC_ALREADY_EXISTS": "pick another name, or give --if-not-exists",
     "_MSG_TIMED_OUT": "the broker did not take it in time",
+    "INVALID_RECORD": "a compacted topic takes only messages with keys: give --key or --key-separator",
 }
 
 
@@ -63,12 +64,14 @@ def explain(error: KafkaError, what: str) -> CliError:
             f"{what}: the broker did not answer ({text}); is it still running?", ExitCode.UNREACHABLE
         )
     advice = ADVICE.get(name)
+    # The broker's message often begins with what it is about, and says it better.
+    subject = "" if text.lower().startswith(what.lower()) else f"{what}: "
     code = ExitCode.FAILED
     if name in NOT_FOUND:
         code = ExitCode.NOT_FOUND
     elif name == "TOPIC_ALREADY_EXISTS":
         code = ExitCode.EXISTS
-    return CliError(f"{what}: {text}" + (f" ({advice})" if advice else ""), code)
+    return CliError(subject + text + (f" ({advice})" if advice else ""), code)
 
 
 def parse_bootstrap(bootstrap: str) -> list[tuple[str, int]]:
@@ -110,7 +113,12 @@ class Cluster:
         self._metadata: Any = None
 
     def _settings(self, extra: Mapping[str, Any]) -> dict[str, Any]:
-        quiet = {"bootstrap.servers": self.bootstrap, "log_level": 0, "error_cb": lambda error: None}
+        quiet = {
+            "bootstrap.servers": self.bootstrap,
+            "client.id": "ottla-cli",
+            "log_level": 0,
+            "error_cb": lambda error: None,
+        }
         return {**quiet, **extra, **self._properties}
 
     def _make(self, factory: Callable[[dict[str, Any]], T], extra: Mapping[str, Any]) -> T:
@@ -167,6 +175,12 @@ class Cluster:
         assert self._metadata is not None, "connect() comes first"
         return self._metadata
 
+    def controller(self) -> tuple[str, int]:
+        """Where the controller listens, or any broker where there is none."""
+        brokers = self.metadata.brokers
+        broker = brokers.get(self.metadata.controller_id) or next(iter(brokers.values()))
+        return broker.host, broker.port
+
     def producer(self, **properties: Any) -> Producer:
         """A producer; keyword names are librdkafka properties with '_' for '.'."""
         from confluent_kafka import Producer
@@ -210,6 +224,25 @@ class Cluster:
             raise explain(error.args[0], what) from None
         except TimeoutError:
             raise CliError(f"{what}: the broker did not answer in time", ExitCode.UNREACHABLE) from None
+
+    def settle(
+        self, kind: str, futures: Mapping[str, Future[Any]], result: str, forgiven: Mapping[ExitCode, str]
+    ) -> tuple[list[tuple[str, str]], list[CliError]]:
+        """(name and result of what went through, errors of what did not) of an admin call for several things.
+
+        Errors with a code in ``forgiven`` count as gone through, with the result given there.
+        """
+        done, errors = [], []
+        for name, future in futures.items():
+            try:
+                self.wait(future, f"{kind} {name!r}")
+                done.append((name, result))
+            except CliError as error:
+                if error.code in forgiven:
+                    done.append((name, forgiven[error.code]))
+                else:
+                    errors.append(error)
+        return done, errors
 
     def offsets(self, partitions: Iterable[TopicPartition], position: Position) -> dict[TopicPartition, int]:
         """The offset of each partition at a position.

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import output
+from ottla.cli import output, plain
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
@@ -19,11 +19,11 @@ SOURCES = {
     "DYNAMIC_TOPIC_CONFIG": "topic",
     "DYNAMIC_BROKER_CONFIG": "broker",
     "DYNAMIC_DEFAULT_BROKER_CONFIG": "all brokers",
-    "STATIC_BROKER_CONFIG": "server.properties",
+    "STATIC_BROKER_CONFIG": "static",
     "DEFAULT_CONFIG": "default",
     "UNKNOWN_CONFIG": "unknown",
 }
-# The name that stands for all brokers of the cluster; in the protocol it is the empty one.
+# The name that stands for all brokers of the cluster. In the protocol it is the empty one.
 ALL_BROKERS = "default"
 
 
@@ -143,12 +143,17 @@ def check_exists(cluster: Cluster, kind: str, name: str) -> None:
 def _resource(kind: str, name: str, changes: list[Any] | None = None) -> Any:
     api = admin_api()
     resource_type = api.ResourceType.TOPIC if kind == "topic" else api.ResourceType.BROKER
-    wire_name = "" if kind == "broker" and name == ALL_BROKERS else name
-    return api.ConfigResource(resource_type, wire_name, incremental_configs=changes)
+    return api.ConfigResource(resource_type, name, incremental_configs=changes)
+
+
+def _is_all_brokers(kind: str, name: str) -> bool:
+    return kind == "broker" and name == ALL_BROKERS
 
 
 def describe_configs(cluster: Cluster, kind: str, name: str) -> list[dict[str, Any]]:
     """All configurations of a topic or broker, by name, as JSON-ready dicts."""
+    if _is_all_brokers(kind, name):
+        return plain.describe_all_brokers(cluster.controller())
     api = admin_api()
     futures = cluster.admin.describe_configs([_resource(kind, name)], request_timeout=REQUEST_TIMEOUT_S)
     (future,) = futures.values()
@@ -169,6 +174,9 @@ def alter_configs(
     cluster: Cluster, kind: str, name: str, configs: dict[str, str | None], *, dry_run: bool
 ) -> None:
     """Set configurations, or return those whose value is None to their defaults (KIP-339)."""
+    if _is_all_brokers(kind, name):
+        plain.alter_all_brokers(cluster.controller(), configs, dry_run=dry_run)
+        return
     api = admin_api()
     operations = api.AlterConfigOpType
     changes = [

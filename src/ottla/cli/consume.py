@@ -41,7 +41,8 @@ def consume(
         str | None, typer.Option("--from", metavar="POSITION", help=f"Where to start: {positions.GRAMMAR}.")
     ] = None,
     partition: Annotated[
-        list[int] | None, typer.Option("--partition", "-p", min=0, help="Only this partition. Repeatable.")
+        list[int] | None,
+        typer.Option("--partition", "-p", min=0, max=2**31 - 1, help="Only this partition. Repeatable."),
     ] = None,
     group: Annotated[
         str | None,
@@ -127,6 +128,8 @@ def _consumer(cluster: Cluster, group: str | None, start: Position, isolation: I
         auto_offset_reset="latest" if start.kind is Kind.END else "earliest",
         isolation_level=isolation.value,
         enable_partition_eof=True,
+        # librdkafka's default pauses for a second whenever it is ahead of us.
+        fetch_queue_backoff_ms=10,
         allow_auto_create_topics=False,
     )
 
@@ -202,7 +205,10 @@ class _Reader:
         limit = FETCH_MESSAGES_MAX
         if self.count_max is not None:
             limit = min(limit, self.count_max - self.count)
-        batch = self.consumer.consume(limit, POLL_S)
+        # One that we wait for, and those that are there already: nothing is held back to fill a batch.
+        batch = self.consumer.consume(1, POLL_S)
+        if batch and limit > 1:
+            batch += self.consumer.consume(limit - 1, 0)
         lines, printed = [], []
         for item in batch:
             if item.error() is not None:

@@ -171,21 +171,8 @@ def delete(
     """Delete groups that have no members, and their offsets."""
     cluster = connect(bootstrap, property)
     futures = cluster.admin.delete_consumer_groups(group, request_timeout=REQUEST_TIMEOUT_S)
-    done = []
-    for name in group:
-        try:
-            cluster.wait(futures[name], f"group {name!r}")
-        except CliError as error:
-            if error.code is not ExitCode.NOT_FOUND or not if_exists:
-                raise
-            done.append((name, "does not exist"))
-        else:
-            done.append((name, "deleted"))
-    if json:
-        output.print_json([{"group": name, "result": result} for name, result in done])
-    else:
-        for name, result in done:
-            print(f"{name}: {result}")
+    forgiven = {ExitCode.NOT_FOUND: "does not exist"} if if_exists else {}
+    output.report("group", *cluster.settle("group", futures, "deleted", forgiven), json)
 
 
 def _word(group: Any, attribute: str) -> str:

@@ -23,9 +23,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`| head`): end as other programs do, with nothing more to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         code = 128 + signal.SIGPIPE
+    except OSError as error:
+        print(f"ottla: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        _drop_output()
+        code = ExitCode.FAILED
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Keep Python from trying once more, at its end, to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:

@@ -98,10 +98,10 @@ def from_json(line: bytes) -> Message:
             raise ValueError('headers: give [{"key": "…", "value": "…"}]')
         headers.append((header["key"], from_json_bytes(header.get("value"), "headers")))
     numbers = []
-    for name in ("partition", "timestamp_ms"):
+    for name, bits in (("partition", 31), ("timestamp_ms", 63)):
         number = document.get(name, -1)
-        if type(number) is not int or not -1 <= number < 2**63:
-            raise ValueError(f"{name}: give a whole number")
+        if type(number) is not int or not -1 <= number < 1 << bits:
+            raise ValueError(f"{name}: give a whole number of up to {bits} bits")
         numbers.append(number)
     return Message(
         from_json_bytes(document.get("key"), "key"),

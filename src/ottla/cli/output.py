@@ -141,6 +141,19 @@ class _Bar:
             self._bar.stop()
 
 
+def report(kind: str, done: Sequence[tuple[str, str]], errors: Sequence[CliError], json: bool) -> None:
+    """What became of each of several things of a kind; raises the last error after all else is said."""
+    if json:
+        print_json([{kind: name, "result": result} for name, result in done])
+    else:
+        for name, result in done:
+            print(f"{name}: {result}")
+    for error in errors[:-1]:
+        warn(str(error))
+    if errors:
+        raise errors[-1]
+
+
 def fail_usage(message: str) -> NoReturn:
     """End with the code for a wrong command line."""
     raise CliError(message, ExitCode.USAGE)

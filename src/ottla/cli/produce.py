@@ -75,7 +75,10 @@ def produce(
         typer.Option("--header", "-H", metavar="NAME=VALUE", help="A header on every message. Repeatable."),
     ] = None,
     partition: Annotated[
-        int | None, typer.Option(min=0, help="The partition; else the key's, or any where there is no key.")
+        int | None,
+        typer.Option(
+            min=0, max=2**31 - 1, help="The partition; else the key's, or any where there is no key."
+        ),
     ] = None,
     null: Annotated[
         str | None, typer.Option(metavar="TEXT", help="A value equal to this is sent as null (a tombstone).")

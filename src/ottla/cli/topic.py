@@ -9,7 +9,7 @@ import typer
 from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
 from ottla.cli.config import alter_configs, describe_configs
-from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.errors import ExitCode
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
 from ottla.cli.positions import Kind, Position
 from ottla.types import TopicPartition
@@ -56,17 +56,9 @@ def create(
         for name in topic
     ]
     futures = cluster.admin.create_topics(wanted, validate_only=dry_run, request_timeout=REQUEST_TIMEOUT_S)
-    done = []
-    for name in topic:
-        try:
-            cluster.wait(futures[name], f"topic {name!r}")
-        except CliError as error:
-            if error.code is not ExitCode.EXISTS or not if_not_exists:
-                raise
-            done.append((name, "exists"))
-        else:
-            done.append((name, "would be created" if dry_run else "created"))
-    _report(done, json)
+    forgiven = {ExitCode.EXISTS: "exists"} if if_not_exists else {}
+    done, errors = cluster.settle("topic", futures, "would be created" if dry_run else "created", forgiven)
+    output.report("topic", done, errors, json)
 
 
 @app.command(name="list")
@@ -174,7 +166,7 @@ def alter(
         )
         cluster.wait(futures[topic], f"topic {topic!r}")
         done.append((topic, f"{'would have' if dry_run else 'has'} {partitions} partitions"))
-    _report(done, json)
+    output.report("topic", done, (), json)
 
 
 @app.command()
@@ -188,25 +180,8 @@ def delete(
     """Delete topics and their messages."""
     cluster = connect(bootstrap, property)
     futures = cluster.admin.delete_topics(topic, request_timeout=REQUEST_TIMEOUT_S)
-    done = []
-    for name in topic:
-        try:
-            cluster.wait(futures[name], f"topic {name!r}")
-        except CliError as error:
-            if error.code is not ExitCode.NOT_FOUND or not if_exists:
-                raise
-            done.append((name, "does not exist"))
-        else:
-            done.append((name, "deleted"))
-    _report(done, json)
-
-
-def _report(done: list[tuple[str, str]], json: bool) -> None:
-    if json:
-        output.print_json([{"topic": name, "result": result} for name, result in done])
-    else:
-        for name, result in done:
-            print(f"{name}: {result}")
+    forgiven = {ExitCode.NOT_FOUND: "does not exist"} if if_exists else {}
+    output.report("topic", *cluster.settle("topic", futures, "deleted", forgiven), json)
 
 
 def _replication_factor(topic: Any) -> int:

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 POOL_MESSAGES = 8192
 WORDS = 1000
 CHUNK_MESSAGES = 1024
+CONSUME_MESSAGES_MAX = 10_000
+POLL_S = 0.2
 QUEUE_MESSAGES_MAX = 500_000
 QUEUE_KBYTES_MAX = 512 * 1024
 DRAIN_TIMEOUT_S = 60.0
@@ -138,11 +140,14 @@ def consume(load: Load, start: Start, progress: Any, index: int) -> Done:
             "group.id": "ottla-bench",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
+            # Without these librdkafka pauses for a second whenever it is ahead of the application.
+            "queued.min.messages": 1_000_000,
             "queued.max.messages.kbytes": 256 * 1024,
-            "fetch.message.max.bytes": 1024 * 1024,
+            "fetch.queue.backoff.ms": 5,
             **load.settings,
         }
     )
+    consumer.list_topics(load.topic, timeout=10)
     start.wait()
     began_s, cpu_s = time.monotonic(), time.process_time()
     consumer.assign([TopicPartition(load.topic, p, OFFSET_BEGINNING) for p in load.partitions])
@@ -150,7 +155,7 @@ def consume(load: Load, start: Start, progress: Any, index: int) -> Done:
     error = None
     last_s = began_s
     while count < load.count:
-        batch = consumer.consume(10_000, 0.2)
+        batch = consumer.consume(min(CONSUME_MESSAGES_MAX, load.count - count), POLL_S)
         now = time.monotonic()
         if not batch:
             if now - last_s > SILENCE_S_MAX:
