@@ -241,9 +241,11 @@ def run(
     """Serve until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 where it cannot start."""
     import uvloop
 
+    from ottla.env.memory import keep_freed_memory
     from ottla.logging_setup import set_up
 
     set_up(log_format, log_level)
+    keep_freed_memory()
     try:
         properties = dict(overrides)
         if config_file is not None:

@@ -43,7 +43,7 @@ class File(Protocol):
         """Up to ``size`` bytes; fewer only at the end of the file. May block on a cold disk."""
         ...
 
-    def read_cached(self, position: int, size: int) -> bytes | None:
+    def read_cached(self, position: int, size: int) -> Buffer | None:
         """Like ``read``, but None where the bytes are not in memory and the call would block."""
         ...
 
@@ -162,7 +162,7 @@ class RealFile:
             got += len(data)
         return b"".join(parts)
 
-    def read_cached(self, position: int, size: int) -> bytes | None:
+    def read_cached(self, position: int, size: int) -> Buffer | None:
         buffer = bytearray(min(size, max(0, self._size - position)))
         if not buffer:
             return b""
@@ -175,7 +175,7 @@ class RealFile:
                 # The file system cannot tell: tmpfs on older kernels, network file systems.
                 return self.read(position, size)
             raise
-        return bytes(buffer) if got == len(buffer) else None
+        return buffer if got == len(buffer) else None
 
     def write_at(self, position: int, data: Buffer) -> None:
         rest = memoryview(data)
