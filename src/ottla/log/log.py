@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from bisect import bisect_right
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -271,7 +272,7 @@ class Log:
         self._folder_synced = False
         self._draw_roll_age()
         self._write_snapshot()
-        self.background.submit(self.flush)
+        self.background.submit(partial(self.flush, end))
         return new
 
     def _write_snapshot(self) -> None:
@@ -361,15 +362,17 @@ class Log:
             unflushed > 0 and now_ms - self._unflushed_since_ms >= self.config.flush_ms
         )
 
-    def flush(self) -> None:
+    def flush(self, before: int | None = None) -> None:
         """Make everything that is appended by now survive a loss of power. Blocks; safe in another thread.
+
+        ``before``: only the segments that begin before that offset.
 
         The end is read first and the segments after it: whatever is appended meanwhile may be synced too,
         but is not counted. KafkaError KAFKA_STORAGE_ERROR where the disk fails. Where it is the sync that
         fails, the disk may have dropped what it could not write: nothing more is appended then until a
         restart has looked at what is left.
         """
-        end = self.log_end_offset
+        end = self.log_end_offset if before is None else before
         segments = list(self.segments)
         since = self.recovery_point
         if self.deleted or (end == since and self._folder_synced and not self.epochs.changed):
@@ -379,6 +382,8 @@ class Log:
                 closed = number + 1 < len(segments)
                 if closed and segments[number + 1].base_offset <= since:
                     continue
+                if before is not None and segment.base_offset >= before:
+                    break
                 if closed:
                     segment.save_indexes()
                 self._sync(segment.file)

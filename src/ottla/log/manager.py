@@ -74,7 +74,11 @@ class LogManager:
     async def start(self) -> None:
         """Take the data directory and read what the last run left. DataDirectoryError: it cannot."""
         self._dir = DataDir.take(self._disk, self.path)
-        self._dir.check_identity(self._node_id, None)
+        try:
+            self._dir.check_identity(self._node_id, None)
+        except OSError:
+            self._dir.release()
+            raise
         self._clean = self._dir.take_clean_mark()
         recovery_points = self._dir.read_offsets(RECOVERY_POINTS_FILE)
         if recovery_points is None:

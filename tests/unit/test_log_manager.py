@@ -1,0 +1,391 @@
+"""All logs of a node: start, checkpoints, deletion, shutdown, and two brokers on one directory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from log_support import NOW_MS, append, values
+from memory_disk import MemoryDisk
+
+from ottla.config import BrokerConfig
+from ottla.env.clock import SystemClock
+from ottla.env.disk import RealDisk
+from ottla.errors import KafkaError
+from ottla.log.checkpoints import decode_properties
+from ottla.log.data_dir import DataDirectoryError
+from ottla.log.manager import LogManager, parse_folder
+from ottla.log.settings import DAY_MS, LogConfig
+from ottla.types import TopicPartition
+
+TOPIC = UUID(int=1)
+WHERE = TopicPartition("topic", 0)
+
+
+class FakeTimer:
+    def __init__(self, at_ms: float, callback: Callable[[], object]) -> None:
+        self.at_ms, self.callback, self.cancelled = at_ms, callback, False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.time_ms = NOW_MS
+        self.timers: list[FakeTimer] = []
+
+    def now_ms(self) -> int:
+        return self.time_ms
+
+    def monotonic_ms(self) -> int:
+        return self.time_ms
+
+    def call_later(self, delay_ms: float, callback: Callable[[], object]) -> FakeTimer:
+        timer = FakeTimer(self.time_ms + delay_ms, callback)
+        self.timers.append(timer)
+        return timer
+
+    async def advance(self, delay_ms: int) -> None:
+        """Let time pass, and all that it sets off come to rest."""
+        end = self.time_ms + delay_ms
+        while due := [t for t in self.timers if not t.cancelled and t.at_ms <= end]:
+            timer = min(due, key=lambda t: t.at_ms)
+            self.timers.remove(timer)
+            self.time_ms = max(self.time_ms, int(timer.at_ms))
+            timer.callback()
+            await settled()
+        self.time_ms = end
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def manager(disk: MemoryDisk, clock: FakeClock, node_id: int = 1, **properties: str) -> LogManager:
+    config = BrokerConfig({name.replace("_", "."): value for name, value in properties.items()})
+    return LogManager(disk, "data", config, clock, node_id=node_id)
+
+
+def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test with a disk in memory and a clock that it moves by hand."""
+
+    def run() -> None:
+        asyncio.run(test(MemoryDisk(), FakeClock()))
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+@scenario
+async def test_a_clean_shutdown_and_start(disk: MemoryDisk, clock: FakeClock) -> None:
+    first = manager(disk, clock)
+    await first.start()
+    first.set_cluster_id("cluster")
+    log = first.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    assert first.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS) is log
+    append(log, "a", "b")
+    await first.close()
+    content = json.loads(disk.files["data/.kafka_cleanshutdown"].data)
+    assert content == {"version": 0, "brokerEpoch": -1}
+    assert disk.files["data/recovery-point-offset-checkpoint"].data == b"0\n1\ntopic 0 2\n"
+    second = manager(disk, clock)
+    await second.start()
+    assert "data/.kafka_cleanshutdown" not in disk.files
+    disk.reads.clear()
+    log = second.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    assert not [name for name in disk.reads if name.endswith(".log")]
+    assert values(log) == [b"a", b"b"]
+    second.abandon()
+    third = manager(disk, clock)
+    await third.start()
+    disk.reads.clear()
+    assert values(third.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a", b"b"]
+    assert disk.reads[f"{0:020d}.log"]
+
+
+@scenario
+async def test_a_log_that_was_not_opened_keeps_its_checkpoint(disk: MemoryDisk, clock: FakeClock) -> None:
+    first = manager(disk, clock)
+    await first.start()
+    append(first.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "a")
+    await first.close()
+    second = manager(disk, clock)
+    await second.start()
+    await second.close()
+    third = manager(disk, clock)
+    await third.start()
+    disk.reads.clear()
+    third.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    assert not [name for name in disk.reads if name.endswith(".log")]
+    third.abandon()
+    fourth = manager(disk, clock)
+    await fourth.start()
+    await fourth.close()
+    # It was not closed in order by the third, nor opened by the fourth: the fifth has to look.
+    fifth = manager(disk, clock)
+    await fifth.start()
+    disk.reads.clear()
+    assert values(fifth.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a"]
+    assert [name for name in disk.reads if name.endswith(".log")]
+
+
+@scenario
+async def test_one_directory_takes_one_broker(disk: MemoryDisk, clock: FakeClock) -> None:
+    first = manager(disk, clock)
+    await first.start()
+    with pytest.raises(DataDirectoryError, match="in use by another broker"):
+        await manager(disk, clock).start()
+    await first.close()
+    await manager(disk, clock).start()
+
+
+@scenario
+async def test_a_directory_belongs_to_one_node_of_one_cluster(disk: MemoryDisk, clock: FakeClock) -> None:
+    first = manager(disk, clock)
+    await first.start()
+    first.set_cluster_id("ours")
+    known = decode_properties(bytes(disk.files["data/meta.properties"].data))
+    assert known["version"] == "1" and known["node.id"] == "1" and known["cluster.id"] == "ours"
+    await first.close()
+    other = manager(disk, clock, node_id=2)
+    with pytest.raises(DataDirectoryError, match=r"belongs to node.id 1, not 2"):
+        await other.start()
+    again = manager(disk, clock)
+    with pytest.raises(DataDirectoryError, match=r"belongs to cluster.id ours, not theirs"):
+        await start_in(again, "theirs")
+    again.abandon()
+    await start_in(manager(disk, clock), "ours")
+    assert decode_properties(bytes(disk.files["data/meta.properties"].data)) == known
+
+
+async def start_in(one: LogManager, cluster_id: str) -> None:
+    await one.start()
+    one.set_cluster_id(cluster_id)
+
+
+@scenario
+async def test_a_deleted_partition_goes_at_once_and_its_files_later(
+    disk: MemoryDisk, clock: FakeClock
+) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    config = LogConfig(file_delete_delay_ms=5000)
+    log = one.get_or_create(WHERE, TOPIC, config, NOW_MS)
+    append(log, "a")
+    held = log.read(0, 100, end_offset=1)
+    assert held is not None
+    one.delete(WHERE)
+    assert WHERE not in one.logs and not disk.exists("data/topic-0")
+    [doomed] = [name for name in disk.list("data") if name.endswith("-delete")]
+    assert doomed.startswith("topic-0.") and len(doomed) == len("topic-0.") + 32 + len("-delete")
+    with pytest.raises(KafkaError):
+        append(log, "b")
+    log.flush()
+    assert held.file.read(held.position, held.size)
+    fresh = one.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS)
+    assert fresh.log_end_offset == 0
+    await clock.advance(4999)
+    assert doomed in disk.list("data")
+    await clock.advance(1)
+    assert doomed not in disk.list("data")
+    await one.close()
+
+
+@scenario
+async def test_what_a_deletion_left_goes_at_the_next_start(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    append(one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "a")
+    one.delete(WHERE)
+    one.abandon()
+    two = manager(disk, clock)
+    await two.start()
+    await settled()
+    assert [name for name in disk.list("data") if "topic" in name] == []
+
+
+@scenario
+async def test_a_folder_of_a_deleted_topic_is_not_taken_for_the_new_one(
+    disk: MemoryDisk, clock: FakeClock
+) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    append(one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "old")
+    await one.close()
+    two = manager(disk, clock)
+    await two.start()
+    log = two.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS)
+    assert (log.log_end_offset, log.topic_id) == (0, UUID(int=2))
+
+
+@scenario
+async def test_long_topic_names_can_be_deleted(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    where = TopicPartition("t" * 249, 1000)
+    one.get_or_create(where, TOPIC, LogConfig(), NOW_MS)
+    one.delete(where)
+    assert all(len(name) <= 255 for name in disk.list("data"))
+
+
+@scenario
+async def test_deleted_records_stay_deleted_after_a_crash(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    log = one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    append(log, "a", "b", "c")
+    log.advance_log_start(1)
+    await one.checkpoint_log_starts()
+    log.advance_log_start(2)
+    await clock.advance(1000)
+    one.abandon()
+    two = manager(disk, clock)
+    await two.start()
+    log = two.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    assert (log.log_start_offset, values(log)) == (2, [b"c"])
+
+
+@scenario
+async def test_retention_and_checkpoints_recur(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    log = one.get_or_create(WHERE, TOPIC, LogConfig(segment_bytes=100, retention_ms=DAY_MS), NOW_MS)
+    append(log, "a", producer_id=1, producer_epoch=0, base_sequence=0)
+    append(log, "b")
+    await settled()
+    await clock.advance(60_000)
+    assert disk.files["data/recovery-point-offset-checkpoint"].data == b"0\n1\ntopic 0 1\n"
+    await clock.advance(2 * DAY_MS)
+    assert (log.log_start_offset, log.log_end_offset) == (2, 2)
+    assert len(log.producers) == 0
+    await clock.advance(60_000)
+    assert [name for name in disk.list("data/topic-0") if name.endswith(".deleted")] == []
+    await one.close()
+
+
+@scenario
+async def test_an_idle_broker_writes_nothing(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    await clock.advance(120_000)
+    before = dict(disk.files)
+    await clock.advance(3_600_000)
+    assert dict(disk.files) == before
+
+
+@scenario
+async def test_flush_ms_is_kept(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    log = one.get_or_create(WHERE, TOPIC, LogConfig(flush_ms=500), NOW_MS)
+    append(log, "a")
+    await clock.advance(499)
+    assert log.recovery_point == 0
+    await clock.advance(600)
+    assert log.recovery_point == 1
+
+
+@scenario
+async def test_high_watermarks_are_written_and_read(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    one.high_watermarks = lambda: {WHERE: 42}
+    await one.close()
+    assert disk.files["data/replication-offset-checkpoint"].data == b"0\n1\ntopic 0 42\n"
+    two = manager(disk, clock)
+    await two.start()
+    assert two.recorded_high_watermark(WHERE) == 42
+
+
+@scenario
+async def test_a_log_that_cannot_be_closed_is_recovered(disk: MemoryDisk, clock: FakeClock) -> None:
+    import errno
+
+    one = manager(disk, clock)
+    await one.start()
+    append(one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "a")
+    disk.fail_with["sync"] = OSError(errno.EIO, "Input/output error")
+    await one.close()
+    assert "data/.kafka_cleanshutdown" not in disk.files
+    disk.fail_with.clear()
+    two = manager(disk, clock)
+    await two.start()
+    assert values(two.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a"]
+
+
+@scenario
+async def test_a_damaged_checkpoint_means_looking(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    append(one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "a")
+    await one.close()
+    disk.files["data/recovery-point-offset-checkpoint"].data = bytearray(b"0\n1\ntopic 0 x\n")
+    two = manager(disk, clock)
+    await two.start()
+    assert values(two.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a"]
+
+
+@scenario
+async def test_folders_of_no_known_topic_are_told(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    disk.make_dirs("data/other-3")
+    disk.make_dirs("data/not a partition")
+    assert one.strays() == ["other-3"]
+
+
+def test_folder_names() -> None:
+    assert parse_folder("a-b-12") == ("a-b", 12)
+    for name in ("a", "a-", "-1", "a-b", "a-0.0123-delete", "metadata.db"):
+        assert parse_folder(name) is None
+
+
+def test_on_a_real_disk(tmp_path: Path) -> None:
+    async def run() -> None:
+        disk, clock, config = RealDisk(), SystemClock(), BrokerConfig({})
+        one = LogManager(disk, str(tmp_path / "data"), config, clock, node_id=1)
+        await one.start()
+        one.set_cluster_id("cluster")
+        with pytest.raises(DataDirectoryError, match="in use"):
+            await LogManager(disk, str(tmp_path / "data"), config, clock, node_id=1).start()
+        ids = [uuid4() for _ in range(5)]
+        for number, topic_id in enumerate(ids):
+            where = TopicPartition("topic", number)
+            log = one.get_or_create(where, topic_id, LogConfig(segment_bytes=200), clock.now_ms())
+            for value in "abcdef":
+                append(log, value)
+        one.delete(TopicPartition("topic", 4))
+        await one.close()
+        two = LogManager(disk, str(tmp_path / "data"), config, clock, node_id=1)
+        await two.start()
+        two.set_cluster_id("cluster")
+        for number, topic_id in enumerate(ids[:4]):
+            where = TopicPartition("topic", number)
+            log = two.get_or_create(where, topic_id, LogConfig(segment_bytes=200), clock.now_ms())
+            assert len(log.segments) > 1
+            assert values(log) == [b"a", b"b", b"c", b"d", b"e", b"f"]
+        await two.close()
+        disk.close()
+
+    asyncio.run(run())
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    async def run() -> None:
+        one = LogManager(RealDisk(), str(tmp_path / "file"), BrokerConfig({}), SystemClock(), node_id=1)
+        with pytest.raises(DataDirectoryError, match="cannot be used"):
+            await one.start()
+
+    asyncio.run(run())
