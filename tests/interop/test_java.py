@@ -1,0 +1,210 @@
+"""The official Java client, through the small program in `java/`.
+
+Its jars lie in build/java/libs (scripts/interop-deps.sh puts them there). The program is compiled once for
+all workers, under a lock, into a directory named by its sources' hash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+SOURCES = sorted((HERE / "java").glob("*.java"))
+BUILD = HERE.parent.parent / "build" / "java"
+CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
+RUN_TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="session")
+def classes() -> Path:
+    """The compiled program."""
+    assert list((BUILD / "libs").glob("kafka-clients-*.jar")), "no jars: run scripts/interop-deps.sh"
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in SOURCES)).hexdigest()[:16]
+    target = BUILD / f"classes-{digest}"
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "Main.class").exists():
+            command = ["javac", "-Xlint:all", "-Werror", "-cp", f"{BUILD}/libs/*", "-d", str(target)]
+            subprocess.run([*command, *map(str, SOURCES)], check=True)
+    return target
+
+
+@pytest.fixture
+def java(classes: Path, bootstrap: str) -> Callable[..., list[tuple[str, Any]]]:
+    """java(subcommand, args…) gives the (step, result) pairs that the program printed."""
+
+    def run(subcommand: str, *args: object) -> list[tuple[str, Any]]:
+        command = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]
+        command += ["-cp", f"{classes}:{BUILD}/libs/*", "Main", subcommand, bootstrap, *map(str, args)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return [(line["step"], line["result"]) for line in lines]
+
+    return run
+
+
+Java = Callable[..., list[tuple[str, Any]]]
+
+
+@pytest.mark.parametrize("acks", ["0", "1", "all"])
+def test_produce_with_every_codec_and_consume(java: Java, make_topic: Callable[..., str], acks: str) -> None:
+    """acks=all is the idempotent producer, the client's default."""
+    topic = make_topic()
+    count = 60
+    produced = dict(java("produce", topic, acks, count, *CODECS))
+    if acks != "0":
+        assert produced == {codec: list(range(i * count, (i + 1) * count)) for i, codec in enumerate(CODECS)}
+    steps = java("consume", topic, count * len(CODECS))
+    records = [result for step, result in steps if step == "record"]
+    for offset, record in enumerate(records):
+        i = offset % count
+        assert record == {
+            "offset": offset,
+            "key": None if i % 6 == 0 else f"key {i}",
+            "value": None if i % 6 == 3 else f"{CODECS[offset // count]} {i}",
+            "timestamp": 1_600_000_000_000 + i,
+            "headers": ["h=1", "h=2", "nothing=null"],
+            "leader_epoch": 0,
+        }
+    rest = {step: result for step, result in steps if step != "record"}
+    assert rest == {
+        "beginning": 0,
+        "end": 300,
+        "time": 5,
+        "late": None,
+        "seek": 299,
+        "lag": 0,
+        "beyond": "OffsetOutOfRangeException",
+    }
+
+
+def test_refused_sends(java: Java, make_topic: Callable[..., str]) -> None:
+    steps = dict(java("refused", make_topic(max_message_bytes="10000")))
+    assert steps["large"] == "RecordTooLargeException"
+    assert steps["small"] == 0
+    assert steps["transactions"] != "ready"
+
+
+@pytest.mark.parametrize(
+    ("assignor", "eager"),
+    [("RangeAssignor", True), ("StickyAssignor", True), ("CooperativeStickyAssignor", False)],
+)
+def test_rebalancing(
+    java: Java, make_topic: Callable[..., str], name: str, assignor: str, eager: bool
+) -> None:
+    topic = make_topic(6)
+    steps = dict(java("group", topic, 6, name, f"org.apache.kafka.clients.consumer.{assignor}"))
+    assert steps == {"whole revocations": 1 if eager else 0, "read": 120}
+
+
+def test_static_members(java: Java, make_topic: Callable[..., str], name: str) -> None:
+    assert java("static", make_topic(4), 4, name) == [("returned", {"kept": 2, "rebalances": 0})]
+
+
+def test_admin_topics(java: Java, name: str) -> None:
+    steps = dict(java("admin-topics", name))
+    topic_id = steps.pop("id")
+    description = {"name": name, "id": topic_id, "internal": False}
+    node = steps["describe"]["partitions"][0][1]
+    description["partitions"] = [[i, node, 1, 1] for i in range(3)]
+    assert steps == {
+        "create": [3, 1, "1000"],
+        "create exists": "TopicExistsException",
+        "create slash": "InvalidTopicException",
+        "create dots": "InvalidTopicException",
+        "create empty": "InvalidTopicException",
+        "create long": "InvalidTopicException",
+        "create partitions": "InvalidPartitionsException",
+        "create replicas": "InvalidReplicationFactorException",
+        "create config": "InvalidConfigurationException",
+        "create value": "InvalidConfigurationException",
+        "list": [name, f"{name}-d"],
+        "describe": description,
+        "describe id": description,
+        "describe paged": description,
+        "describe none": "UnknownTopicOrPartitionException",
+        "describe no id": "UnknownTopicIdException",
+        "grown": 5,
+        "shrink": "InvalidPartitionsException",
+        "grow none": "UnknownTopicOrPartitionException",
+        "delete none": "UnknownTopicOrPartitionException",
+        "delete no id": "UnknownTopicIdException",
+        "left": [],
+    }
+
+
+def test_admin_configs(java: Java, make_topic: Callable[..., str]) -> None:
+    steps = dict(java("admin-configs", make_topic()))
+    assert steps == {
+        "fresh": ["604800000", "DEFAULT_CONFIG", True, "LONG"],
+        "set": ["5000", "DYNAMIC_TOPIC_CONFIG", False],
+        "append": "delete,compact",
+        "deleted": "604800000",
+        "unknown": "InvalidConfigurationException",
+        "bad": "InvalidConfigurationException",
+        "none": "UnknownTopicOrPartitionException",
+        "alter none": "UnknownTopicOrPartitionException",
+        "broker": False,
+        "broker set": ["2000000", "DYNAMIC_BROKER_CONFIG"],
+        "inherited": "2000000",
+        "read-only": "InvalidRequestException",
+        "resources": True,
+    }
+
+
+def test_admin_offsets(java: Java, make_topic: Callable[..., str]) -> None:
+    steps = dict(java("admin-offsets", make_topic()))
+    assert steps == {
+        "empty max": -1,
+        "earliest": 0,
+        "latest": 10,
+        "max": 7,
+        "time": 4,
+        "late": -1,
+        "local": 0,
+        "tiered": -1,
+        "producers": [1, 0, 9, True, False],
+        "delete": 4,
+        "after": 4,
+        "beyond": "OffsetOutOfRangeException",
+        "delete all": 10,
+    }
+
+
+def test_admin_cluster(java: Java, make_topic: Callable[..., str], bootstrap: str) -> None:
+    topic = make_topic(2)
+    java("produce", topic, "all", 10, "none")
+    steps = dict(java("admin-cluster", topic))
+    assert steps["cluster"]
+    assert steps["nodes"] == [bootstrap]
+    assert isinstance(steps["controller"], int)
+    assert steps["volume"] is True
+    assert steps["sizes"] == {f"{topic}-0": [True, 0, False], f"{topic}-1": [False, 0, False]}
+
+
+def test_admin_groups(java: Java, make_topic: Callable[..., str], name: str) -> None:
+    topic = make_topic()
+    steps = dict(java("admin-groups", topic, name))
+    assert steps == {
+        "list": [["Classic", "consumer", "Stable"]],
+        "describe": ["Stable", "range", "the-client", [f"{topic}-0"]],
+        "classic": ["Stable", "consumer", "range"],
+        "alive": "GroupNotEmptyException",
+        "subscribed": "GroupSubscribedToTopicException",
+        "offsets": 10,
+        "altered": [4, "note", 0],
+        "resumed": 4,
+        "no offsets": False,
+        "delete": "accepted",
+        "delete none": "GroupIdNotFoundException",
+        "describe none": "GroupIdNotFoundException",
+    }
