@@ -170,7 +170,7 @@ def test_manual_assignments_are_kept_in_their_order(tmp_path: Path) -> None:
         (MorePartitions("none", 3), "unknown_topic_or_partition", ""),
         (MorePartitions("t", 2), "invalid_partitions", "Topic already has 2 partition(s)."),
         (MorePartitions("t", 1), "invalid_partitions", "has 2 partition(s); 1 would not be an increase."),
-        (MorePartitions("t", 4, [[1]]), "invalid_replica_assignment", "but only 1 assignment(s) were specified."),
+        (MorePartitions("t", 4, [[1]]), "invalid_replica_assignment", "only 1 assignment(s) were specified"),
         (MorePartitions("t", 3, [[1, 2]]), "invalid_replica_assignment", "which have 1 replica(s)."),
         (MorePartitions("t", 3, [[9]]), "invalid_replica_assignment", "no such broker is registered"),
     ],

@@ -64,7 +64,10 @@ def _each_topic(request: Any, code: ErrorCode, message: str | None) -> Fields:
 
 
 def _metadata(request: Any, code: ErrorCode, message: str | None) -> Fields:
-    topics = [_name(t) | {"error_code": code, "partitions": ()} for t in request.topics or ()]
+    # A null name, which versions before 12 cannot answer, comes back empty.
+    topics = [
+        _name(t) | {"name": t.name or "", "error_code": code, "partitions": ()} for t in request.topics or ()
+    ]
     return {"brokers": (), "controller_id": -1, "topics": topics, "error_code": code}
 
 
