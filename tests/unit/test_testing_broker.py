@@ -19,8 +19,8 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.node import StartError
 from ottla.testing import Broker
 
-# Of the process's CPU, so that a busy machine does not matter: a start with its topics, and the first start of
-# a process, with Python's own and all imports.
+# Of the process's CPU, so that a busy machine does not matter: a start with its topics, and the first start
+# of a process, with Python's own and all imports.
 START_CPU_S_MAX = 0.25
 FIRST_START_CPU_S_MAX = 0.5
 
