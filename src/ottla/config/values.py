@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | INERT).items()))
 
 NODE_ID_DEFAULT = 1
+_ID_NAMES = ("node.id", "broker.id")
 
 _LISTENER_PREFIX = re.compile(r"listener\.name\.[^.]*\.(.*)")
 # Older and coarser spellings of the same setting, the one that goes first first.
@@ -78,6 +79,8 @@ class BrokerConfig:
             entry = self._known(name, text)
             if entry is not None:
                 self._values[name] = entry.parse(text)
+        self._check_ids()
+        _name_node(self._values)
         self._topic_defaults = self._compute_topic_defaults()
         self._check()
 
@@ -98,8 +101,7 @@ class BrokerConfig:
 
     @property
     def node_id(self) -> int:
-        given = max(self.get("node.id"), self.get("broker.id"))
-        return NODE_ID_DEFAULT if given < 0 else int(given)
+        return int(self._values["node.id"])
 
     @property
     def data_dir(self) -> str:
@@ -181,6 +183,7 @@ class BrokerConfig:
                     values[name] = entry.parse(text)
                 except ConfigError as error:
                     log.warning("a dynamic configuration is left out: %s", error)
+        _name_node(values)
         self._values = values
         self._topic_defaults = self._compute_topic_defaults()
         changed = frozenset(name for name, value in values.items() if value != before[name])
@@ -229,11 +232,15 @@ class BrokerConfig:
         endpoints = parse_endpoints(self.get(name), protocols, name)
         return tuple(endpoint for endpoint in endpoints if endpoint.listener not in controllers)
 
-    def _check(self) -> None:
-        """Rules between values (``KafkaConfig.validateValues``) and what this broker cannot do."""
-        ids = {self.get(name) for name in ("node.id", "broker.id") if self.is_set(name)}
+    def _check_ids(self) -> None:
+        ids = {self.get(name) for name in _ID_NAMES if self.is_set(name)}
         if len(ids) > 1:
             raise ConfigError("You must set `node.id` to the same value as `broker.id`.")
+        if ids and min(ids) < 0:
+            raise ConfigError(f"Invalid value {min(ids)} for configuration node.id: Value must be at least 0")
+
+    def _check(self) -> None:
+        """Rules between values (``KafkaConfig.validateValues``) and what this broker cannot do."""
         roles = self.get("process.roles")
         if roles and "broker" not in roles:
             raise ConfigError(
@@ -273,6 +280,13 @@ class BrokerConfig:
                 raise ConfigError(
                     f"advertised.listeners has {endpoint.listener}, which is not among the listeners"
                 )
+
+
+def _name_node(values: dict[str, Any]) -> None:
+    """Put the node's id in force under both of its names."""
+    given = max(values[name] for name in _ID_NAMES)
+    for name in _ID_NAMES:
+        values[name] = NODE_ID_DEFAULT if given < 0 else given
 
 
 def _same_setting(name: str) -> tuple[str, ...]:
