@@ -384,13 +384,9 @@ class Log:
                     continue
                 if before is not None and segment.base_offset >= before:
                     break
-                if closed:
-                    segment.save_indexes()
-                self._sync(segment.file)
+                self._flush_segment(segment, closed)
             self._save_epochs()
-            if not self._folder_synced:
-                self.disk.sync_dir(self.directory)
-                self._folder_synced = True
+            self._sync_folder()
         except OSError as error:
             if self.deleted:
                 return
@@ -398,13 +394,34 @@ class Log:
             raise KafkaError(
                 ErrorCode.kafka_storage_error, f"the log cannot be flushed: {error.strerror}"
             ) from error
-        self.recovery_point = max(self.recovery_point, end)
+        self.recovery_point = min(max(self.recovery_point, end), self.log_end_offset)
 
-    def _sync(self, file: File) -> None:
+    def _flush_segment(self, segment: Segment, closed: bool) -> None:
+        try:
+            if closed:
+                segment.save_indexes()
+            file = segment.file
+        except FileNotFoundError:
+            if segment in self.segments:
+                raise
+            # Retention was faster.
+            return
         try:
             file.sync()
         except OSError as error:
             self._failed = error
+            raise
+
+    # These two set their mark first: what changes meanwhile must not be taken for done.
+
+    def _sync_folder(self) -> None:
+        if self._folder_synced:
+            return
+        self._folder_synced = True
+        try:
+            self.disk.sync_dir(self.directory)
+        except OSError:
+            self._folder_synced = False
             raise
 
     def _save_epochs(self) -> None:
