@@ -146,7 +146,7 @@ def stamped(batch: bytes, offset: int, epoch: int) -> bytes:
 
 
 def kafkas_folder(preallocated: int) -> tuple[MemoryDisk, list[Record], int]:
-    """Two segments with a transaction and a compressed batch; the second is active, with preallocated indexes."""
+    """Two segments with a transaction and a compressed batch; the active one has preallocated indexes."""
     at_ms = 1_700_000_000_000
     marker = Record(0, at_ms + 9, b"\0\0\0\1", b"\0\0\0\0\0\4")
     transactional = {"producer_id": 1000, "producer_epoch": 3, "transactional": True}

@@ -150,6 +150,7 @@ class Log:
         self.config = config
         self._rules = Rules(config)
         self._interval = config.index_interval_bytes
+        self._active.limit_indexes(config.segment_index_bytes)
         self._draw_roll_age()
 
     def _draw_roll_age(self) -> None:
@@ -188,10 +189,10 @@ class Log:
         if self._torn or self._failed is not None or self.deleted:
             self._mend()
         if (
-            segment.size + size > self.config.segment_bytes
+            segment.size + size > self._rules.segment_bytes
             or last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
             or self._has_aged(segment, max_timestamp_ms, now_ms)
-            or segment.is_full(self.config.segment_index_bytes)
+            or segment.full
         ) and segment.size:
             segment = self.roll(now_ms)
         stamp = STAMP.pack(base_offset, header.length, leader_epoch)
@@ -264,6 +265,7 @@ class Log:
             new = Segment.create(self.disk, self.cache, self.directory, end, now_ms)
         except OSError as error:
             raise self._write_failed(error, now_ms) from error
+        new.limit_indexes(self.config.segment_index_bytes)
         old.seal()
         old.forget_recent()
         self.segments.append(new)
@@ -490,6 +492,7 @@ class Log:
         self.segments = segments
         self._bases = [segment.base_offset for segment in segments]
         self._active = segments[-1]
+        self._active.limit_indexes(self.config.segment_index_bytes)
         self.size_bytes = sum(segment.size for segment in segments)
 
     def forget_snapshots_after(self, offset: int) -> None:

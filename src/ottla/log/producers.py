@@ -22,6 +22,7 @@ from ottla.wire.records import (
     NO_PRODUCER_EPOCH,
     NO_SEQUENCE,
     NO_TIMESTAMP,
+    SEQUENCE_MAX,
     BatchHeader,
     add_sequence,
     iter_records,
@@ -86,6 +87,11 @@ class ProducerEntry:
         self.batches: deque[AppendedBatch] = deque(maxlen=BATCHES_KEPT)
 
     @property
+    def next_sequence(self) -> int:
+        """What the producer's next batch begins with; -1, which none does, for one without batches."""
+        return (self.batches[-1].last_sequence + 1) & SEQUENCE_MAX if self.batches else NO_SEQUENCE
+
+    @property
     def last_sequence(self) -> int:
         return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
 
@@ -147,6 +153,8 @@ class Producers:
         """
         entry = self._entries.get(header.producer_id)
         if entry is None:
+            return None
+        if header.producer_epoch == entry.epoch and header.base_sequence == entry.next_sequence:
             return None
         if origin is Origin.CLIENT and (duplicate := entry.find_duplicate(header)) is not None:
             return duplicate

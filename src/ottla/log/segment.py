@@ -72,6 +72,8 @@ class Segment:
         "created_ms",
         "directory",
         "first_timestamp_ms",
+        "full",
+        "index_bytes_max",
         "indexed",
         "max_timestamp_ms",
         "max_timestamp_offset",
@@ -98,6 +100,9 @@ class Segment:
         self.max_timestamp_offset = base_offset
         # Whether the index files hold all that the indexes do.
         self.indexed = True
+        # segment.index.bytes, and whether an index has reached it.
+        self.index_bytes_max = 10 * 1024 * 1024
+        self.full = False
         self._recent_start = NONE_RECENT
         self._recent_last_offsets = array("q")
         self._recent_positions = array("q")
@@ -166,6 +171,7 @@ class Segment:
             self.time_index.maybe_append(self.max_timestamp_ms, self.max_timestamp_offset)  # type: ignore[arg-type]
             self.indexed = False
             self._bytes_since_index = 0
+            self.full = self._is_full()
         self._bytes_since_index += size
 
     def reset(self) -> None:
@@ -177,6 +183,7 @@ class Segment:
         self.max_timestamp_ms = -1
         self.max_timestamp_offset = self.base_offset
         self.indexed = False
+        self.full = False
 
     def forget_recent(self, start: int = NONE_RECENT) -> None:
         """Drop the dense list of the last batches; new ones will begin at ``start``, if any come."""
@@ -311,11 +318,16 @@ class Segment:
             self.first_timestamp_ms = read_header(self.file.read(0, HEADER_BYTES)).max_timestamp_ms
         return self.first_timestamp_ms
 
-    def is_full(self, index_bytes: int) -> bool:
-        """Whether an index has reached ``segment.index.bytes``; the time index keeps a place for the seal."""
+    def limit_indexes(self, bytes_max: int) -> None:
+        """Take on ``segment.index.bytes``; what has not been loaded yet is measured at its next entry."""
+        self.index_bytes_max = bytes_max
+        self.full = self._offset_index is not None and self._is_full()
+
+    def _is_full(self) -> bool:
+        """Whether an index has reached its limit; the time index keeps a place for the seal."""
         return (
-            len(self.offset_index) >= index_bytes // OFFSET_ENTRY_BYTES
-            or len(self.time_index) >= index_bytes // TIME_ENTRY_BYTES - 1
+            len(self.offset_index) >= self.index_bytes_max // OFFSET_ENTRY_BYTES
+            or len(self.time_index) >= self.index_bytes_max // TIME_ENTRY_BYTES - 1
         )
 
     def can_hold(self, offset: int) -> bool:

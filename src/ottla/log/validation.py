@@ -101,29 +101,10 @@ def prepare(records: Buffer, rules: Rules, now_ms: int, origin: Origin) -> Prepa
     body: Buffer = memoryview(records)[STAMP_BYTES:]
     if crc32c(memoryview(records)[CRC_START:]) != header.crc:
         raise KafkaError(ErrorCode.corrupt_message, "the batch's checksum does not match its bytes")
-    attributes = header.attributes
-    count = header.record_count
-    summary: RecordsSummary | None = None
     if origin is Origin.CLIENT:
-        if (
-            attributes & ~(CODEC_MASK | TRANSACTIONAL_BIT)
-            or attributes & CODEC_MASK > Codec.ZSTD
-            or count < 1
-            or header.last_offset_delta != count - 1
-            or header.base_offset != 0
-            or (header.producer_id >= 0 and header.base_sequence < 0)
-        ):
-            raise _lies(header)
-        if rules.walks_all or (count <= WALKED_RECORDS_MAX and not attributes & CODEC_MASK):
-            summary = walk_records(_payload(header, body), count)
-            if rules.keyed and summary.first_without_key is not None:
-                raise _no_key(summary.first_without_key)
-        elif not attributes & CODEC_MASK and count * RECORD_BYTES_MIN > size - HEADER_BYTES:
-            raise _invalid(f"the batch claims {count} records in {size} bytes")
-        if not rules.stamps_append_time:
-            header, body = _check_timestamps(header, body, summary, rules, now_ms)
+        header, body = _check_client(header, body, rules, now_ms)
     codec = rules.codec
-    if (codec != PRODUCER_CODEC and codec != attributes & CODEC_MASK) and not attributes & CONTROL_BIT:
+    if codec != PRODUCER_CODEC and codec != header.compression and not header.is_control:
         header, body = _recompress(header, body, codec, rules)
     if rules.stamps_append_time:
         header, body = _restamp(header, body, TIMESTAMP_TYPE_BIT, now_ms)
@@ -135,6 +116,38 @@ def prepare(records: Buffer, rules: Rules, now_ms: int, origin: Origin) -> Prepa
     return Prepared(header, body)
 
 
+def _check_client(header: BatchHeader, body: Buffer, rules: Rules, now_ms: int) -> Prepared:
+    """What a client's batch must satisfy beside being whole; a belied largest timestamp is corrected."""
+    attributes = header.attributes
+    count = header.record_count
+    summary: RecordsSummary | None = None
+    if (
+        attributes & ~(CODEC_MASK | TRANSACTIONAL_BIT)
+        or attributes & CODEC_MASK > Codec.ZSTD
+        or count < 1
+        or header.last_offset_delta != count - 1
+        or header.base_offset != 0
+        or (header.producer_id >= 0 and header.base_sequence < 0)
+    ):
+        raise _lies(header)
+    if rules.walks_all or (count <= WALKED_RECORDS_MAX and not attributes & CODEC_MASK):
+        summary = walk_records(_payload(header, body), count)
+        if rules.keyed and summary.first_without_key is not None:
+            raise _no_key(summary.first_without_key)
+    elif not attributes & CODEC_MASK and count * RECORD_BYTES_MIN > len(body):
+        raise _invalid(f"the batch claims {count} records in {header.size} bytes")
+    if rules.stamps_append_time:
+        return Prepared(header, body)
+    newest = header.max_timestamp_ms
+    if summary is not None:
+        newest = header.base_timestamp_ms + summary.timestamp_delta_max
+    if newest - now_ms > rules.after_max_ms or rules.before_max_ms != LONG_MAX:
+        _check_timestamps(header, newest, summary, rules, now_ms)
+    if newest != header.max_timestamp_ms:
+        return _restamp(header, body, 0, newest)
+    return Prepared(header, body)
+
+
 def _payload(header: BatchHeader, body: Buffer) -> Buffer:
     """A batch's records, unpacked."""
     payload = memoryview(body)[HEADER_BYTES - STAMP_BYTES :]
@@ -142,13 +155,10 @@ def _payload(header: BatchHeader, body: Buffer) -> Buffer:
 
 
 def _check_timestamps(
-    header: BatchHeader, body: Buffer, summary: RecordsSummary | None, rules: Rules, now_ms: int
-) -> tuple[BatchHeader, Buffer]:
-    """Refuse timestamps out of the topic's bounds; correct a largest timestamp that the records belie."""
-    oldest = newest = header.max_timestamp_ms
-    if summary is not None:
-        oldest = header.base_timestamp_ms + summary.timestamp_delta_min
-        newest = header.base_timestamp_ms + summary.timestamp_delta_max
+    header: BatchHeader, newest: int, summary: RecordsSummary | None, rules: Rules, now_ms: int
+) -> None:
+    """Refuse timestamps out of the topic's bounds."""
+    oldest = newest if summary is None else header.base_timestamp_ms + summary.timestamp_delta_min
     for timestamp in (oldest, newest):
         if timestamp != NO_TIMESTAMP and (
             timestamp - now_ms > rules.after_max_ms or now_ms - timestamp > rules.before_max_ms
@@ -159,23 +169,18 @@ def _check_timestamps(
                 f"[{now_ms - rules.before_max_ms}, {now_ms + rules.after_max_ms}]",
                 (),
             )
-    if newest != header.max_timestamp_ms:
-        return _restamp(header, body, 0, newest)
-    return header, body
 
 
-def _restamp(
-    header: BatchHeader, body: Buffer, type_bit: int, max_timestamp_ms: int
-) -> tuple[BatchHeader, Buffer]:
+def _restamp(header: BatchHeader, body: Buffer, type_bit: int, max_timestamp_ms: int) -> Prepared:
     """Set a batch's timestamp type and largest timestamp, and its checksum anew."""
     attributes = (header.attributes & ~TIMESTAMP_TYPE_BIT) | type_bit
     header = header._replace(attributes=attributes, max_timestamp_ms=max_timestamp_ms)
     payload = memoryview(body)[HEADER_BYTES - STAMP_BYTES :]
     sealed = memoryview(seal_batch(header, payload))
-    return BatchHeader._make(HEADER.unpack_from(sealed)), sealed[STAMP_BYTES:]
+    return Prepared(BatchHeader._make(HEADER.unpack_from(sealed)), sealed[STAMP_BYTES:])
 
 
-def _recompress(header: BatchHeader, body: Buffer, codec: int, rules: Rules) -> tuple[BatchHeader, Buffer]:
+def _recompress(header: BatchHeader, body: Buffer, codec: int, rules: Rules) -> Prepared:
     """Store the records with the codec that the topic asks for; check them, now that they lie open."""
     payload = _payload(header, body)
     walk_records(payload, header.record_count)
@@ -185,7 +190,7 @@ def _recompress(header: BatchHeader, body: Buffer, codec: int, rules: Rules) -> 
     sealed = memoryview(seal_batch(header, payload))
     if len(sealed) > rules.max_message_bytes:
         raise _too_large(len(sealed), rules)
-    return BatchHeader._make(HEADER.unpack_from(sealed)), sealed[STAMP_BYTES:]
+    return Prepared(BatchHeader._make(HEADER.unpack_from(sealed)), sealed[STAMP_BYTES:])
 
 
 def _too_short(records: Buffer) -> KafkaError:

@@ -283,22 +283,24 @@ def walk_records(payload: Buffer, count: int) -> RecordsSummary:
             if length < 0 or end > size:
                 raise ValueError(f"its length of {length} bytes does not fit into the batch")
             delta, position = read_varint(payload, position + 1)
-            lowest, highest = min(lowest, delta), max(highest, delta)
+            if delta < lowest:
+                lowest = delta
+            if delta > highest:
+                highest = delta
             offset_delta, position = read_varint(payload, position)
             if offset_delta != index:
                 raise ValueError(f"its offset delta is {offset_delta}")
-            has_key, position = _skip_bytes(payload, position)
-            if first_without_key is None and not has_key:
-                first_without_key = index
-            _, position = _skip_bytes(payload, position)
-            headers, position = read_varint(payload, position)
-            if not 0 <= headers <= size:
-                raise ValueError(f"it claims {headers} headers")
-            for _ in range(headers):
-                has_name, position = _skip_bytes(payload, position)
-                if not has_name:
-                    raise ValueError("a header has no name")
-                _, position = _skip_bytes(payload, position)
+            if payload[position] != 1:
+                position = _skip_bytes(payload, position)
+            else:
+                position += 1
+                if first_without_key is None:
+                    first_without_key = index
+            position = _skip_bytes(payload, position)
+            if payload[position]:
+                position = _skip_headers(payload, position, size)
+            else:
+                position += 1
             if position != end:
                 raise ValueError("its fields do not end where its length says")
     except (IndexError, ValueError) as error:
@@ -308,14 +310,27 @@ def walk_records(payload: Buffer, count: int) -> RecordsSummary:
     return RecordsSummary(lowest, highest, first_without_key)
 
 
-def _skip_bytes(payload: Buffer, position: int) -> tuple[bool, int]:
-    """Step over a length and its bytes: whether it is not null, and the position after."""
+def _skip_headers(payload: Buffer, position: int, size: int) -> int:
+    """The position after a record's headers."""
+    headers, position = read_varint(payload, position)
+    if not 0 <= headers <= size:
+        raise ValueError(f"it claims {headers} headers")
+    for _ in range(headers):
+        length, position = read_varint(payload, position)
+        if length < 0:
+            raise ValueError("a header has no name")
+        position = _skip_bytes(payload, position + length)
+    return position
+
+
+def _skip_bytes(payload: Buffer, position: int) -> int:
+    """The position after a length and its bytes, which may be null."""
     length, position = read_varint(payload, position)
     if length < 0:
         if length != -1:
             raise ValueError(f"a field claims {length} bytes")
-        return False, position
-    return True, position + length
+        return position
+    return position + length
 
 
 def _invalid(message: str) -> KafkaError:
