@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ottla.broker.context import Services
+from ottla.broker.deferred import Turn
 from ottla.broker.dispatch import Dispatcher
 from ottla.broker.faults import FaultHook
 from ottla.broker.fetch_sessions import FetchSessions
@@ -73,6 +74,7 @@ class Node:
         self._disk = disk or RealDisk()
         self._network = network or TcpNetwork()
         self._faults = faults
+        self._turn = Turn()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server
         self._store: SqliteStore
@@ -93,6 +95,7 @@ class Node:
             self._limits(),
             self._clock,
             self._network,
+            self._turn,
             refuses=self._faults.refuses_connections if self._faults else None,
         )
         try:
@@ -167,10 +170,12 @@ class Node:
             fetch_sessions=FetchSessions(
                 self._clock, slots_max=self.config.get("max.incremental.fetch.session.cache.slots")
             ),
+            turn=self._turn,
             producer_ids=ProducerIds(self._metadata.controller.reserve_producer_ids),
             faults=self._faults,
         )
         self._server.dispatch = Dispatcher(self.services)
+        self.config.subscribe(lambda changed: self._server.limit(self._limits()))
 
     def _lead_groups(self, old: ClusterImage | None, new: ClusterImage) -> None:
         """Tell the group coordinator which of its partitions this node leads, and which topics are gone."""

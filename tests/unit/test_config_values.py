@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ottla.config
 from ottla.config import BROKER, SYNONYMS, TOPIC, BrokerConfig, ConfigError, Effect, Mode, Source
 from ottla.config.values import check_dynamic, check_topic
 
@@ -266,11 +269,26 @@ def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() ->
     topic_sources = {synonym.name for synonyms in SYNONYMS.values() for synonym in synonyms}
     live = {name for name, entry in BROKER.items() if entry.mode is not Mode.READ_ONLY}
     acted_on = {name for name in live if BROKER[name].effect is Effect.ACTED_ON}
-    assert acted_on - topic_sources <= {
-        "max.connections",
-        "max.connections.per.ip",
-        "producer.id.expiration.ms",
-    }
+    assert acted_on - topic_sources <= {"max.connections", "max.connections.per.ip"}
+
+
+def test_what_is_said_to_be_acted_on_is_read_somewhere() -> None:
+    """By its own name, or as the default of a topic configuration that logs or handlers read."""
+    source = Path(ottla.config.__file__).parents[1]
+    code = "".join(
+        path.read_text()
+        for path in source.rglob("*.py")
+        if not path.is_relative_to(source / "cli")
+        and path.name not in ("broker.py", "topic.py", "inert.py", "inert_security.py")
+    )
+    defaults = {synonym.name for synonyms in SYNONYMS.values() for synonym in synonyms}
+    for name, entry in BROKER.items():
+        if entry.effect is Effect.ACTED_ON and name not in defaults:
+            assert f'"{name}"' in code, name
+    for name, entry in TOPIC.items():
+        if entry.effect is Effect.ACTED_ON:
+            field = name.replace(".", "_")
+            assert f'"{name}"' in code or f".{field}" in code, name
 
 
 @given(st.dictionaries(st.sampled_from(sorted(BROKER)), st.text(max_size=12), max_size=4))

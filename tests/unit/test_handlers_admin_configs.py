@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,33 @@ def test_broker_configurations_reach_the_logs_at_once_and_stay(tmp_path: Path) -
 
     run(tmp_path, change)
     run(tmp_path, check)
+
+
+def test_the_limit_of_connections_can_change_while_the_broker_runs(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        assert code(await alter(client, BROKER, "", ("max.connections", SET, "1"))) == "none"
+        reader, writer = await asyncio.open_connection(*client.node.address)
+        assert await reader.read() == b""
+        writer.close()
+        assert code(await alter(client, BROKER, "", ("max.connections", DELETE, None))) == "none"
+        reader, writer = await asyncio.open_connection(*client.node.address)
+        answer = await Client(client.node, reader, writer).ask("ListConfigResources", 0)
+        assert code(answer) == "none"
+        writer.close()
+
+    run(tmp_path, body)
+
+
+def test_what_has_no_effect_is_said_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", configs={"preallocate": "true"}))
+        assert code(await alter(client, TOPIC, "t", ("delete.retention.ms", SET, "5"))) == "none"
+        assert code(await alter(client, BROKER, "", ("log.cleaner.threads", SET, "2"))) == "none"
+
+    run(tmp_path, body)
+    assert "topic t: preallocate has no effect: segments grow as they are written" in caplog.text
+    assert "topic t: delete.retention.ms has no effect: logs are not compacted" in caplog.text
+    assert "log.cleaner.threads has no effect: logs are not compacted" in caplog.text
 
 
 # AlterConfigs

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ottla.broker.connection import Connection, Pending
+from ottla.broker.deferred import Turn
 from ottla.env.clock import Clock, Timer
 from ottla.env.network import Listener, Network
 from ottla.types import Buffer
@@ -41,6 +42,7 @@ class Server:
         limits: ServerLimits,
         clock: Clock,
         network: Network,
+        turn: Turn,
         *,
         listener: str = "PLAINTEXT",
         refuses: Callable[[], bool] | None = None,
@@ -52,6 +54,7 @@ class Server:
         # All connections receive small requests into this: it is filled and emptied in one step.
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.connections: set[Connection] = set()
+        self.turn = turn
         self.stopping = False
         self._limits = limits
         self._clock = clock
@@ -100,6 +103,10 @@ class Server:
         """Close every connection at once, without a word."""
         for connection in list(self.connections):
             connection.abort()
+
+    def limit(self, limits: ServerLimits) -> None:
+        """Put other limits in force for what comes; connections that are there stay."""
+        self._limits = limits
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection in, or refuse it: over a limit, stopping, or because a test says so."""

@@ -216,7 +216,8 @@ _LOG = (
     ),
     _define(
         "producer.id.expiration.ms", _INT, 86_400_000, LOW,
-        "How long a silent producer's sequence numbers are remembered.", at_least(1), _CLUSTER,
+        # In Kafka it can change while brokers run; here logs take it up when they are opened.
+        "How long a silent producer's sequence numbers are remembered.", at_least(1),
     ),
 )  # fmt: skip
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-from ottla.config import BrokerConfig
+from ottla.config import TOPIC, BrokerConfig, Effect
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata import configs as plans
 from ottla.metadata import keys
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.image import (
     INTERNAL_TOPICS,
+    OFFSETS_TOPIC,
     ClusterImage,
     PartitionState,
     TopicImage,
@@ -103,6 +104,13 @@ def random_topic_id() -> UUID:
     return made
 
 
+def _warn(topic: str, configs: Mapping[str, str]) -> None:
+    """Say in the log which of a topic's new configurations have no effect here."""
+    for name in configs:
+        if TOPIC[name].effect is Effect.NONE:
+            log.warning("topic %s: %s has no effect: %s", topic, name, TOPIC[name].note)
+
+
 def _put_topic(topic: TopicImage) -> Put:
     return Put(keys.topic(topic.name), keys.topic_value(topic.topic_id, topic.initial, topic.configs))
 
@@ -153,7 +161,11 @@ class Controller:
                 made.change(Compare(keys.topic(new.name), 0), _put_topic(topic))
             return made
 
-        return await self._change(topics, plan, validate_only)
+        results = await self._change(topics, plan, validate_only)
+        for result in results:
+            if result.topic is not None:
+                _warn(result.name, result.topic.configs)
+        return results
 
     async def create_partitions(
         self, additions: Sequence[MorePartitions], *, validate_only: bool = False
@@ -194,8 +206,12 @@ class Controller:
         return await self._change(topic_ids, plan)
 
     async def auto_create(self, names: Sequence[str]) -> None:
-        """Make topics that a client asked for, with the cluster's defaults. Failures show in the image."""
-        for result in await self.create_topics([self.default_topic(name) for name in names]):
+        """Make topics that a client asked for, with the cluster's defaults. Failures show in the image.
+
+        Internal topics of coordinators that are not there are not made.
+        """
+        wanted = [name for name in names if name not in INTERNAL_TOPICS or name == OFFSETS_TOPIC]
+        for result in await self.create_topics([self.default_topic(name) for name in wanted]):
             if result.error is not None and result.error.code is not ErrorCode.topic_already_exists:
                 log.warning("topic %s was asked for and not made: %s", result.name, result.error)
 
@@ -209,29 +225,19 @@ class Controller:
 
     def default_topic(self, name: str) -> NewTopic:
         """What a topic is like that is made without saying (``AutoTopicCreationManager``)."""
-        if name not in INTERNAL_TOPICS:
+        if name != OFFSETS_TOPIC:
             return NewTopic(name)
         get = self._config.get
-        prefix = {
-            "__consumer_offsets": "offsets.topic",
-            "__transaction_state": "transaction.state.log",
-            "__share_group_state": "share.coordinator.state.topic",
-        }[name]
-        configs: dict[str, str | None] = {
-            "cleanup.policy": "delete" if name == "__share_group_state" else "compact",
-            "segment.bytes": str(get(f"{prefix}.segment.bytes")),
-        }
-        factor_name = f"{prefix}.replication.factor"
-        factor = get(factor_name)
-        if not self._config.is_set(factor_name):
+        factor = get("offsets.topic.replication.factor")
+        if not self._config.is_set("offsets.topic.replication.factor"):
             # Kafka would refuse; a broker that starts with nothing said should simply work.
             factor = min(factor, max(len(self._images.image.brokers), 1))
-        if name == "__consumer_offsets":
-            configs["compression.type"] = "producer"
-        else:
-            configs["min.insync.replicas"] = str(min(get(f"{prefix}.min.isr"), factor))
-            configs["compression.type"] = "uncompressed" if name == "__transaction_state" else "producer"
-        return NewTopic(name, get(f"{prefix}.num.partitions"), factor, configs=configs)
+        configs: dict[str, str | None] = {
+            "cleanup.policy": "compact",
+            "compression.type": "producer",
+            "segment.bytes": str(get("offsets.topic.segment.bytes")),
+        }
+        return NewTopic(name, get("offsets.topic.num.partitions"), factor, configs=configs)
 
     # Partitions
 
@@ -277,6 +283,7 @@ class Controller:
         if topic is None:
             raise KafkaError(ErrorCode.unknown_topic_or_partition, f"The topic '{name}' does not exist.")
         if configs != topic.configs:
+            _warn(name, {key: value for key, value in configs.items() if value != topic.configs.get(key)})
             made.change(_unchanged(topic), _put_topic(replace(topic, configs=configs)))
 
     @staticmethod

@@ -77,7 +77,8 @@ class ClusterImage:
 EMPTY = ClusterImage()
 
 # Kafka's own topics. Clients do not write to them, and subscriptions by pattern leave them out.
-INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
+OFFSETS_TOPIC = "__consumer_offsets"
+INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, "__transaction_state", "__share_group_state"})
 
 
 def initial_state(replicas: tuple[int, ...]) -> PartitionState:
