@@ -155,6 +155,8 @@ def run(load: RawLoad, start: Start, progress: Any, index: int) -> Done:
         ended_s, used_s = time.monotonic(), time.process_time() - cpu_s
     finally:
         loop.close()
+    if loop.failed and loop.error is None:
+        loop.error = f"{loop.failed} of {loop.count} requests were refused"
     size = len(load.connections[0][2])
     return Done(
         loop.count,
@@ -205,8 +207,6 @@ class _Loop:
                 show(self.count)
             elif now - last_s > STALL_S_MAX:
                 self.error = f"no answer for {STALL_S_MAX:.0f} s"
-        if self.failed and self.error is None:
-            self.error = f"{self.failed} of {self.count} requests were refused"
 
     def _serve(self, fd: int, mask: int) -> None:
         connection = self._connections[fd]

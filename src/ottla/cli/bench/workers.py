@@ -66,16 +66,14 @@ def values(count: int, size: int, seed: int) -> list[bytes]:
     rng = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["".join(rng.choices(letters, k=rng.randint(3, 10))) for _ in range(WORDS)]
-    text = ""
-    needed = min(count * size, 4_000_000) + size
+    needed = min(count * size, 4_000_000) + size + 1
     parts: list[str] = []
     length = 0
     while length < needed:
         chosen = rng.choices(words, k=1000)
         parts += chosen
         length += sum(map(len, chosen)) + len(chosen)
-    text = " ".join(parts)
-    data = text.encode()
+    data = " ".join(parts).encode()
     step = max(1, (len(data) - size) // max(1, count))
     return [data[i * step % (len(data) - size) :][:size] for i in range(count)]
 
