@@ -22,7 +22,7 @@ from ottla.config import BrokerConfig, ConfigError, parse_properties
 from ottla.coordinators.runtime import GroupCoordinator
 from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
-from ottla.env.disk import Disk, RealDisk
+from ottla.env.disk import Disk, RealDisk, raise_open_files_max
 from ottla.env.network import Network, TcpNetwork
 from ottla.errors import KafkaError
 from ottla.log.manager import LogManager
@@ -250,6 +250,7 @@ def run(
     from ottla.logging_setup import set_up
 
     set_up(log_format, log_level)
+    raise_open_files_max()
     keep_freed_memory()
     try:
         properties = dict(overrides)

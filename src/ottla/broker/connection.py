@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from ottla.broker.context import CloseConnection
+from ottla.broker.deferred import Deferred
 from ottla.types import Buffer
 from ottla.wire.framing import FrameDecoder, FrameError
 from ottla.wire.messages import MalformedMessage
@@ -28,13 +30,13 @@ QUEUED_REQUESTS_MAX = 64
 PENDING_REPLIES_MAX = 256
 
 
-class Pending:
-    """An answer that is not there yet: a future of the response's pieces (None: no response)."""
+class Pending(Deferred[list[Any] | None]):
+    """An answer that is not there yet: the response's pieces, or None for no response."""
 
-    __slots__ = ("blocks", "future")
+    __slots__ = ("blocks",)
 
-    def __init__(self, future: asyncio.Future[list[Any] | None], blocks: bool) -> None:
-        self.future = future
+    def __init__(self, blocks: bool, on_cancel: Callable[[], None] | None = None) -> None:
+        super().__init__(on_cancel)
         # Whether the requests behind it have to wait until it is answered.
         self.blocks = blocks
 
@@ -90,11 +92,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         self.server.forget(self)
         self._queue.clear()
-        for reply in self._replies:
-            # A coroutine that changes something is left to finish; a plain wait ends here.
-            if isinstance(reply, Pending) and not isinstance(reply.future, asyncio.Task):
-                reply.future.cancel()
-        self._replies.clear()
+        replies, self._replies = self._replies, deque()
+        for reply in replies:
+            if isinstance(reply, Pending):
+                reply.cancel()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._frames.buffer()
@@ -103,12 +104,15 @@ class Connection(asyncio.BufferedProtocol):
         self.active = True
         if self._transport is None:
             return
+        turn = self.server.turn
+        turn.begin()
         try:
             self._queue.extend(self._frames.received(nbytes))
+            self._process()
         except FrameError as error:
             self.refuse(str(error))
-            return
-        self._process()
+        finally:
+            turn.end()
 
     def pause_writing(self) -> None:
         self._paused_writing = True
@@ -176,28 +180,26 @@ class Connection(asyncio.BufferedProtocol):
         self._replies.append(reply)
         if reply.blocks:
             self._blocked = True
-        reply.future.add_done_callback(self._reply_done)
+        reply.listen(self._reply_done)
 
-    def _reply_done(self, future: asyncio.Future[Any]) -> None:
+    def _reply_done(self, reply: Deferred[list[Any] | None]) -> None:
         if self._transport is None:
-            if not future.cancelled():
-                future.exception()  # nobody is left to hear of it
             return
         replies = self._replies
         while replies:
-            reply = replies[0]
-            if isinstance(reply, Pending):
-                if not reply.future.done():
+            first = replies[0]
+            if isinstance(first, Pending):
+                if not first.done:
                     break
-                if reply.blocks:
+                if first.blocks:
                     self._blocked = False
-                error = reply.future.exception()
-                if error is not None:
+                try:
+                    pieces = first.result()
+                except CloseConnection as error:
                     self.refuse(str(error))
                     return
-                pieces = reply.future.result()
             else:
-                pieces = reply
+                pieces = first
             replies.popleft()
             if pieces is not None:
                 self._write(pieces)

@@ -9,6 +9,7 @@ from ottla.wire.messages import RequestHeader
 
 if TYPE_CHECKING:
     from ottla.broker.connection import Connection
+    from ottla.broker.deferred import Turn
     from ottla.broker.faults import FaultHook
     from ottla.broker.fetch_sessions import FetchSessions
     from ottla.broker.producer_ids import ProducerIds
@@ -39,6 +40,7 @@ class Services:
     log_manager: LogManager
     fetch_sessions: FetchSessions
     producer_ids: ProducerIds
+    turn: Turn
     faults: FaultHook | None = None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -10,6 +9,7 @@ from typing import Any
 
 from ottla.broker.connection import Connection, Pending
 from ottla.broker.context import CloseConnection, RequestContext, Services
+from ottla.broker.deferred import Deferred
 from ottla.broker.error_responses import error_fields
 from ottla.broker.faults import run_faulty
 from ottla.errors import ErrorCode, KafkaError
@@ -51,9 +51,7 @@ class Dispatcher:
         if self._services.faults is not None:
             fault = self._services.faults.before(ctx, request)
             if fault is not None:
-                return _pending(
-                    self._finish(ctx, request, run_faulty(ctx, handler, request, fault)), blocks=True
-                )
+                return self._later(ctx, request, run_faulty(ctx, handler, request, fault), blocks=True)
         return self._run(ctx, handler, request)
 
     def _run(self, ctx: RequestContext, handler: Handler, request: Any) -> list[Any] | Pending | None:
@@ -70,20 +68,38 @@ class Dispatcher:
         if result is None:
             return None
         assert not isinstance(result, dict)
-        return _pending(self._finish(ctx, request, result), blocks=ctx.api_key != PRODUCE)
+        return self._later(ctx, request, result, blocks=ctx.api_key != PRODUCE)
 
-    async def _finish(
-        self, ctx: RequestContext, request: Any, result: Awaitable[Fields | None]
-    ) -> list[Any] | None:
+    def _later(
+        self,
+        ctx: RequestContext,
+        request: Any,
+        result: Deferred[Fields] | Awaitable[Fields | None],
+        *,
+        blocks: bool,
+    ) -> Pending:
+        """A promise of the response to which ``result`` will lead."""
+        if isinstance(result, Deferred):
+            pending = Pending(blocks, result.cancel)
+            result.listen(lambda done: self._answer(ctx, request, done, pending))
+        else:
+            pending = Pending(blocks)
+            fields: Deferred[Fields | None] = Deferred()
+            fields.follow(result)
+            fields.listen(lambda done: self._answer(ctx, request, done, pending))
+        return pending
+
+    def _answer(self, ctx: RequestContext, request: Any, done: Deferred[Any], pending: Pending) -> None:
         try:
-            fields = await result
+            fields = done.result()
         except KafkaError as error:
             fields = error_fields(ctx.api_key, request, error)
-        except CloseConnection:
-            raise
+        except CloseConnection as error:
+            pending.fail(error)
+            return
         except Exception:  # noqa: BLE001 - logged with its traceback, and answered
             fields = self._unexpected(ctx, request)
-        return None if fields is None else frame_response(ctx.header, fields)
+        pending.resolve(None if fields is None else frame_response(ctx.header, fields))
 
     @staticmethod
     def _unexpected(ctx: RequestContext, request: Any) -> Fields:
@@ -107,7 +123,3 @@ class Dispatcher:
             ],
         }
         return frame_response(header._replace(api_version=0), fields)
-
-
-def _pending(result: Awaitable[list[Any] | None], *, blocks: bool) -> Pending:
-    return Pending(asyncio.ensure_future(result), blocks)

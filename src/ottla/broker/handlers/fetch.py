@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ottla.broker.context import RequestContext
+from ottla.broker.deferred import Deferred
 from ottla.broker.fetch_sessions import FINAL_EPOCH, INITIAL_EPOCH, Key, Session, Want
 from ottla.env.clock import Timer
 from ottla.errors import ErrorCode, KafkaError
@@ -52,7 +53,10 @@ class Collected(NamedTuple):
     failed: bool
 
 
-def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future[dict[str, Any]]:
+Later = asyncio.Future[dict[str, Any]] | Deferred[dict[str, Any]]
+
+
+def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Later:
     """Top-level errors are those of the session; the others stand by their partition."""
     session, wants = _session(ctx, request)
     config = ctx.services.config
@@ -71,11 +75,11 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future
 
 def _respond_or_wait(
     ctx: RequestContext, session: Session | None, wants: list[Want], limits: Limits, collected: Collected
-) -> dict[str, Any] | asyncio.Future[dict[str, Any]]:
+) -> dict[str, Any] | Later:
     enough = collected.size >= limits.min_bytes or collected.failed
     if enough or limits.max_wait_ms <= 0 or not wants or ctx.services.replicas.stopping:
         return _respond(ctx, session, collected)
-    return _Wait(ctx, session, wants, limits).future
+    return _Wait(ctx, session, wants, limits).reply
 
 
 async def _collect_cold(
@@ -241,7 +245,7 @@ def _response(session: Session | None, collected: Collected) -> dict[str, Any]:
 class _Wait:
     """A fetch that found too little: looks again when a partition grows, answers at its deadline."""
 
-    __slots__ = ("_ctx", "_limits", "_looking", "_partitions", "_session", "_timer", "_wants", "future")
+    __slots__ = ("_ctx", "_limits", "_looking", "_partitions", "_session", "_timer", "_wants", "reply")
 
     def __init__(
         self, ctx: RequestContext, session: Session | None, wants: list[Want], limits: Limits
@@ -251,8 +255,7 @@ class _Wait:
         self._wants = wants
         self._limits = limits
         self._looking = False
-        self.future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.future.add_done_callback(self._end)
+        self.reply: Deferred[dict[str, Any]] = Deferred(on_cancel=self._stop_waiting)
         self._timer: Timer = ctx.services.clock.call_later(limits.max_wait_ms, self._expired)
         self._partitions = [_find(ctx.services.replicas, want) for want in wants]
         for partition in self._partitions:
@@ -262,46 +265,35 @@ class _Wait:
         if not self._looking:
             # Once for all that is appended in this turn of the event loop.
             self._looking = True
-            asyncio.get_running_loop().call_soon(self._look, False)
+            self._ctx.services.turn.soon(self._look)
 
     def _expired(self) -> None:
-        self._look(True)
+        self._look(expired=True)
 
-    def _look(self, expired: bool) -> None:
+    def _look(self, expired: bool = False) -> None:
         self._looking = False
-        if self.future.done():
+        if self.reply.done:
             return
         ctx = self._ctx
         try:
             collected = _collect(ctx.services.replicas, self._wants, self._limits)
+            stopping = ctx.services.replicas.stopping
+            if not (expired or stopping or collected.failed or collected.size >= self._limits.min_bytes):
+                return
+            answer = _respond(ctx, self._session, collected)
         except ColdRead as cold:
+            answer = asyncio.ensure_future(_collect_cold(ctx, self._session, self._wants, self._limits, cold))
+        except Exception as error:  # noqa: BLE001 - whoever waits hears of it
             self._stop_waiting()
-            again = _collect_cold(ctx, self._session, self._wants, self._limits, cold)
-            asyncio.ensure_future(again).add_done_callback(self._hand_on)
+            self.reply.fail(error)
             return
-        stopping = ctx.services.replicas.stopping
-        if not (expired or stopping or collected.failed or collected.size >= self._limits.min_bytes):
-            return
-        reply = _respond(ctx, self._session, collected)
-        if isinstance(reply, dict):
-            self.future.set_result(reply)
+        self._stop_waiting()
+        if isinstance(answer, dict):
+            self.reply.resolve(answer)
         else:
-            self._stop_waiting()
-            reply.add_done_callback(self._hand_on)
-
-    def _hand_on(self, reply: asyncio.Future[dict[str, Any]]) -> None:
-        if self.future.done():
-            return
-        error = reply.exception()
-        if error is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(reply.result())
+            self.reply.follow(answer)
 
     def _stop_waiting(self) -> None:
         self._timer.cancel()
         for partition in self._partitions:
             partition.remove_waiter(self._wake)
-
-    def _end(self, future: asyncio.Future[dict[str, Any]]) -> None:
-        self._stop_waiting()

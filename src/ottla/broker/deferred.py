@@ -1,0 +1,132 @@
+"""Answers that come later, without a turn of the event loop for each hand that they pass through.
+
+asyncio's futures tell their listeners in the loop's next turn. A message that a waiting consumer gets would
+take three more turns, each with a system call or two, and those are most of its cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Deferred(Generic[T]):
+    """A value that comes later. It has one listener, which is told at once."""
+
+    __slots__ = ("_error", "_listener", "_on_cancel", "_value", "done")
+
+    def __init__(self, on_cancel: Callable[[], None] | None = None) -> None:
+        self.done = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._listener: Callable[[Deferred[T]], None] | None = None
+        self._on_cancel = on_cancel
+
+    def resolve(self, value: T) -> None:
+        """Give the value. Nothing happens where it is given already, or nobody waits any more."""
+        if not self.done:
+            self.done = True
+            self._value = value
+            self._tell()
+
+    def fail(self, error: BaseException) -> None:
+        """Give an error in place of the value."""
+        if not self.done:
+            self.done = True
+            self._error = error
+            self._tell()
+
+    def result(self) -> T:
+        """The value, or the error, raised. Only once it is done."""
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]
+
+    def listen(self, listener: Callable[[Deferred[T]], None]) -> None:
+        """Call ``listener`` when it is done: now, if it is."""
+        self._listener = listener
+        if self.done:
+            listener(self)
+
+    def cancel(self) -> None:
+        """Nobody waits any more: whoever would have given the value may stop working on it."""
+        if not self.done:
+            self.done = True
+            self._listener = None
+            if self._on_cancel is not None:
+                self._on_cancel()
+
+    def settle(self, source: asyncio.Future[T]) -> None:
+        """Take over what a finished future has: for its ``add_done_callback``."""
+        if source.cancelled():
+            self.fail(asyncio.CancelledError())
+        elif (error := source.exception()) is not None:
+            self.fail(error)
+        else:
+            self.resolve(source.result())
+
+    def follow(self, source: Awaitable[T]) -> None:
+        """Take over what an awaitable gives. It is not cancelled when nobody waits any more."""
+        asyncio.ensure_future(source).add_done_callback(self.settle)
+
+    def _tell(self) -> None:
+        if self._listener is not None:
+            self._listener(self)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def hand_on(done: Deferred[T]) -> None:
+            if future.done():
+                return
+            if done._error is not None:
+                future.set_exception(done._error)
+            else:
+                future.set_result(done.result())
+
+        self.listen(hand_on)
+        return future.__await__()
+
+
+class Turn:
+    """Work that is put off to the end of what the event loop does now.
+
+    While a connection handles what it received, waiting fetches that an append has woken are collected here,
+    so that each of them looks once, however many partitions grew, and after the producers were answered.
+    """
+
+    __slots__ = ("_later", "_running", "_scheduled")
+
+    def __init__(self) -> None:
+        self._later: list[Callable[[], None]] = []
+        self._running = False
+        self._scheduled = False
+
+    def begin(self) -> None:
+        """Someone starts to handle requests, and will call ``end``."""
+        self._running = True
+
+    def end(self) -> None:
+        self._running = False
+        if self._later:
+            self._run()
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Run ``work`` at the end of this turn."""
+        self._later.append(work)
+        if not self._running and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        while self._later:
+            now, self._later = self._later, []
+            for work in now:
+                work()
