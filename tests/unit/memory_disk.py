@@ -182,5 +182,8 @@ class MemoryDisk:
         self.locks.add(path)
         return MemoryLock(self, path)
 
+    def open_files_max(self) -> int:
+        return 1000
+
     async def run(self, work: Callable[[], T]) -> T:
         return work()

@@ -120,6 +120,22 @@ def test_a_look_up_on_a_cold_disk_says_what_to_warm() -> None:
     assert log.read(1, 10, end_offset=3) is not None
 
 
+def test_the_index_of_a_large_segment_is_loaded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment_module, "LOADED_IN_PLACE_BYTES_MAX", 0)
+    disk = MemoryDisk()
+    log = open_log(disk, LogConfig(index_interval_bytes=100))
+    fill(log, [1] * 20)
+    log = reopen_clean(disk, log)
+    disk.reads.clear()
+    with pytest.raises(ColdRead) as raised:
+        log.read(5, 10, end_offset=20)
+    assert not disk.reads
+    raised.value.warm()
+    disk.reads.clear()
+    assert log.read(5, 10, end_offset=20) is not None
+    assert f"{0:020d}.index" not in disk.reads
+
+
 def test_segments_roll_by_size_at_the_batch_that_does_not_fit() -> None:
     size = len(batch("x"))
     log = open_log(MemoryDisk(), LogConfig(segment_bytes=3 * size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from log_support import FOLDER, NOW_MS, append, batch, open_log, read_all, reopen_clean, values
@@ -277,11 +276,31 @@ def test_files_that_a_crash_left_behind_are_cleared_away() -> None:
     assert [name for name in disk.list(FOLDER) if not name.startswith(f"{0:020d}")] == []
 
 
-def test_an_interrupted_swap_is_not_guessed_at() -> None:
-    disk = written(1)
-    disk.open(f"{FOLDER}/{0:020d}.log.swap", create=True)
-    with pytest.raises(OSError, match="interrupted compaction"):
-        open_log(disk)
+def test_an_interrupted_swap_is_completed() -> None:
+    """Compaction had written one segment in the place of the first three, and renamed it to .swap."""
+    disk = written(12, SMALL)
+    log = open_log(disk, SMALL)
+    log.close()
+    bases = [segment.base_offset for segment in log.segments]
+    assert len(bases) > 4
+    third = bytes(disk.files[log.segments[2].path(".log")].data)
+    disk.open(f"{FOLDER}/{0:020d}.log.swap", create=True).append([third])
+    compacted = LogConfig(segment_bytes=250, cleanup_policy=("compact",))
+    recovered = open_log(disk, compacted)
+    assert [segment.base_offset for segment in recovered.segments] == [0, *bases[3:]]
+    assert [record.offset for record in read_all(recovered)] == list(range(bases[2], log.log_end_offset))
+    assert not [name for name in disk.files if name.endswith(".swap")]
+
+
+def test_an_unfinished_compaction_is_undone() -> None:
+    disk = written(12, SMALL)
+    log = open_log(disk, SMALL)
+    log.close()
+    expected = read_all(log)
+    for name in (f"{0:020d}.log.cleaned", f"{0:020d}.log.swap", f"{4:020d}.index.swap"):
+        disk.open(f"{FOLDER}/{name}", create=True).append([b"half"])
+    assert read_all(open_log(disk, SMALL)) == expected
+    assert not [name for name in disk.files if name.endswith((".swap", ".cleaned"))]
 
 
 def test_a_header_of_extremes_ends_the_log() -> None:

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import resource
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 # Blocking disk work that may be under way at once; more waits in the pool's queue.
 DISK_THREADS_MAX = 4
+# What is taken for "no limit" of open files.
+OPEN_FILES_UNLIMITED = 1 << 20
 
 
 class File(Protocol):
@@ -113,9 +116,20 @@ class Disk(Protocol):
         """
         ...
 
+    def open_files_max(self) -> int:
+        """Files and connections together that the process may have open."""
+        ...
+
     async def run(self, work: Callable[[], T]) -> T:
         """Run blocking work off the event loop and return what it returns."""
         ...
+
+
+def raise_open_files_max() -> None:
+    """Let this process open as many files and connections as the system allows it to."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else OPEN_FILES_UNLIMITED
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class RealFile:
@@ -284,6 +298,10 @@ class RealDisk:
 
     def lock(self, path: str) -> RealLock:
         return RealLock(path)
+
+    def open_files_max(self) -> int:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return soft if soft != resource.RLIM_INFINITY else OPEN_FILES_UNLIMITED
 
     async def run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

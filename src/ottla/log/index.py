@@ -72,8 +72,10 @@ class OffsetIndex:
         return interleaved.tobytes()
 
     @classmethod
-    def decode(cls, base_offset: int, data: bytes, log_bytes: int) -> OffsetIndex | None:
+    def decode(cls, base_offset: int, data: bytes | None, log_bytes: int) -> OffsetIndex | None:
         """From a file's contents; None where it cannot belong to a log of ``log_bytes``: to be rebuilt."""
+        if data is None:
+            return None
         index = cls(base_offset)
         interleaved = array("i", _without_zero_tail(data, OFFSET_ENTRY_BYTES))
         if sys.byteorder == "little":
@@ -138,15 +140,25 @@ class TimeIndex:
         return b"".join(map(_TIME_ENTRY.pack, self.timestamps[start:], self.offsets[start:]))
 
     @classmethod
-    def decode(cls, base_offset: int, data: bytes) -> TimeIndex | None:
+    def decode(cls, base_offset: int, data: bytes | None) -> TimeIndex | None:
         """From a file's contents; None where it cannot be right."""
+        if data is None:
+            return None
         index = cls(base_offset)
         if len(data) != TIME_ENTRY_BYTES:
             # A single entry may well be zeros: time 0 at the base offset.
             data = _without_zero_tail(data, TIME_ENTRY_BYTES)
-        for timestamp, offset in _TIME_ENTRY.iter_unpack(data):
-            index.timestamps.append(timestamp)
-            index.offsets.append(offset)
+        # Twelve bytes are three words: a timestamp's upper and lower half, and an offset.
+        words = array("I", data)
+        little_endian = sys.byteorder == "little"
+        if little_endian:
+            words.byteswap()
+        halves = array("I", bytes(len(words) // 3 * 8))
+        halves[0::2], halves[1::2] = words[1::3], words[0::3]
+        if not little_endian:
+            halves[0::2], halves[1::2] = words[0::3], words[1::3]
+        index.timestamps = array("q", halves.tobytes())
+        index.offsets = array("i", words[2::3].tobytes())
         if not len(index):
             return index
         sound = (

@@ -14,18 +14,16 @@ from ottla.env.disk import Disk
 from ottla.log.checkpoints import CheckpointDamaged, decode_epochs, decode_partition_metadata
 from ottla.log.epochs import LeaderEpochs
 from ottla.log.files import (
-    CLEANED_SUFFIX,
-    DELETED_SUFFIX,
     EPOCHS_FILE,
     LOG_SUFFIX,
     PARTITION_METADATA_FILE,
     SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
-    SWAP_SUFFIX,
     FileCache,
     offset_name,
     offset_of,
 )
+from ottla.log.leftovers import clear
 from ottla.log.producers import Producers
 from ottla.log.recovery import recover_segment, replay_producers
 from ottla.log.segment import Segment
@@ -89,13 +87,7 @@ class Loader:
         if not self.disk.exists(self.directory):
             self.disk.make_dirs(self.directory)
             return set()
-        names = set(self.disk.list(self.directory))
-        for name in sorted(names):
-            if name.endswith((DELETED_SUFFIX, CLEANED_SUFFIX, ".tmp")):
-                self._remove(names, name)
-            elif name.endswith(SWAP_SUFFIX):
-                raise OSError(f"{self.directory}/{name} is left of an interrupted compaction by Apache Kafka")
-        return names
+        return clear(self.disk, self.directory)
 
     def _remove(self, names: set[str], name: str) -> None:
         self.disk.remove(f"{self.directory}/{name}")

@@ -7,6 +7,7 @@ bytes, times milliseconds. What fails on disk is raised as KafkaError KAFKA_STOR
 from __future__ import annotations
 
 import logging
+import os.path
 import random
 from bisect import bisect_right
 from functools import partial
@@ -93,7 +94,9 @@ class Log:
         self._complained_ms = -COMPLAINT_INTERVAL_MS
         # A sync failed: what the disk holds is not known any more.
         self._failed: OSError | None = None
+        # Whether the folder's own list of files is on disk, and its place among the others.
         self._folder_synced = False
+        self._parent_synced = False
         # The partition is gone: nothing is written any more.
         self.deleted = False
         self.update_config(config)
@@ -422,6 +425,9 @@ class Log:
         self._folder_synced = True
         try:
             self.disk.sync_dir(self.directory)
+            if not self._parent_synced:
+                self.disk.sync_dir(os.path.dirname(self.directory))
+                self._parent_synced = True
         except OSError:
             self._folder_synced = False
             raise

@@ -23,7 +23,7 @@ from ottla.log.data_dir import (
     RECOVERY_POINTS_FILE,
     DataDir,
 )
-from ottla.log.files import FileCache
+from ottla.log.files import OPEN_FILES_MAX, FileCache
 from ottla.log.loading import read_topic_id
 from ottla.log.log import Log
 from ottla.log.settings import LONG_MAX, LogConfig
@@ -57,7 +57,8 @@ class LogManager:
         self._config = config
         self._clock = clock
         self._node_id = node_id
-        self._cache = FileCache(disk)
+        # A quarter of what may be open: the rest is for connections.
+        self._cache = FileCache(disk, min(OPEN_FILES_MAX, disk.open_files_max() // 4))
         self._dir: DataDir
         self._clean = False
         # From the last run, for logs that have not been opened yet.

@@ -31,6 +31,8 @@ from ottla.wire.records import HEADER_BYTES, BatchHeader, read_header
 RECENT_BATCHES_MAX = 1024
 # Bytes that a look-up reads at once while it steps from header to header.
 SCAN_BYTES = 8192
+# The index of a segment up to this size is loaded where it is needed, of a larger one off the event loop.
+LOADED_IN_PLACE_BYTES_MAX = 64 * 1024 * 1024
 # Where the dense list begins in a segment that is not appended to: after every offset.
 NONE_RECENT = 2**63 - 1
 
@@ -38,14 +40,13 @@ NONE_RECENT = 2**63 - 1
 class ColdRead(Exception):
     """A look-up needs bytes that are not in memory. Run ``warm`` off the event loop and look up again."""
 
-    def __init__(self, file: File, position: int, size: int) -> None:
-        super().__init__(f"{file.path} at {position}")
-        self._read = (file, position, size)
+    def __init__(self, what: str, read: Callable[[], object]) -> None:
+        super().__init__(what)
+        self._read = read
 
     def warm(self) -> None:
-        """Bring the bytes into memory. Blocks; touches nothing but the file."""
-        file, position, size = self._read
-        file.read(position, size)
+        """Bring the bytes into memory. Blocks; safe in another thread."""
+        self._read()
 
 
 class Located(NamedTuple):
@@ -247,40 +248,48 @@ class Segment:
 
     @property
     def offset_index(self) -> OffsetIndex:
+        """Read from its file where it is not in memory; blocks."""
         if self._offset_index is None:
-            self.load_indexes()
-        assert self._offset_index is not None
+            self._offset_index = OffsetIndex.decode(
+                self.base_offset, self._index_file(INDEX_SUFFIX), self.size
+            )
+            if self._offset_index is None:
+                return self.rebuild_indexes()[0]
         return self._offset_index
 
     @property
     def time_index(self) -> TimeIndex:
+        """Read from its file where it is not in memory; blocks."""
         if self._time_index is None:
-            self.load_indexes()
-        assert self._time_index is not None
+            self._time_index = TimeIndex.decode(self.base_offset, self._index_file(TIME_INDEX_SUFFIX))
+            if self._time_index is None:
+                return self.rebuild_indexes()[1]
         return self._time_index
 
-    def load_indexes(self) -> None:
-        """Read both index files; where one is missing or cannot be right, build them from the log."""
+    def _index_file(self, suffix: str) -> bytes | None:
         try:
-            offsets = OffsetIndex.decode(
-                self.base_offset, self._disk.read_file(self.path(INDEX_SUFFIX)), self.size
-            )
-            times = TimeIndex.decode(self.base_offset, self._disk.read_file(self.path(TIME_INDEX_SUFFIX)))
+            return self._disk.read_file(self.path(suffix))
         except FileNotFoundError:
-            offsets = times = None
-        if offsets is None or times is None:
-            self.rebuild_indexes()
-        else:
-            self._offset_index, self._time_index = offsets, times
+            return None
 
-    def rebuild_indexes(self, interval: int = 4096) -> None:
+    def rebuild_indexes(self, interval: int = 4096) -> tuple[OffsetIndex, TimeIndex]:
         """Build the indexes again from the headers of a log that is known to be sound. Reads all of it."""
-        self.reset()
+        fresh = Segment(self._disk, self._cache, self.directory, self.base_offset, self.size, self.created_ms)
+        fresh.reset()
         for header, position in self.headers_from(0, self.file.read):
-            self.note(position, header.size, header.last_offset, header.max_timestamp_ms, interval)
+            fresh.note(position, header.size, header.last_offset, header.max_timestamp_ms, interval)
+        fresh.seal()
         with suppress(OSError):
             # On a full disk they are built again next time.
-            self.save_indexes()
+            fresh.save_indexes()
+        self._offset_index, self._time_index = fresh.offset_index, fresh.time_index
+        self.max_timestamp_ms, self.max_timestamp_offset = fresh.load_max_timestamp()
+        return self._offset_index, self._time_index
+
+    def _have_index(self) -> None:
+        """Load the offset index of a large segment off the event loop: it takes milliseconds."""
+        if self._offset_index is None and self.size > LOADED_IN_PLACE_BYTES_MAX:
+            raise ColdRead(self.path(INDEX_SUFFIX), lambda: self.offset_index)
 
     def load_max_timestamp(self) -> tuple[int, int]:
         """The largest timestamp, -1 for none, and the last offset of the first batch that has it."""
@@ -349,6 +358,7 @@ class Segment:
             position = positions[slot]
             end = positions[slot + 1] if slot + 1 < len(positions) else self.size
             return Located(position, end - position)
+        self._have_index()
         for header, position in self.headers_from(self.offset_index.lookup(offset), self.peek):
             if header.last_offset >= offset:
                 return Located(position, header.size)
@@ -356,9 +366,10 @@ class Segment:
 
     def peek(self, position: int, size: int) -> Buffer:
         """Bytes that are in memory; ColdRead where they are not."""
-        data = self.file.read_cached(position, size)
+        file = self.file
+        data = file.read_cached(position, size)
         if data is None:
-            raise ColdRead(self.file, position, size)
+            raise ColdRead(f"{file.path} at {position}", lambda: file.read(position, size))
         return data
 
     def headers_from(
