@@ -29,6 +29,7 @@ from ottla.log.manager import LogManager
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
+from ottla.metadata.store import StoreError
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.manager import ReplicaManager
 
@@ -267,7 +268,7 @@ def run(
             properties=properties,
         )
         return uvloop.run(_serve(settings))
-    except (ConfigError, StartError, OSError) as error:
+    except (ConfigError, StartError, StoreError, OSError) as error:
         print(f"ottla: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
         return 1
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.config import parse_properties
+from ottla.config import ConfigError, parse_properties
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,10 @@ def test_syntax(text: str, expected: dict[str, str]) -> None:
     assert parse_properties(text) == expected
 
 
-def test_a_broken_escape_is_an_error() -> None:
-    with pytest.raises(ValueError, match="Malformed"):
-        parse_properties("a=\\u00")
+@pytest.mark.parametrize("text", ["a=\\u00", "a=\\u00zz", "a=\\u+123"])
+def test_a_broken_escape_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="Malformed"):
+        parse_properties(text)
 
 
 def escape(text: str, *, name: bool) -> str:

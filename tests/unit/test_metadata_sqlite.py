@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,26 @@ def test_commits_are_synced(tmp_path: Path) -> None:
             ]
         )
         assert modes == ["wal", 2]
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_full_disk_fails_a_change_and_no_more(tmp_path: Path) -> None:
+    async def run() -> None:
+        store = await SqliteStore.open(str(tmp_path / "m.db"), SystemClock())
+        await store.txn([], [Put("a", b"1")])
+
+        def limit(pages: int) -> Callable[[], object]:
+            return lambda: store._file._db.execute(f"PRAGMA max_page_count = {pages}").fetchone()
+
+        await store._run(limit(1))  # as many as there are
+        for _ in range(3):
+            with pytest.raises(StoreError, match="full"):
+                await store.txn([], [Put("a", b"2"), Put("b", bytes(1_000_000))])
+        assert (await store.get("a")).value == b"1"  # type: ignore[union-attr]
+        await store._run(limit(1_000_000))
+        assert await store.txn([], [Put("b", bytes(1_000_000))]) == (True, 2)
         await store.close()
 
     asyncio.run(run())

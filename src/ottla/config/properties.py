@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ottla.config.definition import ConfigError
+
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _SPACE = " \t\f"
+_HEX = frozenset("0123456789abcdefABCDEF")
 
 
 def parse_properties(text: str) -> dict[str, str]:
     """Names and values of a property file; a name given twice keeps its last value, as in Java.
 
-    ValueError where a ``\\uXXXX`` escape is broken.
+    ConfigError where a ``\\uXXXX`` escape is broken.
     """
     properties: dict[str, str] = {}
     for line in _logical_lines(text):
@@ -65,8 +68,8 @@ def _unescape(text: str) -> str:
             position += 1
             if character == "u":
                 digits = text[position : position + 4]
-                if len(digits) != 4:
-                    raise ValueError("Malformed \\uxxxx encoding.")
+                if len(digits) != 4 or not set(digits) <= _HEX:
+                    raise ConfigError("Malformed \\uxxxx encoding.")
                 character = chr(int(digits, 16))
                 position += 4
             else:

@@ -185,7 +185,7 @@ class _File:
 
 
 class _Transaction:
-    """BEGIN; then COMMIT, or ROLLBACK where the block raised."""
+    """BEGIN; then COMMIT, or ROLLBACK where the block or the commit itself failed (a full disk)."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
@@ -194,7 +194,13 @@ class _Transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self._db.execute("COMMIT")
+        finally:
+            # SQLite ends some transactions by itself when they fail.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
 
 def _between(prefix: str) -> tuple[str, tuple[str, ...]]:
