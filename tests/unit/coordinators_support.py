@@ -296,3 +296,47 @@ class MemoryLog:
 def durable(machine: GroupMachine) -> tuple[Any, Any]:
     """What a fail-over must find again."""
     return dict(machine.metadata), {group: dict(topics) for group, topics in machine.offsets.by_group.items()}
+
+
+class ManualClock:
+    """Time that only the test moves."""
+
+    def __init__(self) -> None:
+        self.ms = 1_000
+        self.timers: list[ManualTimer] = []
+
+    def now_ms(self) -> int:
+        return 1_700_000_000_000 + self.ms
+
+    def monotonic_ms(self) -> int:
+        return self.ms
+
+    def call_later(self, delay_ms: float, callback: Callable[[], object]) -> ManualTimer:
+        timer = ManualTimer(self, self.ms + delay_ms, callback)
+        self.timers.append(timer)
+        return timer
+
+    async def advance(self, delay_ms: int) -> None:
+        end_ms = self.ms + delay_ms
+        await settle()
+        while self.timers and (timer := min(self.timers, key=lambda t: t.at_ms)).at_ms <= end_ms:
+            self.timers.remove(timer)
+            self.ms = max(self.ms, int(timer.at_ms))
+            timer.callback()
+            await settle()
+        self.ms = end_ms
+
+
+class ManualTimer:
+    def __init__(self, clock: ManualClock, at_ms: float, callback: Callable[[], object]) -> None:
+        self.clock, self.at_ms, self.callback = clock, at_ms, callback
+
+    def cancel(self) -> None:
+        if self in self.clock.timers:
+            self.clock.timers.remove(self)
+
+
+async def settle() -> None:
+    """Let everything happen that can without time going by."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -487,21 +487,17 @@ def test_a_static_leader_that_comes_back_does_not_assign_anew(
     assert states(bench) == "Stable"
 
 
-def test_a_new_id_that_cannot_be_stored_is_taken_back() -> None:
+def test_a_new_id_that_cannot_be_stored_begins_a_generation() -> None:
     bench = Bench()
-    bench.stable("s1", instance="i1", offered=protocols("range", "sticky"))
+    bench.stable("s1", instance="i1")
     bench.auto_commit = False
-    join = bench.join(new_id="s2", instance="i1", offered=protocols("range"))
+    join = bench.join(new_id="s2", instance="i1")
     bench.fail_one()
-    assert bench.error(join) == "not_coordinator"
-    assert bench.replies[join].member_id == ""
-    group = bench.group()
-    assert list(group.members) == ["s1"]
-    assert group.static_members == {"i1": "s1"}
-    assert group.leader_id == "s1"
-    assert group.members["s1"].protocols == protocols("range", "sticky")
-    assert group.supporters == {"range": 1, "sticky": 1}
-    assert group.joining_count == 0
+    assert bench.replies[join].generation_id == 2
+    assert bench.replies[join].member_id == "s2"
+    assert states(bench) == "CompletingRebalance"
+    # Nothing was stored, so a new leader knows the old id.
+    assert list(bench.failed_over().group().members) == ["s1"]
 
 
 def test_a_rebalance_meanwhile_answers_a_static_member_whose_id_is_being_stored() -> None:
@@ -681,3 +677,15 @@ def test_metadata_of_a_protocol_that_is_not_ours_to_read() -> None:
     bench.stable("m1", offered=(Protocol("range", b"\x00"),))
     assert bench.group().subscribed_topics is None
     assert bench.group().is_subscribed_to("anything")
+
+
+def test_a_leader_cannot_change_an_assignment_that_is_being_stored() -> None:
+    bench = Bench(auto_commit=False)
+    bench.join(new_id="m1")
+    bench.wait(DELAY_MS)
+    first = bench.sync("m1", 1, {"m1": b"1"})
+    second = bench.sync("m1", 1, {"m1": b"2"})
+    assert bench.error(first) == "rebalance_in_progress"
+    bench.commit_all()
+    assert bench.replies[second].assignment == b"1"
+    assert bench.failed_over().group().members["m1"].assignment == b"1"

@@ -125,6 +125,7 @@ class ClassicGroup:
         "state",
         "state_timestamp_ms",
         "static_members",
+        "storing_generation_id",
         "subscribed_topics",
         "supporters",
         "sync_deadline_ms",
@@ -150,6 +151,9 @@ class ClassicGroup:
         self.pending: dict[str, int] = {}
         # Members that were told the generation and did not ask for their assignment yet.
         self.pending_sync: set[str] = set()
+        # The generation whose assignment is on its way into the log. A leader that sends it again must not
+        # change it: members would see the first, and after a fail-over the second.
+        self.storing_generation_id: int | None = None
         # How many members wait for their JoinGroup.
         self.joining_count = 0
         # How many members support a protocol.

@@ -176,7 +176,6 @@ def _replace_static(group: ClassicGroup, request: JoinRequest, waiter: Waiter, s
     member = group.members[old_id]
     answer_join(group, member, JoinResponse(ErrorCode.fenced_instance_id, old_id), step)
     answer_sync(member, SyncResponse(ErrorCode.fenced_instance_id), step)
-    before = (member.protocols, member.rebalance_timeout_ms, member.session_timeout_ms)
     group.rename_static(instance_id, old_id, request.new_member_id)
     # From now on it knows its id and sends heartbeats.
     member.is_new = False
@@ -184,7 +183,7 @@ def _replace_static(group: ClassicGroup, request: JoinRequest, waiter: Waiter, s
     _update_member(group, member, request, waiter, step)
     if group.state is STABLE:
         if group.select_protocol() == group.protocol_name:
-            _store_replacement(group, member, old_id, old_leader, before, request, step)
+            _store_replacement(group, member, old_leader, request, step)
         else:
             rebalance_or_complete(group, f"static member {instance_id} changes the protocol", step)
     elif group.state is COMPLETING_REBALANCE:
@@ -195,19 +194,11 @@ def _replace_static(group: ClassicGroup, request: JoinRequest, waiter: Waiter, s
 
 
 def _store_replacement(
-    group: ClassicGroup,
-    member: Member,
-    old_id: str,
-    old_leader: str | None,
-    before: tuple[tuple[object, ...], int, int],
-    request: JoinRequest,
-    step: Step,
+    group: ClassicGroup, member: Member, old_leader: str | None, request: JoinRequest, step: Step
 ) -> None:
     """Nothing else changes, so no rebalance: keep the new id and, once it is stored, answer."""
     new_id = member.member_id
-    instance_id = member.group_instance_id
     generation_id = group.generation_id
-    assert instance_id is not None
 
     def is_current() -> bool:
         # Should a rebalance have begun, its end answers the member and stores its new id.
@@ -228,19 +219,10 @@ def _store_replacement(
         answer_join(group, member, response, step)
 
     def failed(code: ErrorCode, step: Step) -> None:
-        if not is_current():
-            return
-        log.warning(
-            "group %s: the new id of static member %s could not be stored", group.group_id, instance_id
-        )
-        response = _current_generation(group, member)._replace(
-            error=append_error(code), member_id=UNKNOWN_MEMBER_ID, leader=old_leader or "", members=()
-        )
-        answer_join(group, member, response, step)
-        protocols, rebalance_timeout_ms, session_timeout_ms = before
-        group.update(member, protocols, rebalance_timeout_ms, session_timeout_ms)  # type: ignore[arg-type]
-        group.rename_static(instance_id, new_id, old_id)
-        group.extend_session(member, step.now_ms)
+        # Kafka takes the new id back. But a later write that is under way may hold it, so that the log would
+        # say otherwise: begin a generation, which stores all ids anew.
+        if is_current():
+            rebalance_or_complete(group, f"the new id {new_id} could not be stored: {code.name}", step)
 
     assignments = {each.member_id: each.assignment for each in group.members.values()}
     step.write((GroupRecord(group.group_id, group.to_metadata(assignments)),), committed, failed)
@@ -376,7 +358,7 @@ def sync(group: ClassicGroup, request: SyncRequest, waiter: Waiter, step: Step) 
     if member.sync_waiter is not None:
         step.reply(member.sync_waiter, SyncResponse(ErrorCode.rebalance_in_progress))
     member.sync_waiter = waiter
-    if group.leader_id == member.member_id:
+    if group.leader_id == member.member_id and group.storing_generation_id != group.generation_id:
         _store_assignment(group, request, step)
 
 
@@ -398,7 +380,7 @@ def _check_sync(group: ClassicGroup, request: SyncRequest) -> Member:
 
 
 def _store_assignment(group: ClassicGroup, request: SyncRequest, step: Step) -> None:
-    generation_id = group.generation_id
+    generation_id = group.storing_generation_id = group.generation_id
     assignments = {member_id: request.assignments.get(member_id, b"") for member_id in group.members}
 
     def is_current() -> bool:
@@ -419,6 +401,7 @@ def _store_assignment(group: ClassicGroup, request: SyncRequest, step: Step) -> 
     def failed(code: ErrorCode, step: Step) -> None:
         if not is_current():
             return
+        group.storing_generation_id = None
         _cancel_syncs(group, append_error(code), step)
         rebalance_or_complete(group, f"the assignment could not be stored: {code.name}", step)
 

@@ -284,8 +284,10 @@ class GroupCoordinator:
     # -- retention
 
     def _arm_retention(self) -> None:
-        """Look for expired offsets from time to time, as long as there are any groups."""
-        if self._retention_timer is None and any(shard.machine.groups for shard in self._shards.values()):
+        """Look for expired offsets from time to time, as long as there are any groups, or will be."""
+        if self._retention_timer is None and any(
+            shard.machine.groups or shard.machine.in_flight for shard in self._shards.values()
+        ):
             self._retention_timer = self._clock.call_later(
                 self.config.offsets_retention_check_interval_ms, partial(self._expire_offsets)
             )
