@@ -174,6 +174,39 @@ def test_a_stock_server_properties_works() -> None:
     assert (config.node_id, config.data_dir) == (1, "/var/lib/kafka")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("PLAINTEXT://:9092", ("PLAINTEXT", "", 9092)),
+        ("plaintext://localhost:0", ("PLAINTEXT", "localhost", 0)),
+        ("PLAINTEXT://[::1]:9092", ("PLAINTEXT", "::1", 9092)),
+        ("PLAINTEXT://my-host_1.example:65535", ("PLAINTEXT", "my-host_1.example", 65535)),
+    ],
+)
+def test_listeners(text: str, expected: tuple[str, str, int]) -> None:
+    (listener,) = BrokerConfig({"listeners": text}).listeners()
+    assert listener[:3] == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"listeners": "PLAINTEXT://host:65536"},
+        {"listeners": "PLAINTEXT://host:-1"},
+        {"listeners": "PLAINTEXT://a b:1"},
+        {"listeners": ""},
+        {"listeners": "A://:1,B://:1", "listener.security.protocol.map": "A:PLAINTEXT,B:PLAINTEXT"},
+        {"listener.security.protocol.map": "A"},
+        {"listener.security.protocol.map": "A:NONE"},
+        {"listener.security.protocol.map": "A:SSL,A:SSL"},
+        {"listeners": "CONTROLLER://:9093", "controller.listener.names": "CONTROLLER"},
+    ],
+)
+def test_listeners_that_cannot_be(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        BrokerConfig(given)
+
+
 def test_node_id_goes_by_either_name() -> None:
     assert BrokerConfig().node_id == 1
     assert BrokerConfig({"broker.id": "0"}).node_id == 0

@@ -104,6 +104,11 @@ def random_topic_id() -> UUID:
     return made
 
 
+def random_start() -> int:
+    """Where placement begins, so that topics do not all begin with the same broker."""
+    return random.randrange(1 << 16)
+
+
 def _warn(topic: str, configs: Mapping[str, str]) -> None:
     """Say in the log which of a topic's new configurations have no effect here."""
     for name in configs:
@@ -129,13 +134,13 @@ class Controller:
         config: BrokerConfig,
         *,
         new_id: Callable[[], UUID] = random_topic_id,
-        start: Callable[[], int] = lambda: random.randrange(1 << 16),
+        placement_start: Callable[[], int] = random_start,
     ) -> None:
         self._store = store
         self._images = images
         self._config = config
         self._new_id = new_id
-        self._start = start
+        self._placement_start = placement_start
 
     # Topics
 
@@ -149,7 +154,7 @@ class Controller:
         check_size(self._config, topics)
 
         def plan(image: ClusterImage, chunk: Sequence[NewTopic]) -> Plan[TopicResult]:
-            planner = TopicPlanner(image, self._config, self._start())
+            planner = TopicPlanner(image, self._config, self._placement_start())
             made = Plan[TopicResult]()
             for new in chunk:
                 try:
@@ -174,7 +179,7 @@ class Controller:
         check_size(self._config, [NewTopic(more.name, more.num_partitions) for more in additions])
 
         def plan(image: ClusterImage, chunk: Sequence[MorePartitions]) -> Plan[TopicResult]:
-            planner = TopicPlanner(image, self._config, self._start())
+            planner = TopicPlanner(image, self._config, self._placement_start())
             made = Plan[TopicResult]()
             for more in chunk:
                 try:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from ottla.config import BrokerConfig
 from ottla.metadata import keys
-from ottla.metadata.controller import Controller, random_topic_id
+from ottla.metadata.controller import Controller, random_start, random_topic_id
 from ottla.metadata.image import EMPTY, ClusterImage, apply, load
 from ottla.metadata.store import CompactedError, Compare, MetadataStore, Put, StoreError, WatchBatch
 
@@ -30,6 +30,7 @@ class Metadata:
         node_id: int,
         *,
         new_id: Callable[[], UUID] = random_topic_id,
+        placement_start: Callable[[], int] = random_start,
     ) -> None:
         self.image: ClusterImage = EMPTY
         # What handlers derived from the image's topics and brokers; dropped when these change.
@@ -42,7 +43,7 @@ class Metadata:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._watching: asyncio.Task[None] | None = None
         self._failed: StoreError | None = None
-        self.controller = Controller(store, self, config, new_id=new_id)
+        self.controller = Controller(store, self, config, new_id=new_id, placement_start=placement_start)
 
     async def start(self) -> None:
         """Read the image, name the cluster where it has no name yet, and follow changes from there."""
