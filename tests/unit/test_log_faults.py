@@ -110,6 +110,34 @@ def test_a_sequence_number_is_not_used_up_by_a_failed_write() -> None:
     assert log.append(data, leader_epoch=0, now_ms=NOW_MS).duplicate is True
 
 
+def test_a_disk_that_cannot_be_read_before_the_first_write() -> None:
+    """What an append needs to know is loaded before a byte is written, so that no batch is half appended."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    append(log, "a")
+    log = reopen_clean(disk, log)
+    for operation in ("read", "open"):
+        disk.fail_with = {operation: IO_ERROR}
+        refused(log, "b")
+    disk.fail_with.clear()
+    assert append(log, "c").base_offset == 1
+    assert values(log) == values(open_log(disk)) == [b"a", b"c"]
+
+
+def test_a_disk_that_cannot_be_read_says_so() -> None:
+    disk = MemoryDisk()
+    log = reopen_clean(disk, open_log(disk))
+    append(log, "a")
+    log = reopen_clean(disk, log)
+    for operation in ("read", "open"):
+        disk.fail_with = {operation: IO_ERROR}
+        with pytest.raises(KafkaError) as raised:
+            log.read(0, 100, end_offset=1)
+        assert raised.value.code is ErrorCode.kafka_storage_error
+    disk.fail_with.clear()
+    assert values(log) == [b"a"]
+
+
 @pytest.mark.parametrize("operation", ["create", "open"])
 def test_a_segment_that_cannot_be_begun(operation: str) -> None:
     disk = MemoryDisk()
@@ -148,6 +176,9 @@ def test_index_files_that_cannot_be_written_on_a_roll_are_written_later() -> Non
             self.work.append(work)
 
         def start_moved(self) -> None:
+            return
+
+        def config_changed(self, config: LogConfig) -> None:
             return
 
     later = Later()

@@ -295,6 +295,24 @@ async def test_flush_ms_is_kept(disk: MemoryDisk, clock: FakeClock) -> None:
 
 
 @scenario
+async def test_flush_ms_may_come_later(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    log = one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    append(log, "a")
+    await clock.advance(5_000)
+    assert log.recovery_point == 0
+    log.update_config(LogConfig(flush_ms=100))
+    await clock.advance(200)
+    assert log.recovery_point == 1
+    log.update_config(LogConfig())
+    await clock.advance(2_000)
+    assert not [
+        timer for timer in clock.timers if not timer.cancelled and timer.at_ms < clock.time_ms + 5_000
+    ]
+
+
+@scenario
 async def test_high_watermarks_are_written_and_read(disk: MemoryDisk, clock: FakeClock) -> None:
     one = manager(disk, clock)
     await one.start()

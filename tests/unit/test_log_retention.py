@@ -29,6 +29,9 @@ class Delayed:
     def start_moved(self) -> None:
         self.moves += 1
 
+    def config_changed(self, config: LogConfig) -> None:
+        return
+
 
 def filled(disk: MemoryDisk, config: LogConfig, count: int = 6, **options: object) -> Log:
     """One batch a segment, an hour apart."""

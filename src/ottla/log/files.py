@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ottla.env.disk import Disk, File
 from ottla.errors import KafkaError
+from ottla.log.settings import LogConfig
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,10 @@ class Background(Protocol):
         """A log's start has moved within a segment: only a checkpoint remembers it."""
         ...
 
+    def config_changed(self, config: LogConfig) -> None:
+        """A log has taken on a configuration, which may ask for flushes by age."""
+        ...
+
 
 class InPlace:
     """Does the work at once, whatever its delay: for tools and tests that have no event loop."""
@@ -95,4 +100,7 @@ class InPlace:
             logger.error("background work failed: %s", error)
 
     def start_moved(self) -> None:
+        return
+
+    def config_changed(self, config: LogConfig) -> None:
         return

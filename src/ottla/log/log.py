@@ -33,7 +33,7 @@ from ottla.log.index import RELATIVE_OFFSET_MAX
 from ottla.log.loading import Loader
 from ottla.log.lookups import TimestampOffset
 from ottla.log.recovery import marker_of
-from ottla.log.segment import Segment
+from ottla.log.segment import Located, Segment
 from ottla.log.settings import LogConfig, Origin
 from ottla.log.validation import Rules, prepare
 from ottla.types import Buffer, TopicPartition
@@ -151,6 +151,7 @@ class Log:
     def update_config(self, config: LogConfig) -> None:
         """Take on a changed topic configuration, from the next append on."""
         self.config = config
+        self.background.config_changed(config)
         self._rules = Rules(config)
         self._interval = config.index_interval_bytes
         self._active.limit_indexes(config.segment_index_bytes)
@@ -189,8 +190,8 @@ class Log:
         max_timestamp_ms = header.max_timestamp_ms
         size = len(body) + STAMP_BYTES
         segment = self._active
-        if self._torn or self._failed is not None or self.deleted:
-            self._mend()
+        if not segment.ready or self._torn or self._failed is not None or self.deleted:
+            self._get_ready()
         if (
             segment.size + size > self._rules.segment_bytes
             or last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
@@ -220,9 +221,7 @@ class Log:
     def _has_aged(self, segment: Segment, timestamp_ms: int, now_ms: int) -> bool:
         """Whether the active segment has to roll for its age, by the records' clock where they have one."""
         first = segment.first_timestamp_ms
-        if first is None:
-            first = segment.load_first_timestamp()
-        if first >= 0:
+        if first is not None and first >= 0:
             return timestamp_ms - first > self._roll_age_ms
         return now_ms - segment.created_ms > self._roll_age_ms
 
@@ -242,14 +241,17 @@ class Log:
         self._active.file.truncate(self._active.size)
         self._torn = False
 
-    def _mend(self) -> None:
-        """Before a write after a failed one: make sure of the end, or refuse again."""
+    def _get_ready(self) -> None:
+        """Before the first write, and after one that failed: make sure of all it needs, or refuse again."""
         if self.deleted:
             raise KafkaError(ErrorCode.unknown_topic_or_partition, "the partition has been deleted")
         if self._failed is not None:
             raise KafkaError(ErrorCode.kafka_storage_error, f"the disk failed: {self._failed.strerror}")
         try:
-            self._take_back()
+            if self._torn:
+                self._take_back()
+            if not self._active.ready:
+                self._active.get_ready()
         except OSError as error:
             raise KafkaError(
                 ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}"
@@ -311,32 +313,47 @@ class Log:
             )
         if offset >= end_offset or offset == self.log_end_offset:
             return None
-        segment = self._active
-        number = -1
-        if offset < segment.base_offset:
-            number = bisect_right(self._bases, offset) - 1
-            segment = self.segments[number]
-        found = segment.locate(offset)
-        while found is None:
-            # Compaction has removed what was there: the next batch is in a later segment.
+        try:
+            segment = self._active
+            if offset >= segment.base_offset:
+                number = len(self.segments) - 1
+                found = segment.locate(offset)
+            else:
+                number, found = self._locate_before_active(offset, end_offset)
+                segment = self.segments[number]
+            if found is None:
+                return None
+            position, first_size = found
+            limit = segment.size
+            if end_offset < self.log_end_offset and end_offset < self._end_of(number):
+                end = segment.locate(end_offset)
+                limit = end.position if end is not None else limit
+            size = limit - position
+            if size > max_bytes:
+                size = max(max_bytes, first_size) if min_one else max_bytes
+            return Slice(segment.file, position, size) if size > 0 else None
+        except OSError as error:
+            raise KafkaError(
+                ErrorCode.kafka_storage_error, f"the log cannot be read: {error.strerror}"
+            ) from error
+
+    def _locate_before_active(self, offset: int, end_offset: int) -> tuple[int, Located | None]:
+        """The segment's number and the place of the first batch that ends at or after ``offset``.
+
+        Where compaction has removed what was there, it is the first of a later segment.
+        """
+        number = self.segment_index(offset)
+        found = self.segments[number].locate(offset)
+        while found is None and number + 1 < len(self.segments):
             number += 1
-            if number in (0, len(self.segments)):
-                return None
-            segment = self.segments[number]
-            if segment.base_offset >= end_offset:
-                return None
-            found = segment.locate(offset)
-        position, first_size = found
-        limit = segment.size
-        if end_offset < self.log_end_offset and (
-            segment is self._active or end_offset < self.segments[number + 1].base_offset
-        ):
-            end = segment.locate(end_offset)
-            limit = end.position if end is not None else segment.size
-        size = limit - position
-        if size > max_bytes:
-            size = max(max_bytes, first_size) if min_one else max_bytes
-        return Slice(segment.file, position, size) if size > 0 else None
+            if self._bases[number] >= end_offset:
+                break
+            found = self.segments[number].locate(offset)
+        return number, found
+
+    def _end_of(self, number: int) -> int:
+        """The offset that a segment ends before."""
+        return self._bases[number + 1] if number + 1 < len(self._bases) else self.log_end_offset
 
     # -- epochs -------------------------------------------------------------------------------------------
 
@@ -448,7 +465,7 @@ class Log:
         KafkaError KAFKA_STORAGE_ERROR where that fails: the log must then be opened as after a crash.
         """
         if self._torn or self._failed is not None:
-            self._mend()
+            self._get_ready()
         try:
             if self._active.is_loaded:
                 self._active.seal()

@@ -170,7 +170,6 @@ class LogManager:
         )
         self._forget(topic_partition)
         self.logs[topic_partition] = log
-        self._watch_flush_age(config)
         return log
 
     def delete(self, topic_partition: TopicPartition) -> None:
@@ -281,7 +280,7 @@ class LogManager:
             except KafkaError as error:
                 logger.error("retention of %s: %s", topic_partition, error)
 
-    def _watch_flush_age(self, config: LogConfig) -> None:
+    def config_changed(self, config: LogConfig) -> None:
         """Where a topic has flush.ms, look at what is due often enough; otherwise no timer runs."""
         if config.flush_ms < LONG_MAX and "flush" not in self._timers and not self._closed:
             self._timers["flush"] = self._clock.call_later(
@@ -295,14 +294,12 @@ class LogManager:
         self._timers.pop("flush", None)
         configs = [log.config for log in self.logs.values()]
         if configs:
-            self._watch_flush_age(min(configs, key=lambda config: config.flush_ms))
+            self.config_changed(min(configs, key=lambda config: config.flush_ms))
 
     # -- checkpoints --------------------------------------------------------------------------------------
 
     async def checkpoint(self) -> None:
         """Write the checkpoint files that are not up to date. OSError where that fails."""
-        for log in self.logs.values():
-            self._watch_flush_age(log.config)
         await self._write(self._checkpoints())
 
     async def checkpoint_log_starts(self) -> None:

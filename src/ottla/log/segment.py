@@ -78,6 +78,7 @@ class Segment:
         "indexed",
         "max_timestamp_ms",
         "max_timestamp_offset",
+        "ready",
         "size",
     )
 
@@ -101,6 +102,8 @@ class Segment:
         self.max_timestamp_offset = base_offset
         # Whether the index files hold all that the indexes do.
         self.indexed = True
+        # Whether all that an append asks of it is in memory.
+        self.ready = False
         # segment.index.bytes, and whether an index has reached it.
         self.index_bytes_max = 10 * 1024 * 1024
         self.full = False
@@ -145,7 +148,10 @@ class Segment:
     def append(
         self, buffers: Sequence[Buffer], size: int, last_offset: int, max_timestamp_ms: int, interval: int
     ) -> None:
-        """Write one batch at the end; ``interval`` is index.interval.bytes. OSError: see ``File.append``."""
+        """Write one batch at the end; ``interval`` is index.interval.bytes. OSError: see ``File.append``.
+
+        The segment must be ``ready``: once the batch is written nothing may fail.
+        """
         position = self.size
         (self._file or self.file).append(buffers)
         self.size = position + size
@@ -160,8 +166,6 @@ class Segment:
 
     def note(self, position: int, size: int, last_offset: int, max_timestamp_ms: int, interval: int) -> None:
         """Take a batch into the indexes: called for each one in order, when appended or recovered."""
-        if self.max_timestamp_ms is None:
-            self.load_max_timestamp()
         if max_timestamp_ms > self.max_timestamp_ms:  # type: ignore[operator]
             self.max_timestamp_ms = max_timestamp_ms
             self.max_timestamp_offset = last_offset
@@ -185,6 +189,14 @@ class Segment:
         self.max_timestamp_offset = self.base_offset
         self.indexed = False
         self.full = False
+        self.ready = True
+
+    def get_ready(self) -> None:
+        """Load what appends need. Blocks; OSError where the disk fails."""
+        self.load_first_timestamp()
+        self.load_max_timestamp()
+        self.full = self._is_full()
+        self.ready = True
 
     def forget_recent(self, start: int = NONE_RECENT) -> None:
         """Drop the dense list of the last batches; new ones will begin at ``start``, if any come."""
