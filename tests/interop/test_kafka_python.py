@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import kafka.codec
 import pytest
@@ -49,7 +50,9 @@ def fill(bootstrap: str, topic: str, count: int, partition: int = 0) -> None:
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("acks", [0, 1, "all", "idempotent"])
-def test_round_trip(bootstrap: str, make_topic: Callable[..., str], codec: str | None, acks: int | str) -> None:
+def test_round_trip(
+    bootstrap: str, make_topic: Callable[..., str], codec: str | None, acks: int | str
+) -> None:
     topic = make_topic()
     config = {"enable_idempotence": True} if acks == "idempotent" else {"acks": acks}
     sent = [
@@ -63,7 +66,8 @@ def test_round_trip(bootstrap: str, make_topic: Callable[..., str], codec: str |
     ]
     producer = KafkaProducer(bootstrap_servers=bootstrap, compression_type=codec, linger_ms=20, **config)
     futures = [
-        producer.send(topic, value, key, headers, 0, timestamp_ms) for key, value, headers, timestamp_ms in sent
+        producer.send(topic, value, key, headers, 0, timestamp_ms)
+        for key, value, headers, timestamp_ms in sent
     ]
     producer.flush()
     if acks != 0:
@@ -71,7 +75,9 @@ def test_round_trip(bootstrap: str, make_topic: Callable[..., str], codec: str |
     producer.close()
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     consumer.assign([TopicPartition(topic, 0)])
-    for i, (got, (key, value, headers, timestamp_ms)) in enumerate(zip(take(consumer, 300), sent, strict=True)):
+    for i, (got, (key, value, headers, timestamp_ms)) in enumerate(
+        zip(take(consumer, 300), sent, strict=True)
+    ):
         assert (got.offset, got.key, got.value, got.timestamp) == (i, key, value, timestamp_ms)
         assert list(got.headers) == headers
     consumer.close()
@@ -196,7 +202,7 @@ def test_admin_topics_and_configs(client: KafkaAdminClient, name: str) -> None:
         client.create_topics([name])
     (described,) = client.describe_topics([name])
     assert len(described["partitions"]) == 2
-    (by_id,) = client.describe_topics([described["topic_id"]])
+    (by_id,) = client.describe_topics([UUID(str(described["topic_id"]))])
     assert by_id["name"] == name
     client.create_partitions({name: 3})
     found = client.describe_topic_partitions([name], response_partition_limit=2)
@@ -221,11 +227,18 @@ def test_admin_topics_and_configs(client: KafkaAdminClient, name: str) -> None:
     assert name not in client.list_topics()
 
 
-def test_admin_records_and_log_dirs(bootstrap: str, client: KafkaAdminClient, make_topic: Callable[..., str]) -> None:
+def test_admin_records_and_log_dirs(
+    bootstrap: str, client: KafkaAdminClient, make_topic: Callable[..., str]
+) -> None:
     topic = make_topic()
     fill(bootstrap, topic, 10)
     partition = TopicPartition(topic, 0)
-    for spec, offset in [(OffsetSpec.EARLIEST, 0), (OffsetSpec.LATEST, 10), (OffsetSpec.MAX_TIMESTAMP, 9), (4500, 5)]:
+    for spec, offset in [
+        (OffsetSpec.EARLIEST, 0),
+        (OffsetSpec.LATEST, 10),
+        (OffsetSpec.MAX_TIMESTAMP, 9),
+        (4500, 5),
+    ]:
         assert client.list_partition_offsets({partition: spec})[partition].offset == offset
     client.delete_records({partition: 4})
     assert client.list_partition_offsets({partition: OffsetSpec.EARLIEST})[partition].offset == 4
@@ -242,7 +255,9 @@ def test_admin_records_and_log_dirs(bootstrap: str, client: KafkaAdminClient, ma
     assert client.describe_cluster()["cluster_id"]
 
 
-def test_admin_groups(bootstrap: str, client: KafkaAdminClient, make_topic: Callable[..., str], name: str) -> None:
+def test_admin_groups(
+    bootstrap: str, client: KafkaAdminClient, make_topic: Callable[..., str], name: str
+) -> None:
     topic = make_topic()
     fill(bootstrap, topic, 10)
     partition = TopicPartition(topic, 0)
@@ -256,7 +271,9 @@ def test_admin_groups(bootstrap: str, client: KafkaAdminClient, make_topic: Call
     removed = client.remove_group_members(name, [MemberToRemove(group_instance_id="one")])
     assert list(removed.values()) == [NoError]
     assert client.list_group_offsets(name)[name][partition].offset == 10
-    assert client.alter_group_offsets(name, {partition: OffsetAndMetadata(3, "m", -1)}) == {partition: NoError}
+    assert client.alter_group_offsets(name, {partition: OffsetAndMetadata(3, "m", -1)}) == {
+        partition: NoError
+    }
     found = client.list_group_offsets(name)[name][partition]
     assert (found.offset, found.metadata) == (3, "m")
     assert client.delete_group_offsets(name, [partition]) == {partition: NoError}
