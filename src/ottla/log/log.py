@@ -7,7 +7,6 @@ bytes, times milliseconds. What fails on disk is raised as KafkaError KAFKA_STOR
 from __future__ import annotations
 
 import logging
-import os.path
 import random
 from bisect import bisect_right
 from functools import partial
@@ -16,11 +15,10 @@ from uuid import UUID
 
 from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log import lookups, retention, truncation
-from ottla.log.checkpoints import encode_epochs, encode_partition_metadata
+from ottla.log import durability, lookups, retention, truncation
+from ottla.log.checkpoints import encode_partition_metadata
 from ottla.log.files import (
     DELETED_SUFFIX,
-    EPOCHS_FILE,
     PARTITION_METADATA_FILE,
     SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
@@ -93,10 +91,10 @@ class Log:
         self._torn = False
         self._complained_ms = -COMPLAINT_INTERVAL_MS
         # A sync failed: what the disk holds is not known any more.
-        self._failed: OSError | None = None
+        self.failed: OSError | None = None
         # Whether the folder's own list of files is on disk, and its place among the others.
-        self._folder_synced = False
-        self._parent_synced = False
+        self.folder_synced = False
+        self.parent_synced = False
         # The partition is gone: nothing is written any more.
         self.deleted = False
         self.update_config(config)
@@ -190,8 +188,8 @@ class Log:
         max_timestamp_ms = header.max_timestamp_ms
         size = len(body) + STAMP_BYTES
         segment = self._active
-        if not segment.ready or self._torn or self._failed is not None or self.deleted:
-            self._get_ready()
+        if not segment.ready or self._torn or self.failed is not None or self.deleted:
+            self.get_ready()
         if (
             segment.size + size > self._rules.segment_bytes
             or last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
@@ -241,12 +239,12 @@ class Log:
         self._active.file.truncate(self._active.size)
         self._torn = False
 
-    def _get_ready(self) -> None:
+    def get_ready(self) -> None:
         """Before the first write, and after one that failed: make sure of all it needs, or refuse again."""
         if self.deleted:
             raise KafkaError(ErrorCode.unknown_topic_or_partition, "the partition has been deleted")
-        if self._failed is not None:
-            raise KafkaError(ErrorCode.kafka_storage_error, f"the disk failed: {self._failed.strerror}")
+        if self.failed is not None:
+            raise KafkaError(ErrorCode.kafka_storage_error, f"the disk failed: {self.failed.strerror}")
         try:
             if self._torn:
                 self._take_back()
@@ -256,6 +254,11 @@ class Log:
             raise KafkaError(
                 ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}"
             ) from error
+
+    def get_ready_to_close(self) -> None:
+        """Before closing: what a failed write left must be gone, KAFKA_STORAGE_ERROR where it is not."""
+        if self._torn or self.failed is not None:
+            self.get_ready()
 
     def roll(self, now_ms: int) -> Segment:
         """Close the active segment and begin a new one at the log's end; the old one is synced later.
@@ -276,13 +279,13 @@ class Log:
         self.segments.append(new)
         self._bases.append(end)
         self._active = new
-        self._folder_synced = False
+        self.folder_synced = False
         self._draw_roll_age()
-        self._write_snapshot()
+        self.write_snapshot()
         self.background.submit(partial(self.flush, end))
         return new
 
-    def _write_snapshot(self) -> None:
+    def write_snapshot(self) -> None:
         """Producer state at the log's end, where it is newer than the last snapshot."""
         offset = self.producers.end_offset
         if offset in self.snapshots or not offset:
@@ -385,98 +388,12 @@ class Log:
         )
 
     def flush(self, before: int | None = None) -> None:
-        """Make everything that is appended by now survive a loss of power. Blocks; safe in another thread.
-
-        ``before``: only the segments that begin before that offset.
-
-        The end is read first and the segments after it: whatever is appended meanwhile may be synced too,
-        but is not counted. KafkaError KAFKA_STORAGE_ERROR where the disk fails. Where it is the sync that
-        fails, the disk may have dropped what it could not write: nothing more is appended then until a
-        restart has looked at what is left.
-        """
-        end = self.log_end_offset if before is None else before
-        segments = list(self.segments)
-        since = self.recovery_point
-        if self.deleted or (end == since and self._folder_synced and not self.epochs.changed):
-            return
-        try:
-            for number, segment in enumerate(segments):
-                closed = number + 1 < len(segments)
-                if closed and segments[number + 1].base_offset <= since:
-                    continue
-                if before is not None and segment.base_offset >= before:
-                    break
-                self._flush_segment(segment, closed)
-            self._save_epochs()
-            self._sync_folder()
-        except OSError as error:
-            if self.deleted:
-                return
-            logger.error("%s: cannot flush: %s", self.directory, error)
-            raise KafkaError(
-                ErrorCode.kafka_storage_error, f"the log cannot be flushed: {error.strerror}"
-            ) from error
-        self.recovery_point = min(max(self.recovery_point, end), self.log_end_offset)
-
-    def _flush_segment(self, segment: Segment, closed: bool) -> None:
-        try:
-            if closed:
-                segment.save_indexes()
-            file = segment.file
-        except FileNotFoundError:
-            if segment in self.segments:
-                raise
-            # Retention was faster.
-            return
-        try:
-            file.sync()
-        except OSError as error:
-            self._failed = error
-            raise
-
-    # These two set their mark first: what changes meanwhile must not be taken for done.
-
-    def _sync_folder(self) -> None:
-        if self._folder_synced:
-            return
-        self._folder_synced = True
-        try:
-            self.disk.sync_dir(self.directory)
-            if not self._parent_synced:
-                self.disk.sync_dir(os.path.dirname(self.directory))
-                self._parent_synced = True
-        except OSError:
-            self._folder_synced = False
-            raise
-
-    def _save_epochs(self) -> None:
-        if not self.epochs.changed:
-            return
-        self.epochs.changed = False
-        try:
-            self.disk.write_file(f"{self.directory}/{EPOCHS_FILE}", encode_epochs(self.epochs.entries))
-        except OSError:
-            self.epochs.changed = True
-            raise
+        """Have what is appended by now survive a loss of power: see ``durability``. Thread-safe."""
+        durability.flush(self, before)
 
     def close(self) -> None:
-        """Write out all that a clean start relies on, and let the files go. Blocks.
-
-        KafkaError KAFKA_STORAGE_ERROR where that fails: the log must then be opened as after a crash.
-        """
-        if self._torn or self._failed is not None:
-            self._get_ready()
-        try:
-            if self._active.is_loaded:
-                self._active.seal()
-                self._active.save_indexes()
-        except OSError as error:
-            raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
-        if self.unflushed_messages or self.epochs.changed:
-            self.flush()
-        self._write_snapshot()
-        for segment in self.segments:
-            segment.close()
+        """Write out all that a clean start relies on, and let the files go: see ``durability``."""
+        durability.close(self)
 
     # -- the rest of it lives beside ----------------------------------------------------------------------
 

@@ -1,0 +1,119 @@
+"""Getting a log onto the disk for good: flushing, and closing in order (LocalLog.flush, LogManager.shutdown).
+
+A flush may run in a thread while the event loop appends. That is safe without locks because it first reads
+where the log ends and then which segments there are, because each mark of what is done is set before the work
+and taken back where that fails, and because all it changes beside is the recovery point.
+"""
+
+from __future__ import annotations
+
+import logging
+import os.path
+from typing import TYPE_CHECKING
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.checkpoints import encode_epochs
+from ottla.log.files import EPOCHS_FILE
+from ottla.log.segment import Segment
+
+if TYPE_CHECKING:
+    from ottla.log.log import Log
+
+logger = logging.getLogger(__name__)
+
+
+def flush(log: Log, before: int | None = None) -> None:
+    """Make everything that is appended by now survive a loss of power. Blocks; safe in another thread.
+
+    ``before``: only the segments that begin before that offset.
+
+    What is appended meanwhile may be synced too, but is not counted. KafkaError KAFKA_STORAGE_ERROR where
+    the disk fails. Where it is the sync that fails, the disk may have dropped what it could not write:
+    nothing more is appended then until a restart has looked at what is left.
+    """
+    end = log.log_end_offset if before is None else before
+    segments = list(log.segments)
+    since = log.recovery_point
+    if log.deleted or (end == since and log.folder_synced and not log.epochs.changed):
+        return
+    try:
+        for number, segment in enumerate(segments):
+            closed = number + 1 < len(segments)
+            if closed and segments[number + 1].base_offset <= since:
+                continue
+            if before is not None and segment.base_offset >= before:
+                break
+            _flush_segment(log, segment, closed)
+        _save_epochs(log)
+        _sync_folder(log)
+    except OSError as error:
+        if log.deleted:
+            return
+        logger.error("%s: cannot flush: %s", log.directory, error)
+        raise KafkaError(
+            ErrorCode.kafka_storage_error, f"the log cannot be flushed: {error.strerror}"
+        ) from error
+    log.recovery_point = min(max(log.recovery_point, end), log.log_end_offset)
+
+
+def close(log: Log) -> None:
+    """Write out all that a clean start relies on, and let the files go. Blocks.
+
+    KafkaError KAFKA_STORAGE_ERROR where that fails: the log must then be opened as after a crash.
+    """
+    log.get_ready_to_close()
+    active = log.segments[-1]
+    try:
+        if active.is_loaded:
+            active.seal()
+            active.save_indexes()
+    except OSError as error:
+        raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
+    if log.unflushed_messages or log.epochs.changed:
+        flush(log)
+    log.write_snapshot()
+    for segment in log.segments:
+        segment.close()
+
+
+def _flush_segment(log: Log, segment: Segment, closed: bool) -> None:
+    try:
+        if closed:
+            segment.save_indexes()
+        file = segment.file
+    except FileNotFoundError:
+        if segment in log.segments:
+            raise
+        # Retention was faster.
+        return
+    try:
+        file.sync()
+    except OSError as error:
+        log.failed = error
+        raise
+
+
+def _save_epochs(log: Log) -> None:
+    if not log.epochs.changed:
+        return
+    log.epochs.changed = False
+    try:
+        log.disk.write_file(f"{log.directory}/{EPOCHS_FILE}", encode_epochs(log.epochs.entries))
+    except OSError:
+        log.epochs.changed = True
+        raise
+
+
+def _sync_folder(log: Log) -> None:
+    """The folder's list of files, and once its own place among the others."""
+    if log.folder_synced:
+        return
+    log.folder_synced = True
+    try:
+        log.disk.sync_dir(log.directory)
+        if not log.parent_synced:
+            log.disk.sync_dir(os.path.dirname(log.directory))
+            log.parent_synced = True
+    except OSError:
+        log.folder_synced = False
+        raise
