@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import sys
+import socket
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,18 +17,17 @@ from ottla.broker.faults import FaultHook
 from ottla.broker.fetch_sessions import FetchSessions
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.server import Server, ServerLimits
-from ottla.config import BrokerConfig, ConfigError, parse_properties
+from ottla.config import BrokerConfig, Endpoint
 from ottla.coordinators.runtime import GroupCoordinator
 from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
-from ottla.env.disk import Disk, RealDisk, raise_open_files_max
+from ottla.env.disk import Disk, RealDisk
 from ottla.env.network import Network, TcpNetwork
 from ottla.errors import KafkaError
 from ottla.log.manager import LogManager
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
-from ottla.metadata.store import StoreError
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.manager import ReplicaManager
 
@@ -37,6 +35,9 @@ log = logging.getLogger(__name__)
 
 OFFSETS_TOPIC = "__consumer_offsets"
 LISTENER = "PLAINTEXT"
+HOST_DEFAULT, PORT_DEFAULT, DATA_DEFAULT = "127.0.0.1", 9092, "data"
+# Addresses to listen on that nobody can connect to.
+WILDCARDS = ("", "0.0.0.0", "::")
 
 
 class StartError(Exception):
@@ -45,14 +46,32 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """What a node is started with. Names of ``properties`` are Kafka's."""
+    """What a node is started with. What is None is as ``properties`` (Kafka's names) say, or its default."""
 
-    data: str
-    host: str = "127.0.0.1"
-    port: int = 9092  # 0: any free one
+    data: str | None = None
+    host: str | None = None
+    port: int | None = None  # 0: any free one
     node_id: int | None = None
     advertise: tuple[str, int] | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+
+    def to_properties(self) -> dict[str, str]:
+        """Everything as Kafka properties, so that DescribeConfigs tells what is in force."""
+        properties = dict(self.properties)
+        if self.node_id is not None:
+            properties["node.id"] = str(self.node_id)
+            properties.pop("broker.id", None)
+        if self.host is not None or self.port is not None or "listeners" not in properties:
+            host = HOST_DEFAULT if self.host is None else self.host
+            port = PORT_DEFAULT if self.port is None else self.port
+            properties["listeners"] = f"{LISTENER}://{host}:{port}"
+        if self.data is not None or not properties.keys() & {"log.dirs", "log.dir"}:
+            properties.pop("log.dir", None)
+            properties["log.dirs"] = self.data or DATA_DEFAULT
+        if self.advertise is not None:
+            host, port = self.advertise
+            properties["advertised.listeners"] = f"{LISTENER}://{host}:{port}"
+        return properties
 
 
 class Node:
@@ -67,17 +86,17 @@ class Node:
         network: Network | None = None,
         faults: FaultHook | None = None,
     ) -> None:
-        self.config = BrokerConfig(_properties(settings))
+        self.config = BrokerConfig(settings.to_properties())
         self.services: Services
+        # Where the first listener was bound.
         self.address: tuple[str, int]
-        self._settings = settings
         self._clock = clock or SystemClock()
         self._disk = disk or RealDisk()
         self._network = network or TcpNetwork()
         self._faults = faults
         self._turn = Turn()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: Server
+        self._servers: list[Server] = []
         self._store: SqliteStore
         self._metadata: Metadata
         self._logs: LogManager
@@ -92,39 +111,57 @@ class Node:
         """Take the data directory, read it, and serve. StartError says what is in the way."""
         for warning in self.config.warnings:
             log.warning("%s", warning)
-        self._server = Server(
+        endpoints = {e.listener: await self._bind(e) for e in self.config.listeners()}
+        self.address = next(iter(endpoints.values()))
+        await self._open_data()
+        await self._metadata.controller.register_broker(
+            self.node_id, self._advertised(endpoints), self.config.get("broker.rack")
+        )
+        self._compose()
+        for server in self._servers:
+            await server.start()
+        log.info(
+            "node %d serves %s:%d with its data in %s", self.node_id, *self.address, self.config.data_dir
+        )
+
+    async def _bind(self, endpoint: Endpoint) -> tuple[str, int]:
+        server = Server(
             self._limits(),
             self._clock,
             self._network,
             self._turn,
+            listener=endpoint.listener,
             refuses=self._faults.refuses_connections if self._faults else None,
         )
+        self._servers.append(server)
         try:
-            self.address = await self._server.bind(self._settings.host, self._settings.port)
+            return await server.bind(endpoint.host, endpoint.port)
         except OSError as error:
-            where = f"{self._settings.host}:{self._settings.port}"
+            where = f"{endpoint.host}:{endpoint.port}"
             raise StartError(f"cannot listen on {where}: {error.strerror or error}") from error
-        await self._open_data()
-        advertised = self._settings.advertise or self.address
-        await self._metadata.controller.register_broker(
-            self.node_id, {LISTENER: advertised}, self.config.get("broker.rack")
-        )
-        self._compose()
-        await self._server.start()
-        log.info("node %d serves %s:%d with its data in %s", self.node_id, *self.address, self._settings.data)
+
+    def _advertised(self, bound: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
+        """Where clients of each listener are told to connect."""
+        advertised = {e.listener: (e.host, e.port) for e in self.config.advertised_listeners()}
+        found = {}
+        for listener, (bound_host, bound_port) in bound.items():
+            host, port = advertised.get(listener, (bound_host, bound_port))
+            found[listener] = (socket.gethostname() if host in WILDCARDS else host, port or bound_port)
+        return found
 
     async def stop(self) -> None:
         """Accept no more, finish what is in flight, flush, and leave the data as after a clean stop."""
         self._replicas.wake_all()
         self._groups.close()
-        await self._server.stop()
+        await asyncio.gather(*(server.stop() for server in self._servers))
         await self._logs.close()
         await self._metadata.close()
         await self._store.close()
 
     async def kill(self) -> None:
         """Stop as a crash would: nothing more is answered, flushed or written down."""
-        self._server.abort()
+        for server in self._servers:
+            server.abort()
         self._groups.close()
         self._logs.abandon()
         await self._metadata.close()
@@ -133,19 +170,19 @@ class Node:
     @property
     def connection_count(self) -> int:
         """How many clients are connected."""
-        return len(self._server.connections)
+        return sum(len(server.connections) for server in self._servers)
 
     def disconnect(self) -> None:
         """Close every client's connection at once; they may come back."""
-        self._server.disconnect()
+        for server in self._servers:
+            server.disconnect()
 
     async def _open_data(self) -> None:
         """Lock and load the data directory: metadata first, then the logs that it names."""
-        self._logs = LogManager(
-            self._disk, self._settings.data, self.config, self._clock, node_id=self.node_id
-        )
+        data = self.config.data_dir
+        self._logs = LogManager(self._disk, data, self.config, self._clock, node_id=self.node_id)
         await self._logs.start()
-        self._store = await SqliteStore.open(os.path.join(self._settings.data, "metadata.db"), self._clock)
+        self._store = await SqliteStore.open(os.path.join(data, "metadata.db"), self._clock)
         self._metadata = Metadata(self._store, self.config, self.node_id)
         await self._metadata.start()
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
@@ -175,8 +212,10 @@ class Node:
             producer_ids=ProducerIds(self._metadata.controller.reserve_producer_ids),
             faults=self._faults,
         )
-        self._server.dispatch = Dispatcher(self.services)
-        self.config.subscribe(lambda changed: self._server.limit(self._limits()))
+        dispatcher = Dispatcher(self.services)
+        for server in self._servers:
+            server.dispatch = dispatcher
+        self.config.subscribe(self._apply_limits)
 
     def _lead_groups(self, old: ClusterImage | None, new: ClusterImage) -> None:
         """Tell the group coordinator which of its partitions this node leads, and which topics are gone."""
@@ -204,6 +243,10 @@ class Node:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _apply_limits(self, changed: frozenset[str]) -> None:
+        for server in self._servers:
+            server.limit(self._limits())
+
     def _limits(self) -> ServerLimits:
         get = self.config.get
         return ServerLimits(
@@ -212,83 +255,3 @@ class Node:
             connections_max=get("max.connections"),
             connections_per_host_max=get("max.connections.per.ip"),
         )
-
-
-def _properties(settings: NodeSettings) -> dict[str, str]:
-    """The settings as Kafka properties, so that DescribeConfigs tells what is in force."""
-    properties = dict(settings.properties)
-    if settings.node_id is not None:
-        properties |= {"node.id": str(settings.node_id)}
-        properties.pop("broker.id", None)
-    properties |= {
-        "listeners": f"PLAINTEXT://{settings.host}:{settings.port}",
-        "log.dirs": settings.data,
-    }
-    if settings.advertise is not None:
-        host, port = settings.advertise
-        properties["advertised.listeners"] = f"PLAINTEXT://{host}:{port}"
-    return properties
-
-
-# ---------------------------------------------------------------- the process
-
-
-def run(
-    *,
-    data: str,
-    listen: str,
-    node_id: int,
-    advertise: str | None,
-    config_file: str | None,
-    overrides: Mapping[str, str],
-    log_format: str,
-    log_level: str,
-) -> int:
-    """Serve until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 where it cannot start."""
-    import uvloop
-
-    from ottla.env.memory import keep_freed_memory
-    from ottla.logging_setup import set_up
-
-    set_up(log_format, log_level)
-    raise_open_files_max()
-    keep_freed_memory()
-    try:
-        properties = dict(overrides)
-        if config_file is not None:
-            with open(config_file, encoding="utf-8") as file:
-                properties = parse_properties(file.read()) | properties
-        host, port = _address(listen)
-        settings = NodeSettings(
-            data=data,
-            host=host,
-            port=port,
-            node_id=node_id,
-            advertise=_address(advertise) if advertise else None,
-            properties=properties,
-        )
-        return uvloop.run(_serve(settings))
-    except (ConfigError, StartError, StoreError, OSError) as error:
-        print(f"ottla: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
-        return 1
-
-
-async def _serve(settings: NodeSettings) -> int:
-    node = Node(settings)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
-    await node.start()
-    host, port = node.address
-    print(f"ottla: listening on {host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
-    await stopping.wait()
-    log.info("stopping: finishing what is in flight")
-    await node.stop()
-    log.info("stopped")
-    return 0
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)

@@ -87,9 +87,9 @@ def test_an_override_needs_a_name_and_a_value(pair: str) -> None:
 def test_serving_imports_none_of_what_the_other_commands_need() -> None:
     program = (
         "import sys, types\n"
-        "node = types.ModuleType('ottla.node')\n"
+        "node = types.ModuleType('ottla.process')\n"
         "node.run = lambda **options: 0\n"
-        "sys.modules['ottla.node'] = node\n"
+        "sys.modules['ottla.process'] = node\n"
         "from ottla.cli.main import main\n"
         "try: main(['serve', '--listen', '127.0.0.1:0'])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"

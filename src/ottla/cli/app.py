@@ -48,12 +48,20 @@ def root(
 @app.command(rich_help_panel="Broker")
 def serve(
     data: Annotated[
-        str, typer.Option(metavar="DIR", help="Where the broker keeps its data.")
-    ] = DEFAULTS.data,
+        str | None,
+        typer.Option(metavar="DIR", help="Where the broker keeps its data: log.dirs of the file, or ./data."),
+    ] = None,
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to listen. Port 0 takes a free one.")
-    ] = DEFAULTS.listen,
-    node_id: Annotated[int, typer.Option(metavar="N", min=0, help="This broker's id.")] = DEFAULTS.node_id,
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where to listen: listeners of the file, or 127.0.0.1:9092. Port 0 takes a free one.",
+        ),
+    ] = None,
+    node_id: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="This broker's id: node.id of the file, or 1."),
+    ] = None,
     advertise: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", help="Where clients reach this broker, if not where it listens."),

@@ -32,11 +32,11 @@ OPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serve:
-    """What `ottla serve` was asked for, with its defaults."""
+    """What `ottla serve` was asked for. None: as the configuration file says, or the node's default."""
 
-    data: str = "data"
-    listen: str = "127.0.0.1:9092"
-    node_id: int = 0
+    data: str | None = None
+    listen: str | None = None
+    node_id: int | None = None
     advertise: str | None = None
     config_file: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
@@ -45,10 +45,11 @@ class Serve:
 
     def check(self) -> None:
         """Raise CliError where a value is malformed. The node checks what needs more knowledge."""
-        _check_address("--listen", self.listen, port_min=0)
+        if self.listen is not None:
+            _check_address("--listen", self.listen, port_min=0)
         if self.advertise is not None:
             _check_address("--advertise", self.advertise, port_min=1)
-        if self.node_id < 0:
+        if self.node_id is not None and self.node_id < 0:
             raise CliError(f"--node-id {self.node_id}: give 0 or more", ExitCode.USAGE)
         for option, value, known in (
             ("--log-format", self.log_format, LOG_FORMATS),
@@ -91,15 +92,15 @@ def parse(argv: Sequence[str]) -> Serve | None:
     if rest or not values.get("node_id", "0").isdecimal():
         return None
     serve = Serve(**values, overrides=parse_overrides(sets))
-    return replace(serve, node_id=int(serve.node_id))
+    return serve if serve.node_id is None else replace(serve, node_id=int(serve.node_id))
 
 
 def run(serve: Serve) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code."""
     serve.check()
-    from ottla import node
+    from ottla import process
 
-    return node.run(
+    return process.run(
         data=serve.data,
         listen=serve.listen,
         node_id=serve.node_id,

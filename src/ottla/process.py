@@ -1,0 +1,79 @@
+"""`ottla serve` as a process: its settings, signals, ready line and exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+
+import uvloop
+
+from ottla.config import ConfigError, parse_properties
+from ottla.env.disk import raise_open_files_max
+from ottla.env.memory import keep_freed_memory
+from ottla.logging_setup import set_up
+from ottla.metadata.store import StoreError
+from ottla.node import Node, NodeSettings, StartError
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    *,
+    data: str | None,
+    listen: str | None,
+    node_id: int | None,
+    advertise: str | None,
+    config_file: str | None,
+    overrides: Mapping[str, str],
+    log_format: str,
+    log_level: str,
+) -> int:
+    """Serve until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 where it cannot start.
+
+    What is None is as the configuration file says, or Ottla's default.
+    """
+    set_up(log_format, log_level)
+    raise_open_files_max()
+    keep_freed_memory()
+    try:
+        properties = dict(overrides)
+        if config_file is not None:
+            with open(config_file, encoding="utf-8") as file:
+                properties = parse_properties(file.read()) | properties
+        host, port = _address(listen) if listen else (None, None)
+        settings = NodeSettings(
+            data=data,
+            host=host,
+            port=port,
+            node_id=node_id,
+            advertise=_address(advertise) if advertise else None,
+            properties=properties,
+        )
+        return uvloop.run(_serve(settings))
+    except (ConfigError, StartError, StoreError, OSError) as error:
+        print(f"ottla: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
+        return 1
+
+
+async def _serve(settings: NodeSettings) -> int:
+    node = Node(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopping.set)
+    await node.start()
+    host, port = node.address
+    print(f"ottla: listening on {host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
+    await stopping.wait()
+    log.info("stopping: finishing what is in flight")
+    await node.stop()
+    log.info("stopped")
+    return 0
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
