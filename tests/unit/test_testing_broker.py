@@ -253,7 +253,12 @@ def test_records_sees_what_clients_wrote_and_clients_read_what_produce_wrote(bro
     )
     reader.subscribe(["both"])
     assert [m.value() for m in reader.consume(3, timeout=20)] == [b"1", b"2", b"3"]
+    reader.commit(asynchronous=False)
     reader.close()
+    assert broker.committed("both") == {("both", 0): 3}
+    assert broker.committed("nobody") == {}
+    with Broker() as fresh:
+        assert fresh.committed("both") == {}
 
 
 # ------------------------------------------------------------ faults, as clients meet them

@@ -22,10 +22,10 @@ import uvloop
 
 from ottla.env.disk import Disk, RealDisk
 from ottla.metadata.topics import NewTopic
-from ottla.node import Node, NodeSettings
+from ottla.node import OFFSETS_TOPIC, Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.testing.faults import Faults, Request
-from ottla.types import Record
+from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch, iter_batches, iter_records
 
 T = TypeVar("T")
@@ -212,6 +212,11 @@ class Broker:
         """What lies in a topic, or in one partition of it, by partition and offset. KafkaError if unknown."""
         return self._call(lambda node: _records(node, topic, partition))
 
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """The offsets that a group has committed; empty where it has none. Keys equal plain pairs of topic
+        and partition."""
+        return self._call(lambda node: _committed(node, group))
+
     @property
     def requests(self) -> tuple[Request, ...]:
         """The requests it has seen, oldest first: ``faults.requests``."""
@@ -330,6 +335,13 @@ async def _records(node: Node, topic: str, partition: int | None) -> list[Stored
                         if record.offset >= start
                     )
     return found
+
+
+async def _committed(node: Node, group: str) -> dict[TopicPartition, int]:
+    if OFFSETS_TOPIC not in node.services.metadata.image.topics:
+        return {}
+    topics = node.services.groups.fetch(group, None, require_stable=False)
+    return {TopicPartition(t.topic, p.partition): p.offset for t in topics for p in t.partitions}
 
 
 async def _disconnect(node: Node) -> None:
