@@ -13,6 +13,7 @@ import fcntl
 import os
 import resource
 import shutil
+import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
@@ -215,13 +216,21 @@ class RealFile:
 
 
 class RealLock:
-    """Both of Unix's locks: ``flock`` also keeps this process out, ``lockf`` is what Apache Kafka takes."""
+    """A lock on the whole of a file that belongs to this one opening of it.
+
+    Apache Kafka takes a POSIX record lock, which these keep out and are kept out by. A record lock of our
+    own would be lost as soon as anything in this process closed the file, a second attempt to lock it, say.
+    """
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if hasattr(fcntl, "F_OFD_SETLK"):
+                # struct flock: type, whence, start, length (0: to the end), process.
+                whole_file = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, whole_file)
+            else:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.release()
             if error.errno in (errno.EACCES, errno.EAGAIN):
