@@ -1,0 +1,73 @@
+"""Run `ottla` as a user does: a process, its standard input, what it prints and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+TIMEOUT_S = 60
+
+
+class Ran(NamedTuple):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Ottla:
+    """The command line against one broker."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self.bootstrap = bootstrap
+        self.environment = {**os.environ, "OTTLA_BOOTSTRAP": bootstrap, "NO_COLOR": "1"}
+
+    def try_(self, *arguments: str, stdin: bytes = b"") -> Ran:
+        """Run a command, however it ends."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ottla.cli.main", *arguments],
+            input=stdin,
+            capture_output=True,
+            env=self.environment,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        ran = Ran(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
+        assert "Traceback" not in ran.err, ran.err
+        return ran
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> Ran:
+        """Run a command that must succeed, and say nothing on stderr."""
+        ran = self.try_(*arguments, stdin=stdin)
+        assert (ran.code, ran.err) == (0, ""), (arguments, ran)
+        return ran
+
+    def fails(self, code: int, *arguments: str, stdin: bytes = b"") -> Ran:
+        """Run a command that must end with ``code``, and say why in one line."""
+        ran = self.try_(*arguments, stdin=stdin)
+        assert ran.code == code, (arguments, ran)
+        assert ran.err.startswith("ottla: ")
+        assert ran.err.count("\n") == 1, ran.err
+        return ran
+
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        """Start a command that goes on by itself."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "ottla.cli.main", *arguments],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+        )

@@ -1,0 +1,166 @@
+"""Topics, configurations and the cluster from the command line, against a real broker."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from cli_support import Ottla
+
+from interop.process import BrokerProcess
+
+
+@pytest.fixture
+def ottla(ottla_server: BrokerProcess) -> Ottla:
+    return Ottla(ottla_server.bootstrap)
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"cli-{uuid4().hex[:10]}"
+
+
+def test_a_topic_from_its_creation_to_its_end(ottla: Ottla, topic: str) -> None:
+    created = ottla("topic", "create", topic, "--partitions", "3", "--config", "retention.ms=60000")
+    assert created.out == f"{topic}: created\n"
+    assert {"topic": topic, "partitions": 3, "replication_factor": 1} in ottla("topic", "list", "--json").json
+    (described,) = ottla("topic", "describe", topic, "--json").json
+    assert described["configs"] == {"retention.ms": "60000"}
+    assert described["topic_id"]
+    assert described["partitions"] == [
+        {"partition": i, "leader": 0, "replicas": [0], "isr": [0], "start_offset": 0, "end_offset": 0}
+        for i in range(3)
+    ]
+    ottla(
+        "topic",
+        "alter",
+        topic,
+        "--partitions",
+        "5",
+        "-c",
+        "retention.bytes=9",
+        "--delete-config",
+        "retention.ms",
+    )
+    (described,) = ottla("topic", "describe", topic, "--json").json
+    assert described["configs"] == {"retention.bytes": "9"}
+    assert len(described["partitions"]) == 5
+    assert ottla("topic", "delete", topic).out == f"{topic}: deleted\n"
+    assert topic not in ottla("topic", "list").out
+    assert topic in ottla.fails(4, "topic", "describe", topic).err
+
+
+def test_describe_counts_messages(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic)
+    ottla("produce", topic, stdin=b"a\nb\nc\n")
+    head, columns, row = ottla("topic", "describe", topic).out.splitlines()
+    assert head.startswith(f"{topic}: replication factor 1, id ")
+    assert columns.split() == ["PARTITION", "LEADER", "REPLICAS", "ISR", "START", "END", "MESSAGES"]
+    assert row.split() == ["0", "0", "0", "0", "0", "3", "3"]
+
+
+def test_creating_what_exists(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic)
+    assert "already exists" in ottla.fails(5, "topic", "create", topic).err
+    assert ottla("topic", "create", topic, "--if-not-exists").out == f"{topic}: exists\n"
+    other = f"{topic}-2"
+    both = ottla.fails(5, "topic", "create", topic, other)
+    assert both.out == f"{other}: created\n"
+
+
+def test_deleting_what_does_not_exist(ottla: Ottla, topic: str) -> None:
+    assert "ottla topic list" in ottla.fails(4, "topic", "delete", topic).err
+    assert ottla("topic", "delete", topic, "--if-exists").out == f"{topic}: does not exist\n"
+
+
+def test_a_dry_run_creates_nothing(ottla: Ottla, topic: str) -> None:
+    assert ottla("topic", "create", topic, "--dry-run").out == f"{topic}: would be created\n"
+    ottla.fails(4, "topic", "describe", topic)
+    assert (
+        "no_such_config"
+        in ottla.fails(1, "topic", "create", topic, "--dry-run", "-c", "no_such_config=1").err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["bad/name"], "bad/name"),
+        (["x" * 250], "249"),
+        (["r", "--replication-factor", "3"], "replica"),
+        (["c", "--config", "retention.ms=soon"], "retention.ms"),
+    ],
+)
+def test_what_the_broker_refuses_is_said_in_a_line(ottla: Ottla, arguments: list[str], reason: str) -> None:
+    assert reason in ottla.fails(1, "topic", "create", *arguments).err
+
+
+def test_partitions_only_grow(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic, "-p", "3")
+    ottla.fails(1, "topic", "alter", topic, "--partitions", "2")
+    ottla("topic", "alter", topic, "--partitions", "4", "--dry-run")
+    assert len(ottla("topic", "describe", topic, "--json").json[0]["partitions"]) == 3
+    ottla.fails(4, "topic", "alter", f"{topic}-none", "--partitions", "4")
+
+
+def test_internal_topics_are_listed_on_demand(ottla: Ottla, topic: str) -> None:
+    ottla("produce", topic, stdin=b"x\n")
+    ottla("consume", topic, "--group", topic)
+    assert "__consumer_offsets" not in ottla("topic", "list").out
+    assert "__consumer_offsets" in ottla("topic", "list", "--internal").out
+
+
+def test_configurations_of_a_topic(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic)
+    assert ottla("config", "describe", "topic", topic, "--json").json == []
+    out = ottla("config", "set", "topic", topic, "retention.ms=7000", "cleanup.policy=compact,delete").out
+    assert out.splitlines() == ["retention.ms: set to 7000", "cleanup.policy: set to compact,delete"]
+    entries = {entry["name"]: entry for entry in ottla("config", "describe", "topic", topic, "--json").json}
+    assert entries.keys() == {"retention.ms", "cleanup.policy"}
+    assert entries["retention.ms"]["value"] == "7000"
+    assert entries["retention.ms"]["source"] == "topic"
+    assert len(ottla("config", "describe", "topic", topic, "--all", "--json").json) > 20
+    ottla("config", "delete", "topic", topic, "retention.ms", "--dry-run")
+    assert "retention.ms" in ottla("config", "describe", "topic", topic).out
+    assert (
+        ottla("config", "delete", "topic", topic, "retention.ms").out
+        == "retention.ms: returned to its default\n"
+    )
+    assert "retention.ms" not in ottla("config", "describe", "topic", topic).out
+    assert "retention.ms" in ottla.fails(1, "config", "set", "topic", topic, "retention.ms=x").err
+    ottla.fails(4, "config", "describe", "topic", f"{topic}-none")
+
+
+def test_configurations_of_one_broker_and_of_all(ottla_process) -> None:  # type: ignore[no-untyped-def]
+    ottla = Ottla(ottla_process().bootstrap)
+    ottla("config", "set", "broker", "default", "log.retention.ms=123456")
+    ottla("config", "set", "broker", "0", "message.max.bytes=2000000")
+    (entry,) = ottla("config", "describe", "broker", "default", "--json").json
+    assert (entry["name"], entry["value"], entry["source"]) == ("log.retention.ms", "123456", "all brokers")
+    found = {
+        e["name"]: (e["value"], e["source"])
+        for e in ottla("config", "describe", "broker", "0", "--json").json
+    }
+    assert found["log.retention.ms"] == ("123456", "all brokers")
+    assert found["message.max.bytes"] == ("2000000", "broker")
+    assert found["node.id"] == ("0", "static")
+    ottla("config", "delete", "broker", "default", "log.retention.ms")
+    assert ottla("config", "describe", "broker", "default", "--json").json == []
+    ottla.fails(1, "config", "set", "broker", "0", "broker.id=5")
+    ottla.fails(1, "config", "set", "broker", "default", "message.max.bytes=x")
+    assert "give one of 0" in ottla.fails(4, "config", "describe", "broker", "7").err
+
+
+def test_the_cluster(ottla: Ottla, ottla_server: BrokerProcess, topic: str) -> None:
+    ottla("topic", "create", topic, "-p", "2")
+    found = ottla("cluster", "describe", "--json").json
+    assert found["cluster_id"]
+    assert found["controller"] == 0
+    (broker,) = found["brokers"]
+    assert (broker["node_id"], broker["host"], broker["port"]) == (0, "127.0.0.1", ottla_server.port)
+    assert broker["leads"] == found["partitions"] >= 2
+    assert found["offline_partitions"] == found["under_replicated_partitions"] == []
+    head, columns, row = ottla("cluster", "describe").out.splitlines()
+    assert head.startswith(f"cluster {found['cluster_id']}: ")
+    assert columns.split() == ["BROKER", "HOST", "PORT", "RACK", "CONTROLLER", "LEADS"]
+    assert row.split()[:2] == ["0", "127.0.0.1"]

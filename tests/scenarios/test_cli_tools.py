@@ -1,0 +1,98 @@
+"""`ottla log dump`, `ottla bench` and the comparison of brokers, against a real broker."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from cli_support import Ottla
+
+from interop.process import BrokerProcess
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+
+import comparison
+import page
+import peers
+
+
+@pytest.fixture
+def ottla(ottla_server: BrokerProcess) -> Ottla:
+    return Ottla(ottla_server.bootstrap)
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"cli-{uuid4().hex[:10]}"
+
+
+def test_what_the_broker_wrote_can_be_dumped(ottla_process, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    broker = ottla_process({"log.segment.bytes": "1048576", "log.index.interval.bytes": "1000"})
+    ottla = Ottla(broker.bootstrap)
+    ottla("topic", "create", "t")
+    text = "".join(f"message {i:06} {'.' * 200}\n" for i in range(20_000))
+    ottla("produce", "t", "-X", "batch.num.messages=100", stdin=text.encode())
+    assert broker.stop() == 0
+    folder = broker.data / "t-0"
+    segments = sorted(map(str, folder.glob("*.log")))
+    assert len(segments) > 3
+    batches = ottla("log", "dump", *segments, "--records", "--json").json_lines
+    records = [record for batch in batches for record in batch["records"]]
+    assert [record["value"] for record in records] == text.splitlines()
+    assert [record["offset"] for record in records] == list(range(20_000))
+    positions = {b["position"]: b for b in ottla("log", "dump", segments[0], "--json").json_lines}
+    index = ottla("log", "dump", segments[0].replace(".log", ".index"), "--json").json_lines
+    assert index
+    for entry in index:
+        assert positions[entry["position"]]["base_offset"] <= entry["offset"]
+    assert ottla("log", "dump", segments[0].replace(".log", ".timeindex"), "--json").json_lines
+    snapshots = sorted(map(str, folder.glob("*.snapshot")))
+    (producer,) = ottla("log", "dump", snapshots[-1], "--json").json_lines
+    assert producer["last_offset"] == 19_999
+    for name in ("recovery-point-offset-checkpoint", "t-0/leader-epoch-checkpoint"):
+        ottla("log", "dump", str(broker.data / name))
+
+
+def test_every_benchmark_runs(ottla: Ottla, ottla_server: BrokerProcess) -> None:
+    produced = ottla("bench", "produce", "-n", "5000", "-p", "2", "--processes", "2", "--json").json
+    assert (produced["messages"], produced["failed"]) == (5000, 0)
+    assert produced["settings"]["partitions"] == 2
+    assert "librdkafka" in produced["client"]
+    assert "2 processes" in produced["client"]
+    assert produced["broker_memory_mb"] > 10
+    consumed = ottla("bench", "consume", "-n", "5000", "-p", "2", "--processes", "2", "--json").json
+    assert (consumed["messages"], consumed["mb_per_s"] > 0) == (5000, True)
+    latency = ottla("bench", "latency", "-r", "200", "-d", "1", "--warmup-s", "0.2", "--json").json
+    assert latency["messages"] == 240
+    assert 0 < latency["latency_ms"]["p50"] <= latency["latency_ms"]["p99"] < 5000
+    for api in ("produce", "metadata", "api-versions"):
+        options = ["--api", api, "-c", "3", "-i", "2", "-d", "0.3", "--warmup-s", "0.1", "--processes", "2"]
+        requests = ottla("bench", "requests", *options, "--json").json
+        assert requests["requests"] > 10
+        assert requests["failed"] == 0
+        assert "raw sockets" in requests["client"]
+    assert "ottla-bench" not in ottla("topic", "list").out
+
+
+def test_a_benchmark_uses_the_topic_that_it_is_given(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic, "-p", "2")
+    ottla("bench", "produce", "--topic", topic, "-n", "1000", "--size", "10")
+    text = ottla("bench", "consume", "--topic", topic, "-n", "400").out
+    assert "messages" in text
+    assert len(ottla("consume", topic).out.splitlines()) == 1000
+    ottla.fails(4, "bench", "produce", "--topic", f"{topic}-none")
+
+
+def test_brokers_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "IDLE_S", 0.2)
+    steps = [comparison.Step("Small", ("produce", "-n", "1000"), (comparison.RATE, comparison.PER_MILLION))]
+    monkeypatch.setattr(comparison, "plan", lambda scale: steps)
+    ours = [peer for peer in peers.PEERS if peer.name == "ottla"]
+    results = comparison.compare(ours, tmp_path, 2, 1.0, lambda text: None)
+    assert results.errors == {}
+    assert len(results.values("Small", "ottla", comparison.RATE)) == 2
+    assert all(0 < s < 20 for s in results.values(comparison.STARTING.title, "ottla", comparison.START))
+    text = page.render(ours, {"ottla": "1"}, {}, steps, results, 2)
+    assert "## Small" in text
