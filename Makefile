@@ -14,7 +14,7 @@ ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports docs docs-check format soak clean
+.PHONY: help run test check lint types imports docs docs-check format soak compare clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ format: $(VENV)/.installed-test ## Format the code and mend what ruff can mend.
 
 soak: $(VENV)/.installed-test ## Search longer: property tests with many more examples, more crashes.
 	@OTTLA_SOAK=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 3600 tests/unit tests/crash $(ARGS)
+
+compare: $(VENV)/.installed-test ## Run the same load against Ottla and its peers, and write docs/BENCHMARKS.md.
+	@$(BIN)/python bench/compare $(ARGS)
 
 clean: ## Remove what was installed and built; data/ stays.
 	rm -rf $(VENV) build dist tests/interop/node/node_modules
