@@ -56,7 +56,7 @@ ottla group reset-offsets billing --topic orders --to 2h       # shows what woul
 ottla group reset-offsets billing --topic orders --to 2h --execute
 
 ottla config set topic orders max.message.bytes=2000000
-ottla config describe broker 0 --all
+ottla config describe broker 1 --all
 
 ottla log dump data/orders-0/*.log --records
 ottla bench produce --messages 2000000 --compression lz4

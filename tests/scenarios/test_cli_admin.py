@@ -9,6 +9,9 @@ from cli_support import Ottla
 
 from interop.process import BrokerProcess
 
+# The id of a broker that is given none.
+NODE = 1
+
 
 @pytest.fixture
 def ottla(ottla_server: BrokerProcess) -> Ottla:
@@ -28,7 +31,14 @@ def test_a_topic_from_its_creation_to_its_end(ottla: Ottla, topic: str) -> None:
     assert described["configs"] == {"retention.ms": "60000"}
     assert described["topic_id"]
     assert described["partitions"] == [
-        {"partition": i, "leader": 0, "replicas": [0], "isr": [0], "start_offset": 0, "end_offset": 0}
+        {
+            "partition": i,
+            "leader": NODE,
+            "replicas": [NODE],
+            "isr": [NODE],
+            "start_offset": 0,
+            "end_offset": 0,
+        }
         for i in range(3)
     ]
     ottla(
@@ -56,7 +66,7 @@ def test_describe_counts_messages(ottla: Ottla, topic: str) -> None:
     head, columns, row = ottla("topic", "describe", topic).out.splitlines()
     assert head.startswith(f"{topic}: replication factor 1, id ")
     assert columns.split() == ["PARTITION", "LEADER", "REPLICAS", "ISR", "START", "END", "MESSAGES"]
-    assert row.split() == ["0", "0", "0", "0", "0", "3", "3"]
+    assert row.split() == ["0", str(NODE), str(NODE), str(NODE), "0", "3", "3"]
 
 
 def test_creating_what_exists(ottla: Ottla, topic: str) -> None:
@@ -134,33 +144,33 @@ def test_configurations_of_a_topic(ottla: Ottla, topic: str) -> None:
 def test_configurations_of_one_broker_and_of_all(ottla_process) -> None:  # type: ignore[no-untyped-def]
     ottla = Ottla(ottla_process().bootstrap)
     ottla("config", "set", "broker", "default", "log.retention.ms=123456")
-    ottla("config", "set", "broker", "0", "message.max.bytes=2000000")
+    ottla("config", "set", "broker", str(NODE), "message.max.bytes=2000000")
     (entry,) = ottla("config", "describe", "broker", "default", "--json").json
     assert (entry["name"], entry["value"], entry["source"]) == ("log.retention.ms", "123456", "all brokers")
     found = {
         e["name"]: (e["value"], e["source"])
-        for e in ottla("config", "describe", "broker", "0", "--json").json
+        for e in ottla("config", "describe", "broker", str(NODE), "--json").json
     }
     assert found["log.retention.ms"] == ("123456", "all brokers")
     assert found["message.max.bytes"] == ("2000000", "broker")
-    assert found["node.id"] == ("0", "static")
+    assert found["listeners"][1] == "static"
     ottla("config", "delete", "broker", "default", "log.retention.ms")
     assert ottla("config", "describe", "broker", "default", "--json").json == []
-    ottla.fails(1, "config", "set", "broker", "0", "broker.id=5")
+    ottla.fails(1, "config", "set", "broker", str(NODE), "broker.id=5")
     ottla.fails(1, "config", "set", "broker", "default", "message.max.bytes=x")
-    assert "give one of 0" in ottla.fails(4, "config", "describe", "broker", "7").err
+    assert f"give one of {NODE}," in ottla.fails(4, "config", "describe", "broker", "7").err
 
 
 def test_the_cluster(ottla: Ottla, ottla_server: BrokerProcess, topic: str) -> None:
     ottla("topic", "create", topic, "-p", "2")
     found = ottla("cluster", "describe", "--json").json
     assert found["cluster_id"]
-    assert found["controller"] == 0
+    assert found["controller"] == NODE
     (broker,) = found["brokers"]
-    assert (broker["node_id"], broker["host"], broker["port"]) == (0, "127.0.0.1", ottla_server.port)
+    assert (broker["node_id"], broker["host"], broker["port"]) == (NODE, "127.0.0.1", ottla_server.port)
     assert broker["leads"] == found["partitions"] >= 2
     assert found["offline_partitions"] == found["under_replicated_partitions"] == []
     head, columns, row = ottla("cluster", "describe").out.splitlines()
     assert head.startswith(f"cluster {found['cluster_id']}: ")
     assert columns.split() == ["BROKER", "HOST", "PORT", "RACK", "CONTROLLER", "LEADS"]
-    assert row.split()[:2] == ["0", "127.0.0.1"]
+    assert row.split()[:2] == [str(NODE), "127.0.0.1"]
