@@ -78,6 +78,15 @@ def test_an_id_that_is_not_used_is_forgotten_after_the_session_timeout() -> None
     assert bench.error(bench.join("m1", version=4)) == "unknown_member_id"
 
 
+def test_ids_are_not_handed_out_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ottla.coordinators.rebalance.PENDING_IDS_MAX", 2)
+    bench = Bench()
+    errors = [bench.error(bench.join(new_id=f"m{i}", version=4)) for i in range(3)]
+    assert errors == ["member_id_required", "member_id_required", "group_max_size_reached"]
+    bench.wait(10_000)
+    assert bench.error(bench.join(version=4)) == "member_id_required"
+
+
 def test_a_pending_id_holds_up_the_join_phase_until_it_joins_or_is_forgotten() -> None:
     bench = Bench()
     generation = bench.stable("m1")

@@ -408,8 +408,8 @@ def test_what_is_not_ours_in_the_log_is_passed_over_with_one_line(caplog: pytest
     run(story)
     lines = [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
     assert len(lines) == 2
-    assert "offset 2: passed over" in lines[0]
-    assert "2 records with a key of version 3" in lines[1]
+    assert "passed over the record of key" in lines[0]
+    assert "passed over 2 keys of version 3" in lines[1]
 
 
 @pytest.mark.parametrize(("marker", "offset"), [(1, 5), (0, -1)])

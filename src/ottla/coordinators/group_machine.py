@@ -385,9 +385,9 @@ class GroupMachine:
         """Remove offsets whose retention is over, and empty groups that have none left (KIP-211)."""
         tombstones: list[CoordinatorRecord] = []
         for group in list(self.groups.values()):
-            expired = list(self._expired(group, step))
-            kept = set(self._keys(group.group_id)).difference(expired)
-            if not kept and group.state is EMPTY and not group.pending:
+            expired = dict.fromkeys(self._expired(group, step))
+            is_empty = group.state is EMPTY and not group.pending
+            if is_empty and all(key in expired for key in self._keys(group.group_id)):
                 self._delete(group, step, _done_quietly)
             else:
                 tombstones += (OffsetRecord(*key, None) for key in expired)
@@ -414,12 +414,10 @@ class GroupMachine:
                 continue
             for partition, offset in partitions.items():
                 base_ms = offset.commit_timestamp_ms if since_ms is None else since_ms
+                if not is_expired(offset, base_ms, step.wall_ms, retention_ms):
+                    continue
                 key = OffsetKey(group_id, topic, partition)
-                if (
-                    is_expired(offset, base_ms, step.wall_ms, retention_ms)
-                    and key not in in_flight
-                    and not self.offsets.is_unstable(group_id, topic, partition)
-                ):
+                if key not in in_flight and not self.offsets.is_unstable(*key):
                     yield key
 
     def topic_deleted(self, topic: str, step: Step) -> None:

@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 
 NONE = ErrorCode.none
 
+# Ids that a group hands out and that wait to be used. Kafka knows no limit; a client that asks for ids and
+# never uses them would fill the memory for as long as its session timeout.
+PENDING_IDS_MAX = 10_000
+
 
 # -- joining
 
@@ -83,6 +87,8 @@ def _join_new(group: ClassicGroup, request: JoinRequest, waiter: Waiter, step: S
             _replace_static(group, request, waiter, step)
         else:
             _add_member(group, request, new_id, waiter, step)
+    elif request.requires_known_member_id and len(group.pending) >= PENDING_IDS_MAX:
+        step.reply(waiter, JoinResponse(ErrorCode.group_max_size_reached, UNKNOWN_MEMBER_ID))
     elif request.requires_known_member_id:
         deadline_ms = step.now_ms + request.session_timeout_ms
         group.pending[new_id] = deadline_ms

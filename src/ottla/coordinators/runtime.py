@@ -13,7 +13,7 @@ import logging
 import uuid
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from ottla.coordinators.requests import (
     CommitRequest,
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 HASH_CACHE_SIZE = 10_000
 # FindCoordinator answers for a shard that is being loaded at most this much later, to spare clients a retry.
 READY_WAIT_MS = 1_000
+# Between the looks for expired offsets in one partition and in the next.
+RETENTION_STAGGER_MS = 20
 
 
 @lru_cache(maxsize=HASH_CACHE_SIZE)
@@ -289,16 +291,14 @@ class GroupCoordinator:
             shard.machine.groups or shard.machine.in_flight for shard in self._shards.values()
         ):
             self._retention_timer = self._clock.call_later(
-                self.config.offsets_retention_check_interval_ms, partial(self._expire_offsets)
+                self.config.offsets_retention_check_interval_ms, self._expire_offsets
             )
 
     def _expire_offsets(self) -> None:
         self._retention_timer = None
-        for shard in self._shards.values():
-            if shard.is_active:
-                step = shard.step()
-                shard.machine.expire_offsets(step)
-                shard.finish(step)
+        for index, shard in enumerate(self._shards.values()):
+            # One after the other, so that requests are served in between.
+            self._clock.call_later(index * RETENTION_STAGGER_MS, shard.expire_offsets)
         self._arm_retention()
 
 

@@ -11,6 +11,7 @@ milliseconds.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NamedTuple, Union
 from uuid import UUID
 
@@ -289,9 +290,15 @@ def _read_topic_id(reader: _Reader) -> UUID:
         if tag == TOPIC_ID_TAG:
             if end - start != 16:
                 raise SchemaError(f"a topic id of {end - start} bytes")
-            topic_id = UUID(bytes=bytes(reader.buffer[start:end]))
+            topic_id = _uuid(bytes(reader.buffer[start:end]))
         reader.offset = end
     return topic_id
+
+
+@lru_cache(maxsize=1_000)
+def _uuid(data: bytes) -> UUID:
+    """Few topics have very many offsets."""
+    return UUID(bytes=data)
 
 
 def decode_group(data: Buffer) -> GroupMetadata:

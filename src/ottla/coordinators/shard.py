@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, cast
 
 from ottla.coordinators.group_machine import GroupMachine
-from ottla.coordinators.offsets import NO_PRODUCER_ID
-from ottla.coordinators.schemas import SchemaError, UnknownRecord, decode_record, encode_record
+from ottla.coordinators.log_replay import LogReplay
+from ottla.coordinators.schemas import SchemaError, encode_record
 from ottla.coordinators.settings import GroupConfig
 from ottla.coordinators.step import NEVER_MS, Step, Write
 from ottla.env.clock import Clock, Timer
 from ottla.errors import ErrorCode, KafkaError
-from ottla.types import Buffer, Record
-from ottla.wire.records import BatchHeader, build_batch, iter_batches, iter_records
+from ottla.types import Record
+from ottla.wire.records import build_batch, iter_batches
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +33,8 @@ BATCH_BYTES_MAX = 512 * 1024
 RECORD_OVERHEAD_BYTES = 24
 # While a partition is loaded, other work gets its turn this often.
 LOAD_SLICE_MS = 10
-
-_CONTROL_KEY = struct.Struct(">hh")
-_COMMIT_MARKER = 1
+# Records that are replayed before the time is looked at.
+LOAD_RECORDS = 500
 
 
 class CoordinatorLog(Protocol):
@@ -131,6 +129,13 @@ class Shard:
         self.machine.expire(step)
         self.finish(step)
 
+    def expire_offsets(self) -> None:
+        """Remove what has been kept for long enough."""
+        if self.is_active:
+            step = self.step()
+            self.machine.expire_offsets(step)
+            self.finish(step)
+
     # -- appends
 
     def _submit(self, write: Write) -> None:
@@ -202,52 +207,43 @@ class Shard:
 
     async def load(self) -> None:
         """Rebuild the machine from the log, then serve. KafkaError where the log cannot be read."""
-        unknown: Counter[int] = Counter()
-        slice_start_ms = start_ms = self._clock.monotonic_ms()
+        start_ms = self._clock.monotonic_ms()
+        replay = LogReplay(self.machine, self.partition)
+        pause = self._pauses()
         async for data in self._log.read_all(self.partition):
             for header, batch in iter_batches(data):
-                self._replay_batch(header, batch, unknown)
-                if self._clock.monotonic_ms() - slice_start_ms >= LOAD_SLICE_MS:
-                    await asyncio.sleep(0)
-                    slice_start_ms = self._clock.monotonic_ms()
-                if self.is_closed:
-                    return
-        for key_version, count in sorted(unknown.items()):
-            log.warning(
-                "partition %d: %d records with a key of version %d are of no kind known here",
-                self.partition,
-                count,
-                key_version,
-            )
+                replay.add(header, batch)
+                await pause()
+            if self.is_closed:
+                return
+        while replay.apply(LOAD_RECORDS):
+            await pause()
+        if self.is_closed:
+            return
+        replay.report()
         step = self.step()
         self.machine.loaded(step)
         self.is_active = True
         self.finish(step)
         if self.machine.groups:
             log.info(
-                "partition %d: loaded %d groups in %d ms",
+                "partition %d: loaded its groups (%d) in %d ms",
                 self.partition,
                 len(self.machine.groups),
                 self._clock.monotonic_ms() - start_ms,
             )
 
-    def _replay_batch(self, header: BatchHeader, batch: Buffer, unknown: Counter[int]) -> None:
-        if header.is_control:
-            for record in iter_records(batch):
-                _, marker = _CONTROL_KEY.unpack_from(record.key or b"")
-                self.machine.offsets.end_transaction(header.producer_id, committed=marker == _COMMIT_MARKER)
-            return
-        producer_id = header.producer_id if header.is_transactional else NO_PRODUCER_ID
-        for record in iter_records(batch):
-            try:
-                decoded = decode_record(record.key, record.value)
-            except SchemaError as error:
-                log.error("partition %d, offset %d: passed over: %s", self.partition, record.offset, error)
-                continue
-            if isinstance(decoded, UnknownRecord):
-                unknown[decoded.key_version] += 1
-            else:
-                self.machine.replay(decoded, producer_id)
+    def _pauses(self) -> Callable[[], Awaitable[None]]:
+        """A function that lets other work have its turn when it is time."""
+        since_ms = self._clock.monotonic_ms()
+
+        async def pause() -> None:
+            nonlocal since_ms
+            if self._clock.monotonic_ms() - since_ms >= LOAD_SLICE_MS:
+                await asyncio.sleep(0)
+                since_ms = self._clock.monotonic_ms()
+
+        return pause
 
     def close(self) -> None:
         """This node no longer leads the partition."""
