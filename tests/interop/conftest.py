@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -17,14 +17,13 @@ from interop.process import BrokerProcess
 
 
 @pytest.fixture(scope="session")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bootstrap(request: pytest.FixtureRequest) -> str:
     """Address of the broker under test."""
     outside = os.environ.get("OTTLA_INTEROP_BOOTSTRAP")
     if outside:
-        yield outside
-        return
-    with BrokerProcess(tmp_path_factory.mktemp("interop")) as broker:
-        yield broker.bootstrap
+        return outside
+    broker: BrokerProcess = request.getfixturevalue("ottla_server")
+    return broker.bootstrap
 
 
 @pytest.fixture
@@ -40,10 +39,13 @@ def admin(bootstrap: str) -> AdminClient:
 
 @pytest.fixture
 def make_topic(admin: AdminClient) -> Callable[..., str]:
-    """make_topic(partitions=1, **config with underscores) creates a topic and gives its name."""
+    """make_topic(partitions=1, **config with underscores) creates a topic and gives its name.
+
+    Nothing expires unless told: the tests write records with timestamps of years ago."""
 
     def make(partitions: int = 1, **config: str) -> str:
         topic = f"t-{uuid.uuid4().hex[:12]}"
+        config = {"retention_ms": "-1", **config}
         new = NewTopic(
             topic,
             num_partitions=partitions,

@@ -26,7 +26,6 @@ STOP_TIMEOUT_S = 30.0
 FAST_SETTINGS: Mapping[str, str] = {
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "4",
-    "log.retention.check.interval.ms": "1000",
 }
 
 

@@ -44,7 +44,9 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s:
 
 @pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
 @pytest.mark.parametrize("acks", [0, 1, "all", "idempotent"])
-def test_round_trip(bootstrap: str, make_topic: Callable[..., str], codec: str | None, acks: int | str) -> None:
+def test_round_trip(
+    bootstrap: str, make_topic: Callable[..., str], codec: str | None, acks: int | str
+) -> None:
     topic = make_topic()
     config = {"enable_idempotence": True} if acks == "idempotent" else {"acks": acks}
 
@@ -221,11 +223,12 @@ def test_static_member(bootstrap: str, make_topic: Callable[..., str], name: str
         stays = await member("stays", counted)
         returns = await member("returns", Joined())
         await eventually(lambda: len(stays.assignment()) == 1 == len(returns.assignment()))
-        held, rebalances = returns.assignment(), counted.rebalances
+        await eventually(lambda: counted.rebalances == 2)
+        held = returns.assignment()
         await returns.stop()
         returns = await member("returns", Joined())
         await eventually(lambda: returns.assignment() == held)
-        assert counted.rebalances == rebalances
+        assert counted.rebalances == 2
         await returns.stop()
         await stays.stop()
 
@@ -259,14 +262,14 @@ def test_commits(bootstrap: str, make_topic: Callable[..., str], name: str) -> N
     run(main())
 
 
-
-
 def test_admin(bootstrap: str, name: str) -> None:
     async def main() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
         await admin.start()
         try:
-            created = await admin.create_topics([NewTopic(name, 2, 1, topic_configs={"retention.ms": "1000"})])
+            created = await admin.create_topics(
+                [NewTopic(name, 2, 1, topic_configs={"retention.ms": "1000"})]
+            )
             assert [error[1] for error in created.topic_errors] == [0]
             again = await admin.create_topics([NewTopic(name, 2, 1)])
             assert [error[1] for error in again.topic_errors] == [TopicAlreadyExistsError.errno]

@@ -145,10 +145,10 @@ def test_admin_topics(java: Java, name: str) -> None:
 def test_admin_configs(java: Java, make_topic: Callable[..., str]) -> None:
     steps = dict(java("admin-configs", make_topic()))
     assert steps == {
-        "fresh": ["604800000", "DEFAULT_CONFIG", True, "LONG"],
+        "fresh": ["1048588", "DEFAULT_CONFIG", True, "INT"],
         "set": ["5000", "DYNAMIC_TOPIC_CONFIG", False],
         "append": "delete,compact",
-        "deleted": "604800000",
+        "deleted": "1048588",
         "unknown": "InvalidConfigurationException",
         "bad": "InvalidConfigurationException",
         "none": "UnknownTopicOrPartitionException",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -106,7 +107,7 @@ def test_seek_offsets_and_times(bootstrap: str, make_topic: Callable[..., str]) 
 
 def test_too_large(bootstrap: str, make_topic: Callable[..., str]) -> None:
     topic = make_topic(max_message_bytes="5000")
-    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    producer = KafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=False)
     with pytest.raises(MessageSizeTooLargeError):
         producer.send(topic, b"x" * 10_000).get(20)
     assert producer.send(topic, b"x").get(20).offset == 0

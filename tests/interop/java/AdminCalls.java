@@ -39,7 +39,7 @@ final class AdminCalls {
     private AdminCalls() {}
 
     static Admin admin(String bootstrap) {
-        return Admin.create(Main.properties(bootstrap, "default.api.timeout.ms", 20_000));
+        return Admin.create(Main.properties(bootstrap, "request.timeout.ms", 15_000, "default.api.timeout.ms", 20_000));
     }
 
     /** The simple name of the exception that `future` fails with, or "accepted". */
@@ -131,15 +131,15 @@ final class AdminCalls {
         try (Admin admin = admin(bootstrap)) {
             String node = String.valueOf(admin.describeCluster().controller().get().id());
             ConfigResource broker = new ConfigResource(ConfigResource.Type.BROKER, node);
-            ConfigEntry fresh = config(admin, topic).get("retention.ms");
+            ConfigEntry fresh = config(admin, topic).get("max.message.bytes");
             Main.print("fresh", List.of(fresh.value(), fresh.source(), fresh.isDefault(), fresh.type()));
-            alter(admin, topic, "retention.ms", "5000", SET).get();
-            ConfigEntry set = config(admin, topic).get("retention.ms");
+            alter(admin, topic, "max.message.bytes", "5000", SET).get();
+            ConfigEntry set = config(admin, topic).get("max.message.bytes");
             Main.print("set", List.of(set.value(), set.source(), set.isDefault()));
             alter(admin, topic, "cleanup.policy", "compact", APPEND).get();
             Main.print("append", config(admin, topic).get("cleanup.policy").value());
-            alter(admin, topic, "retention.ms", null, DELETE).get();
-            Main.print("deleted", config(admin, topic).get("retention.ms").value());
+            alter(admin, topic, "max.message.bytes", null, DELETE).get();
+            Main.print("deleted", config(admin, topic).get("max.message.bytes").value());
             Main.print("unknown", failure(alter(admin, topic, "no.such", "1", SET)));
             Main.print("bad", failure(alter(admin, topic, "segment.bytes", "many", SET)));
             ConfigResource none = new ConfigResource(ConfigResource.Type.TOPIC, args.get(0) + "-none");

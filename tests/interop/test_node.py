@@ -1,0 +1,65 @@
+"""The clients in Node.js, through the small programs in `node/`: kafkajs and @platformatic/kafka.
+
+scripts/interop-deps.sh installs the packages beside the programs.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NODE = Path(__file__).parent / "node"
+RUN_TIMEOUT_S = 120
+
+
+@pytest.fixture
+def node(bootstrap: str, name: str) -> Callable[[str, str], Any]:
+    """node(program, subcommand) gives what the program printed; its topic and group are called `name`."""
+    assert (NODE / "node_modules" / "kafkajs").exists(), "no packages: run scripts/interop-deps.sh"
+
+    def run(program: str, subcommand: str) -> Any:
+        command = ["node", str(NODE / program), bootstrap, subcommand, name]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+Node = Callable[[str, str], Any]
+
+
+def test_kafkajs_records(node: Node) -> None:
+    assert node("kafkajs.cjs", "records") == {"read": 260}
+
+
+def test_kafkajs_group(node: Node) -> None:
+    assert node("kafkajs.cjs", "group") == {
+        "read": 120,
+        "state": "Stable",
+        "protocol": "RoundRobinAssigner",
+        "members": 2,
+        "committed": [30, 30, 30, 30],
+    }
+
+
+def test_kafkajs_admin(node: Node, bootstrap: str) -> None:
+    assert node("kafkajs.cjs", "admin") == {
+        "again": False,
+        "bad": "INVALID_TOPIC_EXCEPTION",
+        "partitions": 3,
+        "retention": "-1",
+        "byTime": "5",
+        "low": "3",
+        "offset": "5",
+        "listed": True,
+        "deleted": 0,
+        "missing": "GROUP_ID_NOT_FOUND",
+        "brokers": [bootstrap],
+        "topics": False,
+    }
