@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -107,7 +107,8 @@ def _parameter(name: str, hint: Any, default: Any) -> Parameter:
     else:
         value = info.metavar or {int: "N", float: "N", bool: None}.get(kind, "TEXT")
     if is_argument:
-        names: tuple[str, ...] = (info.metavar or name.rstrip("_").upper(),)
+        several = "…" if get_origin(plain) is list else ""
+        names: tuple[str, ...] = ((info.metavar or name.rstrip("_").upper()) + several,)
         text += f" One of {value.replace('|', ', ')}." if value and "|" in value else ""
     else:
         # In Annotated, Typer takes the first name of an option for its default.

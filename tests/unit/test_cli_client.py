@@ -138,7 +138,7 @@ def test_an_unknown_client_property_is_a_usage_error() -> None:
     [
         (["nope"], "No such command 'nope'"),
         (["topic", "nope"], "No such command 'nope'"),
-        (["topic", "create"], "Missing argument 'TOPIC…'"),
+        (["topic", "create"], "Missing argument 'TOPIC'"),
         (["topic", "list", "--nope"], "No such option: --nope"),
         (["topic", "create", "t", "--partitions", "0"], "--partitions"),
         (["topic", "create", "t", "--partitions", "x"], "--partitions"),

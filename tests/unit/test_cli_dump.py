@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from ottla.cli import dump
 from ottla.cli.app import run
-from ottla.cli.dump import Corrupt
+from ottla.cli.dump import Corrupt, RecordView
 from ottla.cli.errors import CliError, ExitCode
+from ottla.coordinators import schemas
 from ottla.types import Record
 from ottla.wire.records import build_batch
 
@@ -33,8 +34,10 @@ def segment(*bases: int, compression: int = 0) -> bytes:
     )
 
 
-def entries(kind: str, data: bytes, base_offset: int = 0, with_records: bool = False) -> list[dict[str, Any]]:
-    return list(dump.READERS[kind](data, base_offset, with_records))
+def entries(
+    kind: str, data: bytes, base_offset: int = 0, view: RecordView | None = None
+) -> list[dict[str, Any]]:
+    return list(dump.READERS[kind](data, base_offset, view))
 
 
 def dump_file(path: Path, *options: str) -> int:
@@ -43,7 +46,7 @@ def dump_file(path: Path, *options: str) -> int:
 
 @pytest.mark.parametrize("compression", range(5))
 def test_batches_and_their_records(compression: int) -> None:
-    first, second = entries("log", segment(10, 13, compression=compression), 10, with_records=True)
+    first, second = entries("log", segment(10, 13, compression=compression), 10, view=dump.plain_record)
     assert (first["base_offset"], first["last_offset"], first["count"]) == (10, 12, 3)
     assert (second["base_offset"], second["position"]) == (13, first["size"])
     assert first["codec"] == dump.CODECS[compression]
@@ -58,16 +61,49 @@ def test_batches_and_their_records(compression: int) -> None:
 def test_markers_of_transactions_are_named() -> None:
     marker = Record(0, DAY_MS, struct.pack(">hh", 0, 1), struct.pack(">hi", 0, 0))
     data = build_batch([marker], control=True, transactional=True, producer_id=5, producer_epoch=1)
-    (entry,) = entries("log", data, with_records=True)
+    (entry,) = entries("log", data, view=dump.plain_record)
     assert entry["control"]
     assert entry["records"][0]["control"] == "commit"
+
+
+def test_records_of_groups_say_what_they_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    committed = schemas.OffsetRecord("g", "orders", 2, schemas.CommittedOffset(41, 3, "note", DAY_MS))
+    member = schemas.MemberMetadata("m", None, "client", "/127.0.0.1", 300_000, 45_000, b"\xff", b"plan")
+    generation = schemas.GroupMetadata("consumer", 7, "range", "m", DAY_MS, (member,))
+    pairs = [
+        schemas.encode_record(committed),
+        schemas.encode_record(schemas.GroupRecord("g", generation)),
+        schemas.encode_record(schemas.GroupRecord("gone", None)),
+        (b"\0\1junk", b"\0\1junk"),
+    ]
+    records = [Record(i, DAY_MS, key, value) for i, (key, value) in enumerate(pairs)]
+    folder = tmp_path / "__consumer_offsets-12"
+    folder.mkdir()
+    path = folder / f"{0:020}.log"
+    path.write_bytes(build_batch(records))
+    assert dump_file(path, "--records", "--json") == ExitCode.OK
+    offset, group, removed, broken = json.loads(capsys.readouterr().out)["records"]
+    assert (offset["kind"], offset["group_id"], offset["topic"], offset["partition"]) == (
+        "offset",
+        "g",
+        "orders",
+        2,
+    )
+    assert offset["value"]["offset"] == 41
+    assert group["value"]["generation_id"] == 7
+    assert group["value"]["members"][0]["subscription"] == {"base64": "/w=="}
+    assert (removed["kind"], removed["group_id"], removed["value"]) == ("group", "gone", None)
+    assert broken["error"]
+    assert "key" in broken
+    assert dump_file(path, "--records") == ExitCode.OK
+    assert 'kind=offset group_id=g topic=orders partition=2 value={"offset": 41' in capsys.readouterr().out
 
 
 def test_the_batch_before_a_flipped_bit_is_still_shown() -> None:
     data = bytearray(segment(0, 3))
     size = len(data) // 2
     data[size + 70] ^= 1
-    reader = dump.read_batches(bytes(data), 0, False)
+    reader = dump.read_batches(bytes(data), 0, None)
     assert next(reader)["base_offset"] == 0
     with pytest.raises(Corrupt, match="checksum") as caught:
         next(reader)
@@ -77,7 +113,7 @@ def test_the_batch_before_a_flipped_bit_is_still_shown() -> None:
 @pytest.mark.parametrize("cut", [1, 60, 61, 90])
 def test_a_torn_tail_is_found_where_it_begins(cut: int) -> None:
     whole = segment(0)
-    reader = dump.read_batches(whole + segment(3)[:cut], 0, False)
+    reader = dump.read_batches(whole + segment(3)[:cut], 0, None)
     next(reader)
     with pytest.raises(Corrupt) as caught:
         next(reader)
@@ -180,7 +216,7 @@ def test_checkpoints_that_do_not_add_up_are_corrupt(data: bytes) -> None:
 @given(st.sampled_from(sorted(dump.READERS)), st.binary(max_size=300))
 def test_no_bytes_do_anything_but_read_or_be_corrupt(kind: str, data: bytes) -> None:
     try:
-        entries(kind, data, with_records=True)
+        entries(kind, data, view=dump.plain_record)
     except Corrupt as error:
         assert 0 <= error.position <= len(data) + 2
 
@@ -193,7 +229,7 @@ def test_a_damaged_segment_is_corrupt_from_some_position_on(place: int, flip: in
     size = len(data) // 3
     good = []
     try:
-        for entry in dump.read_batches(bytes(data), 0, True):
+        for entry in dump.read_batches(bytes(data), 0, dump.plain_record):
             good.append(entry["base_offset"])
     except Corrupt as error:
         # An offset that is too large shows at the batch after it; the leader epoch may be anything.

@@ -23,6 +23,7 @@ app = typer.Typer(
     name="ottla",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Kafka's protocol, semantics and log format, in Python: a broker, and the tools to work with any.",
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import output, plain
+from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
@@ -34,9 +34,12 @@ class Kind(StrEnum):
     BROKER = "broker"
 
 
-KindArgument = Annotated[Kind, typer.Argument(help="What to configure.")]
+KindArgument = Annotated[Kind, typer.Argument(metavar="KIND", help="What to configure.")]
 Name = Annotated[
-    str, typer.Argument(help="The topic's name; or the broker's node id, or 'default' for all brokers.")
+    str,
+    typer.Argument(
+        metavar="NAME", help="The topic's name; or the broker's node id, or 'default' for all brokers."
+    ),
 ]
 
 
@@ -78,7 +81,7 @@ def set_(
     kind: KindArgument,
     name: Name,
     config: Annotated[
-        list[str], typer.Argument(metavar="CONFIG=VALUE…", help="Configurations and their new values.")
+        list[str], typer.Argument(metavar="CONFIG=VALUE", help="Configurations and their new values.")
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Let the broker check, and change nothing.")
@@ -96,7 +99,7 @@ def delete(
     kind: KindArgument,
     name: Name,
     config: Annotated[
-        list[str], typer.Argument(metavar="CONFIG…", help="Configurations to return to their defaults.")
+        list[str], typer.Argument(metavar="CONFIG", help="Configurations to return to their defaults.")
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Let the broker check, and change nothing.")
@@ -153,6 +156,8 @@ def _is_all_brokers(kind: str, name: str) -> bool:
 def describe_configs(cluster: Cluster, kind: str, name: str) -> list[dict[str, Any]]:
     """All configurations of a topic or broker, by name, as JSON-ready dicts."""
     if _is_all_brokers(kind, name):
+        from ottla.cli import plain
+
         return plain.describe_all_brokers(cluster.controller())
     api = admin_api()
     futures = cluster.admin.describe_configs([_resource(kind, name)], request_timeout=REQUEST_TIMEOUT_S)
@@ -175,6 +180,8 @@ def alter_configs(
 ) -> None:
     """Set configurations, or return those whose value is None to their defaults (KIP-339)."""
     if _is_all_brokers(kind, name):
+        from ottla.cli import plain
+
         plain.alter_all_brokers(cluster.controller(), configs, dry_run=dry_run)
         return
     api = admin_api()

@@ -36,13 +36,15 @@ class Isolation(StrEnum):
 
 
 def consume(
-    topic: Annotated[str, typer.Argument(help="The topic to read.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic to read.")],
     from_: Annotated[
         str | None, typer.Option("--from", metavar="POSITION", help=f"Where to start: {positions.GRAMMAR}.")
     ] = None,
     partition: Annotated[
         list[int] | None,
-        typer.Option("--partition", "-p", min=0, max=2**31 - 1, help="Only this partition. Repeatable."),
+        typer.Option(
+            "--partition", "-p", metavar="N", min=0, max=2**31 - 1, help="Only this partition. Repeatable."
+        ),
     ] = None,
     group: Annotated[
         str | None,
@@ -54,7 +56,7 @@ def consume(
         bool, typer.Option("--follow", "-f", help="Wait for new messages; Ctrl-C ends.")
     ] = False,
     max_: Annotated[
-        int | None, typer.Option("--max", "-n", min=1, help="Stop after this many messages.")
+        int | None, typer.Option("--max", "-n", metavar="N", min=1, help="Stop after this many messages.")
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Stop when nothing came for this long.")

@@ -12,12 +12,14 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
 from crc32c import crc32c
 
 from ottla.cli.messages import to_json_bytes
+from ottla.coordinators import schemas
 from ottla.errors import KafkaError
-from ottla.types import Buffer
+from ottla.types import Buffer, Record
 from ottla.wire import records
 
 Entry = dict[str, Any]
@@ -33,6 +35,11 @@ SNAPSHOT_CRC_START = 6
 SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
 SNAPSHOT_VERSION = 1
 CONTROL_KEY = struct.Struct(">hh")
+
+GROUPS_TOPIC = "__consumer_offsets"
+
+# How the records of a segment are shown, apart from their offset and time.
+RecordView = Callable[[Record], Entry]
 
 # A file on its way in or out carries one of these after its own suffix.
 PASSING = re.compile(r"(\.(deleted|cleaned|swap))+$")
@@ -55,13 +62,18 @@ def kind_of(path: str) -> str | None:
     return suffix if suffix in READERS else None
 
 
+def holds_groups(path: str) -> bool:
+    """Whether a segment, by the folder that it is in, belongs to `__consumer_offsets`."""
+    return os.path.basename(os.path.dirname(os.path.abspath(path))).startswith(f"{GROUPS_TOPIC}-")
+
+
 def base_offset_of(path: str) -> int:
     """The base offset that a segment file is named after; 0 where its name is no number."""
     stem = os.path.basename(path).partition(".")[0]
     return int(stem) if stem.isascii() and stem.isdecimal() else 0
 
 
-def read_batches(data: Buffer, base_offset: int, with_records: bool) -> Iterator[Entry]:
+def read_batches(data: Buffer, base_offset: int, view: RecordView | None) -> Iterator[Entry]:
     """A segment's batches in order; each checked as recovery checks it, offsets included."""
     position, next_offset = 0, base_offset
     while position < len(data):
@@ -81,8 +93,8 @@ def read_batches(data: Buffer, base_offset: int, with_records: bool) -> Iterator
                         position, f"offset {header.base_offset} where at least {next_offset} should be"
                     )
                 entry = _batch_entry(header, position)
-                if with_records:
-                    entry["records"] = _record_entries(header, bytes(batch))
+                if view is not None:
+                    entry["records"] = _record_entries(header, bytes(batch), view)
             finally:
                 batch.release()
         except KafkaError as error:
@@ -112,18 +124,50 @@ def _batch_entry(header: records.BatchHeader, position: int) -> Entry:
     }
 
 
-def _record_entries(header: records.BatchHeader, batch: bytes) -> list[Entry]:
-    entries = []
-    for record in records.iter_records(batch):
-        entry: Entry = {"offset": record.offset, "timestamp_ms": record.timestamp_ms}
-        if header.is_control and record.key is not None and len(record.key) >= CONTROL_KEY.size:
-            kind = CONTROL_KEY.unpack_from(record.key)[1]
-            entry["control"] = CONTROL_TYPES.get(kind, f"type {kind}")
-        entry["key"] = to_json_bytes(record.key)
-        entry["value"] = to_json_bytes(record.value)
-        entry["headers"] = [{"key": key, "value": to_json_bytes(value)} for key, value in record.headers]
-        entries.append(entry)
-    return entries
+def _record_entries(header: records.BatchHeader, batch: bytes, view: RecordView) -> list[Entry]:
+    show = control_record if header.is_control else view
+    return [
+        {"offset": record.offset, "timestamp_ms": record.timestamp_ms, **show(record)}
+        for record in records.iter_records(batch)
+    ]
+
+
+def plain_record(record: Record) -> Entry:
+    """A record's key, value and headers."""
+    return {
+        "key": to_json_bytes(record.key),
+        "value": to_json_bytes(record.value),
+        "headers": [{"key": key, "value": to_json_bytes(value)} for key, value in record.headers],
+    }
+
+
+def control_record(record: Record) -> Entry:
+    """A marker's kind, and its bytes."""
+    kind = "unknown"
+    if record.key is not None and len(record.key) >= CONTROL_KEY.size:
+        number = CONTROL_KEY.unpack_from(record.key)[1]
+        kind = CONTROL_TYPES.get(number, f"type {number}")
+    return {"control": kind, **plain_record(record)}
+
+
+def group_record(record: Record) -> Entry:
+    """What a record of `__consumer_offsets` says; its bytes and an error where it cannot be read."""
+    try:
+        found = schemas.decode_record(record.key, record.value)
+    except schemas.SchemaError as error:
+        return {"error": str(error), **plain_record(record)}
+    return {"kind": type(found).__name__.removesuffix("Record").lower(), **_plain(found)}
+
+
+def _plain(value: Any) -> Any:
+    """A decoded record's fields in JSON's terms."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(field) for name, field in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return to_json_bytes(value)
+    return str(value) if isinstance(value, UUID) else value
 
 
 def _entries(data: Buffer, entry: struct.Struct, preallocated: bool) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -138,7 +182,7 @@ def _entries(data: Buffer, entry: struct.Struct, preallocated: bool) -> Iterator
         raise Corrupt(end, f"{len(data) - end} bytes where an entry has {entry.size}")
 
 
-def read_index(data: Buffer, base_offset: int, with_records: bool) -> Iterator[Entry]:
+def read_index(data: Buffer, base_offset: int, view: RecordView | None) -> Iterator[Entry]:
     """An offset index: offsets and where in the segment their batches are."""
     last = (-1, -1)
     for position, (relative, place) in _entries(data, INDEX_ENTRY, preallocated=True):
@@ -148,7 +192,7 @@ def read_index(data: Buffer, base_offset: int, with_records: bool) -> Iterator[E
         yield {"offset": base_offset + relative, "position": place}
 
 
-def read_time_index(data: Buffer, base_offset: int, with_records: bool) -> Iterator[Entry]:
+def read_time_index(data: Buffer, base_offset: int, view: RecordView | None) -> Iterator[Entry]:
     """A time index: the largest timestamp so far, and its offset."""
     last = (-1, -1)
     for position, (timestamp_ms, relative) in _entries(data, TIME_ENTRY, preallocated=True):
@@ -158,7 +202,7 @@ def read_time_index(data: Buffer, base_offset: int, with_records: bool) -> Itera
         yield {"timestamp_ms": timestamp_ms, "offset": base_offset + relative}
 
 
-def read_transaction_index(data: Buffer, base_offset: int, with_records: bool) -> Iterator[Entry]:
+def read_transaction_index(data: Buffer, base_offset: int, view: RecordView | None) -> Iterator[Entry]:
     """A transaction index: what was aborted."""
     names = ("version", "producer_id", "first_offset", "last_offset", "last_stable_offset")
     for position, fields in _entries(data, TRANSACTION_ENTRY, preallocated=False):
@@ -167,7 +211,7 @@ def read_transaction_index(data: Buffer, base_offset: int, with_records: bool) -
         yield dict(zip(names, fields, strict=True))
 
 
-def read_snapshot(data: Buffer, base_offset: int, with_records: bool) -> Iterator[Entry]:
+def read_snapshot(data: Buffer, base_offset: int, view: RecordView | None) -> Iterator[Entry]:
     """A producer snapshot: each producer's last batch."""
     if len(data) < SNAPSHOT_HEAD.size:
         raise Corrupt(0, "too short for a snapshot")
@@ -192,7 +236,7 @@ def read_snapshot(data: Buffer, base_offset: int, with_records: bool) -> Iterato
         yield dict(zip(names, fields, strict=True))
 
 
-def read_checkpoint(data: Buffer, base_offset: int, with_records: bool) -> Iterator[Entry]:
+def read_checkpoint(data: Buffer, base_offset: int, view: RecordView | None) -> Iterator[Entry]:
     """A text checkpoint: a version, a count, and as many lines of two or three words."""
     lines = bytes(data).decode("utf-8", "replace").splitlines()
     if len(lines) < 2 or lines[0].strip() != "0":
@@ -209,7 +253,7 @@ def read_checkpoint(data: Buffer, base_offset: int, with_records: bool) -> Itera
             yield {"leader_epoch": int(first), "start_offset": int(second)}
 
 
-READERS: dict[str, Callable[[Buffer, int, bool], Iterator[Entry]]] = {
+READERS: dict[str, Callable[[Buffer, int, RecordView | None], Iterator[Entry]]] = {
     "log": read_batches,
     "index": read_index,
     "timeindex": read_time_index,

@@ -17,7 +17,7 @@ from ottla.types import TopicPartition
 app = typer.Typer(no_args_is_help=True, help="List, describe, rewind and delete consumer groups.")
 
 Name = Annotated[str, typer.Argument(metavar="GROUP", help="The group's id.")]
-Names = Annotated[list[str], typer.Argument(metavar="GROUP…", help="The groups' ids.")]
+Names = Annotated[list[str], typer.Argument(metavar="GROUP", help="The groups' ids.")]
 
 
 class Owner(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import dump, output
+from ottla.cli import output
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.positions import format_time
 from ottla.types import Buffer
@@ -48,7 +48,7 @@ def dump_(
     file: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE…",
+            metavar="FILE",
             help="Segments (.log), indexes (.index, .timeindex, .txnindex), .snapshot files or checkpoints.",
         ),
     ],
@@ -62,6 +62,9 @@ def dump_(
 
     Everything is checked on the way: the first corrupt position ends it with code 1.
     """
+    # Only this command needs the formats: the others start the sooner without.
+    from ottla.cli import dump
+
     for path in file:
         if len(file) > 1 and not json:
             print(f"{path}:")
@@ -69,13 +72,16 @@ def dump_(
 
 
 def _dump(path: str, kind: str | None, records: bool, json: bool) -> None:
+    from ottla.cli import dump
+
     if kind is None:
         raise CliError(f"{path}: not a log file by its name; say what it is with --type", ExitCode.USAGE)
     count = 0
+    view = (dump.group_record if dump.holds_groups(path) else dump.plain_record) if records else None
     data = _open(path)
     with output.progress(f"Reading {path}", len(data)) as show:
         try:
-            for entry in dump.READERS[kind](data, dump.base_offset_of(path), records):
+            for entry in dump.READERS[kind](data, dump.base_offset_of(path), view):
                 count += 1
                 if kind == "log":
                     show(entry["position"])
@@ -123,7 +129,7 @@ def _word(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int) or (isinstance(value, str) and name not in ("key", "value")):
         return str(value)
-    if isinstance(value, list):
+    if isinstance(value, list) and name == "headers":
         return ",".join(f"{header['key']}:{_word('value', header['value'])}" for header in value) or "-"
-    # Quoted, so that a line stays a line whatever the record holds.
+    # As JSON, so that a line stays a line whatever the record holds.
     return "null" if value is None else json_module.dumps(value, ensure_ascii=False)

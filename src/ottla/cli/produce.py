@@ -62,9 +62,11 @@ class Source:
 
 
 def produce(
-    topic: Annotated[str, typer.Argument(help="The topic; the broker creates it where it allows that.")],
+    topic: Annotated[
+        str, typer.Argument(metavar="TOPIC", help="The topic; the broker creates it where it allows that.")
+    ],
     key: Annotated[
-        str | None, typer.Option(help="The key of every message that has none of its own.")
+        str | None, typer.Option(metavar="TEXT", help="The key of every message that has none of its own.")
     ] = None,
     key_separator: Annotated[
         str | None,

@@ -17,7 +17,7 @@ from ottla.types import TopicPartition
 app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter and delete topics.")
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
-Names = Annotated[list[str], typer.Argument(metavar="TOPIC…", help="The topics' names.")]
+Names = Annotated[list[str], typer.Argument(metavar="TOPIC", help="The topics' names.")]
 Config = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,11 +33,14 @@ INTERNAL = frozenset(("__consumer_offsets", "__transaction_state", "__share_grou
 def create(
     topic: Names,
     partitions: Annotated[
-        int | None, typer.Option("--partitions", "-p", min=1, help="Partitions; else the broker's default.")
+        int | None,
+        typer.Option("--partitions", "-p", metavar="N", min=1, help="Partitions; else the broker's default."),
     ] = None,
     replication_factor: Annotated[
         int | None,
-        typer.Option("--replication-factor", "-r", min=1, help="Replicas; else the broker's default."),
+        typer.Option(
+            "--replication-factor", "-r", metavar="N", min=1, help="Replicas; else the broker's default."
+        ),
     ] = None,
     config: Config = None,
     if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="Succeed where it exists.")] = False,
@@ -133,7 +136,8 @@ def describe(
 def alter(
     topic: Name,
     partitions: Annotated[
-        int | None, typer.Option("--partitions", "-p", min=1, help="Grow to this many partitions.")
+        int | None,
+        typer.Option("--partitions", "-p", metavar="N", min=1, help="Grow to this many partitions."),
     ] = None,
     config: Config = None,
     delete_config: Annotated[

@@ -34,13 +34,17 @@ app = typer.Typer(
 Topic = Annotated[
     str | None, typer.Option(metavar="NAME", help="Use this topic; else a new one, deleted in the end.")
 ]
-Partitions = Annotated[int, typer.Option("--partitions", "-p", min=1, help="Partitions of the new topic.")]
-Messages = Annotated[int, typer.Option("--messages", "-n", min=1, help="How many messages.")]
-Size = Annotated[int, typer.Option("--size", "-s", min=1, help="Bytes of each message's value.")]
-Linger = Annotated[float, typer.Option("--linger-ms", min=0, help="How long a batch waits to fill, in ms.")]
-Processes = Annotated[int, typer.Option(min=1, max=64, help="Load processes.")]
-Seconds = Annotated[float, typer.Option("--seconds", "-d", min=0.1, help="How long to measure.")]
-Warmup = Annotated[float, typer.Option("--warmup-s", min=0, help="How long to run before that.")]
+Partitions = Annotated[
+    int, typer.Option("--partitions", "-p", metavar="N", min=1, help="Partitions of the new topic.")
+]
+Messages = Annotated[int, typer.Option("--messages", "-n", metavar="N", min=1, help="How many messages.")]
+Size = Annotated[int, typer.Option("--size", "-s", metavar="N", min=1, help="Bytes of each message's value.")]
+Linger = Annotated[
+    float, typer.Option("--linger-ms", metavar="N", min=0, help="How long a batch waits to fill, in ms.")
+]
+Processes = Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Load processes.")]
+Seconds = Annotated[float, typer.Option("--seconds", "-d", metavar="N", min=0.1, help="How long to measure.")]
+Warmup = Annotated[float, typer.Option("--warmup-s", metavar="N", min=0, help="How long to run before that.")]
 
 
 class Api(StrEnum):
@@ -113,7 +117,9 @@ def consume(
 @app.command()
 def latency(
     topic: Topic = None,
-    rate: Annotated[float, typer.Option("--rate", "-r", min=0.1, help="Messages a second.")] = 1000.0,
+    rate: Annotated[
+        float, typer.Option("--rate", "-r", metavar="N", min=0.1, help="Messages a second.")
+    ] = 1000.0,
     seconds: Seconds = 10.0,
     warmup_s: Warmup = 2.0,
     size: Size = 100,
@@ -153,14 +159,16 @@ def requests(
     api: Annotated[Api, typer.Option(help="What to ask.")] = Api.PRODUCE,
     partitions: Partitions = 6,
     connections: Annotated[
-        int, typer.Option("--connections", "-c", min=1, max=10_000, help="Connections.")
+        int, typer.Option("--connections", "-c", metavar="N", min=1, max=10_000, help="Connections.")
     ] = 1,
     in_flight: Annotated[
         int,
-        typer.Option("--in-flight", "-i", min=1, max=1000, help="Unanswered requests on each connection."),
+        typer.Option(
+            "--in-flight", "-i", metavar="N", min=1, max=1000, help="Unanswered requests on each connection."
+        ),
     ] = 1,
     records: Annotated[
-        int, typer.Option("--records", "-k", min=1, help="Records in each Produce request.")
+        int, typer.Option("--records", "-k", metavar="N", min=1, help="Records in each Produce request.")
     ] = 1,
     size: Size = 100,
     acks: AcksOption = Acks.LEADER,
