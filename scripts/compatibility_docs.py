@@ -44,7 +44,7 @@ CLIENTS = {
     "Apache Kafka's Java client 4.3.0": "test_java.py",
     "aiokafka": "test_aiokafka.py",
     "kafka-python": "test_kafka_python.py",
-    "KafkaJS, for Node.js": "test_node.py",
+    "KafkaJS and @platformatic/kafka for Node.js": "test_node.py",
 }
 
 
