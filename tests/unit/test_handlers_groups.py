@@ -178,9 +178,17 @@ def test_the_coordinator_of_a_group(version: int) -> None:
 
 
 @pytest.mark.parametrize("version", [3, 6])
-@pytest.mark.parametrize(
-    ("key_type", "error"), [(1, ErrorCode.coordinator_not_available), (2, ErrorCode.invalid_request), (9, 42)]
-)
+def test_a_transactional_id_is_sent_here_to_be_told_that_there_are_no_transactions(version: int) -> None:
+    async def story(broker: Broker) -> None:
+        answer = await broker.ask("FindCoordinator", version, key="x", key_type=1, coordinator_keys=["x"])
+        found = answer.coordinators[0] if version >= 4 else answer
+        assert (found.error_code, found.node_id, found.host, found.port) == (0, 1, "h", 9092)
+
+    run(story)
+
+
+@pytest.mark.parametrize("version", [3, 6])
+@pytest.mark.parametrize(("key_type", "error"), [(2, ErrorCode.invalid_request), (9, 42)])
 def test_there_is_no_coordinator_but_of_groups(version: int, key_type: int, error: int) -> None:
     async def story(broker: Broker) -> None:
         answer = await broker.ask(

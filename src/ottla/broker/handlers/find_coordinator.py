@@ -2,8 +2,9 @@
 
 v0 groups only; v1-3 key type and error message; v3 flexible; v4 many keys in one request; v6 share groups.
 `__consumer_offsets` is made when a group is first looked for; unlike Kafka's, the answer waits for that, and
-for a coordinator on this node that is still loading, which spares the client a retry. Transactional ids get
-COORDINATOR_NOT_AVAILABLE, which clients retry, until transactions are served; share groups INVALID_REQUEST.
+for a coordinator on this node that is still loading, which spares the client a retry. A transactional id
+is sent to this node, whose InitProducerId says that transactions are not served; share groups get
+INVALID_REQUEST.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ async def _find(ctx: RequestContext, key_type: int, key: str) -> dict[str, Any]:
 
 async def _coordinator(ctx: RequestContext, key_type: int, key: str) -> tuple[int, str, int]:
     if key_type == TRANSACTION_KEY:
-        raise KafkaError(
-            ErrorCode.coordinator_not_available, "transactions are not served by this broker yet"
-        )
+        # A coordinator is found, so that InitProducerId can say that it does not serve transactions: here
+        # clients would take any error for a passing one, and ask again until their time is up.
+        return _address(ctx, ctx.services.node_id)
     if key_type != GROUP_KEY:
         raise KafkaError(
             ErrorCode.invalid_request, f"there are no coordinators for keys of type {key_type} here"
@@ -63,10 +64,15 @@ async def _coordinator(ctx: RequestContext, key_type: int, key: str) -> tuple[in
             ErrorCode.coordinator_not_available, f"{GROUP_METADATA_TOPIC} cannot be made: {error}"
         ) from error
     leader = topic.partitions[services.groups.partition_for(key)].leader
-    broker = services.metadata.image.brokers.get(leader)
+    found = _address(ctx, leader)
+    if leader == services.node_id:
+        await services.groups.ready(key)
+    return found
+
+
+def _address(ctx: RequestContext, node_id: int) -> tuple[int, str, int]:
+    broker = ctx.services.metadata.image.brokers.get(node_id)
     endpoint = broker.endpoint(ctx.listener) if broker is not None else None
     if endpoint is None:
         raise KafkaError(ErrorCode.coordinator_not_available)
-    if leader == services.node_id:
-        await services.groups.ready(key)
-    return leader, *endpoint
+    return node_id, *endpoint

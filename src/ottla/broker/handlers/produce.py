@@ -13,9 +13,18 @@ from typing import Any
 
 from ottla.broker.context import CloseConnection, RequestContext
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.validation import RecordsRefused
 from ottla.replication.partition import Partition
+from ottla.types import Buffer
+from ottla.wire.records import CODEC_MASK
 
 NONE = int(ErrorCode.none)
+
+# zstd came with Produce v7 (KIP-110): before it, a client's batch cannot honestly be compressed so.
+ZSTD_SINCE = 7
+_ZSTD = 4
+# The low byte of a batch's attributes, which hold its codec.
+_ATTRIBUTES_POSITION = 22
 
 
 def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future[dict[str, Any]] | None:
@@ -64,6 +73,11 @@ def _append(
     replicas = ctx.services.replicas
     name = replicas.topic_name(topic.topic_id) if by_id else topic.name
     partition = replicas.get(name, data.index)
+    if ctx.header.api_version < ZSTD_SINCE and _is_zstd(data.records):
+        raise KafkaError(
+            ErrorCode.unsupported_compression_type,
+            f"Produce requests with version {ctx.api_version} are not allowed to use zstd",
+        )
     appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
     if partition.log.sync_due(now_ms):
         unflushed.append(partition)
@@ -77,6 +91,14 @@ def _append(
     }
 
 
+def _is_zstd(records: Buffer | None) -> bool:
+    return (
+        records is not None
+        and len(records) > _ATTRIBUTES_POSITION
+        and records[_ATTRIBUTES_POSITION] & CODEC_MASK == _ZSTD
+    )
+
+
 def _refusal(index: int, error: KafkaError) -> dict[str, Any]:
     return {
         "index": index,
@@ -84,7 +106,10 @@ def _refusal(index: int, error: KafkaError) -> dict[str, Any]:
         "base_offset": -1,
         "log_append_time_ms": -1,
         "log_start_offset": -1,
-        "record_errors": (),
+        "record_errors": [
+            {"batch_index": at, "batch_index_error_message": why}
+            for at, why in (error.record_errors if isinstance(error, RecordsRefused) else ())
+        ],
         "error_message": error.message,
     }
 
