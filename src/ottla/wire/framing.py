@@ -13,9 +13,11 @@ from ottla.types import Buffer
 
 # Requests that fit are cut out of the shared scratch buffer; this is its size too.
 SCRATCH_BYTES = 64 * 1024
-# A large frame's buffer starts at this size at most and doubles as bytes arrive: a size on the wire is only
-# a claim, and memory is spent on bytes that came.
-FRAME_START_BYTES = 2 * 1024 * 1024
+# A large frame's buffer starts small and doubles as bytes arrive: a size on the wire is only a claim, and
+# memory is spent on bytes that came.
+FRAME_START_BYTES = 4 * 1024
+# A connection that has sent large frames before is believed at once, up to this size.
+FRAME_TRUSTED_BYTES_MAX = 2 * 1024 * 1024
 
 
 class FrameError(ValueError):
@@ -29,7 +31,7 @@ class FrameDecoder:
     the next call of ``buffer()``, except that they may be kept by whoever takes a copy.
     """
 
-    __slots__ = ("_frame", "_frame_got", "_frame_size", "_partial", "_scratch", "size_max")
+    __slots__ = ("_frame", "_frame_got", "_frame_size", "_partial", "_scratch", "_trusted", "size_max")
 
     def __init__(self, scratch: memoryview, size_max: int) -> None:
         self.size_max = size_max
@@ -40,6 +42,8 @@ class FrameDecoder:
         self._frame: bytearray | None = None
         self._frame_got = 0
         self._frame_size = 0
+        # How much to set aside for a large frame before any of it is there.
+        self._trusted = FRAME_START_BYTES
 
     @property
     def waiting(self) -> bool:
@@ -67,6 +71,7 @@ class FrameDecoder:
             self._frame_got += count
             if self._frame_got == self._frame_size:
                 frame, self._frame = self._frame, None
+                self._trusted = min(max(self._trusted, self._frame_size), FRAME_TRUSTED_BYTES_MAX)
                 yield memoryview(frame)
             return
         data = bytes(self._scratch[:count])
@@ -92,7 +97,7 @@ class FrameDecoder:
         self._partial = data[start:]
 
     def _begin_large(self, size: int, head: bytes) -> None:
-        self._frame = bytearray(max(len(head), min(size, FRAME_START_BYTES)))
+        self._frame = bytearray(max(len(head), min(size, self._trusted)))
         self._frame[: len(head)] = head
         self._frame_got = len(head)
         self._frame_size = size

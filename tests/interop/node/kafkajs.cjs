@@ -23,7 +23,7 @@ async function createTopic(partitions) {
 
 /** A consumer of the group `name`, with what it read and was assigned. */
 async function member(options = {}) {
-  const consumer = kafka.consumer({ groupId: name, heartbeatInterval: 200, ...options })
+  const consumer = kafka.consumer({ groupId: name, heartbeatInterval: 200, maxWaitTimeInMs: 200, ...options })
   const state = { consumer, values: [], messages: [], assigned: [] }
   consumer.on(consumer.events.GROUP_JOIN, (event) => {
     state.assigned = event.payload.memberAssignment[name] ?? []
