@@ -9,12 +9,14 @@ from typing import Any
 
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import INTERNAL_TOPICS
 
 HIGH_WATERMARK = -1
 
 
 async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
-    """OFFSET_OUT_OF_RANGE past the high watermark; POLICY_VIOLATION where the topic does not delete."""
+    """OFFSET_OUT_OF_RANGE past the high watermark; POLICY_VIOLATION where the topic does not delete;
+    INVALID_TOPIC_EXCEPTION for an internal one."""
     topics = [
         {"name": topic.name, "partitions": [_delete(ctx, topic.name, p) for p in topic.partitions]}
         for topic in request.topics
@@ -26,6 +28,8 @@ async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
 def _delete(ctx: RequestContext, topic: str, asked: Any) -> dict[str, Any]:
     answer = {"partition_index": asked.partition_index, "error_code": ErrorCode.none}
     try:
+        if topic in INTERNAL_TOPICS:
+            raise KafkaError(ErrorCode.invalid_topic_exception)
         partition = ctx.services.replicas.get(topic, asked.partition_index)
         partition.check_leader()
         if "delete" not in partition.log.config.cleanup_policy:

@@ -14,11 +14,15 @@ from typing import Any
 from ottla.broker.context import CloseConnection, RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.validation import RecordsRefused
+from ottla.metadata.image import INTERNAL_TOPICS
 from ottla.replication.partition import Partition
 from ottla.types import Buffer
 from ottla.wire.records import CODEC_MASK
 
 NONE = int(ErrorCode.none)
+
+# The one client that may write to internal topics, by its id (Kafka's AdminUtils.ADMIN_CLIENT_ID).
+ADMIN_CLIENT_ID = "__admin_client"
 
 # zstd came with Produce v7 (KIP-110): before it, a client's batch cannot honestly be compressed so.
 ZSTD_SINCE = 7
@@ -73,6 +77,8 @@ def _append(
     replicas = ctx.services.replicas
     name = replicas.topic_name(topic.topic_id) if by_id else topic.name
     partition = replicas.get(name, data.index)
+    if name in INTERNAL_TOPICS and ctx.client_id != ADMIN_CLIENT_ID:
+        raise KafkaError(ErrorCode.invalid_topic_exception, f"Cannot append to internal topic {name}")
     if ctx.header.api_version < ZSTD_SINCE and _is_zstd(data.records):
         raise KafkaError(
             ErrorCode.unsupported_compression_type,
