@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from metadata_support import Cluster, run
 
@@ -419,6 +419,7 @@ async def replayed(metadata: Metadata, store: Any) -> ClusterImage:
 
 @settings(max_examples=25)
 @given(history=operations, together=st.booleans())
+@example(history=[("create", "c.d", 1, 1), ("create", "c_d", 1, 1)], together=True)
 def test_any_history_keeps_the_image_sound_and_can_be_replayed(
     tmp_path_factory: pytest.TempPathFactory,
     history: Sequence[tuple[str, str, int, int]],

@@ -6,6 +6,7 @@ node's image has it and every subscriber has been told.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -141,6 +142,9 @@ class Controller:
         self._config = config
         self._new_id = new_id
         self._placement_start = placement_start
+        # One change after the other: some rules, such as names that collide, span keys that no single
+        # compare guards.
+        self._changing = asyncio.Lock()
 
     # Topics
 
@@ -342,16 +346,23 @@ class Controller:
         results: list[Result] = []
         for first in range(0, len(items), ITEMS_PER_TXN):
             chunk = items[first : first + ITEMS_PER_TXN]
-            for _ in range(ATTEMPTS_MAX):
-                made = plan(self._images.image, chunk)
-                if validate_only or not made.operations:
-                    break
-                if await self._commit(made.compares, made.operations):
-                    break
-            else:
-                raise _busy()
-            results += made.results
+            async with self._changing:
+                results += await self._change_chunk(chunk, plan, validate_only)
         return results
+
+    async def _change_chunk(
+        self,
+        chunk: Sequence[Item],
+        plan: Callable[[ClusterImage, Sequence[Item]], Plan[Result]],
+        validate_only: bool,
+    ) -> list[Result]:
+        for _ in range(ATTEMPTS_MAX):
+            made = plan(self._images.image, chunk)
+            if validate_only or not made.operations:
+                return made.results
+            if await self._commit(made.compares, made.operations):
+                return made.results
+        raise _busy()
 
     async def _commit(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> bool:
         outcome = await self._available(self._store.txn(compares, operations))
