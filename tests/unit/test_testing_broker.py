@@ -108,6 +108,8 @@ def test_options_and_topics(tmp_path: Path) -> None:
             broker.produce("a", b"x" * 3000)
         assert caught.value.code == ErrorCode.message_too_large
     assert (tmp_path / "kept" / "c-2").is_dir()
+    with Broker(topics={"a": 9, "d": 1}, data=tmp_path / "kept", node_id=7) as again:
+        assert again.topics() == {"a": 1, "b": 1, "c": 3, "d": 1}
 
 
 def test_several_at_once_are_strangers() -> None:

@@ -60,7 +60,7 @@ class Broker:
         with Broker(topics={"orders": 3}) as broker:
             producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
 
-    ``topics`` are created at the first start: names, or names with a number of partitions. ``config`` are
+    ``topics`` are created at the start if they are missing: names, or names with partitions. ``config`` are
     broker settings under Kafka's names. ``data`` keeps the data in a directory of yours; otherwise it is in
     a temporary one until the broker is stopped for good. ``port`` 0 takes any free port, and keeps it
     across `restart`.
@@ -101,9 +101,10 @@ class Broker:
         self._running = _Running(lambda disk: Node(settings, disk=disk, faults=self.faults))
         try:
             self.port = self._running.start()
-            topics, self._topics = self._topics, {}
-            for name, partitions in topics.items():
-                self.create_topic(name, partitions)
+            existing = self.topics()
+            for name, partitions in self._topics.items():
+                if name not in existing:
+                    self.create_topic(name, partitions)
         except BaseException:
             self.stop()
             raise
