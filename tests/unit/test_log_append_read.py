@@ -68,7 +68,9 @@ def test_limits_cut_where_they_say(sizes: list[int], config: LogConfig, data: st
     assert raw[0][0].base_offset == first and raw[-1][0].last_offset < visible
     assert sum(len(batch) for _, batch in raw) == whole.size
     clipped = log.read(first, max_bytes, end_offset=visible)
-    assert (clipped.size if clipped else 0) == min(whole.size, max_bytes)
+    clipped_size = min(whole.size, max_bytes)
+    # Never less than one whole batch.
+    assert (clipped.size if clipped else 0) == (clipped_size if clipped_size >= len(raw[0][1]) else 0)
     at_least_one = log.read(first, max_bytes, end_offset=visible, min_one=True)
     assert at_least_one is not None
     assert at_least_one.size == min(whole.size, max(max_bytes, len(raw[0][1])))
@@ -115,9 +117,9 @@ def test_a_look_up_on_a_cold_disk_says_what_to_warm() -> None:
     log = reopen_clean(disk, log)
     disk.cold = True
     with pytest.raises(ColdRead) as raised:
-        log.read(1, 10, end_offset=3)
+        log.read(1, 1000, end_offset=3)
     raised.value.warm()
-    assert log.read(1, 10, end_offset=3) is not None
+    assert log.read(1, 1000, end_offset=3) is not None
 
 
 def test_the_index_of_a_large_segment_is_loaded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +130,11 @@ def test_the_index_of_a_large_segment_is_loaded_off_the_loop(monkeypatch: pytest
     log = reopen_clean(disk, log)
     disk.reads.clear()
     with pytest.raises(ColdRead) as raised:
-        log.read(5, 10, end_offset=20)
+        log.read(5, 1000, end_offset=20)
     assert not disk.reads
     raised.value.warm()
     disk.reads.clear()
-    assert log.read(5, 10, end_offset=20) is not None
+    assert log.read(5, 1000, end_offset=20) is not None
     assert f"{0:020d}.index" not in disk.reads
 
 

@@ -304,8 +304,9 @@ class Log:
     def read(self, offset: int, max_bytes: int, *, end_offset: int, min_one: bool = False) -> Slice | None:
         """Where the batches from ``offset`` on are, before ``end_offset``, up to ``max_bytes`` of them.
 
-        Begins with the batch that holds ``offset``; the last batch may be cut off. ``min_one``: the first is
-        whole even where it is larger than ``max_bytes``. None where there is nothing to be had.
+        Begins with the batch that holds ``offset``, which is always whole; the last batch may be cut off.
+        ``min_one``: the first is there even where it is larger than ``max_bytes``. None where there is
+        nothing to be had. Kafka's clients take a piece without one whole batch for a broken broker.
 
         KafkaError OFFSET_OUT_OF_RANGE before the log's start and after its end. ColdRead: see ``settle``.
         """
@@ -333,7 +334,9 @@ class Log:
                 limit = end.position if end is not None else limit
             size = limit - position
             if size > max_bytes:
-                size = max(max_bytes, first_size) if min_one else max_bytes
+                if first_size > max_bytes and not min_one:
+                    return None
+                size = max(max_bytes, first_size)
             return Slice(segment.file, position, size) if size > 0 else None
         except OSError as error:
             raise KafkaError(
