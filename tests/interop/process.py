@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -79,7 +78,13 @@ class BrokerProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._starts += 1
         out, log = self._file("stdout"), self._file("stderr")
-        command = [sys.executable, "-m", "ottla.cli.main", "serve", "--data", str(self.data)]
+        command = ["prlimit"]
+        if self.files_max is not None:
+            command += [f"--nofile={self.files_max}"]
+        if self.file_size_max is not None:
+            command += [f"--fsize={self.file_size_max}:"]
+        command = [*command, "--"] if len(command) > 1 else []
+        command += [sys.executable, "-m", "ottla.cli.main", "serve", "--data", str(self.data)]
         command += ["--listen", f"{self.host}:{self.port}"]
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]
@@ -89,7 +94,6 @@ class BrokerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                preexec_fn=self._limit,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -102,13 +106,6 @@ class BrokerProcess:
             time.sleep(0.005)
         self.port = int(ready[2])
         return self
-
-    def _limit(self) -> None:
-        """In the child before exec: the limits the test asked for."""
-        if self.files_max is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self.files_max, self.files_max))
-        if self.file_size_max is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_size_max, resource.RLIM_INFINITY))
 
     def _file(self, kind: str) -> Path:
         return self.directory / f"broker.{self._starts}.{kind}"

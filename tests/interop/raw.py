@@ -18,7 +18,12 @@ TIMEOUT_S = 20.0
 
 
 def request_header(
-    api_key: int, version: int, correlation_id: int = 1, *, client_id: str | None = "raw", flexible: bool = False
+    api_key: int,
+    version: int,
+    correlation_id: int = 1,
+    *,
+    client_id: str | None = "raw",
+    flexible: bool = False,
 ) -> bytes:
     """A request header of version 1, or 2 with no tagged fields if `flexible`."""
     header = struct.pack(">hhi", api_key, version, correlation_id)
@@ -32,7 +37,7 @@ def request_header(
 
 def flexible(api_key: int, version: int) -> bool:
     """Whether requests of this version have tagged fields."""
-    return api_key == 18 and version >= 3 or api_key != 18 and response_header_flexible(api_key, version)
+    return (api_key == 18 and version >= 3) or (api_key != 18 and response_header_flexible(api_key, version))
 
 
 def framed(payload: bytes) -> bytes:
@@ -116,16 +121,26 @@ class RawClient:
         answer = self.call("CreateTopics", topics=[topic], timeout_ms=10_000, validate_only=False)
         return answer.topics[0]
 
-    def produce(self, topic: str, data: bytes, *, partition: int = 0, acks: int = -1, version: int = 9) -> Any:
+    def produce(
+        self, topic: str, data: bytes, *, partition: int = 0, acks: int = -1, version: int = 9
+    ) -> Any:
         """Send `data` as the records of one partition; gives that partition's answer."""
         answer = self.call("Produce", version, **produce_fields(topic, data, partition=partition, acks=acks))
         return answer.responses[0].partition_responses[0]
 
     def fetch(
-        self, topic: str, offset: int = 0, *, partition: int = 0, max_bytes: int = 1 << 20, max_wait_ms: int = 0
+        self,
+        topic: str,
+        offset: int = 0,
+        *,
+        partition: int = 0,
+        max_bytes: int = 1 << 20,
+        max_wait_ms: int = 0,
     ) -> Any:
         """Read one partition; gives that partition's answer."""
-        fields = fetch_fields(topic, offset, partition=partition, max_bytes=max_bytes, max_wait_ms=max_wait_ms)
+        fields = fetch_fields(
+            topic, offset, partition=partition, max_bytes=max_bytes, max_wait_ms=max_wait_ms
+        )
         return self.call("Fetch", 12, **fields).responses[0].partitions[0]
 
     def values(self, topic: str, *, partition: int = 0) -> list[bytes | None]:

@@ -1,4 +1,4 @@
-"""Bytes that are no Kafka requests: each ends in a closed connection and a line in the log, and harms nobody."""
+"""Bytes that are no Kafka requests: a closed connection, a line in the log, and no harm to anybody."""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ class LogManager:
         self._log_starts: dict[TopicPartition, int] = {}
         self._recorded_high_watermarks: dict[TopicPartition, int] = {}
         self._written: Checkpoints = {}
+        self._writing = asyncio.Lock()
         self._timers: dict[str, Timer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -111,7 +112,7 @@ class LogManager:
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in failures:
             logger.error("a log could not be closed, it will be recovered at the next start: %s", failure)
-        await self._write(self._checkpoints())
+        await self.checkpoint()
         if not failures:
             await self._disk.run(self._dir.leave_clean_mark)
         self._dir.release()
@@ -300,11 +301,11 @@ class LogManager:
 
     async def checkpoint(self) -> None:
         """Write the checkpoint files that are not up to date. OSError where that fails."""
-        await self._write(self._checkpoints())
+        await self._write(self._checkpoints)
 
     async def checkpoint_log_starts(self) -> None:
         """Have the log starts on disk (DeleteRecords answers after that). OSError where that fails."""
-        await self._write({LOG_STARTS_FILE: self._log_start_offsets()})
+        await self._write(lambda: {LOG_STARTS_FILE: self._log_start_offsets()})
 
     def _checkpoints(self) -> Checkpoints:
         # What is not opened yet ends where it ended, if that was in order.
@@ -323,12 +324,16 @@ class LogManager:
                 starts[where] = log.log_start_offset
         return starts
 
-    async def _write(self, checkpoints: Checkpoints) -> None:
-        """Write those that differ from what is on disk."""
-        for name, offsets in checkpoints.items():
-            if self._written.get(name) != offsets:
-                await self._disk.run(partial(self._dir.write_offsets, name, offsets))
-                self._written[name] = offsets
+    async def _write(self, checkpoints: Callable[[], Checkpoints]) -> None:
+        """Write those that differ from what is on disk.
+
+        One after the other, and each asks for what is so when its turn comes: two at once would fight over
+        the temporary file, and the older could come to rest over the newer."""
+        async with self._writing:
+            for name, offsets in checkpoints().items():
+                if self._written.get(name) != offsets:
+                    await self._disk.run(partial(self._dir.write_offsets, name, offsets))
+                    self._written[name] = offsets
 
 
 def parse_folder(name: str) -> TopicPartition | None:
