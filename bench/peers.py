@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,6 +138,8 @@ class Broker:
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **self.peer.environment},
+                # A group of its own: some brokers are started by a program that does not pass signals on.
+                start_new_session=True,
             )
         while not answers(self.port):
             if self.process.poll() is not None:
@@ -153,13 +157,30 @@ class Broker:
         """End it, with force where it does not by itself."""
         if self.process is None:
             return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
+        group, self.process = self.process, None
+        _signal_group(group.pid, signal.SIGTERM)
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        while _running(group.pid) and time.monotonic() < deadline_s:
+            group.poll()
+            time.sleep(0.01)
+        _signal_group(group.pid, signal.SIGKILL)
+        group.wait()
+
+
+def _signal_group(group_id: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group_id, number)
+
+
+def _running(group_id: int) -> bool:
+    """Whether a process of the group still runs; those that only wait to be collected do not count."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # It may end while we look.
+        with suppress(OSError):
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == group_id and state != "Z":
+                return True
+    return False
 
 
 def _last_line(log: Path) -> str:

@@ -105,6 +105,22 @@ def test_a_broker_that_never_answers_is_given_up_and_ended(
     assert not broker.alive()
 
 
+def test_stopping_ends_what_the_broker_started_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "START_TIMEOUT_S", 0.5)
+    note = tmp_path / "pid"
+    program = (
+        "import pathlib, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"pathlib.Path({str(note)!r}).write_text(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(Unavailable, match="no answer"):
+        Broker(peer("parent", sys.executable, "-c", program), tmp_path / "parent").start()
+    stat = Path(f"/proc/{note.read_text()}/stat")
+    # Where nobody collects orphans, it stays on as a zombie.
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_peer_that_cannot_be_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
