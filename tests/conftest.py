@@ -7,7 +7,6 @@ fixtures of its own pytest plugin (`ottla_broker`, `ottla_topic`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import soak
 from interop.process import BrokerProcess
 
 # Two workers share two cores with the brokers that they start: slowness is no finding, wrong is.
@@ -23,9 +23,8 @@ _CALM = {
     "print_blob": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.differing_executors],
 }
-settings.register_profile("usual", **_CALM)
-settings.register_profile("soak", max_examples=5_000, **_CALM)
-settings.load_profile("soak" if os.environ.get("OTTLA_SOAK") else "usual")
+settings.register_profile("ottla", max_examples=soak.EXAMPLES, **_CALM)
+settings.load_profile("ottla")
 
 Start = Callable[..., BrokerProcess]
 

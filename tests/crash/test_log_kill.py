@@ -12,13 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import soak
 from ottla.env.disk import RealDisk
 from ottla.log.log import Log
 from ottla.log.settings import LogConfig
 from ottla.types import TopicPartition
 from ottla.wire.records import iter_batches, iter_records
 
-ROUNDS = 25
+ROUNDS = 25 * soak.FACTOR
 
 WRITER = """
 import sys
