@@ -74,10 +74,14 @@ class BrokerProcess:
 
     def start(self) -> BrokerProcess:
         """Start (again, on the same port) and wait for the line that says it serves."""
+        self.spawn()
+        return self.wait_ready()
+
+    def spawn(self) -> None:
+        """Start the process, and do not wait for it."""
         assert self.process is None
         self.directory.mkdir(parents=True, exist_ok=True)
         self._starts += 1
-        out, log = self._file("stdout"), self._file("stderr")
         command = ["prlimit"]
         if self.files_max is not None:
             command += [f"--nofile={self.files_max}"]
@@ -88,7 +92,7 @@ class BrokerProcess:
         command += ["--listen", f"{self.host}:{self.port}"]
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]
-        with out.open("wb") as stdout, log.open("wb") as stderr:
+        with self._file("stdout").open("wb") as stdout, self._file("stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -96,6 +100,11 @@ class BrokerProcess:
                 stderr=stderr,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
+
+    def wait_ready(self) -> BrokerProcess:
+        """Wait for the line that says it serves."""
+        assert self.process is not None
+        out = self._file("stdout")
         deadline = time.monotonic() + START_TIMEOUT_S
         while not (ready := READY.search(out.read_text())):
             if self.process.poll() is not None:
