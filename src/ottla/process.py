@@ -13,6 +13,7 @@ import uvloop
 from ottla.config import ConfigError, parse_properties
 from ottla.env.disk import raise_open_files_max
 from ottla.env.memory import keep_freed_memory
+from ottla.errors import KafkaError
 from ottla.logging_setup import set_up
 from ottla.metadata.store import StoreError
 from ottla.node import Node, NodeSettings, StartError
@@ -53,7 +54,7 @@ def run(
             properties=properties,
         )
         return uvloop.run(_serve(settings))
-    except (ConfigError, StartError, StoreError, OSError) as error:
+    except (ConfigError, StartError, StoreError, KafkaError, OSError) as error:
         print(f"ottla: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
         return 1
 

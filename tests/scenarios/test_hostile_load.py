@@ -1,0 +1,276 @@
+"""Clients that take too much: connections, unread responses, piled-up requests, the whole disk."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from interop.bystander import Bystander
+from interop.process import BrokerProcess, wait_until
+from interop.raw import RawClient, batch, fetch_fields, framed, produce_fields, request_header
+from ottla.errors import ErrorCode
+
+MB = 1 << 20
+
+
+@contextlib.contextmanager
+def open_files(count: int) -> Iterator[None]:
+    """Let this process have `count` files open at once."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, max(hard, count)))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_five_thousand_connections(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """All are served, each costs little, and a client that was there before goes on undisturbed."""
+    broker = ottla_process(files_max=12_000)
+    host, port = broker.bootstrap.split(":")
+    request = framed(request_header(18, 0))
+    before = broker.rss_bytes()
+    sockets: list[socket.socket] = []
+    with open_files(6000), Bystander(broker.bootstrap) as other:
+        try:
+            for _ in range(5000):
+                sockets.append(socket.create_connection((host, int(port)), 30))
+            wait_until(lambda: broker.connections() > 5000, what="all are accepted")
+            for sock in sockets:
+                sock.sendall(request)
+            for sock in sockets:
+                head = sock.recv(10)
+                assert head[4:10] == struct.pack(">ih", 1, 0)
+            assert broker.rss_bytes() - before < 150 * MB
+            rounds = other.rounds
+            wait_until(lambda: other.rounds > rounds + 20, what="the bystander goes on")
+        finally:
+            for sock in sockets:
+                sock.close()
+        wait_until(lambda: broker.connections() < 20, what="all are gone")
+    assert "Traceback" not in broker.log()
+
+
+def test_connections_beyond_the_file_limit(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """With no file descriptor left the broker goes on, and accepts again when there are some."""
+    broker = ottla_process(files_max=256)
+    host, port = broker.bootstrap.split(":")
+    with Bystander(broker.bootstrap) as other:
+        sockets = []
+        for _ in range(400):
+            with contextlib.suppress(OSError):
+                sockets.append(socket.create_connection((host, int(port)), 5))
+        rounds = other.rounds
+        wait_until(lambda: other.rounds > rounds + 20, what="the bystander goes on")
+        for sock in sockets:
+            sock.close()
+
+        def serves() -> bool:
+            try:
+                with RawClient(broker.bootstrap, 2.0) as client:
+                    return client.call("ApiVersions", 0).error_code == 0
+            except OSError:
+                return False
+
+        wait_until(serves, what="new connections are served again")
+
+
+def test_max_connections(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """max.connections.per.ip refuses the next one, and only that."""
+    broker = ottla_process({"max.connections.per.ip": "10"})
+    clients = [RawClient(broker.bootstrap) for _ in range(10)]
+    for client in clients:
+        assert client.call("ApiVersions", 0).error_code == 0
+    with RawClient(broker.bootstrap) as late:
+        assert late.closed()
+    clients.pop().socket.close()
+
+    def admitted() -> bool:
+        with RawClient(broker.bootstrap) as again, contextlib.suppress(OSError):
+            return again.call("ApiVersions", 0).error_code == 0
+        return False
+
+    wait_until(admitted, what="there is room again")
+    for client in clients:
+        assert client.call("ApiVersions", 0).error_code == 0
+        client.socket.close()
+
+
+def test_consumers_that_do_not_read(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """Forty consumers ask for 50 MB each, again and again, and read none of it."""
+    broker = ottla_process()
+    with RawClient(broker.bootstrap) as client:
+        assert client.create_topic("big", 1).error_code == 0
+        for _ in range(64):
+            assert client.produce("big", batch(bytes(MB - 1000))).error_code == 0
+    before = broker.rss_bytes()
+    stalled = []
+    with Bystander(broker.bootstrap) as other:
+        for _ in range(40):
+            client = RawClient(broker.bootstrap)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.send(client.frame("Fetch", 12, fetch_fields("big", 0, max_bytes=50 * MB)) * 20)
+            stalled.append(client)
+        rounds = other.rounds
+        wait_until(lambda: other.rounds > rounds + 200, what="the bystander goes on")
+        assert broker.rss_bytes() - before < 250 * MB
+        for client in stalled:
+            client.socket.close()
+        wait_until(lambda: broker.rss_bytes() - before < 100 * MB, what="the memory is given back")
+
+
+def test_a_consumer_that_reads_late_gets_everything(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """Back-pressure loses nothing: twenty pipelined fetches, read after the broker had to stop writing."""
+    broker = ottla_process()
+    with RawClient(broker.bootstrap) as client:
+        assert client.create_topic("big", 1).error_code == 0
+        for _ in range(8):
+            assert client.produce("big", batch(bytes(MB - 1000))).error_code == 0
+        frames = [client.frame("Fetch", 12, fetch_fields("big", 0, max_bytes=8 * MB), i) for i in range(20)]
+        client.send(b"".join(frames))
+        with Bystander(broker.bootstrap) as other:
+            wait_until(lambda: other.rounds > 100, what="the bystander goes on")
+        for i in range(20):
+            answer = client.answer("Fetch", 12, i).responses[0].partitions[0]
+            assert answer.error_code == 0
+            assert len(answer.records) > 7 * MB
+
+
+def test_requests_piled_up_behind_one_that_waits(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """While a long poll waits, a client sends 1 GB more: the broker stops reading, as TCP will tell."""
+    broker = ottla_process()
+    with RawClient(broker.bootstrap) as client:
+        assert client.create_topic("t", 1).error_code == 0
+        before = broker.rss_bytes()
+        client.send(client.frame("Fetch", 12, fetch_fields("t", 0, max_wait_ms=20_000, min_bytes=1000)))
+        large = client.frame("Produce", 9, produce_fields("t", bytes(50 * MB)))
+        client.socket.settimeout(2.0)
+        with Bystander(broker.bootstrap) as other:
+            with contextlib.suppress(TimeoutError):
+                for _ in range(20):
+                    client.send(large)
+            rounds = other.rounds
+            wait_until(lambda: other.rounds > rounds + 50, what="the bystander goes on")
+            assert broker.rss_bytes() - before < 250 * MB
+
+
+def test_a_hundred_large_requests_at_once(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """Memory goes with the bytes that are under way, and is given back."""
+    broker = ottla_process({"message.max.bytes": str(6 * MB)})
+    with RawClient(broker.bootstrap) as client:
+        assert client.create_topic("t", 1).error_code == 0
+    before = broker.rss_bytes()
+    data = batch(bytes(4 * MB))
+    with Bystander(broker.bootstrap):
+        clients = [RawClient(broker.bootstrap) for _ in range(50)]
+        for client in clients:
+            frame = client.frame("Produce", 9, produce_fields("t", data))
+            client.send(frame[: len(frame) // 2])
+        for client in clients:
+            frame = client.frame("Produce", 9, produce_fields("t", data))
+            client.send(frame[len(frame) // 2 :])
+            assert client.answer("Produce", 9, 1).responses[0].partition_responses[0].error_code == 0
+        assert broker.rss_bytes() - before < 500 * MB
+        for client in clients:
+            client.socket.close()
+        wait_until(lambda: broker.rss_bytes() - before < 100 * MB, what="the memory is given back")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(where)], check=True)
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+def test_full_disk(ottla_process: Callable[..., BrokerProcess], small_disk: Path) -> None:
+    """Produce fails with KAFKA_STORAGE_ERROR, fetching goes on, and space heals it; nothing is lost."""
+    ballast = small_disk / "ballast"
+    broker = ottla_process({"log.segment.bytes": str(MB)}, data=small_disk / "data")
+    acknowledged: list[bytes] = []
+    with RawClient(broker.bootstrap) as client:
+        assert client.create_topic("t", 1).error_code == 0
+        ballast.write_bytes(bytes(8 * MB))
+
+        def send() -> int:
+            value = b"%d " % len(acknowledged) + bytes(100_000)
+            code = int(client.produce("t", batch(value)).error_code)
+            if code == 0:
+                acknowledged.append(value)
+            return code
+
+        while (code := send()) == 0:
+            assert len(acknowledged) < 1000
+        assert code == ErrorCode.kafka_storage_error
+        for _ in range(20):
+            assert send() in (0, ErrorCode.kafka_storage_error)
+        assert client.values("t") == acknowledged
+        # The other requests are answered while the disk is full.
+        client.create_topic("u", 1)
+        assert client.call("ApiVersions", 0).error_code == 0
+        ballast.unlink()
+        wait_until(lambda: send() == 0, what="serving resumes")
+        for _ in range(20):
+            assert send() == 0
+        assert client.values("t") == acknowledged
+    broker.kill()
+    broker.start()
+    with RawClient(broker.bootstrap) as client:
+        assert client.values("t") == acknowledged
+        assert send_one(client) == len(acknowledged)
+
+
+def send_one(client: RawClient) -> int:
+    answer = client.produce("t", batch(b"after"))
+    assert answer.error_code == 0
+    return int(answer.base_offset)
+
+
+def test_start_on_a_full_disk(ottla_process: Callable[..., BrokerProcess], small_disk: Path) -> None:
+    """A broker that was killed on a full disk starts on it, or says why not; with space it serves all."""
+    broker = ottla_process({"log.segment.bytes": str(MB)}, data=small_disk / "data")
+    count = 0
+    with RawClient(broker.bootstrap) as client:
+        assert client.create_topic("t", 1).error_code == 0
+        while client.produce("t", batch(bytes(200_000))).error_code == 0:
+            count += 1
+    broker.kill()
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb") as ballast:
+        while True:
+            ballast.write(bytes(4096))
+    try:
+        broker.start()
+        with RawClient(broker.bootstrap) as client:
+            assert len(client.values("t")) == count
+        broker.kill()
+    except AssertionError as failure:
+        assert re.search("disk is full|No space left", str(failure))
+        assert "Traceback" not in str(failure)
+        broker.process = None
+    (small_disk / "ballast").unlink()
+    broker.start()
+    with RawClient(broker.bootstrap) as client:
+        assert len(client.values("t")) == count
+        deadline = time.monotonic() + 10
+        freed = client.call(
+            "DeleteRecords",
+            topics=[{"name": "t", "partitions": [{"partition_index": 0, "offset": -1}]}],
+            timeout_ms=5000,
+        )
+        assert freed.topics[0].partitions[0].error_code == 0
+        assert time.monotonic() < deadline
