@@ -302,7 +302,15 @@ def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() ->
     topic_sources = {synonym.name for synonyms in SYNONYMS.values() for synonym in synonyms}
     live = {name for name, entry in BROKER.items() if entry.mode is not Mode.READ_ONLY}
     acted_on = {name for name in live if BROKER[name].effect is Effect.ACTED_ON}
-    assert acted_on - topic_sources <= {"max.connections", "max.connections.per.ip"}
+    assert acted_on - topic_sources <= {
+        "log.cleaner.backoff.ms",
+        "log.cleaner.dedupe.buffer.size",
+        "log.cleaner.io.buffer.load.factor",
+        "log.cleaner.io.buffer.size",
+        "log.cleaner.io.max.bytes.per.second",
+        "max.connections",
+        "max.connections.per.ip",
+    }
 
 
 def test_what_is_said_to_be_acted_on_is_read_somewhere() -> None:

@@ -10,6 +10,7 @@ from ottla.config.definition import (
     Definition,
     Mode,
     at_least,
+    between,
     list_of,
     one_of,
     table,
@@ -19,11 +20,13 @@ from ottla.config.topic import CODECS, GZIP_LEVEL, LZ4_LEVEL, SEGMENT_BYTES_MIN,
 HIGH, MEDIUM, LOW = "high", "medium", "low"
 
 _BOOLEAN, _STRING, _INT, _SHORT = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.SHORT
-_LONG, _LIST = ConfigType.LONG, ConfigType.LIST
+_LONG, _LIST, _DOUBLE = ConfigType.LONG, ConfigType.LIST, ConfigType.DOUBLE
 _CLUSTER = Mode.CLUSTER_WIDE
 
 _HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
 _MIB = 1024 * 1024
+_DOUBLE_MAX = 1.7976931348623157e308
 
 
 def _define(
@@ -221,6 +224,51 @@ _LOG = (
     ),
 )  # fmt: skip
 
+_COMPACTION = (
+    _define("log.cleaner.enable", _BOOLEAN, True, MEDIUM, "Whether logs are compacted."),
+    _define(
+        "log.cleaner.backoff.ms", _LONG, 15_000, MEDIUM,
+        "Time between two looks at logs that only time makes worth compacting; otherwise a closed segment "
+        "is what makes compaction look.",
+        at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.dedupe.buffer.size", _LONG, 128 * _MIB, MEDIUM,
+        "Memory for the keys of what is compacted in one round, at 192 bytes a key.", None, _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.io.buffer.load.factor", _DOUBLE, 0.9, MEDIUM,
+        "How full the memory for keys may get.", None, _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.io.buffer.size", _INT, 512 * 1024, MEDIUM,
+        "Bytes that compaction reads or writes at a time.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.io.max.bytes.per.second", _DOUBLE, _DOUBLE_MAX, MEDIUM,
+        "Bytes a second that compaction may read and write.", None, _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.delete.retention.ms", _LONG, _DAY_MS, MEDIUM,
+        "How long compaction keeps a tombstone, for topics that do not say.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.min.cleanable.ratio", _DOUBLE, 0.5, MEDIUM,
+        "Share of a log that must be uncompacted before compaction is worth its while, for topics that do "
+        "not say.",
+        between(0, 1), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.min.compaction.lag.ms", _LONG, 0, MEDIUM,
+        "Time for which a record is safe from compaction, for topics that do not say.", at_least(0), _CLUSTER,
+    ),
+    _define(
+        "log.cleaner.max.compaction.lag.ms", _LONG, LONG_MAX, MEDIUM,
+        "Longest time that a record may wait before compaction must look at it, for topics that do not say.",
+        at_least(1), _CLUSTER,
+    ),
+)  # fmt: skip
+
 _GROUPS = (
     _define("group.min.session.timeout.ms", _INT, 6_000, MEDIUM, "Shortest session timeout to ask for."),
     _define(
@@ -262,4 +310,4 @@ _GROUPS = (
     ),
 )  # fmt: skip
 
-ACTED_ON = table(*_NODE, *_NETWORK, *_TOPICS, *_LOG, *_GROUPS)
+ACTED_ON = table(*_NODE, *_NETWORK, *_TOPICS, *_LOG, *_COMPACTION, *_GROUPS)

@@ -118,17 +118,7 @@ _REPLICATION = _group(
 )
 
 _COMPACTION = _group(
-    "logs are not compacted",
-    _row("log.cleaner.backoff.ms", LONG, 15000, MEDIUM, "Rest of the cleaner when there is nothing to do.", _zero, CLUSTER),
-    _row("log.cleaner.dedupe.buffer.size", LONG, 134217728, MEDIUM, "Memory for finding duplicates.", None, CLUSTER),
-    _row("log.cleaner.delete.retention.ms", LONG, 86400000, MEDIUM, "How long compaction keeps a tombstone.", _zero, CLUSTER),
-    _row("log.cleaner.enable", BOOLEAN, True, MEDIUM, "Whether logs are compacted."),
-    _row("log.cleaner.io.buffer.load.factor", DOUBLE, 0.9, MEDIUM, "How full the duplicates' memory may get.", None, CLUSTER),
-    _row("log.cleaner.io.buffer.size", INT, 524288, MEDIUM, "Memory for the cleaner's reads and writes.", _zero, CLUSTER),
-    _row("log.cleaner.io.max.bytes.per.second", DOUBLE, DOUBLE_MAX, MEDIUM, "Bytes a second that the cleaner may read and write.", None, CLUSTER),
-    _row("log.cleaner.max.compaction.lag.ms", LONG, LONG_MAX, MEDIUM, "Longest time that a record may wait before compaction must look at it.", _one, CLUSTER),
-    _row("log.cleaner.min.cleanable.ratio", DOUBLE, 0.5, MEDIUM, "Share of a log that must be uncompacted before compaction is worth its while.", between(0, 1), CLUSTER),
-    _row("log.cleaner.min.compaction.lag.ms", LONG, 0, MEDIUM, "Time for which a record is safe from compaction.", _zero, CLUSTER),
+    "one task compacts all logs",
     _row("log.cleaner.threads", INT, 1, MEDIUM, "Threads that compact logs.", _zero, CLUSTER),
 )
 

@@ -21,7 +21,6 @@ from ottla.config.definition import (
 SEGMENT_BYTES_MIN = 1024 * 1024
 TIERED = "tiered storage is not offered"
 THROTTLED = "replication is not throttled"
-COMPACTION = "logs are not compacted"
 
 _HOUR_MS = 3_600_000
 _MINUTE_MS = 60_000
@@ -82,7 +81,7 @@ TOPIC = table(
         _T.LIST,
         ("delete",),
         "What becomes of old segments: 'delete' drops them by age and size, 'compact' keeps each key's "
-        "last value (they are not compacted yet, so all is kept); with neither everything is kept.",
+        "last value; with both, both are done, with neither everything is kept.",
         list_of("compact", "delete"),
     ),
     _define(
@@ -108,8 +107,6 @@ TOPIC = table(
         _DAY_MS,
         "How long compaction keeps a tombstone, so that a reader who starts at the beginning still sees it.",
         at_least(0),
-        effect=Effect.NONE,
-        note=COMPACTION,
     ),
     _define(
         "file.delete.delay.ms",
@@ -184,8 +181,6 @@ TOPIC = table(
         LONG_MAX,
         "Longest time that a record may wait before compaction must look at it.",
         at_least(1),
-        effect=Effect.NONE,
-        note=COMPACTION,
     ),
     _define(
         "max.message.bytes",
@@ -221,8 +216,6 @@ TOPIC = table(
         0.5,
         "Share of the log that must be uncompacted before compaction is worth its while.",
         between(0, 1),
-        effect=Effect.NONE,
-        note=COMPACTION,
     ),
     _define(
         "min.compaction.lag.ms",
@@ -230,8 +223,6 @@ TOPIC = table(
         0,
         "Time for which a record is safe from compaction.",
         at_least(0),
-        effect=Effect.NONE,
-        note=COMPACTION,
     ),
     _define(
         "min.insync.replicas",

@@ -25,6 +25,7 @@ META_PROPERTIES_FILE = "meta.properties"
 CLEAN_SHUTDOWN_FILE = ".kafka_cleanshutdown"
 RECOVERY_POINTS_FILE = "recovery-point-offset-checkpoint"
 LOG_STARTS_FILE = "log-start-offset-checkpoint"
+CLEANED_FILE = "cleaner-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
 
 META_VERSION = "1"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from bisect import bisect_right
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -81,6 +82,10 @@ class Log:
         self.log_end_offset = loaded.log_end_offset
         # Everything before it would survive a loss of power.
         self.recovery_point = loaded.recovery_point
+        # Compaction has been over everything before it; -1: never.
+        self.cleaned_offset = -1
+        # Told when a segment of a compacted log has closed.
+        self.closed_one: Callable[[], None] | None = None
         self.size_bytes = sum(segment.size for segment in self.segments)
         # Offsets at which producer state is on disk.
         self.snapshots = loaded.snapshots
@@ -157,8 +162,9 @@ class Log:
 
     def _draw_roll_age(self) -> None:
         """How old a segment grows: segment.ms less a jitter, so that not all logs roll at once."""
-        jitter = min(self.config.segment_jitter_ms, self.config.segment_ms)
-        self._roll_age_ms = self.config.segment_ms - (random.randrange(jitter) if jitter > 0 else 0)
+        age_ms = self.config.roll_ms
+        jitter = min(self.config.segment_jitter_ms, age_ms)
+        self._roll_age_ms = age_ms - (random.randrange(jitter) if jitter > 0 else 0)
 
     # -- appending ----------------------------------------------------------------------------------------
 
@@ -283,6 +289,8 @@ class Log:
         self._draw_roll_age()
         self.write_snapshot()
         self.background.submit(partial(self.flush, end))
+        if self.closed_one is not None and self.config.compacts:
+            self.closed_one()
         return new
 
     def write_snapshot(self) -> None:

@@ -17,7 +17,9 @@ from ottla.config import BrokerConfig
 from ottla.env.clock import Clock, Timer
 from ottla.env.disk import Disk
 from ottla.errors import KafkaError
+from ottla.log.cleaner import Cleaner
 from ottla.log.data_dir import (
+    CLEANED_FILE,
     HIGH_WATERMARKS_FILE,
     LOG_STARTS_FILE,
     RECOVERY_POINTS_FILE,
@@ -65,11 +67,17 @@ class LogManager:
         self._recovery_points: dict[TopicPartition, int] = {}
         self._log_starts: dict[TopicPartition, int] = {}
         self._recorded_high_watermarks: dict[TopicPartition, int] = {}
+        self._cleaned: dict[TopicPartition, int] = {}
         self._written: Checkpoints = {}
         self._writing = asyncio.Lock()
         self._timers: dict[str, Timer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._cleaner = Cleaner(
+            disk, clock, config, self.logs,
+            spawn=self._spawn, checkpoint=self._checkpoint_cleaned,
+            high_watermarks=lambda: self.high_watermarks() if self.high_watermarks is not None else {},
+        )  # fmt: skip
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -88,6 +96,7 @@ class LogManager:
         self._recovery_points = recovery_points or {}
         self._log_starts = self._dir.read_offsets(LOG_STARTS_FILE) or {}
         self._recorded_high_watermarks = self._dir.read_offsets(HIGH_WATERMARKS_FILE) or {}
+        self._cleaned = self._dir.read_offsets(CLEANED_FILE) or {}
         for name in self._dir.names():
             if name.endswith(DELETE_SUFFIX):
                 self._remove_later(f"{self.path}/{name}")
@@ -129,6 +138,7 @@ class LogManager:
 
     def _stop(self) -> None:
         self._closed = True
+        self._cleaner.close()
         for timer in self._timers.values():
             timer.cancel()
 
@@ -169,6 +179,9 @@ class LogManager:
             background=self,
             producer_expiration_ms=self._config.get("producer.id.expiration.ms"),
         )
+        cleaned_offset = self._cleaned.get(topic_partition, -1)
+        log.cleaned_offset = cleaned_offset if cleaned_offset <= log.log_end_offset else -1
+        log.closed_one = self._cleaner.wake
         self._forget(topic_partition)
         self.logs[topic_partition] = log
         return log
@@ -181,6 +194,9 @@ class LogManager:
         for segment in log.segments:
             segment.close()
         log.deleted = True
+        if log.cleaned_offset >= 0:
+            # What comes in its place has not been compacted.
+            self._spawn(self._forget_cleaned())
         self._rename_and_remove(topic_partition, log.directory, log.config.file_delete_delay_ms)
 
     def recorded_high_watermark(self, topic_partition: TopicPartition) -> int:
@@ -199,7 +215,12 @@ class LogManager:
         ]
 
     def _forget(self, topic_partition: TopicPartition) -> None:
-        for recorded in (self._recovery_points, self._log_starts, self._recorded_high_watermarks):
+        for recorded in (
+            self._recovery_points,
+            self._log_starts,
+            self._recorded_high_watermarks,
+            self._cleaned,
+        ):
             recorded.pop(topic_partition, None)
 
     def _rename_and_remove(self, topic_partition: TopicPartition, directory: str, delay_ms: int = 0) -> None:
@@ -283,6 +304,8 @@ class LogManager:
 
     def config_changed(self, config: LogConfig) -> None:
         """Where a topic has flush.ms, look at what is due often enough; otherwise no timer runs."""
+        if config.compacts:
+            self._cleaner.wake()
         if config.flush_ms < LONG_MAX and "flush" not in self._timers and not self._closed:
             self._timers["flush"] = self._clock.call_later(
                 max(1, min(config.flush_ms, 1000)), lambda: self._spawn(self._flush_due())
@@ -314,7 +337,23 @@ class LogManager:
         contents = {RECOVERY_POINTS_FILE: points, LOG_STARTS_FILE: self._log_start_offsets()}
         if self.high_watermarks is not None:
             contents[HIGH_WATERMARKS_FILE] = dict(self.high_watermarks())
+        cleaned = self._cleaned_offsets()
+        if cleaned or CLEANED_FILE in self._written:
+            contents[CLEANED_FILE] = cleaned
         return contents
+
+    def _cleaned_offsets(self) -> dict[TopicPartition, int]:
+        offsets = {where: log.cleaned_offset for where, log in self.logs.items() if log.cleaned_offset >= 0}
+        return self._cleaned | offsets
+
+    async def _checkpoint_cleaned(self) -> None:
+        await self._write(lambda: {CLEANED_FILE: self._cleaned_offsets()})
+
+    async def _forget_cleaned(self) -> None:
+        try:
+            await self._checkpoint_cleaned()
+        except OSError as error:
+            logger.error("%s cannot be written: %s", CLEANED_FILE, error)
 
     def _log_start_offsets(self) -> dict[TopicPartition, int]:
         """Of the logs that begin within their first segment: the others need no checkpoint."""

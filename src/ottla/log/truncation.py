@@ -52,6 +52,7 @@ def _ends_at(log: Log, end: int, now_ms: int) -> None:
     log.log_end_offset = end
     log.log_start_offset = min(log.log_start_offset, end)
     log.recovery_point = min(log.recovery_point, end)
+    log.cleaned_offset = min(log.cleaned_offset, end)
     log.size_bytes = sum(segment.size for segment in log.segments)
     log.epochs.truncate_from_end(end)
     log.segments[-1].forget_recent(end)

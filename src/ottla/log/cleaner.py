@@ -1,0 +1,342 @@
+"""Compaction in the background (Kafka's LogCleaner and LogCleanerManager): which log, when, and how fast.
+
+One task for all logs of a node. It begins when a compacted log has closed a segment or changed its
+configuration, cleans the dirtiest log there is until none is dirty enough, and ends; while nothing happens
+there is nothing but perhaps one timer. The work is done off the event loop a millisecond at a time, since
+Python threads share one interpreter, and with a rest after each burst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from ottla.config import BrokerConfig
+from ottla.env.clock import Clock, Timer
+from ottla.env.disk import Disk
+from ottla.errors import KafkaError
+from ottla.log.cleaning import Progress, Rewrite, Source, map_segment
+from ottla.log.compaction import (
+    ENTRY_BYTES,
+    LONG_MAX,
+    RECORDS_AT_ONCE,
+    Extent,
+    Filter,
+    OffsetMap,
+    Steps,
+    dirty_ratio,
+    first_dirty_offset,
+    group,
+)
+from ottla.log.files import INDEX_SUFFIX, TIME_INDEX_SUFFIX
+from ottla.log.log import Log
+from ottla.log.replacement import position_of, replace
+from ottla.log.segment import Segment
+from ottla.types import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+# How long after a segment has closed logs are looked through; others close meanwhile.
+WAKE_DELAY_MS = 500
+# Compaction works for so long at a time, and rests for as long: it takes half of one core at most.
+BURST_MS = 4
+# Less is not worth a read.
+BUFFER_BYTES_MIN = 64 * 1024
+# How long a log that could not be compacted is left alone.
+FAILED_REST_MS = 600_000
+
+
+class Dirty(NamedTuple):
+    """A log worth compacting: from the first offset up to the second."""
+
+    ratio: float
+    where: TopicPartition
+    log: Log
+    dirty_offset: int
+    end_offset: int
+
+
+class Aborted(Exception):
+    """The log changed under a compaction, or the broker stops: what was under way is dropped."""
+
+
+class Cleaner:
+    """Compacts ``logs``. ``wake`` it when there may be something to do; ``close`` it at the end."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        clock: Clock,
+        config: BrokerConfig,
+        logs: Mapping[TopicPartition, Log],
+        *,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        checkpoint: Callable[[], Awaitable[None]],
+        high_watermarks: Callable[[], Mapping[TopicPartition, int]],
+    ) -> None:
+        self._disk = disk
+        self._clock = clock
+        self._config = config
+        self._logs = logs
+        self._spawn = spawn
+        self._checkpoint = checkpoint
+        self._high_watermarks = high_watermarks
+        self._timer: Timer | None = None
+        self._running = False
+        self._woken = False
+        self._closed = False
+        # Logs that could not be compacted, and until when they are left alone.
+        self._failed: WeakKeyDictionary[Log, int] = WeakKeyDictionary()
+
+    # -- when ---------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """A log may have become dirty enough: look soon."""
+        self._woken = True
+        if not self._running:
+            self._look_in(WAKE_DELAY_MS)
+
+    def close(self) -> None:
+        """Begin nothing more; what is under way stops at its next step."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_in(self, delay_ms: int) -> None:
+        if self._closed or not self._config.get("log.cleaner.enable"):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_later(delay_ms, self._begin)
+
+    def _begin(self) -> None:
+        self._timer = None
+        if not self._running and not self._closed:
+            self._running = True
+            self._spawn(self._run())
+
+    async def _run(self) -> None:
+        """Clean the dirtiest log until none is dirty enough."""
+        try:
+            waits = False
+            while not self._closed:
+                self._woken = False
+                dirty, waits = self.look(self._clock.now_ms())
+                if not dirty:
+                    break
+                waits = not await self._try(max(dirty)) or waits
+        finally:
+            self._running = False
+        if self._woken:
+            self._look_in(WAKE_DELAY_MS)
+        elif waits:
+            self._look_in(max(WAKE_DELAY_MS, self._config.get("log.cleaner.backoff.ms")))
+
+    # -- which --------------------------------------------------------------------------------------------
+
+    def look(self, now_ms: int) -> tuple[list[Dirty], bool]:
+        """The logs that are dirty enough, and whether any may become so by time alone."""
+        found, waits = [], False
+        visible: Mapping[TopicPartition, int] | None = None
+        for where, log in self._logs.items():
+            if not log.config.compacts or len(log.segments) < 2 or log.deleted or log.failed is not None:
+                continue
+            if self._failed.get(log, 0) > self._clock.monotonic_ms():
+                waits = True
+                continue
+            if visible is None:
+                visible = self._high_watermarks()
+            dirty, log_waits = look_at(where, log, visible.get(where, log.log_end_offset), now_ms)
+            waits = waits or log_waits
+            if dirty is not None:
+                found.append(dirty)
+        return found, waits
+
+    # -- how ----------------------------------------------------------------------------------------------
+
+    async def _try(self, dirty: Dirty) -> bool:
+        """Clean a log; whether that is done."""
+        try:
+            await self.clean(dirty)
+        except Aborted:
+            logger.info("%s: compaction stopped, the log has changed", dirty.where)
+            self._failed[dirty.log] = self._clock.monotonic_ms() + self._config.get("log.cleaner.backoff.ms")
+            return False
+        except (KafkaError, OSError) as error:
+            logger.error("%s cannot be compacted: %s", dirty.where, error)
+            self._failed[dirty.log] = self._clock.monotonic_ms() + FAILED_REST_MS
+            return False
+        return True
+
+    async def clean(self, dirty: Dirty) -> None:
+        """One round over one log. Aborted; KafkaError and OSError where the disk fails."""
+        log, now_ms = dirty.log, self._clock.now_ms()
+        began_ms = self._clock.monotonic_ms()
+        progress = Progress()
+        get = self._config.get
+        if log.recovery_point < dirty.end_offset:
+            await self._disk.run(partial(log.flush, dirty.end_offset))
+        entries = get("log.cleaner.dedupe.buffer.size") * get("log.cleaner.io.buffer.load.factor")
+        offsets = OffsetMap(max(1, int(entries / ENTRY_BYTES)), dirty.dirty_offset)
+        for source in _sources(log, dirty.dirty_offset, dirty.end_offset):
+            mapping = map_segment(source(), offsets, self._buffer_bytes, progress)
+            await self._drive(log, mapping, progress)
+            if offsets.is_full:
+                break
+        await self._disk.run(offsets.complete)
+        end_offset = offsets.latest_offset + 1
+        producers = {
+            entry.producer_id: entry.batches[-1].last_offset for entry in log.producers if entry.batches
+        }
+        keeps = Filter(offsets, now_ms, log.config.delete_retention_ms, producers)
+        size = log.size_bytes
+        for segments in await self._groups(log, end_offset):
+            await self._rewrite(log, segments, keeps, progress)
+        log.cleaned_offset = end_offset
+        await self._checkpoint()
+        logger.info(
+            "%s: compacted offsets %d to %d, %d keys: the log has %d bytes instead of %d, in %d ms",
+            dirty.where, dirty.dirty_offset, end_offset, len(offsets), log.size_bytes, size,
+            self._clock.monotonic_ms() - began_ms,
+        )  # fmt: skip
+
+    @property
+    def _buffer_bytes(self) -> int:
+        return max(BUFFER_BYTES_MIN, int(self._config.get("log.cleaner.io.buffer.size")))
+
+    async def _groups(self, log: Log, end_offset: int) -> list[list[Segment]]:
+        """The segments that begin before an offset, as they are to be merged."""
+        closed = [segment for segment in log.segments[:-1] if segment.base_offset < end_offset]
+        ends = [segment.base_offset for segment in log.segments[1 : len(closed) + 1]]
+        config = log.config
+
+        def measure() -> list[Extent]:
+            return [
+                Extent(
+                    segment.base_offset, end, segment.size,
+                    self._size(segment, INDEX_SUFFIX), self._size(segment, TIME_INDEX_SUFFIX),
+                )
+                for segment, end in zip(closed, ends, strict=True)
+            ]  # fmt: skip
+
+        extents = await self._disk.run(measure)
+        numbers = group(extents, config.segment_bytes, config.segment_index_bytes)
+        return [[closed[number] for number in one] for one in numbers]
+
+    def _size(self, segment: Segment, suffix: str) -> int:
+        path = segment.path(suffix)
+        return self._disk.size(path) if self._disk.exists(path) else 0
+
+    async def _rewrite(self, log: Log, segments: list[Segment], keeps: Filter, progress: Progress) -> None:
+        """Write what stays of some segments aside, and put it in their place."""
+        first = position_of(log, segments)
+        if first is None:
+            raise Aborted
+        sources = [
+            Source(segment.base_offset, log.segments[number].base_offset, segment.size, segment.file)
+            for number, segment in enumerate(segments, first + 1)
+        ]
+        needed = sum(source.size for source in sources)
+        _, free = await self._disk.run(partial(self._disk.free_bytes, log.directory))
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{needed} bytes are needed for a while and {free} are free")
+        rewrite = Rewrite(sources, log.directory, log.config.index_interval_bytes)
+        steps = rewrite.steps(self._disk, keeps, self._buffer_bytes, progress)
+        try:
+            await self._drive(log, steps, progress)
+            if rewrite.cleaned is None or not rewrite.cleaned.changed:
+                return
+            sizes = [segment.size for segment in segments]
+            if position_of(log, segments) != first or sizes != [source.size for source in sources]:
+                raise Aborted
+            doomed = replace(log, segments, rewrite.cleaned, self._clock.now_ms())
+        finally:
+            # Where the files have taken their place there is nothing left to remove.
+            with suppress(OSError):
+                rewrite.discard(self._disk)
+        await self._disk.run(partial(self._disk.sync_dir, log.directory))
+        log.background.submit(partial(_remove, self._disk, doomed), log.config.file_delete_delay_ms)
+
+    async def _drive(self, log: Log, steps: Steps, progress: Progress) -> None:
+        """Run the steps off the event loop, a little at a time. Aborted: the log is not to be cleaned."""
+        began_ms = burst_ms = self._clock.monotonic_ms()
+        before = progress.bytes_read + progress.bytes_written
+        rate = max(1.0, self._config.get("log.cleaner.io.max.bytes.per.second"))
+        while True:
+            if self._closed or log.deleted or not log.config.compacts or log.failed is not None:
+                raise Aborted
+            if not await self._disk.run(partial(advance, steps)):
+                return
+            now_ms = self._clock.monotonic_ms()
+            moved = progress.bytes_read + progress.bytes_written - before
+            ahead_ms = moved / rate * 1000 - (now_ms - began_ms)
+            if now_ms - burst_ms >= BURST_MS or ahead_ms > BURST_MS:
+                await asyncio.sleep(max(now_ms - burst_ms, ahead_ms) / 1000)
+                burst_ms = self._clock.monotonic_ms()
+
+
+def look_at(where: TopicPartition, log: Log, high_watermark: int, now_ms: int) -> tuple[Dirty | None, bool]:
+    """What there is to compact in a log, if that is enough, and whether time alone may make it so."""
+    config, closed = log.config, log.segments[:-1]
+    ends = [segment.base_offset for segment in log.segments[1:]]
+    dirty_offset = first_dirty_offset(log.cleaned_offset, log.log_start_offset, log.log_end_offset)
+    dirty = [
+        segment for segment, end in zip(closed, ends, strict=True) if dirty_offset < end <= high_watermark
+    ]
+    waits = False
+    if config.min_compaction_lag_ms > 0:
+        newest_ms = now_ms - config.min_compaction_lag_ms
+        for number, segment in enumerate(dirty):
+            if segment.largest_timestamp_ms() > newest_ms:
+                dirty, waits = dirty[:number], True
+                break
+    if not dirty:
+        return None, waits
+    end_offset = ends[closed.index(dirty[-1])]
+    extents = [
+        Extent(segment.base_offset, end, segment.size) for segment, end in zip(closed, ends, strict=True)
+    ]
+    ratio = dirty_ratio(extents, dirty_offset, end_offset)
+    is_overdue = False
+    if config.max_compaction_lag_ms < LONG_MAX:
+        first_ms = min((time for one in dirty if (time := one.load_first_timestamp()) > 0), default=now_ms)
+        is_overdue = first_ms < now_ms - config.max_compaction_lag_ms
+        waits = waits or not is_overdue
+    if ratio > config.min_cleanable_dirty_ratio or (is_overdue and ratio > 0):
+        return Dirty(ratio, where, log, dirty_offset, end_offset), waits
+    return None, waits
+
+
+def advance(steps: Steps) -> bool:
+    """Go on by about a millisecond's work; whether there is more."""
+    done = 0
+    for cost in steps:
+        done += cost
+        if done >= RECORDS_AT_ONCE:
+            return True
+    return False
+
+
+def _sources(log: Log, dirty_offset: int, end_offset: int) -> list[Callable[[], Source]]:
+    """The closed segments between two offsets; a file is opened when it comes to it."""
+    pairs = zip(log.segments, log.segments[1:], strict=False)
+    return [
+        partial(_source, segment, after.base_offset)
+        for segment, after in pairs
+        if after.base_offset > dirty_offset and segment.base_offset < end_offset
+    ]
+
+
+def _source(segment: Segment, end_offset: int) -> Source:
+    return Source(segment.base_offset, end_offset, segment.size, segment.file)
+
+
+def _remove(disk: Disk, paths: list[str]) -> None:
+    for path in paths:
+        disk.remove(path)
