@@ -10,13 +10,17 @@ UNDEFINED_OFFSET = -1
 
 
 class LeaderEpochs:
-    """Pairs of epoch and the offset it began at; both only ever increase."""
+    """Pairs of epoch and the offset it began at; both only ever increase.
 
-    __slots__ = ("changed", "epochs", "starts")
+    They are replaced as a whole, so that another thread that saves them sees one state of them.
+    """
+
+    __slots__ = ("_entries", "changed", "latest")
 
     def __init__(self, entries: Iterable[tuple[int, int]] = ()) -> None:
-        self.epochs: list[int] = []
-        self.starts: list[int] = []
+        self._entries: tuple[tuple[int, int], ...] = ()
+        # The epoch that was written last, -1 where there is none.
+        self.latest = UNDEFINED_EPOCH
         for epoch, start in entries:
             self.assign(epoch, start)
         # Whether anything is newer than the checkpoint file.
@@ -24,29 +28,24 @@ class LeaderEpochs:
 
     @property
     def entries(self) -> list[tuple[int, int]]:
-        return list(zip(self.epochs, self.starts, strict=True))
+        return list(self._entries)
 
-    @property
-    def latest(self) -> int:
-        """The epoch that was written last, -1 where there is none."""
-        return self.epochs[-1] if self.epochs else UNDEFINED_EPOCH
+    def _replace(self, entries: tuple[tuple[int, int], ...]) -> None:
+        self._entries = entries
+        self.latest = entries[-1][0] if entries else UNDEFINED_EPOCH
+        self.changed = True
 
     def assign(self, epoch: int, start: int) -> None:
         """An epoch begins at an offset. What conflicts with it (later epochs, later starts) is forgotten."""
-        if epoch < 0:
+        if epoch < 0 or (epoch == self.latest and self._entries[-1][1] <= start):
             return
-        if self.epochs and self.epochs[-1] == epoch and self.starts[-1] <= start:
-            return
-        keep = min(bisect_left(self.epochs, epoch), bisect_left(self.starts, start))
-        del self.epochs[keep:], self.starts[keep:]
-        self.epochs.append(epoch)
-        self.starts.append(start)
-        self.changed = True
+        kept = (entry for entry in self._entries if entry[0] < epoch and entry[1] < start)
+        self._replace((*kept, (epoch, start)))
 
     def epoch_at(self, offset: int) -> int:
         """The epoch that wrote an offset, -1 where it is not known."""
-        slot = bisect_right(self.starts, offset)
-        return self.epochs[slot - 1] if slot else UNDEFINED_EPOCH
+        slot = bisect_right(self._entries, offset, key=_start)
+        return self._entries[slot - 1][0] if slot else UNDEFINED_EPOCH
 
     def end_offset_for(self, epoch: int, log_end_offset: int) -> tuple[int, int]:
         """The largest known epoch up to ``epoch`` and where it ends: (-1, -1) where that cannot be said.
@@ -54,24 +53,31 @@ class LeaderEpochs:
         The latest epoch ends at the log's end. For an epoch before the first known one the answer is that
         epoch and the first known start, since what it wrote is gone.
         """
-        if epoch == UNDEFINED_EPOCH or not self.epochs or epoch > self.epochs[-1]:
+        if epoch == UNDEFINED_EPOCH or epoch > self.latest:
             return UNDEFINED_EPOCH, UNDEFINED_OFFSET
-        if epoch == self.epochs[-1]:
+        if epoch == self.latest:
             return epoch, log_end_offset
-        slot = bisect_right(self.epochs, epoch)
-        return (self.epochs[slot - 1] if slot else epoch), self.starts[slot]
+        slot = bisect_right(self._entries, epoch, key=_epoch)
+        return (self._entries[slot - 1][0] if slot else epoch), self._entries[slot][1]
 
     def truncate_from_end(self, end_offset: int) -> None:
         """The log now ends at ``end_offset``: forget the epochs that began there or later."""
-        keep = bisect_left(self.starts, end_offset)
-        if keep < len(self.starts):
-            del self.epochs[keep:], self.starts[keep:]
-            self.changed = True
+        keep = bisect_left(self._entries, end_offset, key=_start)
+        if keep < len(self._entries):
+            self._replace(self._entries[:keep])
 
     def truncate_from_start(self, start_offset: int) -> None:
         """The log now begins at ``start_offset``: so does its first epoch, earlier ones are forgotten."""
-        slot = bisect_right(self.starts, start_offset) - 1
-        if slot < 0 or self.starts[slot] == start_offset == self.starts[0]:
+        slot = bisect_right(self._entries, start_offset, key=_start) - 1
+        if slot < 0 or (slot == 0 and self._entries[0][1] == start_offset):
             return
-        self.epochs, self.starts = self.epochs[slot:], [start_offset, *self.starts[slot + 1 :]]
-        self.changed = True
+        epoch = self._entries[slot][0]
+        self._replace(((epoch, start_offset), *self._entries[slot + 1 :]))
+
+
+def _epoch(entry: tuple[int, int]) -> int:
+    return entry[0]
+
+
+def _start(entry: tuple[int, int]) -> int:
+    return entry[1]
