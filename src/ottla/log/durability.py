@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.checkpoints import encode_epochs
-from ottla.log.files import EPOCHS_FILE
+from ottla.log.files import EPOCHS_FILE, PARTITION_METADATA_FILE
 from ottla.log.segment import Segment
 
 if TYPE_CHECKING:
@@ -36,14 +36,20 @@ def flush(log: Log, before: int | None = None) -> None:
     since = log.recovery_point
     if log.deleted or (end == since and log.folder_synced and not log.epochs.changed):
         return
+    if log.failed is not None:
+        # A sync would succeed now, over data that may be lost.
+        raise KafkaError(ErrorCode.kafka_storage_error, f"the disk failed: {log.failed.strerror}")
     try:
         for number, segment in enumerate(segments):
-            closed = number + 1 < len(segments)
-            if closed and segments[number + 1].base_offset <= since:
-                continue
             if before is not None and segment.base_offset >= before:
                 break
-            _flush_segment(log, segment, closed)
+            following = segments[number + 1] if number + 1 < len(segments) else None
+            _flush_segment(
+                log,
+                segment,
+                sync=following is None or following.base_offset > since,
+                closed=following is not None,
+            )
         _save_epochs(log)
         _sync_folder(log)
     except OSError as error:
@@ -66,21 +72,25 @@ def close(log: Log) -> None:
     try:
         if active.is_loaded:
             active.seal()
-            active.save_indexes()
+        for segment in log.segments:
+            segment.save_indexes()
+        # Recovery finds out about producers by itself; a clean start has only this.
+        log.write_snapshot(sync=True)
     except OSError as error:
         raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
     if log.unflushed_messages or log.epochs.changed:
         flush(log)
-    log.write_snapshot()
     for segment in log.segments:
         segment.close()
 
 
-def _flush_segment(log: Log, segment: Segment, closed: bool) -> None:
+def _flush_segment(log: Log, segment: Segment, *, sync: bool, closed: bool) -> None:
     try:
         if closed:
             segment.save_indexes()
-        file = segment.file
+        if not sync:
+            return
+        file = segment.own_file()
     except FileNotFoundError:
         if segment in log.segments:
             raise
@@ -112,8 +122,20 @@ def _sync_folder(log: Log) -> None:
     try:
         log.disk.sync_dir(log.directory)
         if not log.parent_synced:
+            _sync_topic_id(log)
             log.disk.sync_dir(os.path.dirname(log.directory))
             log.parent_synced = True
     except OSError:
         log.folder_synced = False
         raise
+
+
+def _sync_topic_id(log: Log) -> None:
+    """A folder that does not tell its topic would be taken for that of a new topic of the same name."""
+    if log.topic_id is None:
+        return
+    file = log.disk.open(f"{log.directory}/{PARTITION_METADATA_FILE}")
+    try:
+        file.sync()
+    finally:
+        file.close()

@@ -276,35 +276,35 @@ class Log:
         if not old.size:
             return old
         try:
+            # First what may fail: a new file must not stay behind an old segment that goes on.
+            old.seal()
             new = Segment.create(self.disk, self.cache, self.directory, end, now_ms)
         except OSError as error:
             raise self._write_failed(error, now_ms) from error
         new.limit_indexes(self.config.segment_index_bytes)
-        old.seal()
         old.forget_recent()
         self.segments.append(new)
         self._bases.append(end)
         self._active = new
         self.folder_synced = False
         self._draw_roll_age()
-        self.write_snapshot()
+        try:
+            self.write_snapshot(sync=False)
+        except OSError as error:
+            # Recovery begins at an earlier one then.
+            logger.warning("%s: producer state cannot be written: %s", self.directory, error)
         self.background.submit(partial(self.flush, end))
         if self.closed_one is not None and self.config.compacts:
             self.closed_one()
         return new
 
-    def write_snapshot(self) -> None:
-        """Producer state at the log's end, where it is newer than the last snapshot."""
+    def write_snapshot(self, *, sync: bool) -> None:
+        """Producer state at the log's end, where it is newer than the last snapshot. OSError: it cannot."""
         offset = self.producers.end_offset
         if offset in self.snapshots or not offset:
             return
         path = f"{self.directory}/{offset_name(offset, SNAPSHOT_SUFFIX)}"
-        try:
-            self.disk.write_file(path, self.producers.encode(), sync=False)
-        except OSError as error:
-            # It only saves time when the log is opened next.
-            logger.warning("%s: cannot be written: %s", path, error)
-            return
+        self.disk.write_file(path, self.producers.encode(), sync=sync)
         self.snapshots.append(offset)
 
     # -- reading ------------------------------------------------------------------------------------------

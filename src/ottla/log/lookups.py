@@ -43,14 +43,17 @@ async def settle(disk: Disk, look_up: Callable[[], T]) -> T:
 def offset_for_timestamp(log: Log, timestamp_ms: int) -> TimestampOffset | None:
     """The first record whose timestamp is at or after ``timestamp_ms``; None where all are older.
 
-    Raises ColdRead: see ``settle``.
+    Raises ColdRead: see ``settle``. KafkaError KAFKA_STORAGE_ERROR where the disk fails.
     """
-    for segment in log.segments[log.segment_index(log.log_start_offset) :]:
-        if segment.size and segment.largest_timestamp_ms() >= timestamp_ms:
-            found = _first_from(segment, timestamp_ms, log.log_start_offset)
-            if found is not None:
-                return found
-    return None
+    try:
+        for segment in log.segments[log.segment_index(log.log_start_offset) :]:
+            if segment.size and segment.largest_timestamp_ms() >= timestamp_ms:
+                found = _first_from(segment, timestamp_ms, log.log_start_offset)
+                if found is not None:
+                    return found
+        return None
+    except OSError as error:
+        raise _cannot_read(error) from error
 
 
 def _first_from(segment: Segment, timestamp_ms: int, start_offset: int) -> TimestampOffset | None:
@@ -67,16 +70,23 @@ def _first_from(segment: Segment, timestamp_ms: int, start_offset: int) -> Times
 def max_timestamp_offset(log: Log) -> TimestampOffset | None:
     """The first record that has the largest timestamp of the log; None where the log is empty (KIP-734).
 
-    Raises ColdRead: see ``settle``.
+    Raises ColdRead: see ``settle``. KafkaError KAFKA_STORAGE_ERROR where the disk fails.
     """
-    segment = max(log.segments, key=lambda one: one.load_max_timestamp()[0])
-    timestamp, offset = segment.load_max_timestamp()
-    for header, position in segment.headers_from(segment.offset_index.lookup(offset), segment.peek):
-        if header.max_timestamp_ms == timestamp:
-            for record in iter_records(segment.peek(position, header.size)):
-                if record.timestamp_ms == timestamp:
-                    return _found(header, timestamp, record.offset)
-    return None
+    try:
+        segment = max(log.segments, key=lambda one: one.load_max_timestamp()[0])
+        timestamp, offset = segment.load_max_timestamp()
+        for header, position in segment.headers_from(segment.offset_index.lookup(offset), segment.peek):
+            if header.max_timestamp_ms == timestamp:
+                for record in iter_records(segment.peek(position, header.size)):
+                    if record.timestamp_ms == timestamp:
+                        return _found(header, timestamp, record.offset)
+        return None
+    except OSError as error:
+        raise _cannot_read(error) from error
+
+
+def _cannot_read(error: OSError) -> KafkaError:
+    return KafkaError(ErrorCode.kafka_storage_error, f"the log cannot be read: {error.strerror}")
 
 
 def _found(header: BatchHeader, timestamp_ms: int, offset: int) -> TimestampOffset:

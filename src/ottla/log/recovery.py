@@ -91,6 +91,7 @@ def recover_segment(segment: Segment, producers: Producers, epochs: LeaderEpochs
     its ``end_offset`` is where the segment ends.
     """
     segment.reset()
+    segment.drop_index_files()
     end = 0
     file = segment.file
     size = file.size()
@@ -104,6 +105,9 @@ def recover_segment(segment: Segment, producers: Producers, epochs: LeaderEpochs
             epochs.assign(header.partition_leader_epoch, header.base_offset)
         producers.update(header, header.base_offset, marker_of(header, batch))
     segment.truncate_to_position(end)
+    if size != end:
+        # What was cut must not come back with the next loss of power.
+        file.sync()
     segment.seal()
     return size - end
 

@@ -45,8 +45,17 @@ class ColdRead(Exception):
         self._read = read
 
     def warm(self) -> None:
-        """Bring the bytes into memory. Blocks; safe in another thread."""
-        self._read()
+        """Bring the bytes into memory. Blocks; safe in another thread.
+
+        KafkaError KAFKA_STORAGE_ERROR where they cannot be read. That the file is gone is none: retention
+        was faster, and the next look-up finds what there is now.
+        """
+        try:
+            self._read()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise KafkaError(ErrorCode.kafka_storage_error, f"{self}: {error.strerror}") from error
 
 
 class Located(NamedTuple):
@@ -129,10 +138,18 @@ class Segment:
 
     @property
     def file(self) -> File:
-        """The log file, opened where it is not."""
+        """The log file, opened where it is not. For the event loop only: other threads use ``own_file``."""
         if self._file is None:
             self._file = self._cache.open(self.path(LOG_SUFFIX), self, create=False)
         return self._file
+
+    def own_file(self) -> File:
+        """The log file for reading and syncing in any thread.
+
+        One that is opened here does not become the segment's. An open file knows where it ends; if two were
+        appended to, one after the other, the second would write over what the first one wrote.
+        """
+        return self._file or self._disk.open(self.path(LOG_SUFFIX))
 
     def let_go(self) -> None:
         """Drop the open file; it opens again when it is needed."""
@@ -196,7 +213,17 @@ class Segment:
         self.load_first_timestamp()
         self.load_max_timestamp()
         self.full = self._is_full()
+        self.drop_index_files()
         self.ready = True
+
+    def drop_index_files(self) -> None:
+        """Remove index files that are about to be out of date, and that would still look sound after a crash.
+
+        They are written again when the segment is closed.
+        """
+        self.indexed = False
+        self._disk.remove(self.path(INDEX_SUFFIX))
+        self._disk.remove(self.path(TIME_INDEX_SUFFIX))
 
     def forget_recent(self, start: int = NONE_RECENT) -> None:
         """Drop the dense list of the last batches; new ones will begin at ``start``, if any come."""
@@ -217,7 +244,7 @@ class Segment:
             self.indexed = False
 
     def save_indexes(self) -> None:
-        """Write the index files where they are not up to date. Blocks a little; not synced."""
+        """Have the index files on the disk where they are not up to date. Blocks; safe in another thread."""
         if self.indexed:
             return
         self._write(INDEX_SUFFIX, self.offset_index.encode())
@@ -229,6 +256,7 @@ class Segment:
         try:
             file.truncate(len(data))
             file.write_at(0, data)
+            file.sync()
         finally:
             file.close()
 
@@ -288,7 +316,7 @@ class Segment:
         """Build the indexes again from the headers of a log that is known to be sound. Reads all of it."""
         fresh = Segment(self._disk, self._cache, self.directory, self.base_offset, self.size, self.created_ms)
         fresh.reset()
-        for header, position in self.headers_from(0, self.file.read):
+        for header, position in self.headers_from(0, self.own_file().read):
             fresh.note(position, header.size, header.last_offset, header.max_timestamp_ms, interval)
         fresh.seal()
         with suppress(OSError):
