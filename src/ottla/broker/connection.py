@@ -24,21 +24,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Requests that a connection may have waiting, received but not handled, before we stop reading from it.
+# What a connection may have in hand before we stop reading from it. Requests received but not handled:
 QUEUED_REQUESTS_MAX = 64
-# Answers that may be pending behind each other (pipelined Produce requests).
+# Answers that are pending behind each other (pipelined Produce requests):
 PENDING_REPLIES_MAX = 256
+# Bytes of either kind. The rest of one request may come on top, and what came with it in one piece.
+HELD_BYTES_MAX = 8 * 1024 * 1024
 
 
 class Pending(Deferred[list[Any] | None]):
     """An answer that is not there yet: the response's pieces, or None for no response."""
 
-    __slots__ = ("blocks",)
+    __slots__ = ("blocks", "request_bytes")
 
-    def __init__(self, blocks: bool, on_cancel: Callable[[], None] | None = None) -> None:
+    def __init__(self, blocks: bool, on_cancel: Callable[[], object] | None = None) -> None:
         super().__init__(on_cancel)
         # Whether the requests behind it have to wait until it is answered.
         self.blocks = blocks
+        # The size of the request that it is to answer, which is kept until then.
+        self.request_bytes = 0
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -46,9 +50,11 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_blocked",
+        "_ending",
         "_frames",
         "_paused_reading",
         "_paused_writing",
+        "_pending_bytes",
         "_queue",
         "_replies",
         "_transport",
@@ -61,14 +67,17 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, server: Server) -> None:
         self.server = server
         self.client_host = ""
-        # Set at each byte, cleared by the server's sweep: what stays clear for a whole sweep is idle.
+        # Set when something moves, cleared by the server's sweep: what stays clear for a whole sweep is idle.
         self.active = True
         # What handlers keep for the life of a connection, by a key of their own.
         self.state: dict[str, Any] = {}
         self._frames = FrameDecoder(server.scratch, server.request_bytes_max)
         self._queue: deque[Buffer] = deque()
         self._replies: deque[Pending | list[Any]] = deque()
+        self._pending_bytes = 0
         self._blocked = False
+        # To be closed as soon as all that was taken on is answered.
+        self._ending = False
         self._paused_reading = False
         self._paused_writing = False
         self._transport: asyncio.Transport | None = None
@@ -102,13 +111,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.active = True
-        if self._transport is None:
+        if self._transport is None or self._ending:
             return
         turn = self.server.turn
         turn.begin()
         try:
-            self._queue.extend(self._frames.received(nbytes))
-            self._process()
+            try:
+                self._queue.extend(self._frames.received(nbytes))
+            finally:
+                # What came whole before a frame that cannot be is served.
+                self._process()
         except FrameError as error:
             self.refuse(str(error))
         finally:
@@ -119,37 +131,54 @@ class Connection(asyncio.BufferedProtocol):
         self._balance()
 
     def resume_writing(self) -> None:
+        self.active = True
         self._paused_writing = False
         self._process()
 
-    # ------------------------------------------------------------ requests and replies
+    # ------------------------------------------------------------ its state, and its end
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being worked on for this client."""
         return not self._replies and not self._queue
 
-    def refuse(self, reason: str) -> None:
-        """Close at once, saying why in the log."""
-        if self._transport is not None:
-            log.warning("%s: closing the connection: %s", self, reason)
-            self.abort()
+    @property
+    def drained(self) -> bool:
+        """Whether this client has been sent all that it is to get."""
+        return self._transport is None or (self.idle and not self._transport.get_write_buffer_size())
 
     @property
     def mid_request(self) -> bool:
         """Whether a request has begun to arrive and not ended."""
         return self._frames.waiting
 
+    @property
+    def reading(self) -> bool:
+        """Whether we take what this client sends; if not, we do not notice either that it is gone."""
+        return not self._paused_reading
+
+    def refuse(self, reason: str) -> None:
+        """Take nothing more, and close once what came before is answered; the log says why."""
+        if not self._ending:
+            log.warning("%s: closing the connection: %s", self, reason)
+            self.close()
+
+    def close(self) -> None:
+        """Take nothing more, and close once what is being worked on is answered and written."""
+        if self._transport is None:
+            return
+        self._ending = True
+        self._queue.clear()
+        self.stop_reading()
+        if not self._replies:
+            self._transport.close()
+
     def abort(self) -> None:
         """Close at once, without a word."""
         if self._transport is not None:
+            self._ending = True
             self._queue.clear()
             self._transport.abort()
-
-    def close(self) -> None:
-        """Close once what has been answered is written."""
-        if self._transport is not None:
-            self._transport.close()
 
     def stop_reading(self) -> None:
         """Take no further requests; what has been received is still answered."""
@@ -157,53 +186,78 @@ class Connection(asyncio.BufferedProtocol):
             self._paused_reading = True
             self._transport.pause_reading()
 
+    # ------------------------------------------------------------ requests and replies
+
     def _process(self) -> None:
+        """Handle what has come, as far as nothing is in the way."""
         queue = self._queue
         dispatch = self.server.dispatch
         while queue and not self._blocked and not self._paused_writing and self._transport is not None:
+            frame = queue.popleft()
             try:
-                reply = dispatch(self, queue.popleft())
+                reply = dispatch(self, frame)
             except (MalformedMessage, CloseConnection) as error:
                 self.refuse(str(error))
                 return
             if reply is None:
                 continue
             if isinstance(reply, Pending):
-                self._wait_for(reply)
+                self._wait_for(reply, len(frame))
             elif self._replies:
                 self._replies.append(reply)
             else:
                 self._write(reply)
         self._balance()
 
-    def _wait_for(self, reply: Pending) -> None:
+    def _wait_for(self, reply: Pending, request_bytes: int) -> None:
         self._replies.append(reply)
-        if reply.blocks:
-            self._blocked = True
-        reply.listen(self._reply_done)
+        self._blocked = reply.blocks
+        reply.request_bytes = request_bytes
+        self._pending_bytes += request_bytes
+        if reply.done:
+            self._write_replies()
+        else:
+            reply.listen(self._reply_done)
 
     def _reply_done(self, reply: Deferred[list[Any] | None]) -> None:
         if self._transport is None:
             return
+        self.active = True
+        self._write_replies()
+        self._process()
+
+    def _write_replies(self) -> None:
+        """Write what is answered, as far as all before it is."""
         replies = self._replies
         while replies:
             first = replies[0]
             if isinstance(first, Pending):
                 if not first.done:
-                    break
+                    return
+                self._pending_bytes -= first.request_bytes
                 if first.blocks:
                     self._blocked = False
                 try:
                     pieces = first.result()
                 except CloseConnection as error:
-                    self.refuse(str(error))
+                    self._give_up(str(error))
                     return
             else:
                 pieces = first
             replies.popleft()
             if pieces is not None:
                 self._write(pieces)
-        self._process()
+        if self._ending and self._transport is not None:
+            self._transport.close()
+
+    def _give_up(self, reason: str) -> None:
+        """Close now that it is the turn of a request that gets no answer: those behind it get none either."""
+        replies, self._replies = self._replies, deque()
+        log.warning("%s: closing the connection: %s", self, reason)
+        self.close()
+        for reply in replies:
+            if isinstance(reply, Pending):
+                reply.cancel()
 
     def _write(self, pieces: list[Any]) -> None:
         transport = self._transport
@@ -217,12 +271,13 @@ class Connection(asyncio.BufferedProtocol):
     def _balance(self) -> None:
         """Stop reading while this client has too much in hand, and go on when it has not."""
         transport = self._transport
-        if transport is None or self.server.stopping:
+        if transport is None or self._ending or self.server.stopping:
             return
         full = (
             self._paused_writing
-            or len(self._queue) >= QUEUED_REQUESTS_MAX
             or len(self._replies) >= PENDING_REPLIES_MAX
+            or (self._queue and self._queue_is_full())
+            or self._pending_bytes >= HELD_BYTES_MAX
         )
         if full and not self._paused_reading:
             self._paused_reading = True
@@ -230,3 +285,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._paused_reading and not full:
             self._paused_reading = False
             transport.resume_reading()
+
+    def _queue_is_full(self) -> bool:
+        queue = self._queue
+        return len(queue) >= QUEUED_REQUESTS_MAX or sum(map(len, queue)) >= HELD_BYTES_MAX

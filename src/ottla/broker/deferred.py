@@ -21,7 +21,7 @@ class Deferred(Generic[T]):
 
     __slots__ = ("_error", "_listener", "_on_cancel", "_value", "done")
 
-    def __init__(self, on_cancel: Callable[[], None] | None = None) -> None:
+    def __init__(self, on_cancel: Callable[[], object] | None = None) -> None:
         self.done = False
         self._value: T | None = None
         self._error: BaseException | None = None
@@ -91,7 +91,11 @@ class Deferred(Generic[T]):
                 future.set_result(done.result())
 
         self.listen(hand_on)
-        return future.__await__()
+        try:
+            return (yield from future)
+        finally:
+            # Where the task that waits is cancelled.
+            self.cancel()
 
 
 class Turn:
@@ -129,4 +133,8 @@ class Turn:
         while self._later:
             now, self._later = self._later, []
             for work in now:
-                work()
+                try:
+                    work()
+                except Exception:
+                    # It belongs to one client; those of the others must not be left waiting.
+                    log.exception("work that was put off failed")

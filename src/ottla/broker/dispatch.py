@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from importlib import import_module
@@ -57,14 +58,12 @@ class Dispatcher:
     def _run(self, ctx: RequestContext, handler: Handler, request: Any) -> list[Any] | Pending | None:
         try:
             result = handler(ctx, request)
-        except KafkaError as error:
-            return frame_response(ctx.header, error_fields(ctx.api_key, request, error))
+            if type(result) is dict:
+                return frame_response(ctx.header, result)
         except CloseConnection:
             raise
-        except Exception:  # noqa: BLE001 - logged with its traceback, and answered
-            return frame_response(ctx.header, self._unexpected(ctx, request))
-        if type(result) is dict:
-            return frame_response(ctx.header, result)
+        except Exception as error:  # noqa: BLE001 - answered, and logged where it is not expected
+            return self._failure(ctx, request, error)
         if result is None:
             return None
         assert not isinstance(result, dict)
@@ -78,36 +77,57 @@ class Dispatcher:
         *,
         blocks: bool,
     ) -> Pending:
-        """A promise of the response to which ``result`` will lead."""
+        """A promise of the response to which ``result`` will lead. Where the client goes away, a Deferred
+        is cancelled; anything else, which may be about to change something, runs to its end."""
+        fields: Deferred[Any]
         if isinstance(result, Deferred):
+            fields = result
             pending = Pending(blocks, result.cancel)
-            result.listen(lambda done: self._answer(ctx, request, done, pending))
         else:
-            pending = Pending(blocks)
-            fields: Deferred[Fields | None] = Deferred()
+            fields = Deferred()
             fields.follow(result)
-            fields.listen(lambda done: self._answer(ctx, request, done, pending))
+            pending = Pending(blocks)
+        fields.listen(lambda done: self._answer(ctx, request, done, pending))
         return pending
 
     def _answer(self, ctx: RequestContext, request: Any, done: Deferred[Any], pending: Pending) -> None:
+        """Keep the promise, whatever has happened: a connection waits for it."""
         try:
-            fields = done.result()
-        except KafkaError as error:
-            fields = error_fields(ctx.api_key, request, error)
+            pieces = self._pieces(ctx, request, done)
         except CloseConnection as error:
             pending.fail(error)
-            return
-        except Exception:  # noqa: BLE001 - logged with its traceback, and answered
-            fields = self._unexpected(ctx, request)
-        pending.resolve(None if fields is None else frame_response(ctx.header, fields))
+        else:
+            pending.resolve(pieces)
+
+    def _pieces(self, ctx: RequestContext, request: Any, done: Deferred[Any]) -> list[Any] | None:
+        try:
+            fields = done.result()
+            return None if fields is None else frame_response(ctx.header, fields)
+        except CloseConnection:
+            raise
+        except asyncio.CancelledError as error:
+            raise CloseConnection("the broker stops") from error
+        except Exception as error:  # noqa: BLE001 - answered, and logged where it is not expected
+            return self._failure(ctx, request, error)
 
     @staticmethod
-    def _unexpected(ctx: RequestContext, request: Any) -> Fields:
-        """A bug of ours: it is logged whole, and the client hears of it as Kafka's clients would."""
+    def _failure(ctx: RequestContext, request: Any, error: Exception) -> list[Any]:
+        """The response to a request that failed as a whole. CloseConnection where there can be none.
+
+        What is not a KafkaError is a bug of ours: the log has it whole, and the client hears of it as
+        Kafka's would.
+        """
         api = APIS[ctx.api_key]
-        log.exception("%s: %s v%d failed", ctx.connection, api.name, ctx.api_version)
-        error = KafkaError(ErrorCode.unknown_server_error, "the broker failed; its log says how")
-        return error_fields(ctx.api_key, request, error)
+        if not isinstance(error, KafkaError):
+            log.error("%s: %s v%d failed", ctx.connection, api.name, ctx.api_version, exc_info=error)
+            error = KafkaError(ErrorCode.unknown_server_error, "the broker failed; its log says how")
+        if getattr(request, "acks", None) == 0:
+            raise CloseConnection(f"a Produce with acks=0 failed: {error}")
+        try:
+            return frame_response(ctx.header, error_fields(ctx.api_key, request, error))
+        except Exception as again:
+            log.exception("%s: %s v%d: no response to %s", ctx.connection, api.name, ctx.api_version, error)
+            raise CloseConnection("an error could not be put into a response") from again
 
     def _unsupported(self, connection: Connection, header: RequestHeader) -> list[Any]:
         if header.api_key != API_VERSIONS:

@@ -76,7 +76,7 @@ class Server:
         self._schedule_sweep()
 
     async def stop(self) -> None:
-        """Accept no more, let what is being worked on finish, then close every connection."""
+        """Accept no more, let what is being worked on finish and be written, then close every connection."""
         self.stopping = True
         if self._sweep is not None:
             self._sweep.cancel()
@@ -85,10 +85,14 @@ class Server:
         for connection in self.connections:
             connection.stop_reading()
         deadline_ms = self._clock.monotonic_ms() + DRAIN_MS_MAX
-        while any(not c.idle for c in self.connections) and self._clock.monotonic_ms() < deadline_ms:
+        while self._clock.monotonic_ms() < deadline_ms and not all(c.drained for c in self.connections):
             await asyncio.sleep(0.005)
         for connection in list(self.connections):
-            connection.close()
+            if connection.drained:
+                connection.close()
+            else:
+                log.warning("%s: closing the connection: its answers take too long for a stop", connection)
+                connection.abort()
 
     def abort(self) -> None:
         """Stop as a crash would: no answer to anything that is under way."""
@@ -141,13 +145,18 @@ class Server:
             self._sweep = self._clock.call_later(self._limits.idle_ms_max, self._close_idle)
 
     def _close_idle(self) -> None:
-        """Close what sent nothing since the last sweep and has no answer to wait for (KIP-306's idle rule).
+        """Close what has not moved since the last sweep and waits for nothing (connections.max.idle.ms).
 
         One sweep per idle time costs nothing per request; a connection is closed after one to two of them.
         """
         for connection in list(self.connections):
-            if connection.active or not connection.idle:
+            if connection.active:
                 connection.active = False
+            elif not connection.reading:
+                log.warning("%s: closing the connection: nothing moves on it", connection)
+                connection.abort()
+            elif not connection.idle:
+                continue
             elif connection.mid_request:
                 connection.refuse("it stopped in the middle of a request")
             else:
