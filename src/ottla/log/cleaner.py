@@ -189,7 +189,7 @@ class Cleaner:
             await self._drive(log, mapping, progress)
             if offsets.is_full:
                 break
-        await self._disk.run(offsets.complete)
+        await self._drive(log, offsets.complete(), progress)
         end_offset = offsets.latest_offset + 1
         producers = {
             entry.producer_id: entry.batches[-1].last_offset for entry in log.producers if entry.batches
@@ -198,11 +198,13 @@ class Cleaner:
         size = log.size_bytes
         for segments in await self._groups(log, end_offset):
             await self._rewrite(log, segments, keeps, progress)
+        keys = len(offsets)
+        await self._drive(log, offsets.forget(), progress)
         log.cleaned_offset = end_offset
         await self._checkpoint()
         logger.info(
             "%s: compacted offsets %d to %d, %d keys: the log has %d bytes instead of %d, in %d ms",
-            dirty.where, dirty.dirty_offset, end_offset, len(offsets), log.size_bytes, size,
+            dirty.where, dirty.dirty_offset, end_offset, keys, log.size_bytes, size,
             self._clock.monotonic_ms() - began_ms,
         )  # fmt: skip
 
@@ -259,7 +261,7 @@ class Cleaner:
         finally:
             # Where the files have taken their place there is nothing left to remove.
             with suppress(OSError):
-                rewrite.discard(self._disk)
+                await self._disk.run(partial(rewrite.discard, self._disk))
         await self._disk.run(partial(self._disk.sync_dir, log.directory))
         log.background.submit(partial(_remove, self._disk, doomed), log.config.file_delete_delay_ms)
 

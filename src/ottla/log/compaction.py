@@ -9,8 +9,6 @@ so that whoever drives them can pause.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -42,6 +40,10 @@ DIGEST_BYTES = KEY_BYTES_MAX + 1
 ENTRY_BYTES = 192
 # Records that are walked over in one piece, which takes about a millisecond.
 RECORDS_AT_ONCE = 1000
+# A map is gone through so many entries at a time.
+ENTRIES_AT_ONCE = 10 * RECORDS_AT_ONCE
+# Where the last records of keys are is known for so many equal parts of what a map covers.
+PARTS_MAX = 1 << 20
 # Segments that are merged into one at a time: they change places in one step, on the event loop.
 MERGED_SEGMENTS_MAX = 16
 
@@ -55,13 +57,14 @@ class OffsetMap:
     ``entries_max`` is looked at between batches: it may be exceeded by what one batch holds.
     """
 
-    __slots__ = ("_entries_max", "_last", "_offsets", "latest_offset", "start_offset", "unread")
+    __slots__ = ("_entries_max", "_offsets", "_parts", "_shift", "latest_offset", "start_offset", "unread")
 
     def __init__(self, entries_max: int, start_offset: int) -> None:
         self._entries_max = entries_max
         self._offsets: dict[bytes, int] = {}
-        # The map's offsets in order, once it is complete.
-        self._last = array("q")
+        # Of each stretch of 2^shift offsets, whether any key's last one is in it; once the map is complete.
+        self._parts = bytearray()
+        self._shift = 0
         # All batches from the one up to the other are in the map, but for those that cannot be read.
         self.start_offset = start_offset
         self.latest_offset = start_offset - 1
@@ -79,18 +82,31 @@ class OffsetMap:
         """Take in keys with offsets that are all later than those before."""
         self._offsets.update(found)
 
-    def complete(self) -> None:
-        """No more comes: ``has_last_between`` may be asked."""
-        self._last = array("q", sorted(self._offsets.values()))
+    def complete(self) -> Steps:
+        """No more comes: ``may_have_last_between`` can be asked then."""
+        span = self.latest_offset - self.start_offset + 1
+        self._shift = max(0, span.bit_length() - PARTS_MAX.bit_length() + 1)
+        self._parts = bytearray((span >> self._shift) + 1)
+        for number, offset in enumerate(self._offsets.values(), 1):
+            self._parts[(offset - self.start_offset) >> self._shift] = 1
+            if number % ENTRIES_AT_ONCE == 0:
+                yield RECORDS_AT_ONCE
+
+    def forget(self) -> Steps:
+        """Give back the memory, which at once would take long."""
+        while self._offsets:
+            for _ in range(min(len(self._offsets), ENTRIES_AT_ONCE)):
+                self._offsets.popitem()
+            yield RECORDS_AT_ONCE
 
     def last_offset(self, key: bytes) -> int:
         """The last offset of a key, -1 where it is not in the map."""
         return self._offsets.get(map_key(key), -1)
 
-    def has_last_between(self, first: int, last: int) -> bool:
-        """Whether any key's last offset is within [first, last]."""
-        slot = bisect_left(self._last, first)
-        return slot < len(self._last) and self._last[slot] <= last
+    def may_have_last_between(self, first: int, last: int) -> bool:
+        """Whether any key's last offset is within [first, last], or close to it."""
+        start, shift = self.start_offset, self._shift
+        return self._parts.find(1, (first - start) >> shift, ((last - start) >> shift) + 1) >= 0
 
 
 def map_key(key: bytes) -> bytes:
@@ -227,7 +243,7 @@ class Filter(NamedTuple):
         if not header.record_count:
             return batch if keeps_empty else b""
         is_mapped = header.base_offset >= offsets.start_offset and not header.is_transactional
-        if is_mapped and not offsets.has_last_between(header.base_offset, header.last_offset):
+        if is_mapped and not offsets.may_have_last_between(header.base_offset, header.last_offset):
             return _empty(header) if keeps_empty else b""
         try:
             payload = unpack(header, batch)
