@@ -143,10 +143,9 @@ class RawClient:
         )
         return self.call("Fetch", 12, **fields).responses[0].partitions[0]
 
-    def values(self, topic: str, *, partition: int = 0) -> list[bytes | None]:
-        """The values of all records of a partition, in order, by as many fetches as it takes."""
+    def values(self, topic: str, *, partition: int = 0, offset: int = 0) -> list[bytes | None]:
+        """The values of a partition's records from `offset` on, by as many fetches as it takes."""
         out: list[bytes | None] = []
-        offset = 0
         while True:
             answer = self.fetch(topic, offset, partition=partition)
             assert answer.error_code == 0, answer
