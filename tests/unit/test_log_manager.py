@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -360,6 +361,122 @@ async def test_folders_of_no_known_topic_are_told(disk: MemoryDisk, clock: FakeC
     disk.make_dirs("data/other-3")
     disk.make_dirs("data/not a partition")
     assert one.strays() == ["other-3"]
+
+
+@scenario
+async def test_checkpoints_of_a_deleted_topic_are_not_taken_for_the_next_of_its_name(
+    disk: MemoryDisk, clock: FakeClock
+) -> None:
+    """Deleted, made again, and a crash before the next checkpoint: the new topic's records are all there."""
+    one = manager(disk, clock)
+    await one.start()
+    old = one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    append(old, *map(str, range(10)))
+    old.advance_log_start(9)
+    await one.checkpoint()
+    one.delete(WHERE)
+    append(one.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS), "a", "b")
+    one.abandon()
+    two = manager(disk, clock)
+    await two.start()
+    assert values(two.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS)) == [b"a", b"b"]
+
+
+@scenario
+async def test_a_topic_made_long_after_a_deletion_and_a_crash_begins_at_zero(
+    disk: MemoryDisk, clock: FakeClock
+) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    old = one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    append(old, *map(str, range(10)))
+    old.advance_log_start(9)
+    await one.checkpoint()
+    one.delete(WHERE)
+    one.abandon()
+    two = manager(disk, clock)
+    await two.start()
+    log = two.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS)
+    assert (log.log_start_offset, log.log_end_offset) == (0, 0)
+    append(log, "a")
+    two.abandon()
+    three = manager(disk, clock)
+    await three.start()
+    assert values(three.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS)) == [b"a"]
+
+
+class Held(MemoryDisk):
+    """Keeps back what is to run off the event loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = asyncio.Event()
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        await self.let_go.wait()
+        return work()
+
+
+def test_a_checkpoint_that_was_under_way_does_not_bring_a_deleted_topic_back() -> None:
+    async def test() -> None:
+        disk, clock = Held(), FakeClock()
+        one = manager(disk, clock)
+        await one.start()
+        old = one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+        append(old, *map(str, range(10)))
+        old.advance_log_start(9)
+        writing = asyncio.ensure_future(one.checkpoint())
+        await settled()
+        one.delete(WHERE)
+        append(one.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS), "a", "b")
+        disk.let_go.set()
+        await writing
+        one.abandon()
+        two = manager(disk, clock)
+        await two.start()
+        assert values(two.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS)) == [b"a", b"b"]
+
+    asyncio.run(test())
+
+
+@scenario
+async def test_a_stop_without_room_for_checkpoints_is_not_clean(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    append(one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "a")
+    disk.fail_with["write_file"] = OSError(errno.ENOSPC, "No space left on device")
+    disk.fails_on = "checkpoint"
+    await one.close()
+    disk.fail_with.clear()
+    assert "data/.kafka_cleanshutdown" not in disk.files
+    two = manager(disk, clock)
+    await two.start()
+    assert values(two.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a"]
+
+
+@scenario
+async def test_what_compaction_left_out_is_no_loss_when_the_policy_has_changed(
+    disk: MemoryDisk, clock: FakeClock
+) -> None:
+    compacted = LogConfig(segment_bytes=150, cleanup_policy=("compact",))
+    one = manager(disk, clock)
+    await one.start()
+    log = one.get_or_create(WHERE, TOPIC, compacted, NOW_MS)
+    for number in range(9):
+        append(log, str(number), key=b"k")
+    first, second = log.segments[0], log.segments[1]
+    last = first.locate(second.base_offset - 1)
+    assert last is not None
+    # As compaction does: the last batch of a segment has gone.
+    del disk.files[first.path(".log")].data[last.position :]
+    log.cleaned_offset = second.base_offset
+    await one.checkpoint()
+    disk.files["data/recovery-point-offset-checkpoint"].data = bytearray(b"0\n0\n")
+    one.abandon()
+    two = manager(disk, clock)
+    await two.start()
+    again = two.get_or_create(WHERE, TOPIC, LogConfig(segment_bytes=150), NOW_MS)
+    assert again.log_end_offset == 9
 
 
 def test_folder_names() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from uuid import uuid4
 
@@ -43,6 +44,10 @@ class DataDir:
         self.disk = disk
         self.path = path
         self._lock = lock
+        # What each checkpoint file holds, and in which turn it was written.
+        self.checkpoints: dict[str, Mapping[TopicPartition, int]] = {}
+        self._turns: dict[str, int] = {}
+        self._writing = threading.Lock()
 
     @classmethod
     def take(cls, disk: Disk, path: str) -> DataDir:
@@ -113,10 +118,19 @@ class DataDir:
         if not self.disk.exists(path):
             return {}
         try:
-            return decode_offsets(self.disk.read_file(path))
+            offsets = decode_offsets(self.disk.read_file(path))
         except CheckpointDamaged as error:
             logger.warning("%s is damaged, ignoring it: %s", path, error)
             return None
+        self.checkpoints[name] = offsets
+        return dict(offsets)
 
-    def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
-        self.disk.write_file(f"{self.path}/{name}", encode_offsets(offsets))
+    def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int], turn: int) -> None:
+        """Have ``offsets`` in a checkpoint file, unless a later ``turn`` was faster. Blocks; thread-safe."""
+        with self._writing:
+            if turn < self._turns.get(name, turn):
+                return
+            if self.checkpoints.get(name) != offsets:
+                self.disk.write_file(f"{self.path}/{name}", encode_offsets(offsets))
+                self.checkpoints[name] = offsets
+            self._turns[name] = turn

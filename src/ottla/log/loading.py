@@ -43,10 +43,12 @@ class Loader:
     # From the checkpoints: all before the first is on disk, all before the second is deleted.
     recovery_point: int
     log_start_offset: int
+    # Compaction has been over all before it; -1: never.
+    cleaned_offset: int
     now_ms: int
     producer_expiration_ms: int
     index_interval_bytes: int
-    # Whether offsets may be missing between batches.
+    # Whether the topic is compacted now.
     compacted: bool
 
     segments: list[Segment] = field(default_factory=list)
@@ -73,6 +75,8 @@ class Loader:
             self._recover()
         self._drop_deleted()
         self._begin_where_empty()
+        if self.cleaned_offset > self.log_end_offset:
+            self.cleaned_offset = -1
         self.epochs.truncate_from_end(self.log_end_offset + 1)
         self.epochs.truncate_from_start(self.log_start_offset)
         self._load_producers()
@@ -152,7 +156,8 @@ class Loader:
         self.epochs.truncate_from_end(start)
         for number in range(first, len(self.segments)):
             segment = self.segments[number]
-            if number > first and not self.compacted and segment.base_offset != self.log_end_offset:
+            may_have_gaps = self.compacted or segment.base_offset <= self.cleaned_offset
+            if number > first and not may_have_gaps and segment.base_offset != self.log_end_offset:
                 self._drop_segments(number, f"{segment.base_offset} does not follow {self.log_end_offset}")
                 break
             self.producers.end_offset = segment.base_offset

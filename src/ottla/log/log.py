@@ -83,7 +83,7 @@ class Log:
         # Everything before it would survive a loss of power.
         self.recovery_point = loaded.recovery_point
         # Compaction has been over everything before it; -1: never.
-        self.cleaned_offset = -1
+        self.cleaned_offset = loaded.cleaned_offset
         # Told when a segment of a compacted log has closed.
         self.closed_one: Callable[[], None] | None = None
         self.size_bytes = sum(segment.size for segment in self.segments)
@@ -117,6 +117,7 @@ class Log:
         topic_id: UUID | None = None,
         recovery_point: int = 0,
         log_start_offset: int = 0,
+        cleaned_offset: int = -1,
         cache: FileCache | None = None,
         background: Background | None = None,
         producer_expiration_ms: int = PRODUCER_EXPIRATION_MS,
@@ -133,6 +134,7 @@ class Log:
             clean=clean,
             recovery_point=recovery_point,
             log_start_offset=log_start_offset,
+            cleaned_offset=cleaned_offset,
             now_ms=now_ms,
             producer_expiration_ms=producer_expiration_ms,
             index_interval_bytes=config.index_interval_bytes,

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
+from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -68,7 +69,9 @@ class LogManager:
         self._log_starts: dict[TopicPartition, int] = {}
         self._recorded_high_watermarks: dict[TopicPartition, int] = {}
         self._cleaned: dict[TopicPartition, int] = {}
-        self._written: Checkpoints = {}
+        # The partitions that a checkpoint file may speak of.
+        self._checkpointed: set[TopicPartition] = set()
+        self._turns = count()
         self._writing = asyncio.Lock()
         self._timers: dict[str, Timer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,6 +100,7 @@ class LogManager:
         self._log_starts = self._dir.read_offsets(LOG_STARTS_FILE) or {}
         self._recorded_high_watermarks = self._dir.read_offsets(HIGH_WATERMARKS_FILE) or {}
         self._cleaned = self._dir.read_offsets(CLEANED_FILE) or {}
+        self._checkpointed.update(*self._dir.checkpoints.values())
         for name in self._dir.names():
             if name.endswith(DELETE_SUFFIX):
                 self._remove_later(f"{self.path}/{name}")
@@ -111,7 +115,10 @@ class LogManager:
         self._dir.check_identity(self._node_id, cluster_id)
 
     async def close(self) -> None:
-        """Close all logs, so that the next start need not look at them, and free the directory."""
+        """Close all logs, so that the next start need not look at them, and free the directory.
+
+        Where the disk fails that is logged, and the next start looks.
+        """
         self._stop()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,10 +128,14 @@ class LogManager:
         failures = [result for result in results if isinstance(result, BaseException)]
         for failure in failures:
             logger.error("a log could not be closed, it will be recovered at the next start: %s", failure)
-        await self.checkpoint()
-        if not failures:
-            await self._disk.run(self._dir.leave_clean_mark)
-        self._dir.release()
+        try:
+            await self.checkpoint()
+            if not failures:
+                await self._disk.run(self._dir.leave_clean_mark)
+        except OSError as error:
+            logger.error("%s: what the next start needs to know cannot be written: %s", self.path, error)
+        finally:
+            self._dir.release()
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is written."""
@@ -162,8 +173,9 @@ class LogManager:
             found = read_topic_id(self._disk, directory)
             if found is not None and found != topic_id:
                 logger.warning("%s is of a topic that was deleted: removing it", directory)
-                self._forget(topic_partition)
                 self._rename_and_remove(topic_partition, directory)
+        if not self._disk.exists(directory):
+            self._erase(topic_partition)
         recovery_point = self._recovery_points.get(topic_partition)
         log = Log.open(
             self._disk,
@@ -175,12 +187,11 @@ class LogManager:
             clean=self._clean and recovery_point is not None,
             recovery_point=recovery_point or 0,
             log_start_offset=self._log_starts.get(topic_partition, 0),
+            cleaned_offset=self._cleaned.get(topic_partition, -1),
             cache=self._cache,
             background=self,
             producer_expiration_ms=self._config.get("producer.id.expiration.ms"),
         )
-        cleaned_offset = self._cleaned.get(topic_partition, -1)
-        log.cleaned_offset = cleaned_offset if cleaned_offset <= log.log_end_offset else -1
         log.closed_one = self._cleaner.wake
         self._forget(topic_partition)
         self.logs[topic_partition] = log
@@ -194,9 +205,6 @@ class LogManager:
         for segment in log.segments:
             segment.close()
         log.deleted = True
-        if log.cleaned_offset >= 0:
-            # What comes in its place has not been compacted.
-            self._spawn(self._forget_cleaned())
         self._rename_and_remove(topic_partition, log.directory, log.config.file_delete_delay_ms)
 
     def recorded_high_watermark(self, topic_partition: TopicPartition) -> int:
@@ -213,6 +221,20 @@ class LogManager:
             and parse_folder(name) is not None
             and self._disk.exists(f"{self.path}/{name}/")
         ]
+
+    def _erase(self, topic_partition: TopicPartition) -> None:
+        """Take out of the checkpoint files what they say of an older partition of this name.
+
+        Before a folder is made: after a crash the new one would be cut and hidden as the old one was.
+        Blocks where there is anything. OSError where that fails.
+        """
+        self._forget(topic_partition)
+        if topic_partition not in self._checkpointed:
+            return
+        checkpoints, turn = self._checkpoints(), next(self._turns)
+        for name, offsets in checkpoints.items():
+            self._dir.write_offsets(name, offsets, turn)
+        self._checkpointed = set().union(*checkpoints.values())
 
     def _forget(self, topic_partition: TopicPartition) -> None:
         for recorded in (
@@ -338,7 +360,7 @@ class LogManager:
         if self.high_watermarks is not None:
             contents[HIGH_WATERMARKS_FILE] = dict(self.high_watermarks())
         cleaned = self._cleaned_offsets()
-        if cleaned or CLEANED_FILE in self._written:
+        if cleaned or CLEANED_FILE in self._dir.checkpoints:
             contents[CLEANED_FILE] = cleaned
         return contents
 
@@ -348,12 +370,6 @@ class LogManager:
 
     async def _checkpoint_cleaned(self) -> None:
         await self._write(lambda: {CLEANED_FILE: self._cleaned_offsets()})
-
-    async def _forget_cleaned(self) -> None:
-        try:
-            await self._checkpoint_cleaned()
-        except OSError as error:
-            logger.error("%s cannot be written: %s", CLEANED_FILE, error)
 
     def _log_start_offsets(self) -> dict[TopicPartition, int]:
         """Of the logs that begin within their first segment: the others need no checkpoint."""
@@ -369,10 +385,10 @@ class LogManager:
         One after the other, and each asks for what is so when its turn comes: two at once would fight over
         the temporary file, and the older could come to rest over the newer."""
         async with self._writing:
+            turn = next(self._turns)
             for name, offsets in checkpoints().items():
-                if self._written.get(name) != offsets:
-                    await self._disk.run(partial(self._dir.write_offsets, name, offsets))
-                    self._written[name] = offsets
+                self._checkpointed.update(offsets)
+                await self._disk.run(partial(self._dir.write_offsets, name, offsets, turn))
 
 
 def parse_folder(name: str) -> TopicPartition | None:

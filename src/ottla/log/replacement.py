@@ -34,14 +34,20 @@ WRITTEN_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
 
 
 def position_of(log: Log, old: list[Segment]) -> int | None:
-    """Where in the log these segments are, one after another and all closed; None where they are not."""
+    """Where in the log these segments are, one after another and all closed; None where they are not.
+
+    Nor where they are not on the disk yet: a flush in another thread might write an index of the old one.
+    """
     try:
         first = log.segments.index(old[0])
     except ValueError:
         return None
     end = first + len(old)
     still_there = log.segments[first:end] == old and end < len(log.segments)
-    return first if still_there and not log.deleted and log.failed is None else None
+    if not still_there or log.deleted or log.failed is not None:
+        return None
+    is_flushed = log.segments[end].base_offset <= log.recovery_point
+    return first if is_flushed and all(segment.indexed for segment in old) else None
 
 
 def replace(log: Log, old: list[Segment], cleaned: Cleaned, now_ms: int) -> list[str]:
