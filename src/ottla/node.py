@@ -188,6 +188,8 @@ class Node:
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
         self._replicas = ReplicaManager(self.node_id, self._logs, self.config, self._clock, self._disk)
         self._replicas.apply(None, self._metadata.image)
+        for folder in self._logs.strays():
+            log.warning("%s/%s is of no topic that is known: it is left alone", data, folder)
         self._metadata.subscribe(self._replicas.apply)
 
     def _compose(self) -> None:

@@ -10,18 +10,24 @@ from typing import Any
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
+from ottla.metadata.image import INTERNAL_TOPICS
 
 HIGH_WATERMARK = -1
 
 
 async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
     """OFFSET_OUT_OF_RANGE past the high watermark; POLICY_VIOLATION where the topic does not delete;
-    INVALID_TOPIC_EXCEPTION for an internal one."""
-    topics = [
+    INVALID_TOPIC_EXCEPTION for an internal one; KAFKA_STORAGE_ERROR where it cannot be made to last."""
+    topics: list[dict[str, Any]] = [
         {"name": topic.name, "partitions": [_delete(ctx, topic.name, p) for p in topic.partitions]}
         for topic in request.topics
     ]
-    await ctx.services.log_manager.checkpoint_log_starts()
+    try:
+        await ctx.services.log_manager.checkpoint_log_starts()
+    except OSError:
+        for answer in (answer for topic in topics for answer in topic["partitions"]):
+            if answer["error_code"] == ErrorCode.none:
+                answer |= {"error_code": ErrorCode.kafka_storage_error, "low_watermark": -1}
     return {"topics": topics, "throttle_time_ms": 0}
 
 

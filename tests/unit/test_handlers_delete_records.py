@@ -1,0 +1,37 @@
+"""DeleteRecords where the disk fails: what would not survive a restart is not answered as done."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from types import SimpleNamespace
+from typing import Any
+
+from log_support import append, open_log
+from memory_disk import MemoryDisk
+
+from ottla.broker.handlers.delete_records import handle
+from ottla.errors import ErrorCode, KafkaError
+
+
+def test_a_start_that_cannot_be_written_down_is_a_storage_error() -> None:
+    log = open_log(MemoryDisk())
+    append(log, "a", "b")
+    held = SimpleNamespace(log=log, high_watermark=2, check_leader=lambda: None)
+
+    def get(topic: str, index: int) -> Any:
+        if index:
+            raise KafkaError(ErrorCode.unknown_topic_or_partition)
+        return held
+
+    async def checkpoint() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    services = SimpleNamespace(
+        replicas=SimpleNamespace(get=get), log_manager=SimpleNamespace(checkpoint_log_starts=checkpoint)
+    )
+    partitions = [SimpleNamespace(partition_index=index, offset=1) for index in (0, 1)]
+    request = SimpleNamespace(topics=[SimpleNamespace(name="topic", partitions=partitions)])
+    answer = asyncio.run(handle(SimpleNamespace(services=services), request))  # type: ignore[arg-type]
+    codes = [partition["error_code"] for partition in answer["topics"][0]["partitions"]]
+    assert codes == [ErrorCode.kafka_storage_error, ErrorCode.unknown_topic_or_partition]
