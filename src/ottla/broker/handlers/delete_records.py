@@ -10,7 +10,6 @@ from typing import Any
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
-from ottla.metadata.image import INTERNAL_TOPICS
 
 HIGH_WATERMARK = -1
 
