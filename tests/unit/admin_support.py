@@ -42,16 +42,21 @@ class Client:
         self._writer = writer
         self._correlation_id = 0
 
-    async def ask(self, name: str, version: int, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A request and its response, as plain data."""
+    def send(self, name: str, version: int, fields: Mapping[str, Any] | None = None) -> None:
+        """A request alone."""
         api = BY_NAME[name]
-        request, response = (load(api.schema, version, kind) for kind in ("request", "response"))
+        request = load(api.schema, version, "request")
         self._correlation_id += 1
         frame = HEADER.pack(api.key, version, self._correlation_id, 4) + b"test"
         if request.__flexible__:
             frame += b"\0"
         frame += encode_request(api.key, version, dict(fields or {}))
         self._writer.write(struct.pack(">i", len(frame)) + frame)
+
+    async def ask(self, name: str, version: int, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A request and its response, as plain data."""
+        self.send(name, version, fields)
+        response = load(BY_NAME[name].schema, version, "response")
         size = struct.unpack(">i", await self._reader.readexactly(4))[0]
         data = await self._reader.readexactly(size)
         assert struct.unpack_from(">i", data)[0] == self._correlation_id

@@ -21,8 +21,8 @@ class Partition:
 
     __slots__ = (
         "_disk",
-        "_flush_done",
         "_flush_next",
+        "_flushing",
         "_waiters",
         "log",
         "node_id",
@@ -48,8 +48,8 @@ class Partition:
         self.node_id = node_id
         self._disk = disk
         self._waiters: set[Waiter] = set()
-        # The flush that runs now, and the one that will begin when it is done, for those who came since.
-        self._flush_done: asyncio.Future[None] | None = None
+        # The task that flushes, while there is need, and the next flush, for those who came since the last.
+        self._flushing: asyncio.Task[None] | None = None
         self._flush_next: asyncio.Future[None] | None = None
 
     @property
@@ -117,34 +117,40 @@ class Partition:
         for waiter in tuple(self._waiters):
             waiter()
 
+    def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
+        """(epoch, end offset) of the largest epoch up to ``epoch``, (-1, -1) where it is not known.
+
+        As in Kafka, this leader's own epoch begins where the log ends until its first record comes.
+        """
+        end = self.log.log_end_offset
+        latest = self.log.latest_epoch
+        if latest < epoch <= self.leader_epoch:
+            return (latest if 0 <= latest and epoch < self.leader_epoch else epoch), end
+        return self.log.epoch_end_offset(epoch)
+
     def flushed(self) -> asyncio.Future[None]:
         """A future of all that is appended by now being on the disk (group commit).
 
-        One flush runs at a time; all who ask while it runs share the next one.
+        One flush runs at a time; all who ask while it runs share the next one. Raises as ``Log.flush``.
         """
-        if self._flush_done is None:
-            self._flush_done = asyncio.ensure_future(self._flush())
-            return self._flush_done
         if self._flush_next is None:
             self._flush_next = asyncio.get_running_loop().create_future()
+            if self._flushing is None:
+                self._flushing = asyncio.ensure_future(self._flush())
         return self._flush_next
 
     async def _flush(self) -> None:
-        try:
-            await self._disk.run(self.log.flush)
-        finally:
-            self._flush_done = None
-            waiting, self._flush_next = self._flush_next, None
-            if waiting is not None:
-                self._flush_done = asyncio.ensure_future(self._flush())
-                self._flush_done.add_done_callback(lambda done: _copy_result(done, waiting))
-
-
-def _copy_result(source: asyncio.Future[None], target: asyncio.Future[None]) -> None:
-    if target.cancelled():
-        return
-    error = source.exception()
-    if error is None:
-        target.set_result(None)
-    else:
-        target.set_exception(error)
+        while (waiting := self._flush_next) is not None:
+            self._flush_next = None
+            error: Exception | None = None
+            try:
+                await self._disk.run(self.log.flush)
+            except Exception as caught:  # noqa: BLE001 - whoever waits hears of it
+                error = caught
+            if waiting.done():
+                continue
+            if error is None:
+                waiting.set_result(None)
+            else:
+                waiting.set_exception(error)
+        self._flushing = None

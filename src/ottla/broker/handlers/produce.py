@@ -15,11 +15,13 @@ from ottla.broker.context import CloseConnection, RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.validation import RecordsRefused
 from ottla.metadata.image import INTERNAL_TOPICS
-from ottla.replication.partition import Partition
 from ottla.types import Buffer
 from ottla.wire.records import CODEC_MASK
 
 NONE = int(ErrorCode.none)
+
+# A flush under way, and the answer that is true only after it.
+Flush = tuple[asyncio.Future[None], dict[str, Any]]
 
 # The one client that may write to internal topics, by its id (Kafka's AdminUtils.ADMIN_CLIENT_ID).
 ADMIN_CLIENT_ID = "__admin_client"
@@ -36,14 +38,14 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future
     acks = request.acks
     by_id = ctx.header.api_version >= 13
     now_ms = ctx.services.clock.now_ms()
-    unflushed: list[Partition] = []
+    flushes: list[Flush] = []
     responses = []
     failed: KafkaError | None = None
     for topic in request.topic_data:
         answers = []
         for data in topic.partition_data:
             try:
-                answers.append(_append(ctx, request, topic, data, by_id, now_ms, unflushed))
+                answers.append(_append(ctx, request, topic, data, by_id, now_ms, flushes))
             except KafkaError as error:
                 failed = error
                 answers.append(_refusal(data.index, error))
@@ -55,8 +57,8 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future
             raise CloseConnection(f"a Produce with acks=0 failed: {failed}")
         return None
     fields = {"responses": responses, "throttle_time_ms": 0}
-    if unflushed:
-        return asyncio.ensure_future(_when_flushed(unflushed, fields))
+    if flushes:
+        return asyncio.ensure_future(_when_flushed(flushes, fields))
     return fields
 
 
@@ -67,7 +69,7 @@ def _append(
     data: Any,
     by_id: bool,
     now_ms: int,
-    unflushed: list[Partition],
+    flushes: list[Flush],
 ) -> dict[str, Any]:
     acks = request.acks
     if not -1 <= acks <= 1:
@@ -85,9 +87,7 @@ def _append(
             f"Produce requests with version {ctx.api_version} are not allowed to use zstd",
         )
     appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
-    if partition.log.sync_due(now_ms):
-        unflushed.append(partition)
-    return {
+    answer = {
         "index": data.index,
         "error_code": NONE,
         "base_offset": appended.base_offset,
@@ -95,6 +95,14 @@ def _append(
         "log_start_offset": appended.log_start_offset,
         "record_errors": (),
     }
+    if partition.log.sync_due(now_ms):
+        flushed = partition.flushed()
+        if acks:
+            flushes.append((flushed, answer))
+        else:
+            # Nobody waits for it, and the log has said why it failed.
+            flushed.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return answer
 
 
 def _is_zstd(records: Buffer | None) -> bool:
@@ -120,7 +128,10 @@ def _refusal(index: int, error: KafkaError) -> dict[str, Any]:
     }
 
 
-async def _when_flushed(partitions: list[Partition], fields: dict[str, Any]) -> dict[str, Any]:
-    for partition in partitions:
-        await partition.flushed()
+async def _when_flushed(flushes: list[Flush], fields: dict[str, Any]) -> dict[str, Any]:
+    for flushed, answer in flushes:
+        try:
+            await flushed
+        except KafkaError as error:
+            answer.update(_refusal(answer["index"], error))
     return fields
