@@ -50,7 +50,8 @@ class Collected(NamedTuple):
 
     found: list[Found]
     size: int
-    failed: bool
+    # Waiting for more would be of no use: an error is to be told, or there is no room for so much.
+    final: bool
 
 
 Later = asyncio.Future[dict[str, Any]] | Deferred[dict[str, Any]]
@@ -60,14 +61,15 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Later:
     """Top-level errors are those of the session; the others stand by their partition."""
     session, wants = _session(ctx, request)
     config = ctx.services.config
+    max_bytes = min(request.max_bytes, config.get("fetch.max.bytes"))
     limits = Limits(
-        max_bytes=min(request.max_bytes, config.get("fetch.max.bytes")),
-        min_bytes=min(request.min_bytes, request.max_bytes),
+        max_bytes=max_bytes,
+        min_bytes=min(request.min_bytes, max_bytes),
         max_wait_ms=request.max_wait_ms,
         committed=request.isolation_level == _READ_COMMITTED,
     )
     try:
-        collected = _collect(ctx.services.replicas, wants, limits)
+        collected = _collect(ctx, wants, limits)
     except ColdRead as cold:
         return asyncio.ensure_future(_collect_cold(ctx, session, wants, limits, cold))
     return _respond_or_wait(ctx, session, wants, limits, collected)
@@ -76,7 +78,7 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Later:
 def _respond_or_wait(
     ctx: RequestContext, session: Session | None, wants: list[Want], limits: Limits, collected: Collected
 ) -> dict[str, Any] | Later:
-    enough = collected.size >= limits.min_bytes or collected.failed
+    enough = collected.size >= limits.min_bytes or collected.final
     if enough or limits.max_wait_ms <= 0 or not wants or ctx.services.replicas.stopping:
         return _respond(ctx, session, collected)
     return _Wait(ctx, session, wants, limits).reply
@@ -87,7 +89,7 @@ async def _collect_cold(
 ) -> dict[str, Any]:
     """Go on where a look-up needed bytes from the disk."""
     await ctx.services.disk.run(cold.warm)
-    collected = await settle(ctx.services.disk, lambda: _collect(ctx.services.replicas, wants, limits))
+    collected = await settle(ctx.services.disk, lambda: _collect(ctx, wants, limits))
     reply = _respond_or_wait(ctx, session, wants, limits, collected)
     return reply if isinstance(reply, dict) else await reply
 
@@ -141,14 +143,16 @@ def _find(replicas: ReplicaManager, want: Want) -> Partition:
     return partition
 
 
-def _collect(replicas: ReplicaManager, wants: list[Want], limits: Limits) -> Collected:
+def _collect(ctx: RequestContext, wants: list[Want], limits: Limits) -> Collected:
+    replicas = ctx.services.replicas
     found: list[Found] = []
     size = 0
+    max_bytes = min(limits.max_bytes, ctx.connection.server.room_bytes)
     failed = False
     for want in wants:
         try:
             partition = _find(replicas, want)
-            room = limits.max_bytes - size
+            room = max_bytes - size
             piece = None
             if room > 0 or not size:
                 piece = partition.read(want.fetch_offset, min(want.max_bytes, max(room, 0)), min_one=not size)
@@ -159,7 +163,7 @@ def _collect(replicas: ReplicaManager, wants: list[Want], limits: Limits) -> Col
         if piece is not None:
             size += piece.size
         found.append(Found(want, piece, _answer(want, partition, limits)))
-    return Collected(found, size, failed)
+    return Collected(found, size, failed or (0 < size and max_bytes < limits.min_bytes))
 
 
 def _answer(want: Want, partition: Partition, limits: Limits) -> dict[str, Any]:
@@ -206,15 +210,20 @@ def _respond(
 async def _respond_cold(
     ctx: RequestContext, session: Session | None, collected: Collected, cold: list[Found]
 ) -> dict[str, Any]:
+    server = ctx.connection.server
+
     def read() -> list[bytes]:
         return [i.slice.file.read(i.slice.position, i.slice.size) for i in cold if i.slice is not None]
 
+    server.unsent_bytes += collected.size
     try:
         for item, data in zip(cold, await ctx.services.disk.run(read), strict=True):
             item.answer["records"] = data
     except (OSError, ValueError) as error:
         # The disk failed, or the segment was deleted and closed meanwhile: the client asks again.
         raise KafkaError(ErrorCode.kafka_storage_error, f"reading failed: {error}") from error
+    finally:
+        server.unsent_bytes -= collected.size
     return _response(session, collected)
 
 
@@ -276,9 +285,9 @@ class _Wait:
             return
         ctx = self._ctx
         try:
-            collected = _collect(ctx.services.replicas, self._wants, self._limits)
+            collected = _collect(ctx, self._wants, self._limits)
             stopping = ctx.services.replicas.stopping
-            if not (expired or stopping or collected.failed or collected.size >= self._limits.min_bytes):
+            if not (expired or stopping or collected.final or collected.size >= self._limits.min_bytes):
                 return
             answer = _respond(ctx, self._session, collected)
         except ColdRead as cold:

@@ -12,9 +12,15 @@ from typing import Any
 from ottla.broker.context import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 
+NO_ID, NO_EPOCH = -1, -1
+
 
 async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
-    """COORDINATOR_NOT_AVAILABLE (which clients retry) where no id can be reserved now."""
+    """COORDINATOR_NOT_AVAILABLE (which clients retry) where no id can be reserved now; INVALID_REQUEST for an
+    empty transactional id, and for an id without an epoch or the other way round."""
+    known = (getattr(request, "producer_id", NO_ID), getattr(request, "producer_epoch", NO_EPOCH))
+    if request.transactional_id == "" or (known[0] == NO_ID) != (known[1] == NO_EPOCH):
+        raise KafkaError(ErrorCode.invalid_request)
     if request.transactional_id is not None:
         raise KafkaError(ErrorCode.unsupported_version, "transactions are not served by this broker yet")
     return {

@@ -73,7 +73,7 @@ def _find(partition: Partition, timestamp: int, committed: bool) -> tuple[int, i
     log = partition.log
     end = partition.last_stable_offset if committed else partition.high_watermark
     if timestamp == LATEST:
-        return -1, end, log.latest_epoch
+        return -1, end, partition.leader_epoch
     if timestamp in (EARLIEST, EARLIEST_LOCAL):
         return -1, log.log_start_offset, log.epochs.epoch_at(log.log_start_offset)
     if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):

@@ -27,7 +27,7 @@ def _answer(ctx: RequestContext, topic: str, asked: Any) -> dict[str, Any]:
     try:
         partition = ctx.services.replicas.get(topic, asked.partition)
         partition.check_leader(asked.current_leader_epoch)
-        epoch, end_offset = partition.log.epoch_end_offset(asked.leader_epoch)
+        epoch, end_offset = partition.epoch_end_offset(asked.leader_epoch)
     except KafkaError as error:
         return answer | {"error_code": error.code, "leader_epoch": -1, "end_offset": -1}
     return answer | {"leader_epoch": epoch, "end_offset": end_offset}
