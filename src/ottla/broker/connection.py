@@ -58,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
         "_queue",
         "_replies",
         "_transport",
+        "_unsent_bytes",
         "active",
         "client_host",
         "server",
@@ -80,6 +81,8 @@ class Connection(asyncio.BufferedProtocol):
         self._ending = False
         self._paused_reading = False
         self._paused_writing = False
+        # What this client had not taken yet when it was found to be slow.
+        self._unsent_bytes = 0
         self._transport: asyncio.Transport | None = None
 
     def __repr__(self) -> str:
@@ -98,6 +101,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = stream
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._count_unsent(0)
         self._transport = None
         self.server.forget(self)
         self._queue.clear()
@@ -128,12 +132,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._paused_writing = True
+        if self._transport is not None:
+            self._count_unsent(self._transport.get_write_buffer_size())
         self._balance()
 
     def resume_writing(self) -> None:
         self.active = True
         self._paused_writing = False
+        self._count_unsent(0)
         self._process()
+
+    def _count_unsent(self, count: int) -> None:
+        self.server.unsent_bytes += count - self._unsent_bytes
+        self._unsent_bytes = count
 
     # ------------------------------------------------------------ its state, and its end
 

@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 Dispatch = Callable[[Connection, Buffer], "list[Any] | Pending | None"]
 
+# Bytes of large responses that may be held, read but not yet taken by their clients, before further ones are
+# kept small. One response may come on top, and something small, or one batch, for each client.
+UNSENT_BYTES_MAX = 128 * 1024 * 1024
+SMALL_RESPONSE_BYTES = 64 * 1024
 # How long a stopping server waits for requests that are being worked on.
 DRAIN_MS_MAX = 5_000
 
@@ -56,6 +60,8 @@ class Server:
         self.connections: set[Connection] = set()
         self.turn = turn
         self.stopping = False
+        # What is read for responses and not sent: kept by those who hold it.
+        self.unsent_bytes = 0
         self._limits = limits
         self._clock = clock
         self._network = network
@@ -107,6 +113,11 @@ class Server:
         """Close every connection at once, without a word."""
         for connection in list(self.connections):
             connection.abort()
+
+    @property
+    def room_bytes(self) -> int:
+        """How large a response may be now, so that clients who do not read cannot fill the memory."""
+        return max(UNSENT_BYTES_MAX - self.unsent_bytes, SMALL_RESPONSE_BYTES)
 
     def limit(self, limits: ServerLimits) -> None:
         """Put other limits in force for what comes; connections that are there stay."""

@@ -163,7 +163,7 @@ def _collect(ctx: RequestContext, wants: list[Want], limits: Limits) -> Collecte
         if piece is not None:
             size += piece.size
         found.append(Found(want, piece, _answer(want, partition, limits)))
-    return Collected(found, size, failed or (0 < size and max_bytes < limits.min_bytes))
+    return Collected(found, size, failed or (size > 0 and max_bytes < limits.min_bytes))
 
 
 def _answer(want: Want, partition: Partition, limits: Limits) -> dict[str, Any]:
