@@ -255,6 +255,7 @@ class Cleaner:
             if rewrite.cleaned is None or not rewrite.cleaned.changed:
                 return
             sizes = [segment.size for segment in segments]
+            self._check(log)
             if position_of(log, segments) != first or sizes != [source.size for source in sources]:
                 raise Aborted
             doomed = replace(log, segments, rewrite.cleaned, self._clock.now_ms())
@@ -265,14 +266,18 @@ class Cleaner:
         await self._disk.run(partial(self._disk.sync_dir, log.directory))
         log.background.submit(partial(_remove, self._disk, doomed), log.config.file_delete_delay_ms)
 
+    def _check(self, log: Log) -> None:
+        """Aborted where the log is not to be compacted any more."""
+        if self._closed or log.deleted or not log.config.compacts or log.failed is not None:
+            raise Aborted
+
     async def _drive(self, log: Log, steps: Steps, progress: Progress) -> None:
         """Run the steps off the event loop, a little at a time. Aborted: the log is not to be cleaned."""
         began_ms = burst_ms = self._clock.monotonic_ms()
         before = progress.bytes_read + progress.bytes_written
         rate = max(1.0, self._config.get("log.cleaner.io.max.bytes.per.second"))
         while True:
-            if self._closed or log.deleted or not log.config.compacts or log.failed is not None:
-                raise Aborted
+            self._check(log)
             if not await self._disk.run(partial(advance, steps)):
                 return
             now_ms = self._clock.monotonic_ms()
