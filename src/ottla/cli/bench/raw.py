@@ -210,16 +210,16 @@ class _Loop:
 
     def _serve(self, fd: int, mask: int) -> None:
         connection = self._connections[fd]
-        if mask & ~select.EPOLLOUT:
-            try:
+        try:
+            if mask & ~select.EPOLLOUT:
                 count, failed = connection.receive(self._error_position, self.latencies_s)
-            except OSError as error:
-                self.error = error.strerror or str(error)
-                return
-            self.count += count
-            self.failed += failed
-            self._allowed[fd] += count
-        self._allowed[fd] = connection.send(self._allowed[fd])
+                self.count += count
+                self.failed += failed
+                self._allowed[fd] += count
+            self._allowed[fd] = connection.send(self._allowed[fd])
+        except OSError as error:
+            self.error = error.strerror or str(error)
+            return
         writing = connection.writing
         if writing != bool(mask & select.EPOLLOUT):
             self._poller.modify(fd, select.EPOLLIN | (select.EPOLLOUT if writing else 0))
