@@ -48,6 +48,11 @@ def resealed(data: bytes, **changes: int) -> bytes:
     return seal_batch(read_header(data)._replace(**changes), data[HEADER_BYTES:])
 
 
+def compressed_records() -> bytes:
+    """Records whose batch does not say that they are compressed."""
+    return batch(*(str(number) * 40 for number in range(50)), compression=Codec.SNAPPY)[HEADER_BYTES:]
+
+
 def test_a_sound_batch_passes_untouched() -> None:
     data = batch("a", "b")
     header, body = prepared(data)
@@ -204,3 +209,9 @@ def test_random_bytes_never_pass(data: bytes) -> None:
     if data != batch("x"):
         with pytest.raises(KafkaError):
             prepared(data)
+
+
+@pytest.mark.parametrize("payload", [b"\xff" * 500, b"\0" * 500, compressed_records()])
+def test_what_is_no_record_is_told_by_the_first_two_of_a_large_batch(payload: bytes) -> None:
+    header = read_header(batch(*map(str, range(50))))
+    assert refused(seal_batch(header, payload)) is ErrorCode.invalid_record

@@ -35,6 +35,8 @@ from ottla.wire.records import (
 
 # Uncompressed batches of up to so many records are walked record by record: a microsecond or so for each.
 WALKED_RECORDS_MAX = 8
+# Of larger ones so many are, which tells records from what is none: another format, an unmarked codec.
+SAMPLED_RECORDS = 2
 
 _HEADER_LENGTH_MIN = HEADER_BYTES - LENGTH_OVERHEAD_BYTES
 _KNOWN_BITS = CODEC_MASK | TIMESTAMP_TYPE_BIT | TRANSACTIONAL_BIT | CONTROL_BIT
@@ -134,8 +136,10 @@ def _check_client(header: BatchHeader, body: Buffer, rules: Rules, now_ms: int) 
         summary = walk_records(_payload(header, body), count)
         if rules.keyed and summary.first_without_key is not None:
             raise _no_key(summary.first_without_key)
-    elif not attributes & CODEC_MASK and count * RECORD_BYTES_MIN > len(body):
-        raise _invalid(f"the batch claims {count} records in {header.size} bytes")
+    elif not attributes & CODEC_MASK:
+        if count * RECORD_BYTES_MIN > len(body):
+            raise _invalid(f"the batch claims {count} records in {header.size} bytes")
+        walk_records(_payload(header, body), count, SAMPLED_RECORDS)
     if rules.stamps_append_time:
         return Prepared(header, body)
     newest = header.max_timestamp_ms

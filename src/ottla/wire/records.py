@@ -268,8 +268,10 @@ class RecordsSummary(NamedTuple):
     first_without_key: int | None
 
 
-def walk_records(payload: Buffer, count: int) -> RecordsSummary:
+def walk_records(payload: Buffer, count: int, walked: int | None = None) -> RecordsSummary:
     """Check the structure of unpacked records: ``count`` of them, offsets 0, 1, 2…, and nothing after.
+
+    ``walked``: only the first so many of them, which is also all that the summary tells of.
 
     KafkaError INVALID_RECORD otherwise. Costs about a microsecond a record: the caller decides when.
     """
@@ -277,7 +279,7 @@ def walk_records(payload: Buffer, count: int) -> RecordsSummary:
     first_without_key: int | None = None
     position, size = 0, len(payload)
     try:
-        for index in range(count):
+        for index in range(count if walked is None else walked):
             length, position = read_varint(payload, position)
             end = position + length
             if length < 0 or end > size:
@@ -305,7 +307,7 @@ def walk_records(payload: Buffer, count: int) -> RecordsSummary:
                 raise ValueError("its fields do not end where its length says")
     except (IndexError, ValueError) as error:
         raise _invalid(f"record {index} of {count} cannot be read: {error}") from error
-    if position != size:
+    if position != size and walked is None:
         raise _invalid(f"{size - position} bytes are left after the batch's last record")
     return RecordsSummary(lowest, highest, first_without_key)
 
