@@ -232,3 +232,19 @@ def test_leader_epochs_that_begin_while_they_are_saved_are_saved_later() -> None
     assert seen == [(0, 0)]
     log.flush()
     assert disk.files[f"{FOLDER}/leader-epoch-checkpoint"].data == b"0\n2\n0 0\n3 1\n"
+
+
+def test_a_deleted_segment_touches_no_file_of_the_next_topic_of_its_name() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk, INDEXED, background=Later())
+    while len(log.segments) == 1:
+        append(log, "old")
+    old = log.segments[0]
+    old.close()
+    disk.remove_tree(FOLDER)
+    append(open_log(disk), "new")
+    before = sorted(disk.files)
+    for touch in (old.save_indexes, old.own_file, lambda: old.file):
+        with pytest.raises(FileNotFoundError):
+            touch()
+    assert sorted(disk.files) == before

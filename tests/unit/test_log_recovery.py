@@ -295,8 +295,8 @@ def test_an_interrupted_swap_is_completed() -> None:
 def test_an_unfinished_compaction_is_undone() -> None:
     disk = written(12, SMALL)
     log = open_log(disk, SMALL)
-    log.close()
     expected = read_all(log)
+    log.close()
     for name in (f"{0:020d}.log.cleaned", f"{0:020d}.log.swap", f"{4:020d}.index.swap"):
         disk.open(f"{FOLDER}/{name}", create=True).append([b"half"])
     assert read_all(open_log(disk, SMALL)) == expected

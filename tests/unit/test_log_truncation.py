@@ -41,9 +41,9 @@ def test_what_is_left_is_the_batches_before(
     assert (newest.timestamp_ms if newest else None) == (before[kept - 1].timestamp_ms if kept else None)
     done = append(log, "next", epoch=9, at_ms=NOW_MS + 50)
     assert done.base_offset == kept
-    again = reopen_clean(disk, log)
-    assert read_all(again) == read_all(log)
-    assert read_all(open_log(disk, config)) == read_all(log)
+    expected = read_all(log)
+    assert read_all(reopen_clean(disk, log)) == expected
+    assert read_all(open_log(disk, config)) == expected
 
 
 def test_truncating_before_the_start_begins_again_there() -> None:

@@ -104,7 +104,7 @@ def _flush_segment(log: Log, segment: Segment, *, sync: bool, closed: bool) -> N
 
 
 def _save_epochs(log: Log) -> None:
-    if not log.epochs.changed:
+    if not log.epochs.changed or log.deleted:
         return
     log.epochs.changed = False
     try:

@@ -7,6 +7,7 @@ that a consumer at the tail is served without reading anything.
 
 from __future__ import annotations
 
+import errno
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,7 @@ class Segment:
     __slots__ = (
         "_bytes_since_index",
         "_cache",
+        "_closed",
         "_disk",
         "_file",
         "_offset_index",
@@ -101,6 +103,7 @@ class Segment:
         self.size = size
         self.created_ms = created_ms
         self._file: File | None = None
+        self._closed = False
         self._offset_index: OffsetIndex | None = None
         self._time_index: TimeIndex | None = None
         self._bytes_since_index = 0
@@ -140,6 +143,7 @@ class Segment:
     def file(self) -> File:
         """The log file, opened where it is not. For the event loop only: other threads use ``own_file``."""
         if self._file is None:
+            self._check_open()
             self._file = self._cache.open(self.path(LOG_SUFFIX), self, create=False)
         return self._file
 
@@ -149,16 +153,26 @@ class Segment:
         One that is opened here does not become the segment's. An open file knows where it ends; if two were
         appended to, one after the other, the second would write over what the first one wrote.
         """
-        return self._file or self._disk.open(self.path(LOG_SUFFIX))
+        file = self._file
+        if file is None:
+            self._check_open()
+            file = self._disk.open(self.path(LOG_SUFFIX))
+        return file
 
     def let_go(self) -> None:
         """Drop the open file; it opens again when it is needed."""
         self._file = None
 
     def close(self) -> None:
-        """Give up the open file for good. Nothing is written: see ``save_indexes``."""
+        """Give up the files for good. Nothing is written: see ``save_indexes``."""
+        self._closed = True
         self._cache.forget(self)
         self._file = None
+
+    def _check_open(self) -> None:
+        """FileNotFoundError once it is closed: its paths may be those of another topic's files by now."""
+        if self._closed:
+            raise FileNotFoundError(errno.ENOENT, "the segment is closed", self.path(LOG_SUFFIX))
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -252,6 +266,7 @@ class Segment:
         self.indexed = True
 
     def _write(self, suffix: str, data: bytes) -> None:
+        self._check_open()
         file = self._disk.open(self.path(suffix), create=True)
         try:
             file.truncate(len(data))
