@@ -27,11 +27,11 @@ def test_assigning_keeps_both_growing(steps: list[tuple[int, int]]) -> None:
     assert epochs.latest == (epochs.entries[-1][0] if epochs.entries else -1)
 
 
-@given(assignments, st.integers(-1, 22))
+@given(assignments, st.integers(-3, 22))
 def test_where_an_epoch_ends(steps: list[tuple[int, int]], epoch: int) -> None:
     entries = model(steps)
     found, end = LeaderEpochs(steps).end_offset_for(epoch, 99)
-    if epoch < 0 or not entries or epoch > entries[-1][0]:
+    if epoch == -1 or not entries or epoch > entries[-1][0]:
         assert (found, end) == (-1, -1)
     elif epoch == entries[-1][0]:
         assert (found, end) == (epoch, 99)

@@ -53,7 +53,7 @@ class LeaderEpochs:
         The latest epoch ends at the log's end. For an epoch before the first known one the answer is that
         epoch and the first known start, since what it wrote is gone.
         """
-        if epoch == UNDEFINED_EPOCH or epoch > self.latest:
+        if not self._entries or epoch == UNDEFINED_EPOCH or epoch > self.latest:
             return UNDEFINED_EPOCH, UNDEFINED_OFFSET
         if epoch == self.latest:
             return epoch, log_end_offset
