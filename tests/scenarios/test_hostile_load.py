@@ -188,10 +188,13 @@ def test_a_hundred_large_requests_at_once(ottla_process: Callable[..., BrokerPro
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB."""
+    """A file system of 24 MB. Mounting takes rights that a container may lack; the log's own tests fill a
+    disk of memory."""
     where = tmp_path / "disk"
     where.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(where)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(where)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system is not allowed here")
     try:
         yield where
     finally:
