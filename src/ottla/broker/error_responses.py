@@ -83,7 +83,7 @@ def _fetch(request: Any, code: ErrorCode, message: str | None) -> Fields:
     """Clients act on a partition's error, but drop their session for one at the top: so that is where it
     stands only for a session's errors, and where the request names no partition."""
     if hasattr(request, "session_id") and (code in _SESSION_ERRORS or not request.topics):
-        return {"error_code": code, "session_id": request.session_id, "responses": ()}
+        return {"error_code": code, "session_id": 0, "responses": ()}
     each = _each_partition(
         "topics", "responses", "partitions", "partitions", "partition", high_watermark=-1, records=b"",
         aborted_transactions=None,
