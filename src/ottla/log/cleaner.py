@@ -259,6 +259,8 @@ class Cleaner:
             if position_of(log, segments) != first or sizes != [source.size for source in sources]:
                 raise Aborted
             doomed = replace(log, segments, rewrite.cleaned, self._clock.now_ms())
+            # Who closes a removed file last frees its blocks, which must not be the event loop.
+            sources.clear()
         finally:
             # Where the files have taken their place there is nothing left to remove.
             with suppress(OSError):

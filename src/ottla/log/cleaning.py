@@ -169,14 +169,14 @@ class Rewrite:
 
     def __init__(self, sources: list[Source], directory: str, index_interval_bytes: int) -> None:
         self.sources = sources
+        self.base_offset = sources[0].base_offset
         self.directory = directory
         self.cleaned: Cleaned | None = None
         self._interval = index_interval_bytes
 
     def steps(self, disk: Disk, keeps: Filter, buffer_bytes: int, progress: Progress) -> Steps:
         """Write what stays of the segments aside. OSError, KafkaError where that fails."""
-        base_offset = self.sources[0].base_offset
-        writer = Writer(disk, self.directory, base_offset, self._interval, buffer_bytes)
+        writer = Writer(disk, self.directory, self.base_offset, self._interval, buffer_bytes)
         changed = len(self.sources) > 1
         last = max((number for number, source in enumerate(self.sources) if source.size), default=0)
         try:
@@ -195,11 +195,9 @@ class Rewrite:
                 writer.finish(progress)
         finally:
             writer.close()
-        self.cleaned = Cleaned(base_offset, writer.size, changed)
+        self.cleaned = Cleaned(self.base_offset, writer.size, changed)
 
     def discard(self, disk: Disk) -> None:
         """Remove what was written aside. OSError where the disk fails."""
         for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX):
-            disk.remove(
-                f"{self.directory}/{offset_name(self.sources[0].base_offset, suffix)}{CLEANED_SUFFIX}"
-            )
+            disk.remove(f"{self.directory}/{offset_name(self.base_offset, suffix)}{CLEANED_SUFFIX}")
