@@ -125,7 +125,7 @@ class Partition:
         end = self.log.log_end_offset
         latest = self.log.latest_epoch
         if latest < epoch <= self.leader_epoch:
-            return (latest if 0 <= latest and epoch < self.leader_epoch else epoch), end
+            return (latest if latest >= 0 and epoch < self.leader_epoch else epoch), end
         return self.log.epoch_end_offset(epoch)
 
     def flushed(self) -> asyncio.Future[None]:
