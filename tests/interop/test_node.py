@@ -63,3 +63,23 @@ def test_kafkajs_admin(node: Node, bootstrap: str) -> None:
         "brokers": [bootstrap],
         "topics": False,
     }
+
+
+def test_platformatic_records(node: Node) -> None:
+    assert node("platformatic.mjs", "records") == {"read": True}
+
+
+def test_platformatic_group(node: Node) -> None:
+    assert node("platformatic.mjs", "group") == {"read": 120, "state": "STABLE", "members": 2}
+
+
+def test_platformatic_admin(node: Node) -> None:
+    assert node("platformatic.mjs", "admin") == {
+        "listed": True,
+        "retention": "777777",
+        "partitions": 3,
+        "low": 3,
+        "offset": 5,
+        "group": True,
+        "left": False,
+    }
