@@ -134,6 +134,18 @@ def test_a_closed_segment_wakes_the_cleaner_and_an_idle_one_has_no_timer() -> No
     assert bench.clock.timers == []
 
 
+def test_closing_again_and_again_does_not_put_the_look_off() -> None:
+    disk = MemoryDisk()
+    bench = Bench(disk, filled(disk), NOW_MS)
+    bench.cleaner.wake()
+    for _ in range(5):
+        bench.clock.ms += WAKE_DELAY_MS - 1
+        bench.cleaner.wake()
+    assert [delay for delay, _ in bench.clock.timers] == [WAKE_DELAY_MS]
+    bench.run()
+    assert len(bench.checkpoints) == 1
+
+
 def test_what_time_makes_dirty_is_looked_at_again() -> None:
     config = LogConfig(**{**_fields(CONFIG), "min_compaction_lag_ms": 60_000})
     disk = MemoryDisk()
@@ -408,6 +420,26 @@ def test_renames_that_fail_are_taken_back() -> None:
     if log.failed is None:
         Bench(disk, log, NOW_MS).compact()
     assert read_all(open_log(disk, CONFIG))[-1] == before[-1]
+
+
+def test_a_stop_does_not_wait_for_a_slow_rate() -> None:
+    disk = MemoryDisk()
+    log = filled(disk)
+    bench = Bench(disk, log, NOW_MS, {"log.cleaner.io.max.bytes.per.second": "1"})
+    dirty = bench.dirty()
+    assert dirty is not None
+
+    async def body() -> None:
+        cleaning = asyncio.create_task(bench.cleaner.clean(dirty))
+        await asyncio.sleep(0.05)
+        assert not cleaning.done()
+        bench.cleaner.close()
+        with pytest.raises(Aborted):
+            async with asyncio.timeout(20):
+                await cleaning
+
+    asyncio.run(body())
+    assert log.cleaned_offset == -1
 
 
 def test_truncation_takes_the_mark_along() -> None:

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 WAKE_DELAY_MS = 500
 # Compaction works for so long at a time, and rests for as long: it takes half of one core at most.
 BURST_MS = 4
+# A longer rest, which the configured rate asks for, is taken in parts: the broker may stop meanwhile.
+REST_MS_MAX = 200
 # Less is not worth a read.
 BUFFER_BYTES_MIN = 64 * 1024
 # How long a log that could not be compacted is left alone.
@@ -88,6 +90,7 @@ class Cleaner:
         self._checkpoint = checkpoint
         self._high_watermarks = high_watermarks
         self._timer: Timer | None = None
+        self._timer_due_ms = 0
         self._running = False
         self._woken = False
         self._closed = False
@@ -111,8 +114,12 @@ class Cleaner:
     def _look_in(self, delay_ms: int) -> None:
         if self._closed or not self._config.get("log.cleaner.enable"):
             return
+        due_ms = self._clock.monotonic_ms() + delay_ms
         if self._timer is not None:
+            if self._timer_due_ms <= due_ms:
+                return
             self._timer.cancel()
+        self._timer_due_ms = due_ms
         self._timer = self._clock.call_later(delay_ms, self._begin)
 
     def _begin(self) -> None:
@@ -130,7 +137,7 @@ class Cleaner:
                 dirty, waits = self.look(self._clock.now_ms())
                 if not dirty:
                     break
-                waits = not await self._try(max(dirty)) or waits
+                await self._try(max(dirty))
         finally:
             self._running = False
         if self._woken:
@@ -152,7 +159,11 @@ class Cleaner:
                 continue
             if visible is None:
                 visible = self._high_watermarks()
-            dirty, log_waits = look_at(where, log, visible.get(where, log.log_end_offset), now_ms)
+            try:
+                dirty, log_waits = look_at(where, log, visible.get(where, log.log_end_offset), now_ms)
+            except OSError as error:
+                self._leave_alone(log, where, error)
+                dirty, log_waits = None, True
             waits = waits or log_waits
             if dirty is not None:
                 found.append(dirty)
@@ -160,25 +171,27 @@ class Cleaner:
 
     # -- how ----------------------------------------------------------------------------------------------
 
-    async def _try(self, dirty: Dirty) -> bool:
-        """Clean a log; whether that is done."""
+    async def _try(self, dirty: Dirty) -> None:
+        """Clean a log, or leave it alone for a while."""
         try:
             await self.clean(dirty)
         except Aborted:
-            logger.info("%s: compaction stopped, the log has changed", dirty.where)
-            self._failed[dirty.log] = self._clock.monotonic_ms() + self._config.get("log.cleaner.backoff.ms")
-            return False
+            backoff_ms = self._config.get("log.cleaner.backoff.ms")
+            self._failed[dirty.log] = self._clock.monotonic_ms() + max(WAKE_DELAY_MS, backoff_ms)
         except (KafkaError, OSError) as error:
-            logger.error("%s cannot be compacted: %s", dirty.where, error)
-            self._failed[dirty.log] = self._clock.monotonic_ms() + FAILED_REST_MS
-            return False
-        return True
+            self._leave_alone(dirty.log, dirty.where, error)
+
+    def _leave_alone(self, log: Log, where: TopicPartition, error: KafkaError | OSError) -> None:
+        """For a while; a log that was deleted meanwhile fails in many ways, and none matters."""
+        if not log.deleted:
+            logger.error("%s cannot be compacted: %s", where, error)
+        self._failed[log] = self._clock.monotonic_ms() + FAILED_REST_MS
 
     async def clean(self, dirty: Dirty) -> None:
         """One round over one log. Aborted; KafkaError and OSError where the disk fails."""
         log, now_ms = dirty.log, self._clock.now_ms()
         began_ms = self._clock.monotonic_ms()
-        progress = Progress()
+        progress = Progress(began_ms, began_ms)
         get = self._config.get
         if log.recovery_point < dirty.end_offset:
             await self._disk.run(partial(log.flush, dirty.end_offset))
@@ -275,19 +288,24 @@ class Cleaner:
 
     async def _drive(self, log: Log, steps: Steps, progress: Progress) -> None:
         """Run the steps off the event loop, a little at a time. Aborted: the log is not to be cleaned."""
-        began_ms = burst_ms = self._clock.monotonic_ms()
-        before = progress.bytes_read + progress.bytes_written
         rate = max(1.0, self._config.get("log.cleaner.io.max.bytes.per.second"))
-        while True:
+        more = True
+        while more:
             self._check(log)
-            if not await self._disk.run(partial(advance, steps)):
-                return
+            more = await self._disk.run(partial(advance, steps))
             now_ms = self._clock.monotonic_ms()
-            moved = progress.bytes_read + progress.bytes_written - before
-            ahead_ms = moved / rate * 1000 - (now_ms - began_ms)
-            if now_ms - burst_ms >= BURST_MS or ahead_ms > BURST_MS:
-                await asyncio.sleep(max(now_ms - burst_ms, ahead_ms) / 1000)
-                burst_ms = self._clock.monotonic_ms()
+            moved = progress.bytes_read + progress.bytes_written
+            ahead_ms = moved / rate * 1000 - (now_ms - progress.began_ms)
+            worked_ms = now_ms - progress.rested_ms
+            if worked_ms >= BURST_MS or ahead_ms > BURST_MS:
+                await self._rest(log, max(worked_ms, ahead_ms))
+                progress.rested_ms = self._clock.monotonic_ms()
+
+    async def _rest(self, log: Log, rest_ms: float) -> None:
+        while rest_ms > 0:
+            self._check(log)
+            await asyncio.sleep(min(rest_ms, REST_MS_MAX) / 1000)
+            rest_ms -= REST_MS_MAX
 
 
 def look_at(where: TopicPartition, log: Log, high_watermark: int, now_ms: int) -> tuple[Dirty | None, bool]:

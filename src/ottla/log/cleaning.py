@@ -43,11 +43,12 @@ class Source(NamedTuple):
 
 @dataclass(slots=True)
 class Progress:
-    """What a round has done so far."""
+    """What a round has done so far, and since when (by the monotonic clock) it has, and has not rested."""
 
+    began_ms: int
+    rested_ms: int
     bytes_read: int = 0
     bytes_written: int = 0
-    records: int = 0
 
 
 class Cleaned(NamedTuple):
@@ -189,7 +190,6 @@ class Rewrite:
                     changed = changed or kept is not batch
                     if kept:
                         writer.add(kept, progress)
-                    progress.records += header.record_count
                     yield BATCH_COST
             if changed:
                 writer.finish(progress)
