@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +98,8 @@ class Node:
         self._turn = Turn()
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[Server] = []
+        # How to let go, in haste, of what the node has taken so far.
+        self._held = AsyncExitStack()
         self._store: SqliteStore
         self._metadata: Metadata
         self._logs: LogManager
@@ -108,7 +111,15 @@ class Node:
         return self.config.node_id
 
     async def start(self) -> None:
-        """Take the data directory, read it, and serve. StartError says what is in the way."""
+        """Take the data directory, read it, and serve. StartError says what is in the way, or what the part
+        raises that cannot start; nothing is held then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def _start(self) -> None:
         for warning in self.config.warnings:
             log.warning("%s", warning)
         endpoints = {e.listener: await self._bind(e) for e in self.config.listeners()}
@@ -138,7 +149,11 @@ class Node:
             return await server.bind(endpoint.host, endpoint.port)
         except OSError as error:
             where = f"{endpoint.host}:{endpoint.port}"
-            raise StartError(f"cannot listen on {where}: {error.strerror or error}") from error
+            # asyncio repeats the address in its own words; the bare reason says enough.
+            reason = (
+                os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+            )
+            raise StartError(f"cannot listen on {where}: {reason.lower()}") from error
 
     def _advertised(self, bound: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
         """Where clients of each listener are told to connect."""
@@ -151,21 +166,19 @@ class Node:
 
     async def stop(self) -> None:
         """Accept no more, finish what is in flight, flush, and leave the data as after a clean stop."""
-        self._replicas.wake_all()
-        self._groups.close()
-        await asyncio.gather(*(server.stop() for server in self._servers))
-        await self._logs.close()
-        await self._metadata.close()
-        await self._store.close()
+        try:
+            self._replicas.wake_all()
+            self._groups.close()
+            await asyncio.gather(*(server.stop() for server in self._servers))
+            await self._logs.close()
+        finally:
+            await self._held.aclose()
 
     async def kill(self) -> None:
         """Stop as a crash would: nothing more is answered, flushed or written down."""
         for server in self._servers:
             server.abort()
-        self._groups.close()
-        self._logs.abandon()
-        await self._metadata.close()
-        await self._store.close()
+        await self._held.aclose()
 
     @property
     def connection_count(self) -> int:
@@ -182,8 +195,11 @@ class Node:
         data = self.config.data_dir
         self._logs = LogManager(self._disk, data, self.config, self._clock, node_id=self.node_id)
         await self._logs.start()
+        self._held.callback(self._logs.abandon)
         self._store = await SqliteStore.open(os.path.join(data, "metadata.db"), self._clock)
+        self._held.push_async_callback(self._store.close)
         self._metadata = Metadata(self._store, self.config, self.node_id)
+        self._held.push_async_callback(self._metadata.close)
         await self._metadata.start()
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
         self._replicas = ReplicaManager(self.node_id, self._logs, self.config, self._clock, self._disk)
@@ -196,6 +212,7 @@ class Node:
         """Build what serves requests upon the partitions."""
         offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
         self._groups = GroupCoordinator(offsets, self._clock, GroupConfig.from_config(self.config))
+        self._held.callback(self._groups.close)
         self._lead_groups(None, self._metadata.image)
         self._metadata.subscribe(self._lead_groups)
         self.services = Services(

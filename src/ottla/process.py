@@ -42,8 +42,7 @@ def run(
     try:
         properties = dict(overrides)
         if config_file is not None:
-            with open(config_file, encoding="utf-8") as file:
-                properties = parse_properties(file.read()) | properties
+            properties = parse_properties(_read(config_file)) | properties
         host, port = _address(listen) if listen else (None, None)
         settings = NodeSettings(
             data=data,
@@ -73,6 +72,16 @@ async def _serve(settings: NodeSettings) -> int:
     await node.stop()
     log.info("stopped")
     return 0
+
+
+def _read(config_file: str) -> str:
+    """The text of a server.properties file. ConfigError: it cannot be read."""
+    try:
+        with open(config_file, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ConfigError(f"the configuration file {config_file} cannot be read: {reason.lower()}") from error
 
 
 def _address(text: str) -> tuple[str, int]:

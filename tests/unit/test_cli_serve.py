@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,7 @@ def test_the_unusual_is_left_to_the_typer_app(arguments: list[str]) -> None:
         (Serve(listen=":9092"), "--listen"),
         (Serve(listen="h:65536"), "--listen"),
         (Serve(listen="h:-1"), "--listen"),
+        (Serve(listen="SSL://:9092"), "--listen"),
         (Serve(advertise="h:0"), "--advertise"),
         (Serve(node_id=-1), "--node-id"),
         (Serve(log_format="xml"), "--log-format"),
@@ -82,6 +84,31 @@ def test_malformed_values_are_usage_errors(options: Serve, option: str) -> None:
 def test_an_override_needs_a_name_and_a_value(pair: str) -> None:
     with pytest.raises(CliError, match="--set"):
         parse(["--set", pair])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--config", "{dir}/none.properties"], "none.properties cannot be read: no such file or directory"),
+        (["--config", "{dir}"], "cannot be read: is a directory"),
+        (
+            ["--data", "{dir}/file", "--listen", "127.0.0.1:0"],
+            "the data directory {dir}/file is not a directory",
+        ),
+        (["--set", "authorizer.class.name=a.B"], "not supported here: no authorizer"),
+    ],
+)
+def test_what_hinders_the_start_is_one_line_for_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    given = parse([option.format(dir=tmp_path) for option in options])
+    assert given is not None
+    assert serve.run(given) == ExitCode.FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ottla: ")
+    assert said.format(dir=tmp_path) in line
+    assert "Errno" not in line
 
 
 def test_serving_imports_none_of_what_the_other_commands_need() -> None:

@@ -61,7 +61,14 @@ class Serve:
 
 def _check_address(option: str, text: str, *, port_min: int) -> None:
     host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdecimal() and port_min <= int(port) <= 65535):
+    if not (
+        colon
+        and host
+        and "/" not in host
+        and port.isascii()
+        and port.isdecimal()
+        and port_min <= int(port) <= 65535
+    ):
         raise CliError(f"{option} {text!r}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
 
 

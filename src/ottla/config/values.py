@@ -295,7 +295,7 @@ def _same_setting(name: str) -> tuple[str, ...]:
 
 
 def refusal(entry: Definition, text: str) -> str:
-    return f"Invalid value {text} for configuration {entry.name}: not supported here, for {entry.note}"
+    return f"Invalid value {text} for configuration {entry.name}: not supported here: {entry.note}"
 
 
 def check_compaction_lags(values: Mapping[str, Any]) -> None:

@@ -59,8 +59,11 @@ class DataDir:
             raise DataDirectoryError(
                 f"the data directory {path} is in use by another broker: stop it, or use another directory"
             ) from error
+        except FileExistsError as error:
+            raise DataDirectoryError(f"the data directory {path} is not a directory") from error
         except OSError as error:
-            raise DataDirectoryError(f"the data directory {path} cannot be used: {error}") from error
+            reason = (error.strerror or str(error)).lower()
+            raise DataDirectoryError(f"the data directory {path} cannot be used: {reason}") from error
         return cls(disk, path, lock)
 
     def release(self) -> None:
