@@ -112,6 +112,24 @@ async def test_a_clean_shutdown_and_start(disk: MemoryDisk, clock: FakeClock) ->
     assert disk.reads[f"{0:020d}.log"]
 
 
+def test_a_start_after_a_crash_says_so_even_before_the_first_checkpoint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        disk, clock = MemoryDisk(), FakeClock()
+        first = manager(disk, clock)
+        await first.start()
+        append(first.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "a")
+        first.abandon()
+        assert not caplog.records
+        second = manager(disk, clock)
+        await second.start()
+        assert "was not shut down in order: recovering its logs" in caplog.text
+        second.abandon()
+
+    asyncio.run(run())
+
+
 @scenario
 async def test_a_log_that_was_not_opened_keeps_its_checkpoint(disk: MemoryDisk, clock: FakeClock) -> None:
     first = manager(disk, clock)
@@ -520,7 +538,7 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
 
     async def run() -> None:
         one = LogManager(RealDisk(), str(tmp_path / "file"), BrokerConfig({}), SystemClock(), node_id=1)
-        with pytest.raises(DataDirectoryError, match="cannot be used"):
+        with pytest.raises(DataDirectoryError, match="is not a directory"):
             await one.start()
 
     asyncio.run(run())

@@ -89,25 +89,18 @@ class LogManager:
         self._dir = DataDir.take(self._disk, self.path)
         try:
             self._dir.check_identity(self._node_id, None)
-        except OSError:
+            self._read_checkpoints()
+            names = self._dir.names()
+        except BaseException:
             self._dir.release()
             raise
-        self._clean = self._dir.take_clean_mark()
-        recovery_points = self._dir.read_offsets(RECOVERY_POINTS_FILE)
-        if recovery_points is None:
-            self._clean = False
-        self._recovery_points = recovery_points or {}
-        self._log_starts = self._dir.read_offsets(LOG_STARTS_FILE) or {}
-        self._recorded_high_watermarks = self._dir.read_offsets(HIGH_WATERMARKS_FILE) or {}
-        self._cleaned = self._dir.read_offsets(CLEANED_FILE) or {}
-        self._checkpointed.update(*self._dir.checkpoints.values())
-        for name in self._dir.names():
+        for name in names:
             if name.endswith(DELETE_SUFFIX):
                 self._remove_later(f"{self.path}/{name}")
         get = self._config.get
         self._every("retention", get("log.retention.check.interval.ms"), self._apply_retention)
         self._every("recovery points", get("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
-        if not self._clean and self._recovery_points:
+        if not self._clean and any(parse_folder(name) for name in names):
             logger.warning("the last broker in %s was not shut down in order: recovering its logs", self.path)
 
     def set_cluster_id(self, cluster_id: str) -> None:
