@@ -63,6 +63,7 @@ def test_json_in(line: bytes, message: Message) -> None:
         (b"nope", "not JSON"),
         (b"\xff", "not JSON"),
         (b"[1]", "not a JSON object"),
+        (b'{"key": "k", "payload": "v"}', "'payload' is not one of topic, "),
         (b'{"value": {"base64": "%"}}', "value: not base64"),
         (b'{"headers": [1]}', "headers: give"),
         (b'{"headers": [{"value": "x"}]}', "headers: give"),

@@ -16,6 +16,8 @@ from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.positions import format_time
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
+# What a line of JSON may hold; topic and offset are the place that it was read from.
+JSON_FIELDS = ("topic", "partition", "offset", "timestamp_ms", "key", "value", "headers")
 FIELDS = ("topic", "partition", "offset", "timestamp", "timestamp_ms", "key", "value", "headers")
 
 Header = tuple[str, bytes | None]
@@ -92,6 +94,9 @@ def from_json(line: bytes) -> Message:
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ValueError('not a JSON object: give {"value": "…"}')
+    # A misspelt name would otherwise be a lost key, or a tombstone.
+    if unknown := document.keys() - set(JSON_FIELDS):
+        raise ValueError(f"{min(unknown)!r} is not one of {', '.join(JSON_FIELDS)}")
     headers = []
     for header in document.get("headers") or ():
         if not isinstance(header, dict) or not isinstance(header.get("key"), str):
