@@ -122,6 +122,13 @@ def test_a_message_that_is_too_large_fails_the_command(ottla: Ottla, topic: str)
     assert "delivered" in failed.err
 
 
+def test_how_large_a_message_may_be_is_for_the_topic_to_say(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic, "-c", "max.message.bytes=4000000")
+    ottla("produce", topic, stdin=b"x" * 3_000_000 + b"\n")
+    assert len(ottla("consume", topic).out) == 3_000_001
+    assert "max.message.bytes" in ottla.fails(1, "produce", topic, stdin=b"x" * 5_000_000 + b"\n").err
+
+
 def test_a_compacted_topic_wants_keys(ottla: Ottla, topic: str) -> None:
     ottla("topic", "create", topic, "-c", "cleanup.policy=compact")
     assert "--key-separator" in ottla.fails(1, "produce", topic, stdin=b"no key\n").err

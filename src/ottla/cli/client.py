@@ -45,6 +45,7 @@ ADVICE = {
     "GROUP_ID_NOT_FOUND": "see 'ottla group list'",
     "INVALID_REPLICATION_FACTOR": "ask for no more replicas than there are brokers",
     "TOPIC_ALREADY_EXISTS": "pick another name, or give --if-not-exists",
+    "MSG_SIZE_TOO_LARGE": "the topic's max.message.bytes limits a message, and a batch of them",
     "_MSG_TIMED_OUT": "the broker did not take it in time",
     "INVALID_RECORD": "a compacted topic takes only messages with keys: give --key or --key-separator",
 }

@@ -32,6 +32,8 @@ DELIVERY_TIMEOUT_MS = 30_000
 # The client waits this long for a topic that the broker may be about to create.
 TOPIC_TIMEOUT_MS = 5_000
 FULL_QUEUE_POLL_S = 0.1
+# librdkafka's own limit is out of the way: how large a message may be is for the topic to say.
+MESSAGE_BYTES_MAX = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ def _producer(
     settings: dict[str, Any] = {
         "acks": acks.value,
         "compression_type": compression.value,
+        "message_max_bytes": MESSAGE_BYTES_MAX,
         "message_timeout_ms": DELIVERY_TIMEOUT_MS,
         "topic_metadata_propagation_max_ms": TOPIC_TIMEOUT_MS,
     }
