@@ -182,6 +182,14 @@ def test_a_group_alone_shows_its_help(command: list[str], capsys: pytest.Capture
     assert "Usage: ottla" in captured.out + captured.err
 
 
+def test_a_misspelt_command_is_told_which_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["topic", "lst"])
+    assert end.value.code == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert said == "ottla: No such command 'lst'. Did you mean 'list'? See 'ottla topic --help'.\n"
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     from ottla import __version__
 

@@ -266,10 +266,8 @@ def test_the_command_prints_a_line_for_each_batch_and_record(
     assert len(lines) == 8
     assert lines[0].startswith("position=0 size=")
     assert "base_offset=10 last_offset=12 count=3 codec=none" in lines[0]
-    assert "max_timestamp_ms=2023-11-14T22:13:20.002Z" in lines[0]
-    assert (
-        lines[1] == '  offset=10 timestamp_ms=2023-11-14T22:13:20.000Z key="k" value="v" headers=h:"1",n:null'
-    )
+    assert "max_timestamp=2023-11-14T22:13:20.002Z" in lines[0]
+    assert lines[1] == '  offset=10 timestamp=2023-11-14T22:13:20.000Z key="k" value="v" headers=h:"1",n:null'
     assert 'value={"base64": "//4="}' in lines[2]
     assert dump_file(path, "--json") == ExitCode.OK
     assert [json.loads(line)["base_offset"] for line in capsys.readouterr().out.splitlines()] == [10, 13]

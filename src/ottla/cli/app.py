@@ -143,5 +143,6 @@ def run(arguments: list[str]) -> int:
 
 def _usage(error: Any) -> str:
     message = error.format_message().strip().rstrip(".")
+    end = "" if message.endswith("?") else "."
     path = error.ctx.command_path if error.ctx is not None else "ottla"
-    return f"{message}. See '{path} --help'."
+    return f"{message}{end} See '{path} --help'."

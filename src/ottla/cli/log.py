@@ -118,8 +118,15 @@ def _print(entry: dict[str, Any]) -> None:
 
 def _line(entry: dict[str, Any]) -> str:
     return " ".join(
-        f"{name}={_word(name, value)}" for name, value in entry.items() if SILENT.get(name, ...) != value
+        f"{_label(name)}={_word(name, value)}"
+        for name, value in entry.items()
+        if SILENT.get(name, ...) != value
     )
+
+
+def _label(name: str) -> str:
+    """Times are written out for people, and are no milliseconds then."""
+    return name.removesuffix("_ms") if name.endswith("timestamp_ms") else name
 
 
 def _word(name: str, value: Any) -> str:
