@@ -198,7 +198,7 @@ def test_stop_twice_and_use_when_stopped() -> None:
 def test_what_hinders_the_start_is_raised_and_nothing_stays_behind(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}"):
+        with pytest.raises(StartError, match=f"^cannot listen on 127.0.0.1:{port}: address already in use$"):
             Broker(port=port).start()
     with Broker(data=tmp_path) as first:
         second = Broker(data=tmp_path)
@@ -239,10 +239,14 @@ def test_produce_and_records_without_a_client(broker: Broker) -> None:
     ]
     assert (found[0].key, found[0].headers, found[0].timestamp_ms) == (b"k", (("h", b"1"), ("n", None)), 5)
     assert [r.value for r in broker.records("direct", partition=1)] == [b"d"]
-    with pytest.raises(KafkaError):
+    with pytest.raises(KafkaError, match=r"'direct' has no partition 2: it has 2"):
         broker.records("direct", partition=2)
-    with pytest.raises(KafkaError):
+    with pytest.raises(KafkaError, match="'nowhere' does not exist"):
         broker.records("nowhere")
+    with pytest.raises(KafkaError, match="'nowhere' does not exist"):
+        broker.produce("nowhere", b"v")
+    with pytest.raises(TypeError, match="bytes, str or None, not dict"):
+        broker.produce("direct", {"json": 1})  # type: ignore[arg-type]
 
 
 def test_records_sees_what_clients_wrote_and_clients_read_what_produce_wrote(broker: Broker) -> None:

@@ -21,6 +21,7 @@ from uuid import UUID
 import uvloop
 
 from ottla.env.disk import Disk, RealDisk
+from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.topics import NewTopic
 from ottla.node import OFFSETS_TOPIC, Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
@@ -151,6 +152,9 @@ class Broker:
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="ottla-")
         return Path(self._temporary.name)
+
+    def __repr__(self) -> str:
+        return f"<Broker {self.host}:{self.port}{'' if self.running else ', not running'}>"
 
     def __enter__(self) -> Self:
         return self.start()
@@ -313,15 +317,31 @@ async def _create_topic(node: Node, name: str, partitions: int, configs: dict[st
         raise result.error
 
 
+def _check_exists(node: Node, topic: str, partition: int) -> None:
+    """KafkaError as a client would get it, but with a message that says what is missing."""
+    image = node.services.metadata.image.topics.get(topic)
+    if image is None:
+        raise KafkaError(
+            ErrorCode.unknown_topic_or_partition, f"Topic {topic!r} does not exist: create it first."
+        )
+    count = len(image.partitions)
+    if not 0 <= partition < count:
+        raise KafkaError(
+            ErrorCode.unknown_topic_or_partition,
+            f"Topic {topic!r} has no partition {partition}: it has {count}, from 0.",
+        )
+
+
 async def _append(node: Node, topic: str, partition: int, batch: bytes) -> int:
     services = node.services
+    _check_exists(node, topic, partition)
     replica = services.replicas.get(topic, partition)
     return replica.append(batch, now_ms=services.clock.now_ms(), acks=-1).base_offset
 
 
 async def _records(node: Node, topic: str, partition: int | None) -> list[StoredRecord]:
     services = node.services
-    services.replicas.get(topic, partition or 0)
+    _check_exists(node, topic, partition or 0)
     count = len(services.metadata.image.topics[topic].partitions)
     log = InternalTopicLog(topic, services.replicas, services.clock, services.disk)
     found: list[StoredRecord] = []
@@ -355,4 +375,8 @@ def _text(value: str | int | bool) -> str:
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.encode()
+    if value is None or isinstance(value, bytes):
+        return value
+    raise TypeError(f"give bytes, str or None, not {type(value).__name__}")
