@@ -103,6 +103,18 @@ class LogManager:
         if not self._clean and any(parse_folder(name) for name in names):
             logger.warning("the last broker in %s was not shut down in order: recovering its logs", self.path)
 
+    def _read_checkpoints(self) -> None:
+        """What the last run left."""
+        self._clean = self._dir.take_clean_mark()
+        recovery_points = self._dir.read_offsets(RECOVERY_POINTS_FILE)
+        if recovery_points is None:
+            self._clean = False
+        self._recovery_points = recovery_points or {}
+        self._log_starts = self._dir.read_offsets(LOG_STARTS_FILE) or {}
+        self._recorded_high_watermarks = self._dir.read_offsets(HIGH_WATERMARKS_FILE) or {}
+        self._cleaned = self._dir.read_offsets(CLEANED_FILE) or {}
+        self._checkpointed.update(*self._dir.checkpoints.values())
+
     def set_cluster_id(self, cluster_id: str) -> None:
         """Write down, or check, which cluster the data belongs to. DataDirectoryError: another one."""
         self._dir.check_identity(self._node_id, cluster_id)

@@ -66,6 +66,16 @@ class _File:
     def __init__(self, path: str) -> None:
         # Transactions are begun and ended by hand.
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            state = self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+        self.revision: int = state["revision"]
+        self.compacted: int = state["compacted"]
+
+    def _prepare(self) -> dict[str, int]:
+        """Lock the file, make what is missing, and return its state."""
         db = self._db
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
@@ -74,8 +84,9 @@ class _File:
         if not known:
             db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
         state = dict(db.execute("SELECT name, value FROM state"))
-        self.revision: int = state["revision"]
-        self.compacted: int = state["compacted"]
+        if not state.keys() >= {"revision", "compacted"}:
+            raise sqlite3.DatabaseError("it does not hold the metadata of a broker")
+        return state
 
     def close(self) -> None:
         self._db.close()
@@ -241,7 +252,12 @@ class SqliteStore:
             pool.shutdown()
             raise StoreError(f"{path}: {error}") from error
         store = cls(file, pool, clock)
-        for lease, ttl_ms in (await store._run(file.leases)).items():
+        try:
+            leases = await store._run(file.leases)
+        except BaseException:
+            await store.close()
+            raise
+        for lease, ttl_ms in leases.items():
             store._ttls_ms[lease] = ttl_ms
             store._extend(lease)
         return store

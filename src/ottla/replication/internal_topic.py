@@ -7,6 +7,7 @@ from functools import partial
 
 from ottla.env.clock import Clock
 from ottla.env.disk import Disk
+from ottla.errors import ErrorCode, KafkaError
 from ottla.log.lookups import settle
 from ottla.log.settings import Origin
 from ottla.replication.manager import ReplicaManager
@@ -40,14 +41,17 @@ class InternalTopicLog:
         return appended.last_offset
 
     async def read_all(self, partition: int) -> AsyncIterator[bytes]:
-        """Everything committed, in pieces of whole batches, from the log's start."""
+        """Everything committed, in pieces of whole batches, from the log's start. KafkaError as a Fetch."""
         replica = self._replicas.get(self._topic, partition)
         offset = replica.log.log_start_offset
         while True:
             piece = await settle(self._disk, partial(replica.read, offset, LOAD_BYTES, min_one=True))
             if piece is None:
                 return
-            data = await self._disk.run(partial(piece.file.read, piece.position, piece.size))
+            try:
+                data = await self._disk.run(partial(piece.file.read, piece.position, piece.size))
+            except OSError as error:
+                raise KafkaError(ErrorCode.kafka_storage_error, f"the log cannot be read: {error}") from error
             whole, offset = whole_batches(data)
             yield whole
 

@@ -1,0 +1,139 @@
+"""A node that cannot start, or not stop, lets go of everything; one that can takes it over."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.data_dir import DataDirectoryError
+from ottla.metadata.store import StoreError
+from ottla.metadata.topics import NewTopic
+from ottla.node import Node, NodeSettings, StartError
+from ottla.types import TopicPartition
+
+
+def node(data: Path, **settings: Any) -> Node:
+    return Node(NodeSettings(data=str(data), **{"port": 0, "properties": {"num.partitions": "1"}} | settings))
+
+
+async def use(data: Path) -> None:
+    """Start a node and stop it."""
+    made = node(data)
+    await made.start()
+    image = made.services.metadata.image
+    if "t" not in image.topics:
+        await made.services.metadata.controller.create_topics([NewTopic("t", num_partitions=1)])
+    await made.stop()
+
+
+def other_cluster(data: Path) -> None:
+    path = data / "meta.properties"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join("cluster.id=other" if "cluster.id" in line else line for line in lines))
+
+
+def no_database(data: Path) -> None:
+    (data / "metadata.db").write_bytes(b"nothing that SQLite could read" * 100)
+
+
+def no_tables(data: Path) -> None:
+    (data / "metadata.db").unlink()
+    with sqlite3.connect(data / "metadata.db") as db:
+        db.execute("CREATE TABLE state (name TEXT, value INTEGER)")
+        db.execute("INSERT INTO state VALUES ('revision', 0), ('compacted', 0)")
+
+
+def unreadable_clean_mark(data: Path) -> None:
+    (data / ".kafka_cleanshutdown").unlink()
+    (data / ".kafka_cleanshutdown").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "error"),
+    [
+        (other_cluster, DataDirectoryError),
+        (no_database, StoreError),
+        (no_tables, StoreError),
+        (unreadable_clean_mark, OSError),
+    ],
+)
+def test_a_start_that_fails_holds_nothing(
+    tmp_path: Path, break_it: Callable[[Path], None], error: type[Exception]
+) -> None:
+    async def main() -> None:
+        await use(tmp_path)
+        saved = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        break_it(tmp_path)
+        before = set(threading.enumerate())
+        broken = node(tmp_path)
+        with pytest.raises(error):
+            await broken.start()
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection(*broken._servers[0]._bound.address)  # type: ignore[union-attr]
+        left = [thread.name for thread in set(threading.enumerate()) - before]
+        assert not [name for name in left if "metadata" in name]
+        assert len(asyncio.all_tasks()) == 1
+        for path, content in saved.items():
+            if path.is_dir():
+                path.rmdir()
+            path.write_bytes(content)
+        await use(tmp_path)
+
+    asyncio.run(main())
+
+
+def test_a_start_that_finds_its_port_taken_touches_no_data(tmp_path: Path) -> None:
+    async def main() -> None:
+        first = node(tmp_path / "first")
+        await first.start()
+        with pytest.raises(StartError, match="cannot listen on 127.0.0.1:"):
+            await node(tmp_path / "second", port=first.address[1]).start()
+        assert not (tmp_path / "second").exists()
+        with pytest.raises(DataDirectoryError, match="in use by another broker"):
+            await node(tmp_path / "first").start()
+        await first.stop()
+
+    asyncio.run(main())
+
+
+def test_a_partition_that_cannot_be_opened_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        await use(tmp_path)
+        with monkeypatch.context() as patch:
+
+            def fail(*_: object, **__: object) -> None:
+                raise KafkaError(ErrorCode.inconsistent_topic_id, "t-0 is not what it was")
+
+            patch.setattr("ottla.log.manager.LogManager.get_or_create", fail)
+            with pytest.raises(KafkaError):
+                await node(tmp_path).start()
+        await use(tmp_path)
+
+    asyncio.run(main())
+
+
+def test_a_stop_that_fails_lets_go_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        made = node(tmp_path)
+        await made.start()
+        await made.services.metadata.controller.create_topics([NewTopic("t", num_partitions=1)])
+        assert made.services.log_manager.logs.keys() == {TopicPartition("t", 0)}
+        with monkeypatch.context() as patch:
+            patch.setattr("ottla.log.manager.LogManager.close", full)
+            with pytest.raises(OSError, match="No space"):
+                await made.stop()
+        await use(tmp_path)
+
+    async def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    asyncio.run(main())
