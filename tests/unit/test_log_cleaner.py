@@ -316,6 +316,20 @@ def test_producer_state_of_merged_segments_goes_with_them() -> None:
     ]
 
 
+def test_transaction_indexes_go_with_their_segments() -> None:
+    """Ones that Kafka wrote: each entry has 34 bytes, with absolute offsets."""
+    disk = MemoryDisk()
+    log = filled(disk)
+    for number in (1, 2):
+        disk.write_file(log.segments[number].path(".txnindex"), bytes([number]) * 34)
+    bench = Bench(disk, log, NOW_MS)
+    bench.compact()
+    log.roll(NOW_MS)
+    bench.compact()
+    assert disk.files[f"{FOLDER}/{0:020d}.txnindex"].data == b"\1" * 34 + b"\2" * 34
+    assert [name for name in disk.list(FOLDER) if ".txnindex" in name] == [f"{0:020d}.txnindex"]
+
+
 def test_deleted_records_and_old_segments_go_all_the_same() -> None:
     disk = MemoryDisk()
     config = LogConfig(**{**_fields(CONFIG), "cleanup_policy": ("compact", "delete"), "retention_ms": 1000})

@@ -19,6 +19,7 @@ from ottla.log.files import (
     INDEX_SUFFIX,
     LOG_SUFFIX,
     TIME_INDEX_SUFFIX,
+    TXN_INDEX_SUFFIX,
     FileCache,
     offset_name,
 )
@@ -57,6 +58,8 @@ class Cleaned(NamedTuple):
     base_offset: int
     size: int
     changed: bool
+    # Which of a segment's files there are.
+    suffixes: tuple[str, ...]
 
 
 def batches(
@@ -145,21 +148,25 @@ class Writer:
             progress.bytes_written += self._pending_bytes
             self._pending, self._pending_bytes = [], 0
 
-    def finish(self, progress: Progress) -> None:
-        """Have it all on the disk for good. OSError where that fails."""
+    def finish(self, aborted_transactions: bytes, progress: Progress) -> tuple[str, ...]:
+        """Have it all on the disk for good; which files that are. OSError where that fails."""
         self._write(progress)
         self._file.sync()
         self._index.seal()
-        for suffix, data in (
-            (INDEX_SUFFIX, self._index.offset_index.encode()),
-            (TIME_INDEX_SUFFIX, self._index.time_index.encode()),
-        ):
+        indexes = {
+            INDEX_SUFFIX: self._index.offset_index.encode(),
+            TIME_INDEX_SUFFIX: self._index.time_index.encode(),
+        }
+        if aborted_transactions:
+            indexes[TXN_INDEX_SUFFIX] = aborted_transactions
+        for suffix, data in indexes.items():
             file = self._create(suffix)
             try:
                 file.write_at(0, data)
                 file.sync()
             finally:
                 file.close()
+        return LOG_SUFFIX, *indexes
 
     def close(self) -> None:
         self._file.close()
@@ -191,13 +198,19 @@ class Rewrite:
                     if kept:
                         writer.add(kept, progress)
                     yield BATCH_COST
-            if changed:
-                writer.finish(progress)
+            suffixes = writer.finish(self._aborted_transactions(disk), progress) if changed else ()
         finally:
             writer.close()
-        self.cleaned = Cleaned(self.base_offset, writer.size, changed)
+        self.cleaned = Cleaned(self.base_offset, writer.size, changed, suffixes)
+
+    def _aborted_transactions(self, disk: Disk) -> bytes:
+        """What the transaction indexes say: with absolute offsets, so that they are one when put together."""
+        paths = [
+            f"{self.directory}/{offset_name(source.base_offset, TXN_INDEX_SUFFIX)}" for source in self.sources
+        ]
+        return b"".join(disk.read_file(path) for path in paths if disk.exists(path))
 
     def discard(self, disk: Disk) -> None:
         """Remove what was written aside. OSError where the disk fails."""
-        for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+        for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX):
             disk.remove(f"{self.directory}/{offset_name(self.base_offset, suffix)}{CLEANED_SUFFIX}")

@@ -15,12 +15,9 @@ from ottla.log.cleaning import Cleaned
 from ottla.log.files import (
     CLEANED_SUFFIX,
     DELETED_SUFFIX,
-    INDEX_SUFFIX,
-    LOG_SUFFIX,
+    SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
     SWAP_SUFFIX,
-    TIME_INDEX_SUFFIX,
-    TXN_INDEX_SUFFIX,
     offset_name,
 )
 from ottla.log.segment import Segment
@@ -29,8 +26,6 @@ if TYPE_CHECKING:
     from ottla.log.log import Log
 
 logger = logging.getLogger(__name__)
-
-WRITTEN_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)
 
 
 def position_of(log: Log, old: list[Segment]) -> int | None:
@@ -67,12 +62,12 @@ def replace(log: Log, old: list[Segment], cleaned: Cleaned, now_ms: int) -> list
     stem = f"{log.directory}/{offset_name(cleaned.base_offset, '')}"
     doomed = []
     try:
-        for suffix in WRITTEN_SUFFIXES:
+        for suffix in cleaned.suffixes:
             rename(f"{stem}{suffix}{CLEANED_SUFFIX}", f"{stem}{suffix}{SWAP_SUFFIX}")
         for path in _files_of(log, old):
             rename(path, path + DELETED_SUFFIX)
             doomed.append(path + DELETED_SUFFIX)
-        for suffix in WRITTEN_SUFFIXES:
+        for suffix in cleaned.suffixes:
             rename(f"{stem}{suffix}{SWAP_SUFFIX}", f"{stem}{suffix}")
     except OSError as error:
         _take_back(log, done)
@@ -92,9 +87,9 @@ def _files_of(log: Log, old: list[Segment]) -> list[str]:
     """The files that go. Producer state at the start of the first segment is still what it was."""
     paths = []
     for segment in old:
-        suffixes = [*WRITTEN_SUFFIXES, TXN_INDEX_SUFFIX]
-        if segment is not old[0]:
-            suffixes.append(SNAPSHOT_SUFFIX)
+        suffixes = [
+            suffix for suffix in SEGMENT_SUFFIXES if suffix != SNAPSHOT_SUFFIX or segment is not old[0]
+        ]
         paths += [path for suffix in suffixes if log.disk.exists(path := segment.path(suffix))]
     return paths
 
