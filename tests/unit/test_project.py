@@ -150,7 +150,8 @@ def test_every_make_target_is_in_the_guide_for_contributors() -> None:
 
 
 def test_make_help_lists_every_target() -> None:
-    shown = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert [line.split()[1] for line in shown.splitlines()] == list(make_targets())
 
 
