@@ -20,6 +20,8 @@ from ottla.node import Node, NodeSettings, StartError
 
 log = logging.getLogger(__name__)
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def run(
     *,
@@ -52,7 +54,12 @@ def run(
             advertise=_address(advertise) if advertise else None,
             properties=properties,
         )
-        return uvloop.run(_serve(settings))
+        try:
+            return uvloop.run(_serve(settings))
+        finally:
+            # Whoever asks again, while Python ends, gets the exit code all the same.
+            for signum in STOP_SIGNALS:
+                signal.signal(signum, signal.SIG_IGN)
     except (ConfigError, StartError, StoreError, KafkaError, OSError) as error:
         print(f"ottla: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
         return 1
@@ -62,11 +69,21 @@ async def _serve(settings: NodeSettings) -> int:
     node = Node(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stopping.set)
+
+    def ask_to_stop(*_: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stopping.set)
+
+    for signum in STOP_SIGNALS:
+        # Not the loop's own way, which gives signals back their deadly effect as soon as it is closed.
+        signal.signal(signum, ask_to_stop)
     await node.start()
     host, port = node.address
-    print(f"ottla: listening on {host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
+    try:
+        print(f"ottla: listening on {host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
+    except OSError as error:
+        # Whoever started us has closed the pipe, or its file is on a full disk: clients need neither.
+        log.warning("the line that says where we listen could not be printed: %s", error)
     await stopping.wait()
     log.info("stopping: finishing what is in flight")
     await node.stop()

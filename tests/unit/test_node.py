@@ -93,7 +93,7 @@ def test_a_start_that_finds_its_port_taken_touches_no_data(tmp_path: Path) -> No
     async def main() -> None:
         first = node(tmp_path / "first")
         await first.start()
-        with pytest.raises(StartError, match="cannot listen on 127.0.0.1:"):
+        with pytest.raises(StartError, match="cannot listen on "):
             await node(tmp_path / "second", port=first.address[1]).start()
         assert not (tmp_path / "second").exists()
         with pytest.raises(DataDirectoryError, match="in use by another broker"):
