@@ -203,6 +203,7 @@ class Node:
         await self._metadata.start()
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
         self._replicas = ReplicaManager(self.node_id, self._logs, self.config, self._clock, self._disk)
+        self._logs.high_watermarks = self._replicas.high_watermarks
         self._replicas.apply(None, self._metadata.image)
         for folder in self._logs.strays():
             log.warning("%s/%s is of no topic that is known: it is left alone", data, folder)

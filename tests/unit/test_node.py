@@ -137,3 +137,9 @@ def test_a_stop_that_fails_lets_go_all_the_same(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     asyncio.run(main())
+
+
+def test_a_clean_stop_writes_down_the_high_watermarks(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    asyncio.run(use(data))
+    assert (data / "replication-offset-checkpoint").read_text().splitlines() == ["0", "1", "t 0 0"]

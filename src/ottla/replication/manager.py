@@ -60,6 +60,10 @@ class ReplicaManager:
         topic = self._image.topics.get(name) if self._image is not None else None
         return len(topic.partitions) if topic is not None else 0
 
+    def high_watermarks(self) -> dict[TopicPartition, int]:
+        """That of every partition, for the checkpoint and for compaction, which stops there."""
+        return {p.topic_partition: p.high_watermark for p in self.partitions.values()}
+
     # ------------------------------------------------------------ following the image
 
     def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
