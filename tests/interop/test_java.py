@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from interop.process import BrokerProcess
+
 HERE = Path(__file__).parent
 SOURCES = sorted((HERE / "java").glob("*.java"))
 BUILD = HERE.parent.parent / "build" / "java"
@@ -31,9 +33,11 @@ def classes() -> Path:
     target = BUILD / f"classes-{digest}"
     with (BUILD / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (target / "Main.class").exists():
-            command = ["javac", "-Xlint:all", "-Werror", "-cp", f"{BUILD}/libs/*", "-d", str(target)]
+        if not target.exists():
+            part = target.with_suffix(".part")
+            command = ["javac", "-Xlint:all", "-Werror", "-cp", f"{BUILD}/libs/*", "-d", str(part)]
             subprocess.run([*command, *map(str, SOURCES)], check=True)
+            part.rename(target)
     return target
 
 
@@ -208,3 +212,24 @@ def test_admin_groups(java: Java, make_topic: Callable[..., str], name: str) -> 
         "delete none": "GroupIdNotFoundException",
         "describe none": "GroupIdNotFoundException",
     }
+
+
+def test_kafkas_own_classes_read_our_segments(
+    java: Java, ottla_server: BrokerProcess, make_topic: Callable[..., str], bootstrap: str
+) -> None:
+    if bootstrap != ottla_server.bootstrap:
+        pytest.skip("the broker under test is not ours: its files are out of reach")
+    topic = make_topic()
+    java("produce", topic, "all", 60, *CODECS)
+    (segment,) = (ottla_server.data / f"{topic}-0").glob("*.log")
+    steps = java("segments", segment)
+    values = [f"{codec} {i}" if i % 6 != 3 else None for codec in CODECS for i in range(60)]
+    assert [result for step, result in steps if step == "record"] == values
+    batches = [result for step, result in steps if step == "batch"]
+    assert {codec for _, _, _, codec, _, _ in batches} == set(CODECS)
+    following = 0
+    for base, last, epoch, _, idempotent, whole in batches:
+        assert (base, epoch, idempotent, whole) == (following, 0, True, True)
+        following = last + 1
+    assert following == 300
+    assert [result for step, result in steps if step == "rest"] == [0]

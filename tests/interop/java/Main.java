@@ -21,6 +21,7 @@ public final class Main {
             case "admin-offsets" -> AdminCalls.offsets(bootstrap, rest);
             case "admin-cluster" -> AdminCalls.cluster(bootstrap, rest);
             case "admin-groups" -> AdminCalls.groups(bootstrap, rest);
+            case "segments" -> Segments.dump(rest);
             default -> throw new IllegalArgumentException(args[0]);
         }
     }
