@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,34 @@ def test_a_cold_look_up_waits_once_and_leaves_nothing_behind(
             await asyncio.sleep(0.001)
 
     run(tmp_path, body)
+
+
+def test_a_stop_answers_whoever_waits(tmp_path: Path) -> None:
+    """A long poll and a member that waits for its group, and what is queued behind them."""
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t"))
+        found = await client.ask("FindCoordinator", 4, {"key_type": 0, "coordinator_keys": ["g"]})
+        assert found["coordinators"][0]["error_code"].name == "none"
+        other, member = await connect(client), await connect(client)
+        first = asyncio.ensure_future(fetch(other, wants("t", 0), max_wait_ms=60_000))
+        joining = {
+            "group_id": "g",
+            "session_timeout_ms": 30_000,
+            "rebalance_timeout_ms": 60_000,
+            "member_id": "",
+            "protocol_type": "consumer",
+            "protocols": [{"name": "range", "metadata": b""}],
+        }
+        join = asyncio.ensure_future(member.ask("JoinGroup", 1, joining))
+        await asyncio.sleep(0.1)
+        begin = time.monotonic()
+        await client.node.stop()
+        assert time.monotonic() - begin < 2
+        assert errors(await asyncio.wait_for(first, 1)) == {("t", 0): "none"}
+        assert (await asyncio.wait_for(join, 1))["error_code"].name == "not_coordinator"
+        for one in (client, other, member):
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await one.ask("ApiVersions", 0)
+
+    run(tmp_path, body, {"group.initial.rebalance.delay.ms": "30000"})
