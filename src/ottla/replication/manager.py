@@ -38,15 +38,24 @@ class ReplicaManager:
     # ------------------------------------------------------------ look-ups
 
     def get(self, topic: str, index: int) -> Partition:
-        """The partition, or KafkaError: UNKNOWN_TOPIC_OR_PARTITION, or NOT_LEADER_OR_FOLLOWER where it
-        exists and lives elsewhere."""
+        """The partition, or KafkaError: UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER where it exists
+        and lives elsewhere, KAFKA_STORAGE_ERROR where it should be here and cannot be made."""
         partition = self.partitions.get((topic, index))
-        if partition is not None:
-            return partition
-        known = self._image.topics.get(topic) if self._image is not None else None
-        if known is not None and 0 <= index < len(known.partitions):
+        return partition if partition is not None else self._get_absent(topic, index)
+
+    def _get_absent(self, name: str, index: int) -> Partition:
+        topic = self._image.topics.get(name) if self._image is not None else None
+        if topic is None or not 0 <= index < len(topic.partitions):
+            raise KafkaError(ErrorCode.unknown_topic_or_partition)
+        if self._node_id not in topic.partitions[index].replicas:
             raise KafkaError(ErrorCode.not_leader_or_follower)
-        raise KafkaError(ErrorCode.unknown_topic_or_partition)
+        # It failed when the topic was made; by now a full disk may have room.
+        try:
+            return self._open(topic, index, self._log_config(topic))
+        except OSError as error:
+            raise KafkaError(
+                ErrorCode.kafka_storage_error, f"{name}-{index} cannot be opened: {error}"
+            ) from error
 
     def topic_name(self, topic_id: UUID) -> str:
         """The name of a topic by its id, or KafkaError(UNKNOWN_TOPIC_ID)."""
@@ -67,7 +76,11 @@ class ReplicaManager:
     # ------------------------------------------------------------ following the image
 
     def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
-        """Make the partitions what ``new`` says. Called on each change, in order."""
+        """Make the partitions what ``new`` says. Called on each change, in order.
+
+        Of those that are there at the start (no ``old``) each must open: OSError, KafkaError. A later one
+        that does not is tried again when it is asked for.
+        """
         self._image = new
         before: Mapping[str, TopicImage] = old.topics if old is not None else {}
         if before is not new.topics:
@@ -77,7 +90,7 @@ class ReplicaManager:
                     self._remove_topic(topic)
             for name, topic in new.topics.items():
                 if before.get(name) is not topic:
-                    self._apply_topic(topic)
+                    self._apply_topic(topic, must_open=old is None)
         if old is not None and old.broker_configs != new.broker_configs:
             # Topic defaults come from the broker's configuration.
             for topic in new.topics.values():
@@ -89,23 +102,37 @@ class ReplicaManager:
         for partition in self.partitions.values():
             partition.wake()
 
-    def _apply_topic(self, topic: TopicImage) -> None:
+    def _apply_topic(self, topic: TopicImage, *, must_open: bool) -> None:
         config = self._log_config(topic)
         for index, state in enumerate(topic.partitions):
             if self._node_id not in state.replicas:
                 continue
             partition = self.partitions.get((topic.name, index))
             if partition is None:
-                name = TopicPartition(topic.name, index)
-                opened = self._logs.get_or_create(name, topic.topic_id, config, self._clock.now_ms())
-                self.partitions[topic.name, index] = Partition(
-                    name, topic.topic_id, state, opened, node_id=self._node_id, disk=self._disk
-                )
+                try:
+                    self._open(topic, index, config)
+                except (KafkaError, OSError) as error:
+                    if must_open:
+                        raise
+                    log.error("%s-%d cannot be opened: %s", topic.name, index, error)
                 continue
             partition.log.update_config(config)
             changed, partition.state = partition.state is not state, state
             if changed:
                 partition.wake()
+
+    def _open(self, topic: TopicImage, index: int, config: LogConfig) -> Partition:
+        name = TopicPartition(topic.name, index)
+        opened = self._logs.get_or_create(name, topic.topic_id, config, self._clock.now_ms())
+        partition = self.partitions[topic.name, index] = Partition(
+            name,
+            topic.topic_id,
+            topic.partitions[index],
+            opened,
+            node_id=self._node_id,
+            disk=self._disk,
+        )
+        return partition
 
     def _apply_config(self, topic: TopicImage) -> None:
         config = self._log_config(topic)

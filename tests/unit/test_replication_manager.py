@@ -1,0 +1,79 @@
+"""The replica manager: partitions as the image says, on a disk that does not always take part."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from admin_support import Client, code, create, new_topic, run
+
+from ottla.env.disk import RealDisk
+from ottla.types import Record
+from ottla.wire.records import build_batch
+
+BATCH = build_batch([Record(0, 1_000, None, b"v")])
+
+
+async def produce(client: Client, topic: str, index: int = 0) -> str:
+    data = {"name": topic, "partition_data": [{"index": index, "records": BATCH}]}
+    fields = {"transactional_id": None, "acks": 1, "timeout_ms": 1_000, "topic_data": [data]}
+    answer = await client.ask("Produce", 9, fields)
+    return code(answer["responses"][0]["partition_responses"][0])
+
+
+def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        whole = RealDisk.make_dirs
+
+        def make_dirs(disk: RealDisk, path: str) -> None:
+            if "/t-" in path:
+                raise OSError(errno.ENOSPC, "No space left on device", path)
+            whole(disk, path)
+
+        monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
+        # Both are made by one change, of which one half fails.
+        assert [code(made) for made in await create(client, new_topic("t"), new_topic("u"))] == ["none"] * 2
+        assert await produce(client, "t") == "kafka_storage_error"
+        assert await produce(client, "u") == "none"
+        monkeypatch.undo()
+        assert await produce(client, "t") == "none"
+        assert await produce(client, "t", 1) == "unknown_topic_or_partition"
+
+    run(tmp_path, body)
+
+
+def test_a_topic_that_is_made_again_begins_anew(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", 2))
+        assert await produce(client, "t", 1) == "none"
+        old: Any = client.node.services.replicas.get("t", 1)
+        await client.ask("DeleteTopics", 5, {"topic_names": ["t"], "timeout_ms": 1_000})
+        assert await produce(client, "t", 1) == "unknown_topic_or_partition"
+        await create(client, new_topic("t", 1))
+        new: Any = client.node.services.replicas.get("t", 0)
+        assert new.topic_id != old.topic_id and new.high_watermark == 0
+        assert await produce(client, "t", 1) == "unknown_topic_or_partition"
+        with pytest.raises(Exception, match="unknown_topic_id"):
+            client.node.services.replicas.topic_name(UUID(int=5))
+
+    run(tmp_path, body)
+
+
+def test_a_changed_configuration_reaches_the_logs(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", configs={"retention.ms": "5"}), new_topic("u"))
+        logs = [client.node.services.replicas.get(name, 0).log for name in "tu"]
+        assert [log.config.retention_ms for log in logs] == [5, 604_800_000]
+        config = {"name": "log.retention.ms", "config_operation": 0, "value": "77"}
+        resource = {"resource_type": 4, "resource_name": "", "configs": [config]}
+        await client.ask("IncrementalAlterConfigs", 1, {"resources": [resource], "validate_only": False})
+        await asyncio.sleep(0)
+        assert [log.config.retention_ms for log in logs] == [5, 77]
+
+    run(tmp_path, body)
