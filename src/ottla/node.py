@@ -24,7 +24,7 @@ from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.disk import Disk, RealDisk
 from ottla.env.network import Network, TcpNetwork
-from ottla.errors import KafkaError
+from ottla.errors import ErrorCode, KafkaError
 from ottla.log.manager import LogManager
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
@@ -35,6 +35,8 @@ from ottla.replication.manager import ReplicaManager
 log = logging.getLogger(__name__)
 
 OFFSETS_TOPIC = "__consumer_offsets"
+# How long until groups that could not be read are tried again.
+GROUPS_RETRY_MS = 1_000
 LISTENER = "PLAINTEXT"
 HOST_DEFAULT, PORT_DEFAULT, DATA_DEFAULT = "127.0.0.1", 9092, "data"
 # Addresses to listen on that nobody can connect to.
@@ -214,6 +216,7 @@ class Node:
         offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
         self._groups = GroupCoordinator(offsets, self._clock, GroupConfig.from_config(self.config))
         self._held.callback(self._groups.close)
+        self._held.callback(self._cancel_tasks)
         self._lead_groups(None, self._metadata.image)
         self._metadata.subscribe(self._lead_groups)
         self.services = Services(
@@ -252,16 +255,26 @@ class Node:
                 self._groups.on_topic_deleted(name)
 
     async def _load_groups(self, partition: int, epoch: int) -> None:
-        try:
-            await self._groups.load(partition, epoch)
-        except KafkaError as error:
-            log.error("the groups of %s-%d cannot be read: %s", OFFSETS_TOPIC, partition, error)
+        """Have a partition's groups served. A disk that is full or fails is tried again."""
+        while True:
+            try:
+                await self._groups.load(partition, epoch)
+                return
+            except KafkaError as error:
+                log.error("the groups of %s-%d cannot be read: %s", OFFSETS_TOPIC, partition, error)
+                if error.code != ErrorCode.kafka_storage_error:
+                    return
+            await asyncio.sleep(GROUPS_RETRY_MS / 1000)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` beside; it is held here so that it is not collected before it is done."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     def _apply_limits(self, changed: frozenset[str]) -> None:
         for server in self._servers:

@@ -48,6 +48,47 @@ def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
     run(tmp_path, body)
 
 
+def test_groups_are_served_when_there_is_room_for_their_topic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ottla.node.GROUPS_RETRY_MS", 10)
+
+    async def body(client: Client) -> None:
+        whole = RealDisk.make_dirs
+
+        def make_dirs(disk: RealDisk, path: str) -> None:
+            if "/__consumer_offsets-" in path:
+                raise OSError(errno.ENOSPC, "No space left on device", path)
+            whole(disk, path)
+
+        monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
+        monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
+        key = {"key_type": 0, "coordinator_keys": ["g"]}
+        await client.ask("FindCoordinator", 4, key)
+        commit = {
+            "group_id": "g",
+            "generation_id_or_member_epoch": -1,
+            "member_id": "",
+            "topics": [
+                {
+                    "name": "u",
+                    "partitions": [{"partition_index": 0, "committed_offset": 5, "committed_metadata": ""}],
+                }
+            ],
+        }
+        await create(client, new_topic("u"))
+        codes = []
+        while not codes or codes[-1] != "none":
+            answer = await client.ask("OffsetCommit", 8, commit)
+            codes.append(code(answer["topics"][0]["partitions"][0]))
+            if len(codes) == 3:
+                monkeypatch.setattr(RealDisk, "make_dirs", whole)
+            await asyncio.sleep(0.01)
+        assert len(codes) > 3 and set(codes) <= {"none", "not_coordinator", "coordinator_load_in_progress"}
+
+    run(tmp_path, body)
+
+
 def test_a_topic_that_is_made_again_begins_anew(tmp_path: Path) -> None:
     async def body(client: Client) -> None:
         await create(client, new_topic("t", 2))
