@@ -85,7 +85,7 @@ async def _serve(settings: NodeSettings) -> int:
     except OSError as error:
         # Whoever started us has closed the pipe, or its file is on a full disk: clients need neither.
         log.warning("the line that says where we listen could not be printed: %s", error)
-        # It is still in Python's buffer, whose flush at the very end would fail again and spoil the exit code.
+        # It is still in Python's buffer, whose flush at the very end would fail and spoil the exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     await stopping.wait()
     log.info("stopping: finishing what is in flight")
