@@ -23,7 +23,7 @@ from ottla.coordinators.runtime import GroupCoordinator
 from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.disk import Disk, RealDisk
-from ottla.env.network import Network, TcpNetwork
+from ottla.env.network import Network, TcpNetwork, show_address
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.manager import LogManager
 from ottla.metadata.image import ClusterImage
@@ -122,20 +122,25 @@ class Node:
             raise
 
     async def _start(self) -> None:
-        for warning in self.config.warnings:
-            log.warning("%s", warning)
         endpoints = {e.listener: await self._bind(e) for e in self.config.listeners()}
         self.address = next(iter(endpoints.values()))
         await self._open_data()
+        self._report_config()
         await self._metadata.controller.register_broker(
             self.node_id, self._advertised(endpoints), self.config.get("broker.rack")
         )
         self._compose()
         for server in self._servers:
             await server.start()
-        log.info(
-            "node %d serves %s:%d with its data in %s", self.node_id, *self.address, self.config.data_dir
-        )
+        address = show_address(*self.address)
+        log.info("node %d serves %s with its data in %s", self.node_id, address, self.config.data_dir)
+
+    def _report_config(self) -> None:
+        """Say what of the configuration has no effect; not before a refusal to start, which it would bury."""
+        for warning in self.config.warnings:
+            log.warning("%s", warning)
+        if self.config.idle:
+            log.info("set, but nothing here depends on it: %s", ", ".join(self.config.idle))
 
     async def _bind(self, endpoint: Endpoint) -> tuple[str, int]:
         server = Server(

@@ -14,6 +14,7 @@ import uvloop
 from ottla.config import ConfigError, parse_properties
 from ottla.env.disk import raise_open_files_max
 from ottla.env.memory import keep_freed_memory
+from ottla.env.network import show_address
 from ottla.errors import KafkaError
 from ottla.logging_setup import set_up
 from ottla.metadata.store import StoreError
@@ -79,9 +80,8 @@ async def _serve(settings: NodeSettings) -> int:
         # Not the loop's own way, which gives signals back their deadly effect as soon as it is closed.
         signal.signal(signum, ask_to_stop)
     await node.start()
-    host, port = node.address
     try:
-        print(f"ottla: listening on {host}:{port}", flush=True)  # noqa: T201 - what scripts wait for
+        print(f"ottla: listening on {show_address(*node.address)}", flush=True)  # noqa: T201 - what scripts wait for
     except OSError as error:
         # Whoever started us has closed the pipe, or its file is on a full disk: clients need neither.
         log.warning("the line that says where we listen could not be printed: %s", error)

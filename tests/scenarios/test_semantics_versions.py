@@ -6,11 +6,14 @@ kio's; what is tested here is that no handler forgets a version.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from interop.process import BrokerProcess
 from interop.raw import RawClient, batch, fetch_fields, produce_fields
@@ -606,3 +609,18 @@ def test_describe_topic_partitions(client: RawClient, topic: str, topic_id: UUID
     assert [p.partition_index for p in rest.topics[0].partitions] == [1]
     assert rest.topics[1].error_code == ErrorCode.unknown_topic_or_partition
     assert rest.next_cursor is None
+
+
+def test_an_ipv6_listener(tmp_path: Path) -> None:
+    """The line that says where it listens can be given to a client as it is."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    broker = BrokerProcess(tmp_path)
+    broker.host = "[::1]"
+    with broker:
+        told = (tmp_path / "broker.1.stdout").read_text().strip()
+        assert told == f"ottla: listening on [::1]:{broker.port}"
+        admin = AdminClient({"bootstrap.servers": told.removeprefix("ottla: listening on ")})
+        assert list(admin.list_topics(timeout=20).brokers) != []

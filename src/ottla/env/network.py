@@ -10,6 +10,11 @@ from typing import Protocol
 BACKLOG = 4096
 
 
+def show_address(host: str, port: int) -> str:
+    """HOST:PORT as clients are to be told it; an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class Listener(Protocol):
     """A bound address. Connections are taken from ``start`` on."""
 
