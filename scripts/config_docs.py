@@ -18,9 +18,10 @@ A broker takes, in this order: a value set for it alone while it runs; one set f
 command line or the file; the default. What is set while brokers run (`ottla config`, or any Kafka admin
 client) is kept in the metadata store and holds at once and after restarts. *Update* says what can be set so.
 
-Nothing is ignored in silence. A name that has no effect here is warned about at the start when it is set to
-something else than its default; one that promises what Ottla does not do is refused; one that Kafka does not
-know is warned about as Kafka does, and refused for topics.
+Nothing is ignored in silence. A name that has no effect here is warned about at the start when its value asks
+for something that is missing; those that ask for nothing of the kind (a number of threads, a quorum of
+controllers, a replication factor of 1) are named together in one line. One that promises what Ottla does not
+do is refused; one that Kafka does not know is warned about as Kafka does, and refused for topics.
 
 """
 

@@ -136,13 +136,69 @@ def test_names_that_kafka_does_not_know_are_warned_about_in_its_words() -> None:
 
 
 def test_names_without_effect_are_warned_about_unless_they_say_the_default() -> None:
-    assert BrokerConfig({"num.io.threads": "8", "zookeeper.connect": "x"}).warnings == [
+    assert BrokerConfig({"log.preallocate": "false", "zookeeper.connect": "x"}).warnings == [
         "The configuration 'zookeeper.connect' was supplied but isn't a known config."
     ]
-    (warning,) = BrokerConfig({"num.io.threads": "4"}).warnings
-    assert warning.startswith("num.io.threads has no effect: ")
+    (warning,) = BrokerConfig({"log.preallocate": "true"}).warnings
+    assert warning.startswith("log.preallocate has no effect: ")
     (warning,) = BrokerConfig({"listener.name.internal.ssl.keystore.location": "x"}).warnings
     assert "no effect" in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "met", "missed"),
+    [
+        ("num.io.threads", "4", None),
+        ("controller.quorum.voters", "1@localhost:9093", None),
+        ("inter.broker.listener.name", "plaintext", "INTERNAL"),
+        ("transaction.state.log.replication.factor", "1", "2"),
+        ("transaction.state.log.min.isr", "1", "3"),
+        ("share.coordinator.state.topic.min.isr", "1", "3"),
+        ("group.coordinator.rebalance.protocols", "classic", "classic,consumer"),
+    ],
+)
+def test_what_asks_for_nothing_that_is_missing_is_not_warned_about(
+    name: str, met: str, missed: str | None
+) -> None:
+    config = BrokerConfig({name: met})
+    assert (config.warnings, config.idle) == ([], [name])
+    if missed is not None:
+        config = BrokerConfig({name: missed})
+        (warning,) = config.warnings
+        assert warning.startswith(f"{name} has no effect: ")
+        assert config.idle == []
+
+
+def test_the_file_that_kafka_comes_with_is_taken_without_a_warning() -> None:
+    config = BrokerConfig(
+        {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.bootstrap.servers": "localhost:9093",
+            "listeners": "PLAINTEXT://:9092,CONTROLLER://:9093",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "advertised.listeners": "PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL",
+            "num.network.threads": "3",
+            "num.io.threads": "8",
+            "socket.send.buffer.bytes": "102400",
+            "socket.receive.buffer.bytes": "102400",
+            "socket.request.max.bytes": "104857600",
+            "num.partitions": "1",
+            "num.recovery.threads.per.data.dir": "1",
+            "offsets.topic.replication.factor": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "log.retention.hours": "168",
+            "log.segment.bytes": "1073741824",
+            "log.retention.check.interval.ms": "300000",
+        }
+    )
+    assert config.warnings == []
+    assert "controller.quorum.bootstrap.servers" in config.idle
 
 
 def test_every_name_without_effect_says_why() -> None:

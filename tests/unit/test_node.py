@@ -143,3 +143,27 @@ def test_a_clean_stop_writes_down_the_high_watermarks(tmp_path: Path) -> None:
     data = tmp_path / "data"
     asyncio.run(use(data))
     assert (data / "replication-offset-checkpoint").read_text().splitlines() == ["0", "1", "t 0 0"]
+
+
+def test_a_refusal_to_start_is_not_preceded_by_what_has_no_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    properties = {"log.preallocate": "true", "num.io.threads": "2", "num.network.threads": "2"}
+
+    async def main() -> None:
+        first = node(tmp_path, properties=properties)
+        await first.start()
+        try:
+            said = [record for record in caplog.records if "preallocate" in record.getMessage()]
+            assert [record.levelname for record in said] == ["WARNING"]
+            said = [record for record in caplog.records if ".threads" in record.getMessage()]
+            assert [record.levelname for record in said] == ["INFO"]
+            caplog.clear()
+            with pytest.raises(DataDirectoryError):
+                await node(tmp_path, properties=properties).start()
+            assert caplog.messages == []
+        finally:
+            await first.stop()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(main())

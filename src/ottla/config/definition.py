@@ -43,7 +43,7 @@ class Effect(Enum):
     """What this broker does with a configuration."""
 
     ACTED_ON = "acted on"
-    # Harmless to set: warned about once at start, for there is nothing here that it could change.
+    # Nothing here that it could change: warned about at start where its value asks for what is missing.
     NONE = "no effect"
     # Setting it to anything but its default would promise what we do not do.
     REFUSED = "refused"
@@ -70,6 +70,12 @@ class Definition(NamedTuple):
     note: str = ""
     # Kafka leaves it out of its documentation; it can be set all the same.
     internal: bool = False
+    # Where it has no effect: whether a value asks for nothing that is missing here. None: only the default.
+    met: Callable[[Any], bool] | None = None
+
+    def is_met(self, value: Any) -> bool:
+        """Whether what ``value`` asks for is so, without anything being done for it."""
+        return value == self.default or (self.met is not None and self.met(value))
 
     @property
     def sensitive(self) -> bool:

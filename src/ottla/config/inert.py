@@ -1,13 +1,16 @@
-"""Broker configurations without effect here: accepted with a warning, or refused.
+"""Broker configurations without effect here: accepted, with a warning where something is missed, or refused.
 
-Grouped by why they have no effect. Refused are those that promise a protection or a feature that is not
-there: a broker must not start as if it had it. Setting one to its default is no promise, and accepted.
+Grouped by why they have no effect, and by which values ask for nothing that is missing (``met``).
+Refused are those that promise a protection or a feature that is not there: a broker must not start as if it had it. Setting one to its default is no promise, and accepted.
 """
 
 # ruff: noqa: E501 - a row to a line
 # fmt: off
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from ottla.config.definition import (
     INT_MAX,
@@ -41,11 +44,23 @@ def _row(
     return name, type, default, importance, doc, check, mode
 
 
-def _group(note: str, *rows: Row, effect: Effect = Effect.NONE) -> list[Definition]:
+def _group(
+    note: str, *rows: Row, effect: Effect = Effect.NONE, met: Callable[[Any], bool] | None = None,
+) -> list[Definition]:
     return [
-        Definition(name, type, default, importance, doc, check, mode, effect, note)
+        Definition(name, type, default, importance, doc, check, mode, effect, note, met=met)
         for name, type, default, importance, doc, check, mode in rows
     ]
+
+
+def _always(value: object) -> bool:
+    """Whatever such a setting tunes is not here, or needs no tuning."""
+    return True
+
+
+def _is_one(value: object) -> bool:
+    """As many as there are."""
+    return value == 1
 
 
 _one = at_least(1)
@@ -63,6 +78,7 @@ _THREADS = _group(
     _row("group.coordinator.threads", INT, 4, HIGH, "Threads of the group coordinator.", _one),
     _row("queued.max.requests", INT, 500, HIGH, "Requests that may wait for a handler thread.", _one),
     _row("queued.max.request.bytes", LONG, -1, MEDIUM, "Bytes of requests that may wait for a handler thread."),
+    met=_always,
 )
 
 _QUORUM = _group(
@@ -81,9 +97,7 @@ _QUORUM = _group(
     _row("controller.quorum.retry.backoff.ms", INT, 20, LOW, "Wait before a request is repeated.", _zero),
     _row("controller.quorum.voters", LIST, (), HIGH, "The voting controllers, as id@host:port."),
     _row("controller.socket.timeout.ms", INT, 30000, MEDIUM, "Time that the controller waits for a broker."),
-    _row("early.start.listeners", LIST, None, HIGH, "Listeners that open before the authorizer is ready."),
     _row("initial.broker.registration.timeout.ms", INT, 60000, MEDIUM, "Time in which a broker must get registered."),
-    _row("metadata.log.dir", STRING, None, HIGH, "Where the metadata log is kept."),
     _row("metadata.log.max.record.bytes.between.snapshots", LONG, 20971520, HIGH, "Bytes of metadata between snapshots.", _one),
     _row("metadata.log.max.snapshot.interval.ms", LONG, 3600000, HIGH, "Time between snapshots.", _zero),
     _row("metadata.log.segment.bytes", INT, 1024**3, HIGH, "Segment size of the metadata log.", at_least(8388608)),
@@ -91,13 +105,19 @@ _QUORUM = _group(
     _row("metadata.max.idle.interval.ms", INT, 500, LOW, "Time between no-op records in the metadata log.", _zero),
     _row("metadata.max.retention.bytes", LONG, 104857600, HIGH, "Size at which old metadata is dropped."),
     _row("metadata.max.retention.ms", LONG, 604800000, HIGH, "Age at which old metadata is dropped."),
+    met=_always,
+)
+
+_QUORUM_WISHES = _group(
+    "metadata is kept in a metadata store, not in a quorum of controllers",
+    _row("early.start.listeners", LIST, None, HIGH, "Listeners that open before the authorizer is ready."),
+    _row("metadata.log.dir", STRING, None, HIGH, "Where the metadata log is kept."),
 )
 
 _REPLICATION = _group(
     "partitions have one replica",
     _row("auto.leader.rebalance.enable", BOOLEAN, True, HIGH, "Move leadership back to preferred replicas."),
     _row("controlled.shutdown.enable", BOOLEAN, True, MEDIUM, "Hand leadership over before stopping."),
-    _row("inter.broker.listener.name", STRING, None, MEDIUM, "The listener that brokers use among themselves."),
     _row("leader.imbalance.check.interval.seconds", LONG, 300, HIGH, "How often leadership is looked at.", _one),
     _row("leader.imbalance.per.broker.percentage", INT, 10, HIGH, "Imbalance that is tolerated."),
     _row("num.replica.fetchers", INT, 1, HIGH, "Fetchers for each broker that is followed.", _one, CLUSTER),
@@ -109,24 +129,30 @@ _REPLICATION = _group(
     _row("replica.fetch.wait.max.ms", INT, 500, HIGH, "How long a follower's fetch waits."),
     _row("replica.high.watermark.checkpoint.interval.ms", LONG, 5000, HIGH, "How often high watermarks are written down."),
     _row("replica.lag.time.max.ms", LONG, 30000, HIGH, "Lag after which a follower is out of sync."),
-    _row("replica.selector.class", STRING, None, MEDIUM, "Chooses the replica that a consumer reads from."),
     _row("replica.socket.receive.buffer.bytes", INT, 65536, HIGH, "Receive buffer of a follower's socket."),
     _row("replica.socket.timeout.ms", INT, 30000, HIGH, "Time that a follower waits for its leader."),
     _row("unclean.leader.election.enable", BOOLEAN, False, HIGH, "Let a replica outside the in-sync set lead when none inside it is left, losing records.", None, CLUSTER),
     _row("follower.replication.throttled.rate", LONG, LONG_MAX, MEDIUM, "Bytes a second that throttled followers may fetch.", _zero, CLUSTER),
     _row("leader.replication.throttled.rate", LONG, LONG_MAX, MEDIUM, "Bytes a second that throttled leaders may send.", _zero, CLUSTER),
+    met=_always,
+)
+
+_REPLICATION_WISHES = _group(
+    "partitions have one replica",
+    _row("inter.broker.listener.name", STRING, None, MEDIUM, "The listener that brokers use among themselves."),
+    _row("replica.selector.class", STRING, None, MEDIUM, "Chooses the replica that a consumer reads from."),
 )
 
 _COMPACTION = _group(
     "one task compacts all logs",
     _row("log.cleaner.threads", INT, 1, MEDIUM, "Threads that compact logs.", _zero, CLUSTER),
+    met=_always,
 )
 
 _LOG = _group(
     "it is done with other work, or not needed",
     _row("log.dir.failure.timeout.ms", LONG, 30000, LOW, "How long a failed folder may go unreported.", _one),
     _row("log.flush.start.offset.checkpoint.interval.ms", INT, 60000, HIGH, "How often the logs' start offsets are written down.", _zero),
-    _row("log.preallocate", BOOLEAN, False, MEDIUM, "Reserve a new segment's space on disk at once.", None, CLUSTER),
     _row("delete.records.purgatory.purge.interval.requests", INT, 1, MEDIUM, "How often finished DeleteRecords are swept."),
     _row("fetch.purgatory.purge.interval.requests", INT, 1000, MEDIUM, "How often finished fetches are swept."),
     _row("producer.purgatory.purge.interval.requests", INT, 1000, MEDIUM, "How often finished produces are swept."),
@@ -136,6 +162,12 @@ _LOG = _group(
     _row("request.timeout.ms", INT, 30000, HIGH, "Time that the broker's own requests may take."),
     _row("socket.connection.setup.timeout.max.ms", LONG, 30000, MEDIUM, "Longest time to connect to another broker."),
     _row("socket.connection.setup.timeout.ms", LONG, 10000, MEDIUM, "Time to connect to another broker."),
+    met=_always,
+)
+
+_LOG_WISHES = _group(
+    "it is left to the system",
+    _row("log.preallocate", BOOLEAN, False, MEDIUM, "Reserve a new segment's space on disk at once.", None, CLUSTER),
     _row("socket.listen.backlog.size", INT, 50, MEDIUM, "Connections that may wait to be accepted.", _one),
     _row("socket.receive.buffer.bytes", INT, 102400, HIGH, "Receive buffer of a client's socket; the system chooses it."),
     _row("socket.send.buffer.bytes", INT, 102400, HIGH, "Send buffer of a client's socket; the system chooses it."),
@@ -180,11 +212,16 @@ _TRANSACTIONS = _group(
     _row("transaction.partition.verification.enable", BOOLEAN, True, LOW, "Check that a partition is in the transaction that writes to it.", None, CLUSTER),
     _row("transaction.remove.expired.transaction.cleanup.interval.ms", INT, 3600000, LOW, "How often expired transactional ids are removed.", _one),
     _row("transaction.state.log.load.buffer.size", INT, 5242880, HIGH, "Bytes of __transaction_state read at a time.", _one),
+    _row("transaction.state.log.segment.bytes", INT, 104857600, HIGH, "Segment size of __transaction_state.", _one),
+    _row("transactional.id.expiration.ms", INT, 604800000, HIGH, "Silence after which a transactional id is forgotten.", _one),
+)
+
+_TRANSACTIONS_TOPIC = _group(
+    "there are no transactions yet",
     _row("transaction.state.log.min.isr", INT, 2, HIGH, "min.insync.replicas of __transaction_state.", _one),
     _row("transaction.state.log.num.partitions", INT, 50, HIGH, "Partitions of __transaction_state.", _one),
     _row("transaction.state.log.replication.factor", SHORT, 3, HIGH, "Replicas of __transaction_state.", _one),
-    _row("transaction.state.log.segment.bytes", INT, 104857600, HIGH, "Segment size of __transaction_state.", _one),
-    _row("transactional.id.expiration.ms", INT, 604800000, HIGH, "Silence after which a transactional id is forgotten.", _one),
+    met=_is_one,
 )
 
 _CONSUMER_GROUPS = _group(
@@ -201,7 +238,6 @@ _CONSUMER_GROUPS = _group(
     _row("group.consumer.min.heartbeat.interval.ms", INT, 5000, MEDIUM, "Shortest heartbeat interval of a group.", _one),
     _row("group.consumer.min.session.timeout.ms", INT, 45000, MEDIUM, "Shortest session timeout of a group.", _one),
     _row("group.consumer.session.timeout.ms", INT, 45000, MEDIUM, "Silence after which a member is removed.", _one),
-    _row("group.coordinator.rebalance.protocols", LIST, ("classic", "consumer", "streams"), MEDIUM, "Protocols that groups may use.", list_of("consumer", "classic", "share", "streams")),
     _row("group.streams.assignment.interval.ms", INT, 1000, MEDIUM, "Time between assignments of a streams group.", _zero, CLUSTER),
     _row("group.streams.heartbeat.interval.ms", INT, 5000, MEDIUM, "Time between streams members' heartbeats.", _one),
     _row("group.streams.initial.rebalance.delay.ms", INT, 3000, MEDIUM, "How long a new streams group waits for more members.", _zero),
@@ -215,6 +251,12 @@ _CONSUMER_GROUPS = _group(
     _row("group.streams.min.session.timeout.ms", INT, 45000, MEDIUM, "Shortest session timeout of a streams group.", _one),
     _row("group.streams.num.standby.replicas", INT, 0, MEDIUM, "Standby replicas of each streams task.", _zero),
     _row("group.streams.session.timeout.ms", INT, 45000, MEDIUM, "Silence after which a streams member is removed.", _one),
+)
+
+_PROTOCOLS = _group(
+    "groups use the classic protocol",
+    _row("group.coordinator.rebalance.protocols", LIST, ("classic", "consumer", "streams"), MEDIUM, "Protocols that groups may use.", list_of("consumer", "classic", "share", "streams")),
+    met=lambda protocols: protocols == ("classic",),
 )
 
 _SHARE_GROUPS = _group(
@@ -245,13 +287,18 @@ _SHARE_GROUPS = _group(
     _row("share.coordinator.load.buffer.size", INT, 5242880, HIGH, "Bytes of its topic read at a time.", _one),
     _row("share.coordinator.snapshot.update.records.per.snapshot", INT, 500, MEDIUM, "Updates between snapshots.", between(0, 500)),
     _row("share.coordinator.state.topic.compression.codec", INT, 0, HIGH, "Codec of __share_group_state."),
-    _row("share.coordinator.state.topic.min.isr", SHORT, 2, HIGH, "min.insync.replicas of __share_group_state.", _one),
-    _row("share.coordinator.state.topic.num.partitions", INT, 50, HIGH, "Partitions of __share_group_state.", _one),
-    _row("share.coordinator.state.topic.replication.factor", SHORT, 3, HIGH, "Replicas of __share_group_state.", _one),
     _row("share.coordinator.state.topic.segment.bytes", INT, 104857600, HIGH, "Segment size of __share_group_state.", _one),
     _row("share.coordinator.threads", INT, 1, MEDIUM, "Threads of the share coordinator.", _one),
     _row("share.coordinator.write.timeout.ms", INT, 5000, HIGH, "How long its writes may take.", _one),
     _row("share.fetch.purgatory.purge.interval.requests", INT, 1000, MEDIUM, "How often finished share fetches are swept."),
+)
+
+_SHARE_GROUPS_TOPIC = _group(
+    "there are no share groups yet",
+    _row("share.coordinator.state.topic.min.isr", SHORT, 2, HIGH, "min.insync.replicas of __share_group_state.", _one),
+    _row("share.coordinator.state.topic.num.partitions", INT, 50, HIGH, "Partitions of __share_group_state.", _one),
+    _row("share.coordinator.state.topic.replication.factor", SHORT, 3, HIGH, "Replicas of __share_group_state.", _one),
+    met=_is_one,
 )
 
 _TIERED_NOTE = "tiered storage is not offered"
@@ -323,6 +370,7 @@ _REFUSED = [
 ]
 
 INERT = table(
-    *_THREADS, *_QUORUM, *_REPLICATION, *_COMPACTION, *_LOG, *_LIMITS, *_QUOTAS, *_METRICS, *_TRANSACTIONS,
-    *_CONSUMER_GROUPS, *_SHARE_GROUPS, *_TIERED, *_REFUSED, *SECURITY,
+    *_THREADS, *_QUORUM, *_QUORUM_WISHES, *_REPLICATION, *_REPLICATION_WISHES, *_COMPACTION, *_LOG, *_LOG_WISHES,
+    *_LIMITS, *_QUOTAS, *_METRICS, *_TRANSACTIONS, *_TRANSACTIONS_TOPIC, *_CONSUMER_GROUPS, *_PROTOCOLS,
+    *_SHARE_GROUPS, *_SHARE_GROUPS_TOPIC, *_TIERED, *_REFUSED, *SECURITY,
 )

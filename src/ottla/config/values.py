@@ -65,7 +65,8 @@ class BrokerConfig:
 
     ``properties`` are those of server.properties and the command line. ConfigError where a value is
     invalid or asks for what this broker cannot do. ``warnings`` has a line for each name that is
-    unknown or has no effect here, to be logged at start.
+    unknown, or whose value asks for something that is missing here; ``idle`` the names that change nothing
+    and miss nothing. Both are to be logged at start.
     """
 
     def __init__(self, properties: Mapping[str, str] | None = None) -> None:
@@ -73,6 +74,7 @@ class BrokerConfig:
         self.dynamic_cluster: Mapping[str, str] = {}
         self.dynamic_broker: Mapping[str, str] = {}
         self.warnings: list[str] = []
+        self.idle: list[str] = []
         self._listeners: list[Listener] = []
         self._values: dict[str, Any] = {name: entry.default for name, entry in BROKER.items()}
         for name, text in self.static.items():
@@ -83,6 +85,7 @@ class BrokerConfig:
         _name_node(self._values)
         self._topic_defaults = self._compute_topic_defaults()
         self._check()
+        self._look_at_inert()
 
     # Reading
 
@@ -206,11 +209,26 @@ class BrokerConfig:
             else:
                 self.warnings.append(f"The configuration '{name}' was supplied but isn't a known config.")
             return None
-        if entry.effect is not Effect.ACTED_ON and entry.parse(text) != entry.default:
-            if entry.effect is Effect.REFUSED:
-                raise ConfigError(refusal(entry, text))
-            self.warnings.append(f"{name} has no effect: {entry.note}")
+        if entry.effect is Effect.REFUSED and entry.parse(text) != entry.default:
+            raise ConfigError(refusal(entry, text))
         return entry
+
+    def _look_at_inert(self) -> None:
+        """Tell what was given without effect and is missed from what is not."""
+        for name in self.static:
+            entry = BROKER.get(name)
+            if entry is None or entry.effect is not Effect.NONE or self._values[name] == entry.default:
+                continue
+            if self._is_met(name):
+                self.idle.append(name)
+            else:
+                self.warnings.append(f"{name} has no effect: {entry.note}")
+
+    def _is_met(self, name: str) -> bool:
+        value = self._values[name]
+        if name == "inter.broker.listener.name" and value is not None:
+            return str(value).upper() in {endpoint.listener for endpoint in self.listeners()}
+        return BROKER[name].is_met(value)
 
     def _compute_topic_defaults(self) -> dict[str, Any]:
         defaults = {name: entry.default for name, entry in TOPIC.items()}
