@@ -81,7 +81,8 @@ LIES: dict[str, tuple[bytes, set[ErrorCode]]] = {
         {ErrorCode.invalid_record, ErrorCode.corrupt_message},
     ),
     "cut": (GOOD[:-5], {ErrorCode.invalid_record, ErrorCode.corrupt_message}),
-    "half a header": (GOOD[:30], {ErrorCode.invalid_record, ErrorCode.corrupt_message}),
+    "half a header": (GOOD[:30], {ErrorCode.invalid_record}),
+    "one byte": (GOOD[:1], {ErrorCode.invalid_record}),
     "empty": (b"", {ErrorCode.invalid_record}),
     "two batches": (GOOD + GOOD, {ErrorCode.invalid_record}),
     "bytes behind": (GOOD + b"junk", {ErrorCode.invalid_record, ErrorCode.corrupt_message}),
@@ -92,7 +93,7 @@ LIES: dict[str, tuple[bytes, set[ErrorCode]]] = {
     ),
     "magic 3": (
         patched(GOOD, MAGIC, ">b", 3, seal=False),
-        {ErrorCode.invalid_record, ErrorCode.corrupt_message, ErrorCode.unsupported_for_message_format},
+        {ErrorCode.invalid_record, ErrorCode.corrupt_message},
     ),
 }
 
@@ -121,7 +122,7 @@ def legacy(magic: int, value: bytes) -> bytes:
 @pytest.mark.parametrize("size", [5, 500])
 def test_older_formats(client: RawClient, topic: str, magic: int, size: int) -> None:
     answer = client.produce(topic, legacy(magic, b"v" * size), version=3)
-    assert answer.error_code == ErrorCode.unsupported_for_message_format
+    assert answer.error_code == ErrorCode.invalid_record
     assert client.values(topic) == []
 
 

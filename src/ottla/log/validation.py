@@ -38,6 +38,9 @@ WALKED_RECORDS_MAX = 8
 # Of larger ones so many are, which tells records from what is none: another format, an unmarked codec.
 SAMPLED_RECORDS = 2
 
+# Where a batch's length is, and the least that it can be in any format: a v0 message's header.
+_LENGTH_START = 8
+_OLD_LENGTH_MIN = 14
 _HEADER_LENGTH_MIN = HEADER_BYTES - LENGTH_OVERHEAD_BYTES
 _KNOWN_BITS = CODEC_MASK | TIMESTAMP_TYPE_BIT | TRANSACTIONAL_BIT | CONTROL_BIT
 
@@ -90,14 +93,14 @@ def prepare(records: Buffer, rules: Rules, now_ms: int, origin: Origin) -> Prepa
     """Check one batch that is to be appended by a leader, and change what the topic wants changed.
 
     KafkaError: CORRUPT_MESSAGE, INVALID_RECORD, INVALID_TIMESTAMP, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE,
-    UNSUPPORTED_FOR_MESSAGE_FORMAT, UNSUPPORTED_COMPRESSION_TYPE.
+    UNSUPPORTED_COMPRESSION_TYPE.
     """
     size = len(records)
     if size < HEADER_BYTES:
-        raise _too_short(records)
+        raise _not_one_batch(records)
     header = BatchHeader._make(HEADER.unpack_from(records))
     if header.magic != MAGIC or header.length + LENGTH_OVERHEAD_BYTES != size:
-        raise _not_one_batch(header, size)
+        raise _not_one_batch(records)
     if size > rules.max_message_bytes:
         raise _too_large(size, rules)
     body: Buffer = memoryview(records)[STAMP_BYTES:]
@@ -197,25 +200,31 @@ def _recompress(header: BatchHeader, body: Buffer, codec: int, rules: Rules) -> 
     return Prepared(BatchHeader._make(HEADER.unpack_from(sealed)), sealed[STAMP_BYTES:])
 
 
-def _too_short(records: Buffer) -> KafkaError:
-    if not len(records):
-        return _invalid("a produce request carries exactly one batch for each partition, this one has none")
-    if len(records) > STAMP_BYTES and records[STAMP_BYTES] in (0, 1):
-        return _old_format(records[STAMP_BYTES])
-    return KafkaError(ErrorCode.corrupt_message, "the batch is shorter than a batch header")
-
-
-def _not_one_batch(header: BatchHeader, size: int) -> KafkaError:
-    """Why ``size`` bytes that begin with ``header`` are not one batch of format v2."""
-    if header.magic in (0, 1):
-        return _old_format(header.magic)
-    if header.magic != MAGIC:
-        return KafkaError(ErrorCode.corrupt_message, f"unknown batch format {header.magic}")
-    if header.length < _HEADER_LENGTH_MIN:
-        return KafkaError(ErrorCode.corrupt_message, f"the batch claims a length of {header.length} bytes")
-    if header.size > size:
-        return _invalid(f"the batch claims {header.size} bytes but only {size} came")
-    return _invalid(f"{size - header.size} bytes follow the batch: there has to be exactly one")
+def _not_one_batch(records: Buffer) -> KafkaError:
+    """Why ``records`` are not one batch of format v2, looked for in the order in which Kafka does
+    (ByteBufferLogInputStream.nextBatchSize, ProduceRequest.validateRecords)."""
+    size = len(records)
+    length = int.from_bytes(records[_LENGTH_START:LENGTH_OVERHEAD_BYTES], "big", signed=True)
+    if size >= LENGTH_OVERHEAD_BYTES and length < _OLD_LENGTH_MIN:
+        return KafkaError(ErrorCode.corrupt_message, f"the batch claims a length of {length} bytes")
+    if size <= STAMP_BYTES:
+        return _invalid(
+            "a produce request carries exactly one batch for each partition: "
+            f"the {size} bytes of this one hold none"
+        )
+    magic = records[STAMP_BYTES]
+    if magic > MAGIC:
+        return KafkaError(ErrorCode.corrupt_message, f"unknown batch format {magic}")
+    claimed = length + LENGTH_OVERHEAD_BYTES
+    if claimed > size:
+        return _invalid(f"the batch claims {claimed} bytes but only {size} came")
+    if magic < MAGIC:
+        return _invalid(
+            f"message format v{magic} is no longer supported: use a client that writes v2 batches"
+        )
+    if length < _HEADER_LENGTH_MIN:
+        return KafkaError(ErrorCode.corrupt_message, "the batch is shorter than a batch header")
+    return _invalid(f"{size - claimed} bytes follow the batch: there has to be exactly one")
 
 
 def _lies(header: BatchHeader) -> KafkaError:
@@ -249,13 +258,6 @@ def _too_large(size: int, rules: Rules) -> KafkaError:
     return KafkaError(
         ErrorCode.message_too_large,
         f"the batch has {size} bytes, max.message.bytes allows {rules.max_message_bytes}",
-    )
-
-
-def _old_format(magic: int) -> KafkaError:
-    return KafkaError(
-        ErrorCode.unsupported_for_message_format,
-        f"message format v{magic} is no longer supported: use a client that writes v2 batches",
     )
 
 
