@@ -1,6 +1,6 @@
 """SIGKILL under load, again and again: what was acknowledged is there, once and in order.
 
-Producers, a committing consumer and an admin client go on across every crash, as real clients do: they see
+Producers, a consumer group, commits and admin calls go on across every crash, as real clients do: they see
 errors, retry, and remember what they were promised. In between the broker is killed at random moments, also
 while it is starting. OTTLA_CRASH_SEED repeats a run's choices, though not its timing.
 """
@@ -76,7 +76,7 @@ class Load(threading.Thread):
                         self._topic, value, partition=partition, on_delivery=self._delivered
                     )
                     self.sent += 1
-            self._producer.poll(0.01)
+            self._producer.poll(0.02)
 
     def finish(self) -> None:
         """Stop sending, and wait until all is acknowledged."""
@@ -118,6 +118,53 @@ class Commits(threading.Thread):
         self._ending.set()
         self.join(60)
         assert not self.is_alive()
+
+
+class Reader(threading.Thread):
+    """A member of a consumer group that commits as it goes: at least once it sees everything."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[tuple[int, int]] = set()
+        self.failure: Exception | None = None
+        self._ending = threading.Event()
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "readers",
+                "auto.offset.reset": "earliest",
+                "auto.commit.interval.ms": 100,
+                "partition.assignment.strategy": "cooperative-sticky",
+                **QUIET,
+            }
+        )
+        self._consumer.subscribe([topic])
+
+    def run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                for message in self._consumer.consume(1000, 0.1):
+                    error = message.error()
+                    if error is None:
+                        ident, number, _ = message.value().split(b" ", 2)
+                        self.seen.add((int(ident), int(number)))
+                    else:
+                        # What a crash shows a client; an offset out of range would be something else.
+                        assert error.code() not in (
+                            KafkaError._AUTO_OFFSET_RESET,
+                            KafkaError.OFFSET_OUT_OF_RANGE,
+                        )
+        except Exception as failure:  # noqa: BLE001 - raised by finish() in the test's own thread
+            self.failure = failure
+        finally:
+            self._consumer.close()
+
+    def finish(self, count: int) -> None:
+        wait_until(lambda: self.failure or len(self.seen) == count, 60, "the group has read everything")
+        self._ending.set()
+        self.join(30)
+        if self.failure is not None:
+            raise self.failure
 
 
 class Topics:
@@ -201,8 +248,9 @@ def test_kill_under_load(ottla_process: Callable[..., BrokerProcess]) -> None:
         Load(broker.bootstrap, topic, i, codec, idempotent=safe) for i, (safe, codec) in enumerate(kinds)
     ]
     commits = Commits(broker.bootstrap, topic, "committers")
+    reader = Reader(broker.bootstrap, topic)
     topics = Topics(broker)
-    for thread in [*loads, commits]:
+    for thread in [*loads, commits, reader]:
         thread.start()
     for _ in range(KILLS):
         acknowledged = [len(load.acknowledged) for load in loads]
@@ -220,6 +268,7 @@ def test_kill_under_load(ottla_process: Callable[..., BrokerProcess]) -> None:
     for load in loads:
         load.finish()
     commits.finish()
+    reader.finish(sum(load.sent for load in loads))
     assert commits.promised <= commits.committed() <= commits.attempted
     found = stored(broker, topic)
     for load in loads:
