@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,14 @@ def test_a_broker_that_never_answers_is_given_up_and_ended(
     assert not broker.alive()
 
 
+def is_running(pid: str) -> bool:
+    """Whether a process is there, and is more than a zombie, which it stays where nobody collects orphans."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_stopping_ends_what_the_broker_started_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "START_TIMEOUT_S", 0.5)
     note = tmp_path / "pid"
@@ -116,9 +125,11 @@ def test_stopping_ends_what_the_broker_started_too(tmp_path: Path, monkeypatch: 
     )
     with pytest.raises(Unavailable, match="no answer"):
         Broker(peer("parent", sys.executable, "-c", program), tmp_path / "parent").start()
-    stat = Path(f"/proc/{note.read_text()}/stat")
-    # Where nobody collects orphans, it stays on as a zombie.
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    # A process that was killed ends when the kernel next runs it, which may be a while on a busy machine.
+    deadline = time.monotonic() + 10
+    while is_running(note.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_peer_that_cannot_be_installed_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
