@@ -10,6 +10,16 @@ import time
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
+class TextFormatter(logging.Formatter):
+    """One line per message, whatever names a client put into it; only a traceback has lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        if line.isprintable():
+            return line
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object per line: time (ISO 8601, UTC), level, logger, message, and a traceback if any."""
 
@@ -29,5 +39,5 @@ class JsonFormatter(logging.Formatter):
 def set_up(log_format: str, log_level: str) -> None:
     """Log to stderr in ``text`` or ``json``, from ``log_level`` (debug, info, warning, error) up."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(_TEXT))
     logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)

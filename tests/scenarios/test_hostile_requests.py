@@ -13,7 +13,7 @@ import pytest
 
 from interop.bystander import Bystander
 from interop.fuzz import Awkward
-from interop.process import BrokerProcess
+from interop.process import BrokerProcess, wait_until
 from interop.raw import RawClient, batch, fetch_fields, flexible, framed, produce_fields, request_header
 from ottla.errors import ErrorCode
 from ottla.wire.apis import API_VERSIONS, APIS
@@ -251,6 +251,19 @@ def test_awkward_group_names(client: RawClient, bad: str) -> None:
     )
     expected = ErrorCode.member_id_required if bad else ErrorCode.invalid_group_id
     assert answer.error_code == expected
+
+
+def test_names_cannot_forge_lines_of_the_log(broker: BrokerProcess, client: RawClient) -> None:
+    group = "g\n2026-01-01 00:00:00,000 ERROR   ottla: forged \x1b[31m"
+    client.call("FindCoordinator", 4, key_type=0, coordinator_keys=[group])
+    fields = {"group_id": group, "session_timeout_ms": 6000, "member_id": "", "protocol_type": "consumer"}
+    answer = client.call("JoinGroup", 0, **fields, protocols=[{"name": "range", "metadata": b""}])
+    assert answer.error_code == 0
+    told = wait_until(
+        lambda: [line for line in broker.log_lines() if "forged" in line], what="a line in the log"
+    )
+    assert not [line for line in told if line.startswith("2026-01-01")]
+    assert "\x1b" not in broker.log()
 
 
 def test_thousands_of_partitions_in_one_request(broker: BrokerProcess, client: RawClient) -> None:
