@@ -176,6 +176,7 @@ class Node:
         try:
             self._replicas.wake_all()
             self._groups.close()
+            self._cancel_tasks()
             await asyncio.gather(*(server.stop() for server in self._servers))
             await self._logs.close()
         finally:
@@ -260,13 +261,19 @@ class Node:
                 self._groups.on_topic_deleted(name)
 
     async def _load_groups(self, partition: int, epoch: int) -> None:
-        """Have a partition's groups served. A disk that is full or fails is tried again."""
+        """Have a partition's groups served. What a disk cannot give now is tried again; where the log makes
+        no sense its groups get NOT_COORDINATOR from then on (Kafka's CoordinatorState.FAILED)."""
+        said = ""
         while True:
             try:
                 await self._groups.load(partition, epoch)
+                if said:
+                    log.info("the groups of %s-%d can be read again", OFFSETS_TOPIC, partition)
                 return
             except KafkaError as error:
-                log.error("the groups of %s-%d cannot be read: %s", OFFSETS_TOPIC, partition, error)
+                if said != str(error):
+                    said = str(error)
+                    log.error("the groups of %s-%d cannot be read: %s", OFFSETS_TOPIC, partition, said)
                 if error.code != ErrorCode.kafka_storage_error:
                     return
             await asyncio.sleep(GROUPS_RETRY_MS / 1000)

@@ -11,10 +11,11 @@ from uuid import UUID
 import pytest
 from admin_support import Client, code, create, new_topic, run
 
-from ottla.env.disk import RealDisk
+from ottla.env.disk import RealDisk, RealFile
 from ottla.types import Record
 from ottla.wire.records import build_batch
 
+ONE_PARTITION = {"offsets.topic.num.partitions": "1"}
 BATCH = build_batch([Record(0, 1_000, None, b"v")])
 
 
@@ -23,6 +24,23 @@ async def produce(client: Client, topic: str, index: int = 0) -> str:
     fields = {"transactional_id": None, "acks": 1, "timeout_ms": 1_000, "topic_data": [data]}
     answer = await client.ask("Produce", 9, fields)
     return code(answer["responses"][0]["partition_responses"][0])
+
+
+async def commit(client: Client) -> str:
+    """Commit an offset of topic u for group g."""
+    partition = {"partition_index": 0, "committed_offset": 5, "committed_metadata": ""}
+    fields = {
+        "group_id": "g",
+        "generation_id_or_member_epoch": -1,
+        "member_id": "",
+        "topics": [{"name": "u", "partitions": [partition]}],
+    }
+    answer = await client.ask("OffsetCommit", 8, fields)
+    return code(answer["topics"][0]["partitions"][0])
+
+
+async def find(client: Client) -> None:
+    await client.ask("FindCoordinator", 4, {"key_type": 0, "coordinator_keys": ["g"]})
 
 
 def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
@@ -63,30 +81,87 @@ def test_groups_are_served_when_there_is_room_for_their_topic(
 
         monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
         monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
-        key = {"key_type": 0, "coordinator_keys": ["g"]}
-        await client.ask("FindCoordinator", 4, key)
-        commit = {
-            "group_id": "g",
-            "generation_id_or_member_epoch": -1,
-            "member_id": "",
-            "topics": [
-                {
-                    "name": "u",
-                    "partitions": [{"partition_index": 0, "committed_offset": 5, "committed_metadata": ""}],
-                }
-            ],
-        }
+        await find(client)
         await create(client, new_topic("u"))
         codes = []
         while not codes or codes[-1] != "none":
-            answer = await client.ask("OffsetCommit", 8, commit)
-            codes.append(code(answer["topics"][0]["partitions"][0]))
+            codes.append(await commit(client))
             if len(codes) == 3:
                 monkeypatch.setattr(RealDisk, "make_dirs", whole)
             await asyncio.sleep(0.01)
         assert len(codes) > 3 and set(codes) <= {"none", "not_coordinator", "coordinator_load_in_progress"}
 
     run(tmp_path, body)
+
+
+def keep_a_group(path: Path) -> Path:
+    """A broker that keeps an offset, and has stopped; the segment that holds it."""
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("u"))
+        await find(client)
+        assert await commit(client) == "none"
+
+    run(path, body, ONE_PARTITION)
+    return path / "data" / "__consumer_offsets-0" / "00000000000000000000.log"
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if "the groups of __consumer_offsets-0" in message]
+
+
+@pytest.mark.parametrize("length", [-1, -12, -100, 0, 2**31 - 1])
+def test_groups_in_a_damaged_log_have_no_coordinator(
+    tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ottla.node.GROUPS_RETRY_MS", 1)
+    monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
+    segment = keep_a_group(tmp_path)
+    data = bytearray(segment.read_bytes())
+    data[8:12] = length.to_bytes(4, "big", signed=True)
+    segment.write_bytes(data)
+
+    async def body(client: Client) -> None:
+        await find(client)
+        while not said(caplog):
+            await asyncio.sleep(0.01)
+        assert await commit(client) == "not_coordinator"
+        # What else the broker does is not touched.
+        assert await produce(client, "u") == "none"
+
+    run(tmp_path, body, ONE_PARTITION)
+    (line,) = said(caplog)
+    assert line.startswith("the groups of __consumer_offsets-0 cannot be read: ")
+
+
+def test_groups_are_served_when_the_disk_can_be_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ottla.node.GROUPS_RETRY_MS", 1)
+    segment = keep_a_group(tmp_path)
+    whole = RealFile.read
+    tries = []
+
+    def read(file: RealFile, position: int, size: int) -> bytes:
+        if file.path == str(segment):
+            tries.append(position)
+            raise OSError(errno.EIO, "Input/output error", file.path)
+        return whole(file, position, size)
+
+    monkeypatch.setattr(RealFile, "read", read)
+
+    async def body(client: Client) -> None:
+        while len(tries) < 5:
+            await asyncio.sleep(0.01)
+        assert await commit(client) in ("not_coordinator", "coordinator_load_in_progress")
+        monkeypatch.setattr(RealFile, "read", whole)
+        while await commit(client) != "none":
+            await asyncio.sleep(0.01)
+
+    with caplog.at_level("INFO"):
+        run(tmp_path, body, ONE_PARTITION)
+    broken, mended = said(caplog)
+    assert "Input/output error" in broken and mended.endswith("can be read again")
 
 
 def test_a_topic_that_is_made_again_begins_anew(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from collections import Counter
 from ottla.coordinators.group_machine import GroupMachine
 from ottla.coordinators.offsets import NO_PRODUCER_ID
 from ottla.coordinators.schemas import SchemaError, UnknownRecord, decode_record
+from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Buffer
 from ottla.wire.records import BatchHeader, iter_records
 
@@ -47,6 +48,10 @@ class LogReplay:
     def _add_transactional(self, header: BatchHeader, batch: Buffer) -> None:
         for record in iter_records(batch):
             if header.is_control:
+                if len(record.key or b"") < _CONTROL_KEY.size:
+                    raise KafkaError(
+                        ErrorCode.invalid_record, f"the marker at offset {record.offset} has no type"
+                    )
                 _, marker = _CONTROL_KEY.unpack_from(record.key or b"")
                 self._machine.offsets.end_transaction(header.producer_id, committed=marker == _COMMIT_MARKER)
             else:

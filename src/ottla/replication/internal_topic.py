@@ -11,7 +11,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.lookups import settle
 from ottla.log.settings import Origin
 from ottla.replication.manager import ReplicaManager
-from ottla.wire.records import HEADER_BYTES, read_header
+from ottla.wire.records import iter_batches
 
 # How much is read at a time while a coordinator loads.
 LOAD_BYTES = 1024 * 1024
@@ -30,6 +30,10 @@ class InternalTopicLog:
     def partition_count(self) -> int:
         """How many partitions the topic has; 0 while there is no such topic."""
         return self._replicas.partition_count(self._topic)
+
+    def batch_bytes_max(self, partition: int) -> int:
+        """The topic's max.message.bytes. KafkaError where this node does not lead the partition."""
+        return self._replicas.get(self._topic, partition).log.config.max_message_bytes
 
     async def append(self, partition: int, batch: bytes) -> int:
         """Append one batch with acks=all; its last offset once it is committed. KafkaError as a Produce."""
@@ -52,17 +56,20 @@ class InternalTopicLog:
                 data = await self._disk.run(partial(piece.file.read, piece.position, piece.size))
             except OSError as error:
                 raise KafkaError(ErrorCode.kafka_storage_error, f"the log cannot be read: {error}") from error
-            whole, offset = whole_batches(data)
+            whole, next_offset = whole_batches(data)
+            if next_offset <= offset:
+                raise KafkaError(ErrorCode.corrupt_message, f"no whole batch is found at offset {offset}")
+            offset = next_offset
             yield whole
 
 
 def whole_batches(data: bytes) -> tuple[bytes, int]:
-    """``data`` without a batch that was cut off at its end, and the offset behind the last whole one."""
+    """``data`` without a batch that was cut off at its end, and the offset behind the last whole one.
+
+    -1 where there is no whole one. KafkaError CORRUPT_MESSAGE for a length that no batch can have.
+    """
     position, offset = 0, -1
-    while len(data) - position >= HEADER_BYTES:
-        header = read_header(data, position)
-        if position + header.size > len(data):
-            break
+    for header, _ in iter_batches(data):
         position += header.size
-        offset = header.last_offset + 1
+        offset = header.next_offset
     return data[:position], offset
