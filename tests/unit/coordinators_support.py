@@ -271,11 +271,17 @@ class MemoryLog:
         self.held = False
         self.error: KafkaError | None = None
         self.waiting: list[Any] = []
+        self.max_message_bytes = 1_048_588
+
+    def batch_bytes_max(self, partition: int) -> int:
+        return self.max_message_bytes
 
     async def append(self, partition: int, batch: bytes) -> int:
         if self.error is not None:
             raise self.error
         check_batch(batch)
+        if len(batch) > self.max_message_bytes:
+            raise KafkaError(ErrorCode.message_too_large)
         self.batches[partition].append(batch)
         if self.held:
             future = asyncio.get_running_loop().create_future()

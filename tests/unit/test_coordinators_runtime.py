@@ -194,6 +194,55 @@ def test_large_writes_go_in_several_batches() -> None:
     run(story)
 
 
+@pytest.mark.parametrize("max_message_bytes", [20_000, 1_048_588])
+def test_a_group_with_very_many_offsets_is_deleted_in_batches_that_the_log_takes(
+    max_message_bytes: int,
+) -> None:
+    async def story() -> None:
+        node = await Node().start()
+        count = 30_000
+        offsets = [OffsetToCommit(i, i, -1, "") for i in range(count)]
+        for start in range(0, count, 5_000):
+            topic = TopicToCommit("a-topic-with-a-longish-name", UUID_ZERO, offsets[start : start + 5_000])
+            await node.groups.commit(CommitRequest("g", -1, "", None, -1, True, [topic]))
+        before = len(node.log.batches[0])
+        node.log.max_message_bytes = max_message_bytes
+        assert (await node.groups.delete_group("g")).error is ErrorCode.none
+        batches = node.log.batches[0][before:]
+        assert len(batches) > 1
+        records = [record for batch in batches for record in iter_records(batch)]
+        assert len(records) == count + 1 and {record.value for record in records} == {None}
+        assert durable((await node.other()).machine) == durable(node.machine) == ({}, {})
+
+    run(story)
+
+
+def test_a_group_of_which_a_part_could_not_be_deleted_is_deleted_again() -> None:
+    async def story() -> None:
+        class OnceFull(MemoryLog):
+            left = 10**6
+
+            async def append(self, partition: int, batch: bytes) -> int:
+                self.left -= 1
+                if self.left == 0:
+                    raise KafkaError(ErrorCode.kafka_storage_error)
+                return await super().append(partition, batch)
+
+        log = OnceFull()
+        node = await Node(log).start()
+        offsets = [OffsetToCommit(i, i, -1, "") for i in range(5_000)]
+        topic = TopicToCommit("t", UUID_ZERO, offsets)
+        await node.groups.commit(CommitRequest("g", -1, "", None, -1, True, [topic]))
+        log.max_message_bytes, log.left = 30_000, 2
+        assert (await node.groups.delete_group("g")).error is ErrorCode.not_coordinator
+        assert 0 < len(node.machine.offsets.by_group["g"]["t"]) < 5_000
+        assert durable((await node.other()).machine) == durable(node.machine)
+        assert (await node.groups.delete_group("g")).error is ErrorCode.none
+        assert durable((await node.other()).machine) == durable(node.machine) == ({}, {})
+
+    run(story)
+
+
 def test_an_append_does_not_wait_for_the_one_before_but_answers_are_in_order() -> None:
     async def story() -> None:
         node = await Node().start()
@@ -431,6 +480,18 @@ def test_transactions_in_the_log(marker: int, offset: int) -> None:
         node = await Node(log).start()
         fetched = node.groups.fetch("g", None, require_stable=True)
         assert [each.offset for topic in fetched for each in topic.partitions] == ([5] if offset == 5 else [])
+
+    run(story)
+
+
+def test_a_marker_without_a_type_ends_the_load() -> None:
+    async def story() -> None:
+        log = MemoryLog()
+        log.batches[0].append(build_batch([Record(0, 1, b"\0", b"")], producer_id=1, control=True))
+        node = Node(log)
+        with pytest.raises(KafkaError) as raised:
+            await node.groups.load(0, 0)
+        assert raised.value.code is ErrorCode.invalid_record
 
     run(story)
 

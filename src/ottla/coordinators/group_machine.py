@@ -53,6 +53,7 @@ from ottla.coordinators.schemas import (
     GroupMetadata,
     GroupRecord,
     OffsetRecord,
+    encode_record,
 )
 from ottla.coordinators.step import Step, Waiter, Write, append_error
 from ottla.errors import ErrorCode, KafkaError
@@ -60,8 +61,8 @@ from ottla.wire.primitives import UUID_ZERO
 
 NONE = ErrorCode.none
 GROUP_TYPE = "classic"
-# Records of one batch of tombstones; some hundred bytes each, so well below any max.message.bytes.
-TOMBSTONES_MAX = 1_000
+# Bytes of tombstones that are written together: few, so that any number fits into batches of any size.
+TOMBSTONES_BYTES_MAX = 16 * 1024
 
 # Told how a write went.
 Done = Callable[[ErrorCode, Step], None]
@@ -363,21 +364,33 @@ class GroupMachine:
         self._delete(group, step, lambda error, step: step.reply(waiter, DeletedGroup(group_id, error)))
 
     def _delete(self, group: ClassicGroup, step: Step, done: Done) -> None:
-        """Write the tombstones of a group and of all its offsets."""
+        """Write the tombstones of a group and of all its offsets: in several writes where they are many.
+
+        Where one of them fails the group is still there, with the offsets that are left, to be deleted again.
+        """
         group_id = group.group_id
         # Whoever joins from now on founds a new group.
         del self.groups[group_id]
+        errors: list[ErrorCode] = []
+
+        def part_failed(code: ErrorCode, step: Step) -> None:
+            errors.append(code)
 
         def failed(code: ErrorCode, step: Step) -> None:
             self.groups.setdefault(group_id, group)
             done(append_error(code), step)
 
-        tombstones = (OffsetRecord(*key, None) for key in dict.fromkeys(self._keys(group_id)))
-        step.write(
-            (*tombstones, GroupRecord(group_id, None)),
-            lambda step: done(NONE, step),
-            failed,
-        )
+        def committed(step: Step) -> None:
+            if errors:
+                failed(errors[0], step)
+            else:
+                done(NONE, step)
+
+        tombstones = [OffsetRecord(*key, None) for key in dict.fromkeys(self._keys(group_id))]
+        *parts, last = _parts((*tombstones, GroupRecord(group_id, None)))
+        for records in parts:
+            step.write(records, lambda step: None, part_failed)
+        step.write(last, committed, failed)
 
     # -- clean-up
 
@@ -432,12 +445,24 @@ class GroupMachine:
         self._write_tombstones([OffsetRecord(*key, None) for key in keys], step)
 
     def _write_tombstones(self, records: list[CoordinatorRecord], step: Step) -> None:
-        for start in range(0, len(records), TOMBSTONES_MAX):
+        for part in _parts(records):
             # Should it fail: expired offsets are found again at the next clean-up, and those of a deleted
             # topic do not count for a new one of that name, which has another id.
-            step.write(
-                tuple(records[start : start + TOMBSTONES_MAX]), lambda step: None, lambda code, step: None
-            )
+            step.write(part, lambda step: None, lambda code, step: None)
+
+
+def _parts(records: Iterable[CoordinatorRecord]) -> Iterator[tuple[CoordinatorRecord, ...]]:
+    """Tombstones in the order given, in pieces of about TOMBSTONES_BYTES_MAX."""
+    part: list[CoordinatorRecord] = []
+    size = 0
+    for record in records:
+        part.append(record)
+        size += len(encode_record(record)[0])
+        if size >= TOMBSTONES_BYTES_MAX:
+            yield tuple(part)
+            part, size = [], 0
+    if part:
+        yield tuple(part)
 
 
 def _done_quietly(error: ErrorCode, step: Step) -> None:

@@ -22,11 +22,11 @@ from ottla.coordinators.step import NEVER_MS, Step, Write
 from ottla.env.clock import Clock, Timer
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Record
-from ottla.wire.records import build_batch, iter_batches
+from ottla.wire.records import HEADER_BYTES, build_batch, iter_batches
 
 log = logging.getLogger(__name__)
 
-# Writes are gathered into one batch up to this size, well below the default max.message.bytes of 1 MiB.
+# Writes are gathered into one batch up to this size, if the topic's max.message.bytes allows as much.
 # A single write is never split: it is in the log as a whole or not at all.
 BATCH_BYTES_MAX = 512 * 1024
 # What a record's lengths and deltas take besides key and value, roughly and at most.
@@ -43,6 +43,10 @@ class CoordinatorLog(Protocol):
     @property
     def partition_count(self) -> int:
         """0 while the topic does not exist."""
+        ...
+
+    def batch_bytes_max(self, partition: int) -> int:
+        """The largest batch that can be appended. KafkaError where this node does not lead the partition."""
         ...
 
     def append(self, partition: int, batch: bytes) -> Awaitable[int]:
@@ -162,14 +166,22 @@ class Shard:
         writes: list[Write] = []
         records: list[Record] = []
         batch_size = 0
+        size_max = self._gathered_bytes_max()
         for write, write_records, size in queued:
-            if writes and batch_size + size > BATCH_BYTES_MAX:
+            if writes and batch_size + size > size_max:
                 self._start_append(writes, records)
                 writes, records, batch_size = [], [], 0
             writes.append(write)
             records += write_records
             batch_size += size
         self._start_append(writes, records)
+
+    def _gathered_bytes_max(self) -> int:
+        try:
+            return min(BATCH_BYTES_MAX, self._log.batch_bytes_max(self.partition) - HEADER_BYTES)
+        except KafkaError:
+            # The append will say so, to each who waits.
+            return BATCH_BYTES_MAX
 
     def _start_append(self, writes: list[Write], records: list[Record]) -> None:
         data = build_batch(records, compression=self._config.offsets_topic_compression_codec)
