@@ -193,3 +193,29 @@ def test_a_changed_configuration_reaches_the_logs(tmp_path: Path) -> None:
         assert [log.config.retention_ms for log in logs] == [5, 77]
 
     run(tmp_path, body)
+
+
+def test_many_partitions_are_made_a_few_at_a_time_and_each_at_once_when_asked_for(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        partitions = client.node.services.replicas.partitions
+        assert [code(made) for made in await create(client, new_topic("t", num_partitions=200))] == ["none"]
+        assert 0 < len(partitions) < 200
+        assert ("t", 199) not in partitions
+        assert await produce(client, "t", 199) == "none"
+        assert ("t", 199) in partitions
+        while len(partitions) < 200:
+            await asyncio.sleep(0.001)
+
+    run(tmp_path, body)
+
+
+def test_what_is_deleted_before_its_turn_is_never_made(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        services = client.node.services
+        await create(client, new_topic("t", num_partitions=200), new_topic("u", num_partitions=40))
+        await services.metadata.controller.delete_topics([services.metadata.image.topics["t"].topic_id])
+        while len(services.replicas.partitions) < 40:
+            await asyncio.sleep(0.001)
+        assert {topic for topic, _ in services.replicas.partitions} == {"u"}
+
+    run(tmp_path, body)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from uuid import UUID
 
 from ottla.config import BrokerConfig
@@ -17,6 +19,9 @@ from ottla.replication.partition import Partition
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
+
+# Partitions that are made in one turn of the event loop: a quarter of a millisecond each.
+OPENED_AT_ONCE_MAX = 20
 
 
 class ReplicaManager:
@@ -34,6 +39,8 @@ class ReplicaManager:
         # Plain dicts of pairs: a look-up is on the path of every Produce and Fetch.
         self.partitions: dict[tuple[str, int], Partition] = {}
         self.stopping = False
+        # New partitions that are not open yet; whoever asks for one of them has it opened at once.
+        self._unopened: deque[tuple[TopicImage, int]] = deque()
 
     # ------------------------------------------------------------ look-ups
 
@@ -49,10 +56,11 @@ class ReplicaManager:
             raise KafkaError(ErrorCode.unknown_topic_or_partition)
         if self._node_id not in topic.partitions[index].replicas:
             raise KafkaError(ErrorCode.not_leader_or_follower)
-        # It failed when the topic was made; by now a full disk may have room.
+        # Its turn has not come yet; or it failed when the topic was made, and by now the disk may have room.
         try:
-            return self._open(topic, index, self._log_config(topic))
+            return self._open(topic, index)
         except OSError as error:
+            log.error("%s-%d cannot be opened: %s", name, index, error)
             raise KafkaError(
                 ErrorCode.kafka_storage_error, f"{name}-{index} cannot be opened: {error}"
             ) from error
@@ -90,7 +98,12 @@ class ReplicaManager:
                     self._remove_topic(topic)
             for name, topic in new.topics.items():
                 if before.get(name) is not topic:
-                    self._apply_topic(topic, must_open=old is None)
+                    self._apply_topic(topic)
+        if old is None:
+            while self._unopened:
+                self._open(*self._unopened.popleft())
+        elif self._unopened:
+            self._open_some()
         if old is not None and old.broker_configs != new.broker_configs:
             # Topic defaults come from the broker's configuration.
             for topic in new.topics.values():
@@ -102,27 +115,33 @@ class ReplicaManager:
         for partition in self.partitions.values():
             partition.wake()
 
-    def _apply_topic(self, topic: TopicImage, *, must_open: bool) -> None:
+    def _apply_topic(self, topic: TopicImage) -> None:
         config = self._log_config(topic)
         for index, state in enumerate(topic.partitions):
             if self._node_id not in state.replicas:
                 continue
             partition = self.partitions.get((topic.name, index))
             if partition is None:
-                try:
-                    self._open(topic, index, config)
-                except (KafkaError, OSError) as error:
-                    if must_open:
-                        raise
-                    log.error("%s-%d cannot be opened: %s", topic.name, index, error)
+                self._unopened.append((topic, index))
                 continue
             partition.log.update_config(config)
             changed, partition.state = partition.state is not state, state
             if changed:
                 partition.wake()
 
-    def _open(self, topic: TopicImage, index: int, config: LogConfig) -> Partition:
+    def _open_some(self) -> None:
+        """Open new partitions, so many that other clients do not have to wait, and go on soon."""
+        for _ in range(min(OPENED_AT_ONCE_MAX, len(self._unopened))):
+            topic, index = self._unopened.popleft()
+            with suppress(KafkaError):  # it is gone again, or opening failed and was logged
+                if self._image is not None and self._image.topics.get(topic.name) is topic:
+                    self.get(topic.name, index)
+        if self._unopened and not self.stopping:
+            self._clock.call_later(0, self._open_some)
+
+    def _open(self, topic: TopicImage, index: int) -> Partition:
         name = TopicPartition(topic.name, index)
+        config = self._log_config(topic)
         opened = self._logs.get_or_create(name, topic.topic_id, config, self._clock.now_ms())
         partition = self.partitions[topic.name, index] = Partition(
             name,
