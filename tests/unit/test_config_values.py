@@ -313,7 +313,12 @@ def test_what_kafka_refuses_and_what_cannot_be_done_is_refused(given: dict[str, 
 @pytest.mark.parametrize(
     ("given", "per_broker", "message"),
     [
-        ({"num.partitions": "3"}, True, "Cannot update these configs dynamically: Set(num.partitions)"),
+        (
+            {"num.partitions": "3"},
+            True,
+            "Cannot update these configs dynamically: Set(num.partitions); "
+            "set it in server.properties and restart",
+        ),
         ({"ssl.keystore.type": "PEM"}, False, "Cannot update these configs at default cluster level"),
         ({"message.max.bytes": "-1"}, False, "Value must be at least 0"),
     ],

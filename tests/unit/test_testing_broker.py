@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 
 import ottla.testing
+from ottla.config import ConfigError
 from ottla.errors import ErrorCode, KafkaError
 from ottla.node import StartError
 from ottla.testing import Broker
@@ -208,6 +209,27 @@ def test_what_hinders_the_start_is_raised_and_nothing_stays_behind(tmp_path: Pat
         assert first.topics() == {}
     with pytest.raises(KafkaError), Broker(topics=["not/a/name"]):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("num.partitionz", "'num.partitionz' is no broker configuration: is it 'num.partitions'?"),
+        (
+            "retention.ms",
+            "'retention.ms' is a configuration of topics; that of brokers is 'log.retention.ms'",
+        ),
+        ("zzz", "'zzz' is no broker configuration"),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_refused(name: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        Broker(config={name: 3})
+    assert str(raised.value) == said
+
+
+def test_a_setting_of_one_listener_is_none_that_does_not_exist() -> None:
+    Broker(config={"listener.name.plaintext.max.connections": 3})
 
 
 def test_a_forgotten_broker_does_not_keep_the_process_alive() -> None:

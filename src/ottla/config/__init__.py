@@ -10,7 +10,7 @@ from ottla.config.definition import ConfigError, ConfigType, Definition, Effect,
 from ottla.config.listeners import Endpoint
 from ottla.config.properties import parse_properties
 from ottla.config.topic import SYNONYMS, TOPIC
-from ottla.config.values import BROKER, BrokerConfig, Source, Synonym
+from ottla.config.values import BROKER, BrokerConfig, Source, Synonym, check_known
 
 __all__ = (
     "BROKER",
@@ -25,5 +25,6 @@ __all__ = (
     "Mode",
     "Source",
     "Synonym",
+    "check_known",
     "parse_properties",
 )

@@ -6,6 +6,7 @@ dynamic one, that before the static one of server.properties, that before the de
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -341,6 +342,7 @@ def check_dynamic(properties: Mapping[str, str], *, per_broker: bool) -> None:
     _refuse(
         "Cannot update these configs dynamically",
         (name for name in properties if _mode(name) is Mode.READ_ONLY),
+        "; set it in server.properties and restart",
     )
     if not per_broker:
         _refuse(
@@ -355,15 +357,35 @@ def check_dynamic(properties: Mapping[str, str], *, per_broker: bool) -> None:
             raise ConfigError(refusal(entry, text))
 
 
+def check_known(names: Iterable[str]) -> None:
+    """ConfigError where one is no broker configuration; it says which may have been meant."""
+    for name in names:
+        prefixed = _LISTENER_PREFIX.fullmatch(name)
+        if name in BROKER or (prefixed and prefixed[1] in BROKER):
+            continue
+        if name in SYNONYMS:
+            raise ConfigError(
+                f"{name!r} is a configuration of topics; that of brokers is {_broker_name(name)!r}"
+            )
+        close = difflib.get_close_matches(name, BROKER, 1)
+        raise ConfigError(
+            f"{name!r} is no broker configuration" + (f": is it {close[0]!r}?" if close else "")
+        )
+
+
+def _broker_name(topic_name: str) -> str:
+    return SYNONYMS[topic_name][0].name
+
+
 def _mode(name: str) -> Mode | None:
     entry = BROKER.get(name)
     return None if entry is None else entry.mode
 
 
-def _refuse(message: str, names: Iterable[str]) -> None:
+def _refuse(message: str, names: Iterable[str], advice: str = "") -> None:
     refused = sorted(names)
     if refused:
-        raise ConfigError(f"{message}: Set({', '.join(refused)})")
+        raise ConfigError(f"{message}: Set({', '.join(refused)}){advice}")
 
 
 def is_list(table: Mapping[str, Definition], name: str) -> bool:

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import uvloop
 
+from ottla.config import check_known
 from ottla.env.disk import Disk, RealDisk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.topics import NewTopic
@@ -66,8 +67,9 @@ class Broker:
     a temporary one until the broker is stopped for good. ``port`` 0 takes any free port, and keeps it
     across `restart`.
 
-    What cannot be done raises: ``ottla.node.StartError`` and ``ottla.config.ConfigError`` at the start,
-    ``ottla.errors.KafkaError`` from the helpers. All methods may be called from any thread.
+    What cannot be done raises: ``ottla.config.ConfigError`` at once for a name that is no setting;
+    it and ``ottla.node.StartError`` at the start; ``ottla.errors.KafkaError`` from the helpers. All methods
+    may be called from any thread.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Broker:
         port: int = 0,
         node_id: int = 1,
     ) -> None:
+        check_known(config or ())
         self.host = host
         self.port = port
         self.node_id = node_id
