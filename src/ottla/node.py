@@ -168,7 +168,18 @@ class Node:
         found = {}
         for listener, (bound_host, bound_port) in bound.items():
             host, port = advertised.get(listener, (bound_host, bound_port))
-            found[listener] = (socket.gethostname() if host in WILDCARDS else host, port or bound_port)
+            port = port or bound_port
+            if host in WILDCARDS:
+                # As Kafka does. A container's name, for one, is not known outside.
+                host = socket.gethostname()
+                log.info(
+                    "clients of listener %s are told to connect to this machine's name, %s:%d; where they "
+                    "do not know it, give --advertise (advertised.listeners)",
+                    listener,
+                    host,
+                    port,
+                )
+            found[listener] = (host, port)
         return found
 
     async def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -164,6 +165,28 @@ def test_a_refusal_to_start_is_not_preceded_by_what_has_no_effect(
             assert caplog.messages == []
         finally:
             await first.stop()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(("host", "told"), [("0.0.0.0", True), ("127.0.0.1", False)])
+def test_a_node_that_listens_everywhere_says_where_clients_are_sent(
+    tmp_path: Path, host: str, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        made = node(tmp_path, host=host)
+        await made.start()
+        try:
+            (broker,) = made.services.metadata.image.brokers.values()
+            address = broker.endpoints["PLAINTEXT"]
+            said = [message for message in caplog.messages if "--advertise" in message]
+            assert bool(said) is told
+            if told:
+                assert address[0] == socket.gethostname()
+                assert f"{address[0]}:{address[1]}" in said[0]
+        finally:
+            await made.stop()
 
     with caplog.at_level("INFO"):
         asyncio.run(main())

@@ -65,7 +65,11 @@ def serve(
     ] = None,
     advertise: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Where clients reach this broker, if not where it listens."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where clients reach this broker: where it listens, or, if that is every address (0.0.0.0), "
+            "this machine's name, which clients of a container do not know.",
+        ),
     ] = None,
     config_file: Annotated[
         str | None,
