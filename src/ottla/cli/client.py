@@ -188,11 +188,15 @@ class Cluster:
 
         return self._make(Producer, {name.replace("_", "."): value for name, value in properties.items()})
 
-    def consumer(self, **properties: Any) -> Consumer:
-        """A consumer; keyword names are librdkafka properties with '_' for '.'."""
+    def consumer(self, *, stats: Callable[[str], None] | None = None, **properties: Any) -> Consumer:
+        """A consumer; keyword names are librdkafka properties with '_' for '.'.
+
+        ``stats`` is given librdkafka's statistics, as JSON, while the consumer is polled.
+        """
         from confluent_kafka import Consumer
 
-        return self._make(Consumer, {name.replace("_", "."): value for name, value in properties.items()})
+        named = {name.replace("_", "."): value for name, value in properties.items()}
+        return self._make(Consumer, named if stats is None else {**named, "stats_cb": stats})
 
     def topic(self, name: str) -> Any:
         """The topic's metadata; CliError (not found) where there is no such topic."""

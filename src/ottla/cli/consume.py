@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 import signal
 import sys
 import time
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 FETCH_MESSAGES_MAX = 1_000
 POLL_S = 0.2
+# How long no broker may be connected until it is worth a remark, and how often that is looked at.
+GONE_S = 5.0
+WATCH_MS = 1_000
 
 
 class Isolation(StrEnum):
@@ -133,7 +137,32 @@ def _consumer(cluster: Cluster, group: str | None, start: Position, isolation: I
         # librdkafka's default pauses for a second whenever it is ahead of us.
         fetch_queue_backoff_ms=10,
         allow_auto_create_topics=False,
+        statistics_interval_ms=WATCH_MS,
+        stats=_Watch(cluster.bootstrap).see,
     )
+
+
+class _Watch:
+    """Says when no broker has been connected for a while, and when one is again: librdkafka keeps trying."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._connected_s = time.monotonic()
+        self._is_gone = False
+
+    def see(self, statistics: str) -> None:
+        """The next statistics of librdkafka."""
+        now_s = time.monotonic()
+        if any(broker["state"] == "UP" for broker in json_module.loads(statistics)["brokers"].values()):
+            self._connected_s = now_s
+            if self._is_gone:
+                output.warn("a broker is back")
+            self._is_gone = False
+        elif not self._is_gone and now_s - self._connected_s >= GONE_S - WATCH_MS / 1000:
+            output.warn(
+                f"no broker can be reached any more ({self._bootstrap}): waiting for one to come back"
+            )
+            self._is_gone = True
 
 
 @dataclass
