@@ -51,6 +51,12 @@ def test_what_the_broker_wrote_can_be_dumped(ottla_process, tmp_path: Path) -> N
     snapshots = sorted(map(str, folder.glob("*.snapshot")))
     (producer,) = ottla("log", "dump", snapshots[-1], "--json").json_lines
     assert producer["last_offset"] == 19_999
+    whole = ottla("log", "dump", str(folder)).out
+    headings = [line.removesuffix(":") for line in whole.splitlines() if line.startswith(str(folder))]
+    assert set(segments) | set(snapshots) < set(headings) and headings == sorted(headings)
+    assert str(folder / "partition.metadata") not in headings
+    (tmp_path / "none").mkdir()
+    assert "no log files" in ottla.fails(4, "log", "dump", str(tmp_path / "none")).err
     for name in ("recovery-point-offset-checkpoint", "t-0/leader-epoch-checkpoint"):
         ottla("log", "dump", str(broker.data / name))
 

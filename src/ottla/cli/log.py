@@ -49,7 +49,8 @@ def dump_(
         list[str],
         typer.Argument(
             metavar="FILE",
-            help="Segments (.log), indexes (.index, .timeindex, .txnindex), .snapshot files or checkpoints.",
+            help="Segments (.log), indexes (.index, .timeindex, .txnindex), .snapshot files or checkpoints; "
+            "or a partition's folder, for all of these in it.",
         ),
     ],
     records: Annotated[bool, typer.Option("--records", "-r", help="Also the records in each batch.")] = False,
@@ -65,10 +66,26 @@ def dump_(
     # Only this command needs the formats: the others start the sooner without.
     from ottla.cli import dump
 
-    for path in file:
-        if len(file) > 1 and not json:
+    paths = [path for given in file for path in _files(given)]
+    for path in paths:
+        if len(paths) > 1 and not json:
             print(f"{path}:")
         _dump(path, kind.value if kind else dump.kind_of(path), records, json)
+
+
+def _files(path: str) -> list[str]:
+    """The files to dump: this one, or those of this folder that a log consists of, by name."""
+    from ottla.cli import dump
+
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        found = [os.path.join(path, name) for name in sorted(os.listdir(path)) if dump.kind_of(name)]
+    except OSError as error:
+        raise CliError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    if not found:
+        raise CliError(f"{path}: no log files in this folder; give a partition's", ExitCode.NOT_FOUND)
+    return found
 
 
 def _dump(path: str, kind: str | None, records: bool, json: bool) -> None:
