@@ -92,6 +92,7 @@ def test_json_copies_a_topic_byte_for_byte(ottla: Ottla, topic: str) -> None:
 def test_a_bad_json_line_is_named_and_what_came_before_is_delivered(ottla: Ottla, topic: str) -> None:
     failed = ottla.fails(2, "produce", topic, "--json", stdin=b'{"value": "good"}\n{"value": \n')
     assert "line 2: not JSON" in failed.err
+    assert failed.err.endswith("(after 1 message sent)\n")
     assert ottla("consume", topic).out == "good\n"
 
 
@@ -192,6 +193,23 @@ def test_follow_ends_after_a_time_without_messages_or_after_so_many(ottla: Ottla
     numbered(ottla, topic)
     assert len(ottla("consume", topic, "--follow", "--timeout", "0.5").out.split()) == 10
     assert ottla("consume", topic, "--follow", "--max", "3").out.split() == ["0", "1", "2"]
+
+
+def test_follow_says_when_its_broker_is_gone_and_when_it_is_back(ottla_process) -> None:  # type: ignore[no-untyped-def]
+    broker = ottla_process()
+    ottla = Ottla(broker.bootstrap)
+    numbered(ottla, "t", 1)
+    following = ottla.start("consume", "t", "--follow")
+    assert line_of(following) == b"0\n"
+    assert following.stderr is not None
+    broker.kill()
+    assert b"no broker can be reached" in following.stderr.readline()
+    broker.start()
+    ottla("produce", "t", stdin=b"new\n")
+    assert line_of(following) == b"new\n"
+    assert following.stderr.readline() == b"ottla: a broker is back\n"
+    following.send_signal(signal.SIGINT)
+    assert following.communicate(timeout=20) == (b"", b"")
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(ottla: Ottla, topic: str) -> None:
@@ -296,6 +314,9 @@ def test_offsets_are_moved_only_when_told(ottla: Ottla, topic: str) -> None:
         ottla(*reset, *options, "--execute")
         return offsets(ottla, group)
 
+    assert ottla(*reset, "--all-topics", "--to", "1", "--execute").out.endswith(
+        f"\n{group}: the new offsets are committed\n"
+    )
     assert moved("--all-topics", "--to", "beginning") == {0: 0, 1: 0}
     assert moved("--topic", f"{topic}:1", "--to", "3") == {0: 0, 1: 3}
     assert moved("--topic", topic, "--shift", "2") == {0: 2, 1: 4}

@@ -156,7 +156,9 @@ def reset_offsets(
         )
         return
     output.table(("topic", "partition", "committed", "new"), rows)
-    if not execute:
+    if execute:
+        print(f"{group}: the new offsets are committed")
+    else:
         output.warn("nothing was changed; add --execute to do it")
 
 

@@ -154,17 +154,24 @@ class _Sender:
         with output.progress(f"Producing to {self._topic}") as self._show:
             try:
                 for number, line in _lines(stream, skip_empty=source.json):
-                    self._send(source.read(line, number))
+                    self._send(self._read(source, line, number))
                     if interactive:
                         self._producer.flush()
                     self._raise()
                 self._producer.flush()
             except BaseException:
-                # What was read before the bad line, or the interruption, is still delivered.
+                # What was read before the interruption is still delivered.
                 self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
                 raise
         self._raise()
-        output.note(f"{self._done} message{'' if self._done == 1 else 's'} to {self._topic}")
+        output.note(f"{_messages(self._done)} to {self._topic}")
+
+    def _read(self, source: Source, line: bytes, number: int) -> Message:
+        try:
+            return source.read(line, number)
+        except CliError as error:
+            self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
+            raise CliError(f"{error} (after {_messages(self._done)} sent)", error.code) from None
 
     def _send(self, message: Message) -> None:
         fields: dict[str, Any] = {"key": message.key, "value": message.value, "on_delivery": self._delivered}
@@ -202,6 +209,10 @@ class _Sender:
             self._producer.purge()
             what = f"topic {self._topic!r}: {self._done} of {self._sent} messages delivered, then"
             raise explain(self._failure, what)
+
+
+def _messages(count: int) -> str:
+    return f"{count} message" + ("" if count == 1 else "s")
 
 
 def _lines(stream: BinaryIO, *, skip_empty: bool) -> Iterator[tuple[int, bytes]]:

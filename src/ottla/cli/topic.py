@@ -151,7 +151,10 @@ def alter(
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
 ) -> None:
-    """Add partitions to a topic, or change its configurations."""
+    """Add partitions to a topic, or change its configurations.
+
+    Both together are two requests, configurations first: where the second fails the first stays done.
+    """
     if partitions is None and not config and not delete_config:
         output.fail_usage("give --partitions, --config or --delete-config")
     configs: dict[str, str | None] = {**parse_pairs("--config", config)}
