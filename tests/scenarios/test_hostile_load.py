@@ -127,7 +127,8 @@ def test_consumers_that_do_not_read(ottla_process: Callable[..., BrokerProcess])
         assert broker.rss_bytes() - before < 250 * MB
         for client in stalled:
             client.socket.close()
-        wait_until(lambda: broker.rss_bytes() - before < 100 * MB, what="the memory is given back")
+        # What is freed is kept for use again, up to 128 MB.
+        wait_until(lambda: broker.rss_bytes() - before < 180 * MB, what="the memory is given back")
 
 
 def test_a_consumer_that_reads_late_gets_everything(ottla_process: Callable[..., BrokerProcess]) -> None:
@@ -165,26 +166,29 @@ def test_requests_piled_up_behind_one_that_waits(ottla_process: Callable[..., Br
             assert broker.rss_bytes() - before < 250 * MB
 
 
-def test_a_hundred_large_requests_at_once(ottla_process: Callable[..., BrokerProcess]) -> None:
-    """Memory goes with the bytes that are under way, and is given back."""
+def test_fifty_large_requests_at_once(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """Memory goes with the bytes that are under way, and is used again."""
     broker = ottla_process({"message.max.bytes": str(6 * MB)})
     with RawClient(broker.bootstrap) as client:
         assert client.create_topic("t", 1).error_code == 0
     before = broker.rss_bytes()
     data = batch(bytes(4 * MB))
+    after: list[int] = []
     with Bystander(broker.bootstrap):
-        clients = [RawClient(broker.bootstrap) for _ in range(50)]
-        for client in clients:
-            frame = client.frame("Produce", 9, produce_fields("t", data))
-            client.send(frame[: len(frame) // 2])
-        for client in clients:
-            frame = client.frame("Produce", 9, produce_fields("t", data))
-            client.send(frame[len(frame) // 2 :])
-            assert client.answer("Produce", 9, 1).responses[0].partition_responses[0].error_code == 0
-        assert broker.rss_bytes() - before < 500 * MB
-        for client in clients:
-            client.socket.close()
-        wait_until(lambda: broker.rss_bytes() - before < 100 * MB, what="the memory is given back")
+        for _ in range(3):
+            clients = [RawClient(broker.bootstrap) for _ in range(50)]
+            frame = clients[0].frame("Produce", 9, produce_fields("t", data))
+            for client in clients:
+                client.send(frame[: len(frame) // 2])
+            for client in clients:
+                client.send(frame[len(frame) // 2 :])
+                assert client.answer("Produce", 9, 1).responses[0].partition_responses[0].error_code == 0
+            assert broker.rss_bytes() - before < 500 * MB
+            for client in clients:
+                client.socket.close()
+            wait_until(lambda: broker.connections() < 20, what="all are gone")
+            after.append(broker.rss_bytes())
+    assert after[2] - after[0] < 50 * MB
 
 
 @pytest.fixture
