@@ -64,14 +64,18 @@ def test_what_the_broker_wrote_can_be_dumped(ottla_process, tmp_path: Path) -> N
 def test_every_benchmark_runs(ottla: Ottla, ottla_server: BrokerProcess) -> None:
     produced = ottla("bench", "produce", "-n", "5000", "-p", "2", "--processes", "2", "--json").json
     assert (produced["messages"], produced["failed"]) == (5000, 0)
-    assert produced["settings"]["partitions"] == 2
+    assert produced["settings"] == {
+        "partitions": 2, "size_bytes": 100, "acks": "1", "compression": "none", "linger_ms": 5,
+    }  # fmt: skip
     assert "librdkafka" in produced["client"]
     assert "2 processes" in produced["client"]
     assert produced["broker_memory_mb"] > 10
     consumed = ottla("bench", "consume", "-n", "5000", "-p", "2", "--processes", "2", "--json").json
     assert (consumed["messages"], consumed["mb_per_s"] > 0) == (5000, True)
-    latency = ottla("bench", "latency", "-r", "200", "-d", "1", "--warmup-s", "0.2", "--json").json
-    assert latency["messages"] == 240
+    latency = ottla("bench", "latency", "-r", "200", "-d", "0.5", "--warmup-s", "2", "--json").json
+    # The warm-up is in none of the figures.
+    assert latency["messages"] == 100 and 0.4 < latency["seconds"] < 2
+    assert latency["settings"] == {"rate_per_s": 200, "size_bytes": 100, "acks": "1"}
     assert 0 < latency["latency_ms"]["p50"] <= latency["latency_ms"]["p99"] < 5000
     for api in ("produce", "metadata", "api-versions"):
         options = ["--api", api, "-c", "3", "-i", "2", "-d", "0.3", "--warmup-s", "0.1", "--processes", "2"]

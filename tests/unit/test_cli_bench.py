@@ -90,6 +90,16 @@ def test_an_invisible_broker_costs_null_not_nothing(capsys: pytest.CaptureFixtur
     assert "load from a client" in text
 
 
+def test_settings_have_units_in_their_names_for_programs_and_behind_values_for_people(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = {"size_bytes": 10_000_000, "linger_ms": 0.5, "rate_per_s": 1000.0, "in_flight": 5, "acks": "1"}
+    assert result(settings=settings).figures()["settings"] == settings
+    show(result(settings=settings), json=False)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.endswith(": size 10000000 B, linger 0.5 ms, rate 1000/s, in flight 5, acks 1")
+
+
 def test_a_run_without_messages_divides_by_nothing() -> None:
     figures = result(count=0, bytes_total=0, seconds=0.0).figures()
     assert figures["messages_per_s"] is None

@@ -76,10 +76,10 @@ def produce(
         measured = _produce(cluster, name, messages, size, settings, processes, property)
         asked = {
             "partitions": len(cluster.topic(name).partitions),
-            "size": f"{size} B",
+            "size_bytes": size,
             "acks": acks.value,
             "compression": compression.value,
-            "linger": f"{linger_ms:g} ms",
+            "linger_ms": linger_ms,
         }
     report.show(_result("produce", asked, measured, "messages", _librdkafka(processes)), json)
     _check(measured.done)
@@ -109,7 +109,7 @@ def consume(
         measured = _consume(cluster, name, messages, processes, property, filled=topic is None)
         asked: dict[str, Any] = {"partitions": len(cluster.topic(name).partitions)}
         if topic is None:
-            asked |= {"size": f"{size} B", "compression": compression.value}
+            asked |= {"size_bytes": size, "compression": compression.value}
     report.show(_result("consume", asked, measured, "messages", _librdkafka(processes)), json)
     _check(measured.done)
 
@@ -131,22 +131,20 @@ def latency(
     """Time messages from the producer to a consumer at a fixed rate, one partition, no lingering."""
     cluster = connect(bootstrap, property)
     with runner.topic(cluster, topic, 1) as name:
-        count = round(rate * (warmup_s + seconds))
         settings = _settings(cluster, property)
         load = Load(
             settings | {"acks": acks.value},
             name,
-            count,
+            max(1, round(rate * seconds)),
             size=max(size, workers.STAMP.size),
             rate_per_s=rate,
-            seconds=seconds,
-            warmup_s=warmup_s,
+            warmup_count=round(rate * warmup_s),
         )
-        receiving = Load(settings, name, count, size=load.size, warmup_s=warmup_s)
+        receiving = replace(load, settings=settings)
         brokers = runner.broker_processes(cluster)
         jobs: list[tuple[runner.Worker, Any]] = [(workers.receive, receiving), (workers.pace, load)]
-        measured = runner.run("Latency", jobs, brokers, count)
-    asked = {"rate": f"{rate:g}/s", "size": f"{load.size} B", "acks": acks.value}
+        measured = runner.run("Latency", jobs, brokers, load.count, warmup_s=warmup_s)
+    asked = {"rate_per_s": rate, "size_bytes": load.size, "acks": acks.value}
     received = measured._replace(done=measured.done[:1])
     result = _result("latency", asked, received, "messages", _librdkafka(2))
     report.show(replace(result, client_cpu_s=sum(d.cpu_s for d in measured.done)), json)
@@ -196,9 +194,9 @@ def requests(
             for i in range(processes)
         ]
         measured = runner.run("Requests", jobs, runner.broker_processes(cluster), 0)
-    asked = {"api": api.value, "connections": connections, "in flight": in_flight}
+    asked = {"api": api.value, "connections": connections, "in_flight": in_flight}
     if api is Api.PRODUCE:
-        asked |= {"records": records, "size": f"{size} B", "acks": acks.value}
+        asked |= {"records": records, "size_bytes": size, "acks": acks.value}
     client = f"requests built once, over raw sockets (epoll), {_processes(processes)}"
     report.show(_result("requests", asked, measured, "requests", client), json)
     _check(measured.done)

@@ -107,7 +107,7 @@ def show(result: Result, json: bool) -> None:
     if json:
         output.print_json(figures)
         return
-    settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
+    settings = ", ".join(_setting(name, value) for name, value in result.settings.items())
     print(f"{result.test}: {settings}")
     print(f"load from {result.client}")
     rows: list[tuple[str, str, str]] = []
@@ -121,6 +121,18 @@ def show(result: Result, json: bool) -> None:
         print("broker CPU and memory: not visible from here (another machine, or another user's process)")
     for note in result.notes:
         print(note)
+
+
+# How a setting's unit, the end of its name, is written behind its value.
+UNITS = {"_bytes": " B", "_ms": " ms", "_per_s": "/s"}
+
+
+def _setting(name: str, value: Any) -> str:
+    for suffix, unit in UNITS.items():
+        if name.endswith(suffix):
+            plain = int(value) if value == int(value) else value
+            return f"{name.removesuffix(suffix)} {plain}{unit}"
+    return f"{name.replace('_', ' ')} {value}"
 
 
 def _number(value: float) -> str:

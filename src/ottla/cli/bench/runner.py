@@ -58,8 +58,18 @@ def _call(worker: Worker, load: Any, index: int) -> Done:
         raise
 
 
-def run(label: str, jobs: Sequence[tuple[Worker, Any]], brokers: frozenset[int], total: int) -> Measured:
-    """Run each job in a process of its own. CliError where one fails."""
+def run(
+    label: str,
+    jobs: Sequence[tuple[Worker, Any]],
+    brokers: frozenset[int],
+    total: int,
+    *,
+    warmup_s: float | None = None,
+) -> Measured:
+    """Run each job in a process of its own. CliError where one fails.
+
+    They meet before they begin; where ``warmup_s`` is given once more, after they have warmed up together.
+    """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(len(jobs) + 1)
     progress = context.Array("q", len(jobs), lock=False)
@@ -70,6 +80,8 @@ def run(label: str, jobs: Sequence[tuple[Worker, Any]], brokers: frozenset[int],
         futures = [pool.submit(_call, worker, load, i) for i, (worker, load) in enumerate(jobs)]
         try:
             barrier.wait(START_TIMEOUT_S)
+            if warmup_s is not None:
+                barrier.wait(START_TIMEOUT_S + warmup_s)
             before = processes.usage(brokers)
             while not all(future.done() for future in futures):
                 time.sleep(WATCH_S)

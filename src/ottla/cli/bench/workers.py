@@ -24,6 +24,8 @@ DRAIN_TIMEOUT_S = 60.0
 # A consumer that gets nothing for so long has lost its broker.
 SILENCE_S_MAX = 30.0
 STAMP = struct.Struct("<d")
+# What messages of the warm-up carry in place of a time.
+WARMUP_STAMP = -1.0
 
 
 class Start(Protocol):
@@ -34,7 +36,8 @@ class Start(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one process does. ``count`` is in messages; ``partitions`` are those that it reads."""
+    """What one process does. ``count`` is in messages, as is ``warmup_count``, which comes before and is not
+    measured; ``partitions`` are those that it reads."""
 
     settings: dict[str, Any]
     topic: str
@@ -42,8 +45,7 @@ class Load:
     size: int = 0
     partitions: tuple[int, ...] = ()
     rate_per_s: float = 0.0
-    seconds: float = 0.0
-    warmup_s: float = 0.0
+    warmup_count: int = 0
     seed: int = 1
 
 
@@ -176,30 +178,41 @@ def consume(load: Load, start: Start, progress: Any, index: int) -> Done:
 
 
 def pace(load: Load, start: Start, progress: Any, index: int) -> Done:
-    """Send at a fixed rate, each message stamped with the time when it was due to leave this process."""
+    """Send at a fixed rate, each message stamped with the time when it left this process.
+
+    Meets ``receive`` twice: when both are connected, and when both have warmed up.
+    """
     from confluent_kafka import Producer
 
     failures = _Failures()
     producer = Producer({"linger.ms": 0, "delivery.report.only.error": True, **load.settings})
     padding = values(1, max(0, load.size - STAMP.size), load.seed)[0]
     producer.list_topics(load.topic, timeout=10)
+
+    def send(count: int, *, is_warmup: bool) -> None:
+        began_s = time.monotonic()
+        for number in range(count):
+            due_s = began_s + number / load.rate_per_s
+            while (left_s := due_s - time.monotonic()) > 0:
+                time.sleep(left_s)
+            stamp = STAMP.pack(WARMUP_STAMP if is_warmup else time.monotonic())
+            producer.produce(load.topic, stamp + padding, partition=0, on_delivery=failures)
+            producer.poll(0)
+            if not is_warmup:
+                progress[index] = number
+        failures.count += producer.flush(DRAIN_TIMEOUT_S)
+
     start.wait()
+    send(load.warmup_count, is_warmup=True)
+    start.wait()
+    failures.count = 0
     began_s, cpu_s = time.monotonic(), time.process_time()
-    total = round(load.rate_per_s * (load.warmup_s + load.seconds))
-    for number in range(total):
-        due_s = began_s + number / load.rate_per_s
-        while (left_s := due_s - time.monotonic()) > 0:
-            time.sleep(left_s)
-        producer.produce(
-            load.topic, STAMP.pack(time.monotonic()) + padding, partition=0, on_delivery=failures
-        )
-        producer.poll(0)
-        progress[index] = number
-    failed = producer.flush(DRAIN_TIMEOUT_S) + failures.count
+    send(load.count, is_warmup=False)
+    done = load.count - failures.count
     return Done(
-        total - failed,
-        (total - failed) * load.size,
-        failed,
+        done,
+        done * load.size,
+        failures.count,
         began_s,
         time.monotonic(),
         time.process_time() - cpu_s,
@@ -225,20 +238,28 @@ def receive(load: Load, start: Start, progress: Any, index: int) -> Done:
     while (event := consumer.poll(0.2)) is None or event.error() is None:
         if time.monotonic() > deadline_s:
             break
+    latencies: list[float] = []
+
+    def take(count: int, *, is_warmup: bool) -> tuple[int, float]:
+        """How many came, and when the last did."""
+        taken, last_s = 0, time.monotonic()
+        while taken < count and time.monotonic() - last_s < 5.0 + 1 / load.rate_per_s:
+            message = consumer.poll(0.5)
+            if message is None or message.error() is not None:
+                continue
+            (sent_s,) = STAMP.unpack_from(message.value() or b"")
+            if (sent_s == WARMUP_STAMP) is not is_warmup:
+                continue
+            taken, last_s = taken + 1, time.monotonic()
+            if not is_warmup:
+                latencies.append(last_s - sent_s)
+        return taken, last_s
+
+    start.wait()
+    take(load.warmup_count, is_warmup=True)
     start.wait()
     began_s, cpu_s = time.monotonic(), time.process_time()
-    latencies: list[float] = []
-    count = 0
-    last_s = began_s
-    while count < load.count and time.monotonic() - last_s < 5.0:
-        message = consumer.poll(0.5)
-        if message is None or message.error() is not None:
-            continue
-        last_s = time.monotonic()
-        count += 1
-        (sent_s,) = STAMP.unpack_from(message.value() or b"")
-        if sent_s >= began_s + load.warmup_s:
-            latencies.append(last_s - sent_s)
+    count, last_s = take(load.count, is_warmup=False)
     used_s = time.process_time() - cpu_s
     consumer.close()
     missing = load.count - count
