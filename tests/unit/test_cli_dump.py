@@ -292,5 +292,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert unknown.value.code is ExitCode.USAGE
     assert dump_file(tmp_path / "notes.txt", "--type", "log") == ExitCode.OK
     (tmp_path / "folder.log").mkdir()
-    with pytest.raises(CliError, match="is a directory"):
+    with pytest.raises(CliError, match="no log files") as empty:
         dump_file(tmp_path / "folder.log")
+    assert empty.value.code is ExitCode.NOT_FOUND
+
+
+def test_of_a_folder_the_files_of_a_log_are_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("0.log", "0.index", "leader-epoch-checkpoint", "partition.metadata"):
+        (tmp_path / name).write_bytes(b"0\n0\n" if name.endswith("checkpoint") else b"")
+    assert dump_file(tmp_path) == ExitCode.OK
+    names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["0.index:", "0.log:", "leader-epoch-checkpoint:"]
+    (tmp_path / "0.index").write_bytes(b"damaged")
+    assert dump_file(tmp_path, "--type", "log") == ExitCode.OK
+    with pytest.raises(CliError, match=r"0\.index: corrupt"):
+        dump_file(tmp_path)

@@ -55,7 +55,10 @@ def dump_(
     ],
     records: Annotated[bool, typer.Option("--records", "-r", help="Also the records in each batch.")] = False,
     kind: Annotated[
-        FileKind | None, typer.Option("--type", help="What the file is, where its name does not say.")
+        FileKind | None,
+        typer.Option(
+            "--type", help="What the file is, where its name does not say; which files of a folder."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each entry.")] = False,
 ) -> None:
@@ -66,23 +69,28 @@ def dump_(
     # Only this command needs the formats: the others start the sooner without.
     from ottla.cli import dump
 
-    paths = [path for given in file for path in _files(given)]
+    paths = [path for given in file for path in _files(given, kind.value if kind else None)]
     for path in paths:
         if len(paths) > 1 and not json:
             print(f"{path}:")
         _dump(path, kind.value if kind else dump.kind_of(path), records, json)
 
 
-def _files(path: str) -> list[str]:
-    """The files to dump: this one, or those of this folder that a log consists of, by name."""
+def _files(path: str, kind: str | None) -> list[str]:
+    """The files to dump: this one, or those of this folder that a log consists of (of one kind), by name."""
     from ottla.cli import dump
 
     if not os.path.isdir(path):
         return [path]
     try:
-        found = [os.path.join(path, name) for name in sorted(os.listdir(path)) if dump.kind_of(name)]
+        names = sorted(os.listdir(path))
     except OSError as error:
         raise CliError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    found = [
+        os.path.join(path, name)
+        for name in names
+        if (known := dump.kind_of(name)) is not None and kind in (None, known)
+    ]
     if not found:
         raise CliError(f"{path}: no log files in this folder; give a partition's", ExitCode.NOT_FOUND)
     return found
