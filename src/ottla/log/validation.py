@@ -93,7 +93,7 @@ def prepare(records: Buffer, rules: Rules, now_ms: int, origin: Origin) -> Prepa
     """Check one batch that is to be appended by a leader, and change what the topic wants changed.
 
     KafkaError: CORRUPT_MESSAGE, INVALID_RECORD, INVALID_TIMESTAMP, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE,
-    UNSUPPORTED_COMPRESSION_TYPE.
+    UNSUPPORTED_COMPRESSION_TYPE, UNSUPPORTED_FOR_MESSAGE_FORMAT.
     """
     size = len(records)
     if size < HEADER_BYTES:
@@ -215,13 +215,15 @@ def _not_one_batch(records: Buffer) -> KafkaError:
     magic = records[STAMP_BYTES]
     if magic > MAGIC:
         return KafkaError(ErrorCode.corrupt_message, f"unknown batch format {magic}")
+    if magic < MAGIC:
+        # Kafka says INVALID_RECORD here; this code tells an old client what is wrong with what it sends.
+        return KafkaError(
+            ErrorCode.unsupported_for_message_format,
+            f"message format v{magic} is no longer supported: use a client that writes v2 batches",
+        )
     claimed = length + LENGTH_OVERHEAD_BYTES
     if claimed > size:
         return _invalid(f"the batch claims {claimed} bytes but only {size} came")
-    if magic < MAGIC:
-        return _invalid(
-            f"message format v{magic} is no longer supported: use a client that writes v2 batches"
-        )
     if length < _HEADER_LENGTH_MIN:
         return KafkaError(ErrorCode.corrupt_message, "the batch is shorter than a batch header")
     return _invalid(f"{size - claimed} bytes follow the batch: there has to be exactly one")
