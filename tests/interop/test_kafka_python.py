@@ -20,6 +20,9 @@ CODECS = [None] + [
     codec for codec in ("gzip", "snappy", "lz4", "zstd") if getattr(kafka.codec, f"has_{codec}")()
 ]
 
+# This client (3.0.12) loses an assignment that arrives just after a short poll gave up waiting for it.
+POLL_MS = 1000
+
 
 @pytest.fixture
 def client(bootstrap: str) -> Any:
@@ -34,7 +37,7 @@ def take(consumer: KafkaConsumer, count: int, timeout_s: float = 30.0) -> list[A
     deadline = time.monotonic() + timeout_s
     while len(got) < count:
         assert time.monotonic() < deadline, f"{len(got)} of {count} records"
-        for records in consumer.poll(200, max_records=count - len(got)).values():
+        for records in consumer.poll(POLL_MS, max_records=count - len(got)).values():
             got.extend(records)
     return got
 
@@ -135,7 +138,7 @@ class Member(threading.Thread):
     def run(self) -> None:
         try:
             while not self._leaving.is_set():
-                for records in self.consumer.poll(50).values():
+                for records in self.consumer.poll(POLL_MS).values():
                     self.values.extend(record.value for record in records)
                 self.assigned = set(self.consumer.assignment())
             self.consumer.close()
