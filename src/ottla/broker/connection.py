@@ -62,7 +62,6 @@ class Connection(asyncio.BufferedProtocol):
         "active",
         "client_host",
         "server",
-        "state",
     )
 
     def __init__(self, server: Server) -> None:
@@ -70,8 +69,6 @@ class Connection(asyncio.BufferedProtocol):
         self.client_host = ""
         # Set when something moves, cleared by the server's sweep: what stays clear for a whole sweep is idle.
         self.active = True
-        # What handlers keep for the life of a connection, by a key of their own.
-        self.state: dict[str, Any] = {}
         self._frames = FrameDecoder(server.scratch, server.request_bytes_max)
         self._queue: deque[Buffer] = deque()
         self._replies: deque[Pending | list[Any]] = deque()

@@ -27,10 +27,6 @@ class PartitionState:
     adding_replicas: tuple[int, ...] = ()
     removing_replicas: tuple[int, ...] = ()
 
-    @property
-    def reassigning(self) -> bool:
-        return bool(self.adding_replicas or self.removing_replicas)
-
 
 @dataclass(frozen=True, slots=True)
 class TopicImage:

@@ -23,7 +23,6 @@ __all__ = (
     "decode_response",
     "encode_request",
     "encode_response",
-    "encode_response_parts",
     "frame_response",
     "read_header",
 )
@@ -49,7 +48,9 @@ class Codec(NamedTuple):
 
     read: codec.Reader
     write: codec.Writer
-    flexible: bool
+    # Whether the header before it has tagged fields. That of an ApiVersions response never has, so that a
+    # client that guessed the version too high can still read the answer (KIP-511).
+    flexible_header: bool
 
 
 _requests: dict[tuple[int, int], Codec] = {}
@@ -65,7 +66,8 @@ def load(schema: str, version: int, kind: str) -> type[Any]:
 
 def _compile(table: dict[tuple[int, int], Codec], kind: str, api_key: int, version: int) -> Codec:
     entity = load(APIS[api_key].schema, version, kind)
-    made = Codec(codec.reader(entity), codec.writer(entity), entity.__flexible__)
+    flexible_header = entity.__flexible__ and not (kind == "response" and api_key == API_VERSIONS)
+    made = Codec(codec.reader(entity), codec.writer(entity), flexible_header)
     table[api_key, version] = made
     return made
 
@@ -90,7 +92,7 @@ def read_header(buffer: Buffer, offset: int = 0) -> RequestHeader:
             client_id = str(buffer[offset : offset + length], "utf-8")
             offset += length
         api = APIS.get(api_key)
-        if api is not None and api.serves(version) and _request(api_key, version).flexible:
+        if api is not None and api.serves(version) and _request(api_key, version).flexible_header:
             offset = skip_tags(buffer, offset)
     except READ_ERRORS as error:
         raise MalformedMessage(f"request header: {error}") from error
@@ -120,22 +122,16 @@ def encode_request(api_key: int, version: int, fields: dict[str, Any]) -> bytes:
     return b"".join(out)
 
 
-def encode_response_parts(api_key: int, version: int, fields: dict[str, Any]) -> list[Any]:
-    """A response's body in pieces, so that records are not copied into it."""
-    out: list[Any] = []
-    _response(api_key, version).write(fields, out)
-    return out
-
-
 def encode_response(api_key: int, version: int, fields: dict[str, Any]) -> bytes:
     """A response's body."""
-    return b"".join(encode_response_parts(api_key, version, fields))
+    out: list[Any] = []
+    _response(api_key, version).write(fields, out)
+    return b"".join(out)
 
 
 def response_header_flexible(api_key: int, version: int) -> bool:
-    """Whether the response's header has tagged fields. That of ApiVersions never has, so that a client
-    that guessed the version too high can still read the answer (KIP-511)."""
-    return api_key != API_VERSIONS and _response(api_key, version).flexible
+    """Whether the response's header has tagged fields, for clients."""
+    return _response(api_key, version).flexible_header
 
 
 # Responses up to this size are joined and sent as one piece; larger ones go out as they are, unjoined.
@@ -149,7 +145,7 @@ def frame_response(header: RequestHeader, fields: dict[str, Any]) -> list[Any]:
     out: list[Any] = [b""]
     made.write(fields, out)
     size = sum(map(len, out))
-    if made.flexible and api_key != API_VERSIONS:
+    if made.flexible_header:
         out[0] = _FRAME_FLEXIBLE.pack(size + 5, header.correlation_id, 0)
     else:
         out[0] = _FRAME.pack(size + 4, header.correlation_id)
