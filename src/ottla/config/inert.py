@@ -83,8 +83,6 @@ _THREADS = _group(
 
 _QUORUM = _group(
     "metadata is kept in a metadata store, not in a quorum of controllers",
-    _row("broker.heartbeat.interval.ms", INT, 2000, MEDIUM, "Time between a broker's heartbeats to the controller."),
-    _row("broker.session.timeout.ms", INT, 9000, MEDIUM, "Silence after which a broker is taken for dead."),
     _row("controller.quorum.append.linger.ms", INT, 25, MEDIUM, "How long metadata writes are gathered.", _zero),
     _row("controller.quorum.auto.join.enable", BOOLEAN, False, LOW, "Let a controller join its quorum by itself."),
     _row("controller.quorum.bootstrap.servers", LIST, (), HIGH, "Controllers to ask first."),
@@ -115,32 +113,11 @@ _QUORUM_WISHES = _group(
 )
 
 _REPLICATION = _group(
-    "partitions have one replica",
-    _row("auto.leader.rebalance.enable", BOOLEAN, True, HIGH, "Move leadership back to preferred replicas."),
-    _row("controlled.shutdown.enable", BOOLEAN, True, MEDIUM, "Hand leadership over before stopping."),
-    _row("leader.imbalance.check.interval.seconds", LONG, 300, HIGH, "How often leadership is looked at.", _one),
-    _row("leader.imbalance.per.broker.percentage", INT, 10, HIGH, "Imbalance that is tolerated."),
-    _row("num.replica.fetchers", INT, 1, HIGH, "Fetchers for each broker that is followed.", _one, CLUSTER),
+    "replication needs none of it here",
     _row("replica.alter.log.dirs.io.max.bytes.per.second", LONG, LONG_MAX, MEDIUM, "Rate at which replicas move between folders.", _zero, CLUSTER),
-    _row("replica.fetch.backoff.ms", INT, 1000, MEDIUM, "Wait of a follower after a failed fetch.", _zero),
-    _row("replica.fetch.max.bytes", INT, 1048576, MEDIUM, "Bytes of a partition that a follower fetches at a time.", _zero),
-    _row("replica.fetch.min.bytes", INT, 1, HIGH, "Bytes that a follower's fetch waits for."),
-    _row("replica.fetch.response.max.bytes", INT, 10485760, MEDIUM, "Largest response to a follower.", _zero),
-    _row("replica.fetch.wait.max.ms", INT, 500, HIGH, "How long a follower's fetch waits."),
-    _row("replica.high.watermark.checkpoint.interval.ms", LONG, 5000, HIGH, "How often high watermarks are written down."),
-    _row("replica.lag.time.max.ms", LONG, 30000, HIGH, "Lag after which a follower is out of sync."),
-    _row("replica.socket.receive.buffer.bytes", INT, 65536, HIGH, "Receive buffer of a follower's socket."),
-    _row("replica.socket.timeout.ms", INT, 30000, HIGH, "Time that a follower waits for its leader."),
-    _row("unclean.leader.election.enable", BOOLEAN, False, HIGH, "Let a replica outside the in-sync set lead when none inside it is left, losing records.", None, CLUSTER),
-    _row("follower.replication.throttled.rate", LONG, LONG_MAX, MEDIUM, "Bytes a second that throttled followers may fetch.", _zero, CLUSTER),
-    _row("leader.replication.throttled.rate", LONG, LONG_MAX, MEDIUM, "Bytes a second that throttled leaders may send.", _zero, CLUSTER),
+    _row("num.replica.fetchers", INT, 1, HIGH, "Fetchers for each broker that is followed; one event loop does the work.", _one, CLUSTER),
+    _row("replica.socket.receive.buffer.bytes", INT, 65536, HIGH, "Receive buffer of a follower's socket; the system chooses it."),
     met=_always,
-)
-
-_REPLICATION_WISHES = _group(
-    "partitions have one replica",
-    _row("inter.broker.listener.name", STRING, None, MEDIUM, "The listener that brokers use among themselves."),
-    _row("replica.selector.class", STRING, None, MEDIUM, "Chooses the replica that a consumer reads from."),
 )
 
 _COMPACTION = _group(
@@ -187,8 +164,6 @@ _QUOTAS = _group(
     _row("controller.quota.window.size.seconds", INT, 1, LOW, "Length of each such sample.", _one),
     _row("quota.window.num", INT, 11, LOW, "Samples kept of clients' rates.", _one),
     _row("quota.window.size.seconds", INT, 1, LOW, "Length of each such sample.", _one),
-    _row("replication.quota.window.num", INT, 11, LOW, "Samples kept of the replication rate.", _one),
-    _row("replication.quota.window.size.seconds", INT, 1, LOW, "Length of each such sample.", _one),
 )
 
 _METRICS = _group(
@@ -370,7 +345,7 @@ _REFUSED = [
 ]
 
 INERT = table(
-    *_THREADS, *_QUORUM, *_QUORUM_WISHES, *_REPLICATION, *_REPLICATION_WISHES, *_COMPACTION, *_LOG, *_LOG_WISHES,
+    *_THREADS, *_QUORUM, *_QUORUM_WISHES, *_REPLICATION, *_COMPACTION, *_LOG, *_LOG_WISHES,
     *_LIMITS, *_QUOTAS, *_METRICS, *_TRANSACTIONS, *_TRANSACTIONS_TOPIC, *_CONSUMER_GROUPS, *_PROTOCOLS,
     *_SHARE_GROUPS, *_SHARE_GROUPS_TOPIC, *_TIERED, *_REFUSED, *SECURITY,
 )

@@ -20,7 +20,6 @@ from ottla.config.definition import (
 
 SEGMENT_BYTES_MIN = 1024 * 1024
 TIERED = "tiered storage is not offered"
-THROTTLED = "replication is not throttled"
 
 _HOUR_MS = 3_600_000
 _MINUTE_MS = 60_000
@@ -131,8 +130,6 @@ TOPIC = table(
         (),
         "Replicas, as partition:broker pairs or '*', whose followers are held to the throttled rate.",
         THROTTLED_REPLICAS,
-        Effect.NONE,
-        THROTTLED,
     ),
     _define(
         "index.interval.bytes",
@@ -154,8 +151,6 @@ TOPIC = table(
         (),
         "Replicas, as partition:broker pairs or '*', whose leaders are held to the throttled rate.",
         THROTTLED_REPLICAS,
-        Effect.NONE,
-        THROTTLED,
     ),
     _define(
         "local.retention.bytes",
@@ -303,8 +298,6 @@ TOPIC = table(
         _T.BOOLEAN,
         False,
         "Let a replica outside the in-sync set lead when none inside it is left, losing records.",
-        effect=Effect.NONE,
-        note="partitions have one replica",
     ),
 )
 

@@ -17,12 +17,13 @@ from ottla.config.broker import ACTED_ON
 from ottla.config.definition import ConfigError, ConfigType, Definition, Effect, Mode
 from ottla.config.inert import INERT
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
+from ottla.config.replication import REPLICATION
 from ottla.config.topic import SYNONYMS, TOPIC
 
 log = logging.getLogger(__name__)
 
 # Every broker configuration by name.
-BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | INERT).items()))
+BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | REPLICATION | INERT).items()))
 
 NODE_ID_DEFAULT = 1
 _ID_NAMES = ("node.id", "broker.id")

@@ -1,4 +1,4 @@
-"""Listening sockets, as the broker sees them. Connections are asyncio protocols over transports."""
+"""Listening sockets and outgoing connections, as the broker sees them: asyncio protocols over transports."""
 
 from __future__ import annotations
 
@@ -33,10 +33,18 @@ class Listener(Protocol):
 
 
 class Network(Protocol):
-    """Where listeners are made."""
+    """Where listeners are made, and connections to other nodes."""
 
     async def bind(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
         """Reserve an address; port 0 picks a free one. OSError where it cannot be had."""
+        ...
+
+    async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
+        """Connect ``factory``'s protocol to a listener; its ``connection_made`` has been called then.
+
+        ConnectionRefusedError where the machine is there and nobody listens; another OSError where it
+        cannot be reached. How long to wait is the caller's to limit.
+        """
         ...
 
 
@@ -67,3 +75,6 @@ class TcpNetwork:
             factory, host or None, port, backlog=BACKLOG, reuse_address=True, start_serving=False
         )
         return TcpListener(server)
+
+    async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
+        await asyncio.get_running_loop().create_connection(factory, host, port)

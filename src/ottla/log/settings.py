@@ -62,6 +62,9 @@ class LogConfig:
     segment_index_bytes: int = 10 * 1024 * 1024
     segment_jitter_ms: int = 0
     segment_ms: int = 7 * DAY_MS
+    unclean_leader_election_enable: bool = False
+    leader_replication_throttled_replicas: tuple[str, ...] = ()
+    follower_replication_throttled_replicas: tuple[str, ...] = ()
 
     @classmethod
     def from_values(cls, values: Mapping[str, object]) -> LogConfig:

@@ -17,7 +17,12 @@ from ottla.metadata.store import Event, KeyValue
 
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """Who holds a partition and who leads it; ``leader`` is -1 where nobody can."""
+    """Who holds a partition and who leads it; ``leader`` is -1 where nobody can.
+
+    ``elr`` are the eligible leader replicas (KIP-966): not in sync, and known to have all that was committed,
+    since nothing is committed while there are any. ``last_elr`` is who led last, where no replica is left
+    that is known to have everything.
+    """
 
     leader: int
     leader_epoch: int
@@ -26,6 +31,8 @@ class PartitionState:
     isr: tuple[int, ...]
     adding_replicas: tuple[int, ...] = ()
     removing_replicas: tuple[int, ...] = ()
+    elr: tuple[int, ...] = ()
+    last_elr: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class TopicImage:
 
 @dataclass(frozen=True, slots=True)
 class BrokerImage:
-    """A broker that is there. ``epoch`` is the revision of its registration, so a later one is larger."""
+    """A node of the cluster. ``epoch`` is the revision of its registration, so a later one is larger."""
 
     node_id: int
     host: str
@@ -58,11 +65,20 @@ class BrokerImage:
 
 @dataclass(frozen=True, slots=True)
 class ClusterImage:
-    """Everything at one revision of the store. ``broker_configs`` has the cluster-wide ones under -1."""
+    """Everything at one revision of the store.
+
+    ``brokers`` are the nodes that live; ``nodes`` all that ever joined, with the epochs of their last
+    registrations; ``stopping`` those that live and are handing over. ``broker_configs`` has the cluster-wide
+    ones under -1.
+    """
 
     cluster_id: str = ""
     controller_id: int = -1
+    # The revision at which the controller took office; later ones are larger.
+    controller_epoch: int = 0
     brokers: Mapping[int, BrokerImage] = field(default_factory=dict)
+    nodes: Mapping[int, BrokerImage] = field(default_factory=dict)
+    stopping: Mapping[int, bool] = field(default_factory=dict)
     topics: Mapping[str, TopicImage] = field(default_factory=dict)
     topics_by_id: Mapping[UUID, TopicImage] = field(default_factory=dict)
     broker_configs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
@@ -92,6 +108,8 @@ def state_value(state: PartitionState) -> bytes:
             "isr": state.isr,
             "adding": state.adding_replicas,
             "removing": state.removing_replicas,
+            "elr": state.elr,
+            "last_elr": state.last_elr,
         }
     )
 
@@ -136,12 +154,15 @@ class _Draft:
             self._change_topic(name, content, revision)
         elif kind == "partitions":
             self._change_state(name, content)
-        elif kind == "brokers":
-            self._change_broker(int(name), content, revision)
+        elif kind in ("brokers", "nodes"):
+            self._change_broker(kind, int(name), content, revision)
+        elif kind == "stopping":
+            self._change_stopping(int(name), content)
         elif kind == "configs":
             self._change_configs(name, content)
         elif key == keys.CONTROLLER:
             self._fields["controller_id"] = -1 if content is None else content["node_id"]
+            self._fields["controller_epoch"] = 0 if content is None else revision
         elif key == keys.CLUSTER and content is not None:
             self._fields["cluster_id"] = content["id"]
 
@@ -202,6 +223,8 @@ class _Draft:
             tuple(content["isr"]),
             tuple(content["adding"]),
             tuple(content["removing"]),
+            tuple(content.get("elr", ())),
+            tuple(content.get("last_elr", ())),
         )
 
     def _flush(self, name: str) -> None:
@@ -210,14 +233,21 @@ class _Draft:
         if states is not None and topic is not None:
             self._put_topic(replace(topic, partitions=tuple(states)))
 
-    def _change_broker(self, node_id: int, content: dict[str, Any] | None, revision: int) -> None:
-        brokers = self._mutable("brokers")
+    def _change_broker(self, kind: str, node_id: int, content: dict[str, Any] | None, revision: int) -> None:
+        brokers = self._mutable(kind)
         if content is None:
             brokers.pop(node_id, None)
             return
         endpoints = {name: (host, port) for name, (host, port) in content["endpoints"].items()}
         host, port = next(iter(endpoints.values()))
         brokers[node_id] = BrokerImage(node_id, host, port, content["rack"], revision, endpoints)
+
+    def _change_stopping(self, node_id: int, content: dict[str, Any] | None) -> None:
+        stopping = self._mutable("stopping")
+        if content is None:
+            stopping.pop(node_id, None)
+        else:
+            stopping[node_id] = True
 
     def _change_configs(self, path: str, content: dict[str, Any] | None) -> None:
         kind, _, name = path.partition("/")

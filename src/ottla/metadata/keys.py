@@ -2,10 +2,14 @@
 way each time, so that they can be compared as bytes.
 
     cluster                      {"id"}
-    controller                   {"node_id"}
-    brokers/<node id>            {"endpoints": {listener: [host, port]}, "rack"}
+    controller                   {"node_id"}; goes with its node's lease
+    nodes/<node id>              {"endpoints": {listener: [host, port]}, "rack"}; every node that ever joined,
+                                 written anew at each registration
+    brokers/<node id>            the same, for those that live; goes with the node's lease
+    stopping/<node id>           {}; while a live node hands over what it leads; goes with its lease
     topics/<name>                {"id", "replicas": [[node id, …], …], "configs": {name: value}}
-    partitions/<name>/<index>    {"leader", "leader_epoch", "epoch", "replicas", "isr", "adding", "removing"}
+    partitions/<name>/<index>    {"leader", "leader_epoch", "epoch", "replicas", "isr", "adding", "removing",
+                                  "elr", "last_elr"}
     configs/brokers/<node id>    {name: value}; "default" for the whole cluster
     configs/groups/<group>       {name: value}
     ids/producers                {"next"}
@@ -20,7 +24,9 @@ from uuid import UUID
 
 CLUSTER = "cluster"
 CONTROLLER = "controller"
+NODES = "nodes/"
 BROKERS = "brokers/"
+STOPPING = "stopping/"
 TOPICS = "topics/"
 PARTITIONS = "partitions/"
 BROKER_CONFIGS = "configs/brokers/"
@@ -43,8 +49,16 @@ def decode(value: bytes) -> dict[str, Any]:
     return made
 
 
+def node(node_id: int) -> str:
+    return f"{NODES}{node_id}"
+
+
 def broker(node_id: int) -> str:
     return f"{BROKERS}{node_id}"
+
+
+def stopping(node_id: int) -> str:
+    return f"{STOPPING}{node_id}"
 
 
 def topic(name: str) -> str:
