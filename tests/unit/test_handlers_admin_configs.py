@@ -323,12 +323,10 @@ def test_the_limit_of_connections_can_change_while_the_broker_runs(tmp_path: Pat
 def test_what_has_no_effect_is_said_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def body(client: Client) -> None:
         await create(client, new_topic("t", configs={"preallocate": "true"}))
-        assert code(await alter(client, TOPIC, "t", ("remote.log.copy.disable", SET, "true"))) == "none"
         assert code(await alter(client, BROKER, "", ("log.cleaner.threads", SET, "2"))) == "none"
 
     run(tmp_path, body)
     assert "topic t: preallocate has no effect: segments grow as they are written" in caplog.text
-    assert "topic t: remote.log.copy.disable has no effect" in caplog.text
     assert "log.cleaner.threads has no effect: one task compacts all logs" in caplog.text
 
 
