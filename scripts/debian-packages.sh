@@ -12,6 +12,7 @@ packages_of() {
         kcat) echo kcat ;;                               # tests: librdkafka 2.0.2, a client of Debian's age
         java) echo default-jdk-headless ;;               # tests: the official Java client
         node) echo nodejs npm ca-certificates ;;         # tests: the clients from npm
+        etcd) echo etcd-server etcd-client ;;            # tests: what a cluster keeps its metadata in
         *) echo "debian-packages.sh: no group named $1" >&2; exit 2 ;;
     esac
 }
@@ -22,6 +23,7 @@ is_there() {
         kcat) command -v kcat >/dev/null ;;
         java) command -v javac >/dev/null && command -v java >/dev/null ;;
         node) command -v node >/dev/null && command -v npm >/dev/null ;;
+        etcd) command -v etcd >/dev/null && command -v etcdctl >/dev/null ;;
     esac
 }
 

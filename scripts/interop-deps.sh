@@ -1,7 +1,7 @@
 #!/bin/sh
-# interop-deps.sh: prepare the clients in other languages that the tests use.
+# interop-deps.sh: prepare the clients in other languages, and the servers, that the tests use.
 #
-#   kcat            from Debian
+#   kcat, etcd      from Debian
 #   Java            the JDK from Debian; kafka-clients and what it needs, as jars under build/java/libs
 #   Node.js         from Debian; the packages that tests/interop/node/package.json names, beside it
 #
@@ -10,7 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 
-scripts/debian-packages.sh kcat java node
+scripts/debian-packages.sh kcat java node etcd
 
 mkdir -p build
 "$python" scripts/java_jars.py build/java/libs
