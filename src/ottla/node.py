@@ -56,6 +56,11 @@ class NodeSettings:
     port: int | None = None  # 0: any free one
     node_id: int | None = None
     advertise: tuple[str, int] | None = None
+    # Where the cluster's metadata is, such as etcd://h1:2379,h2:2379,h3:2379. None: a node by itself.
+    store: str | None = None
+    # The cluster's name in the store, which may hold several.
+    cluster: str = "ottla"
+    rack: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
 
     def to_properties(self) -> dict[str, str]:
@@ -64,6 +69,8 @@ class NodeSettings:
         if self.node_id is not None:
             properties["node.id"] = str(self.node_id)
             properties.pop("broker.id", None)
+        if self.rack is not None:
+            properties["broker.rack"] = self.rack
         if self.host is not None or self.port is not None or "listeners" not in properties:
             host = HOST_DEFAULT if self.host is None else self.host
             port = PORT_DEFAULT if self.port is None else self.port

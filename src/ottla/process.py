@@ -22,6 +22,14 @@ from ottla.node import Node, NodeSettings, StartError
 
 log = logging.getLogger(__name__)
 
+# The name of a cluster that was given none.
+CLUSTER_DEFAULT = "ottla"
+# Kafka's names for what --node-id says.
+NODE_ID_NAMES = frozenset(("node.id", "broker.id"))
+NODE_ID_MISSING = (
+    "a node of a cluster needs an id of its own, since the store knows nodes by it: give --node-id N, "
+    "another one for each node, and always the same one with the same data"
+)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -35,10 +43,14 @@ def run(
     overrides: Mapping[str, str],
     log_format: str,
     log_level: str,
+    store: str | None = None,
+    cluster: str | None = None,
+    rack: str | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 where it cannot start.
 
-    What is None is as the configuration file says, or Ottla's default.
+    What is None is as the configuration file says, or Ottla's default. With ``store`` the node is one of a
+    cluster, and must have been given its id.
     """
     set_up(log_format, log_level)
     raise_open_files_max()
@@ -47,6 +59,8 @@ def run(
         properties = dict(overrides)
         if config_file is not None:
             properties = parse_properties(_read(config_file)) | properties
+        if store is not None and node_id is None and not properties.keys() & NODE_ID_NAMES:
+            raise ConfigError(NODE_ID_MISSING)
         host, port = _address(listen) if listen else (None, None)
         settings = NodeSettings(
             data=data,
@@ -54,6 +68,9 @@ def run(
             port=port,
             node_id=node_id,
             advertise=_address(advertise) if advertise else None,
+            store=store,
+            cluster=cluster or CLUSTER_DEFAULT,
+            rack=rack,
             properties=properties,
         )
         try:

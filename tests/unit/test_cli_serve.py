@@ -20,6 +20,11 @@ EVERYTHING = [
     "7",
     "--advertise",
     "[::1]:9092",
+    "--store=etcds://h1:2379,h2:2379",
+    "--cluster",
+    "blue.1",
+    "--rack",
+    "zone b",
     "--config",
     "server.properties",
     "--set",
@@ -39,6 +44,9 @@ def test_every_option_is_understood() -> None:
         listen="0.0.0.0:0",
         node_id=7,
         advertise="[::1]:9092",
+        store="etcds://h1:2379,h2:2379",
+        cluster="blue.1",
+        rack="zone b",
         config_file="server.properties",
         overrides={"a": "1", "b": "x=y"},
         log_format="json",
@@ -70,6 +78,14 @@ def test_the_unusual_is_left_to_the_typer_app(arguments: list[str]) -> None:
         (Serve(listen="SSL://:9092"), "--listen"),
         (Serve(advertise="h:0"), "--advertise"),
         (Serve(node_id=-1), "--node-id"),
+        (Serve(rack=" "), "--rack"),
+        (Serve(cluster="x"), "--cluster"),
+        (Serve(store="etcd://h:1", node_id=1, cluster="a/b"), "--cluster"),
+        (Serve(store="etcd://h:1", node_id=1, cluster=""), "--cluster"),
+        (Serve(store="h1:2379", node_id=1), "--store"),
+        (Serve(store="http://h1:2379", node_id=1), "--store"),
+        (Serve(store="etcd://", node_id=1), "--store"),
+        (Serve(store="etcd://h1:1, h2:1", node_id=1), "--store"),
         (Serve(log_format="xml"), "--log-format"),
         (Serve(log_level="loud"), "--log-level"),
     ],
@@ -78,6 +94,46 @@ def test_malformed_values_are_usage_errors(options: Serve, option: str) -> None:
     with pytest.raises(CliError, match=f"^{option} ") as caught:
         options.check()
     assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("overrides", [{}, {"broker.rack": "a"}])
+def test_a_store_needs_a_node_id(overrides: dict[str, str]) -> None:
+    with pytest.raises(CliError, match=r"^--store: .* give --node-id N") as caught:
+        Serve(store="etcd://h:1", overrides=overrides).check()
+    assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Serve(store="etcd://h:1", node_id=0),
+        Serve(store="etcd://h:1", overrides={"node.id": "3"}),
+        Serve(store="etcd://h:1", overrides={"broker.id": "3"}),
+        Serve(store="etcd://h:1", config_file="server.properties"),
+        Serve(store="etcd://[::1]:2379,h:2379", node_id=0, cluster="a"),
+        Serve(rack="a"),
+    ],
+)
+def test_a_node_of_a_cluster_is_accepted(options: Serve) -> None:
+    options.check()
+
+
+def test_a_file_without_a_node_id_is_not_enough_for_a_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "server.properties"
+    file.write_text("broker.rack=a\n")
+    assert serve.run(Serve(store="etcd://127.0.0.1:1", config_file=str(file))) == ExitCode.FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "give --node-id N" in line
+
+
+def test_the_rack_is_a_property_like_any_other() -> None:
+    from ottla.node import NodeSettings
+
+    properties = NodeSettings(rack="b", properties={"broker.rack": "a"}).to_properties()
+    assert properties["broker.rack"] == "b"
+    assert NodeSettings(properties={"broker.rack": "a"}).to_properties()["broker.rack"] == "a"
 
 
 @pytest.mark.parametrize("pair", ["", "x", "=1", " =1"])

@@ -61,7 +61,11 @@ def serve(
     ] = None,
     node_id: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="This broker's id: node.id of the file, or 1."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="This broker's id: node.id of the file, or 1. In a cluster each node has another.",
+        ),
     ] = None,
     advertise: Annotated[
         str | None,
@@ -69,6 +73,30 @@ def serve(
             metavar="HOST:PORT",
             help="Where clients reach this broker: where it listens, or, if that is every address (0.0.0.0), "
             "this machine's name, which clients of a container do not know.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Be a node of a cluster: the etcd that its nodes share, etcd://HOST:PORT,HOST:PORT,… with "
+            "all of its members, or etcds:// for TLS.",
+        ),
+    ] = None,
+    cluster_name: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="NAME",
+            help="The cluster's name in the store, which may hold several: or ottla.",
+        ),
+    ] = None,
+    rack: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The rack or zone that this broker is in: broker.rack of the file. A partition's replicas "
+            "are spread over racks.",
         ),
     ] = None,
     config_file: Annotated[
@@ -88,9 +116,10 @@ def serve(
         str, typer.Option(metavar="|".join(serve_command.LOG_LEVELS), help="The least that is logged.")
     ] = DEFAULTS.log_level,
 ) -> int:
-    """Run a broker.
+    """Run a broker: one by itself, or with --store a node of a cluster.
 
-    Prints 'ottla: listening on HOST:PORT' when it is ready. SIGTERM or Ctrl-C stops it cleanly.
+    Prints 'ottla: listening on HOST:PORT' when it is ready. SIGTERM or Ctrl-C stops it cleanly; in a cluster
+    it hands over what it leads first. 'ottla cluster up' starts a whole cluster on this machine, to try.
     """
     return serve_command.run(
         serve_command.Serve(
@@ -98,6 +127,9 @@ def serve(
             listen=listen,
             node_id=node_id,
             advertise=advertise,
+            store=store,
+            cluster=cluster_name,
+            rack=rack,
             config_file=config_file,
             overrides=serve_command.parse_overrides(set_ or ()),
             log_format=log_format,

@@ -8,6 +8,7 @@ a test keeps the two alike.
 from __future__ import annotations
 
 import getopt
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,12 +18,21 @@ from ottla.cli.errors import CliError, ExitCode
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+STORE_EXAMPLE = "etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379"
+STORE_SHAPE = re.compile(r"etcds?://[^/\s]\S*")
+NAME_SHAPE = re.compile(r"[A-Za-z0-9._-]{1,100}")
+# Kafka's names for what --node-id says.
+NODE_ID_NAMES = frozenset(("node.id", "broker.id"))
+
 # Long options and the fields of Serve that they set.
 OPTIONS = {
     "data": "data",
     "listen": "listen",
     "node-id": "node_id",
     "advertise": "advertise",
+    "store": "store",
+    "cluster": "cluster",
+    "rack": "rack",
     "config": "config_file",
     "set": "overrides",
     "log-format": "log_format",
@@ -38,6 +48,9 @@ class Serve:
     listen: str | None = None
     node_id: int | None = None
     advertise: str | None = None
+    store: str | None = None
+    cluster: str | None = None
+    rack: str | None = None
     config_file: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
     log_format: str = "text"
@@ -51,12 +64,43 @@ class Serve:
             _check_address("--advertise", self.advertise, port_min=1)
         if self.node_id is not None and self.node_id < 0:
             raise CliError(f"--node-id {self.node_id}: give 0 or more", ExitCode.USAGE)
+        if self.rack is not None and not self.rack.strip():
+            raise CliError(
+                "--rack '': give the name of the rack or zone that this node is in", ExitCode.USAGE
+            )
+        self._check_cluster()
         for option, value, known in (
             ("--log-format", self.log_format, LOG_FORMATS),
             ("--log-level", self.log_level, LOG_LEVELS),
         ):
             if value not in known:
                 raise CliError(f"{option} {value!r}: choose one of {', '.join(known)}", ExitCode.USAGE)
+
+    def _check_cluster(self) -> None:
+        if self.store is None:
+            if self.cluster is not None:
+                raise CliError(
+                    f"--cluster {self.cluster!r}: a node alone is of no cluster; give --store too, the "
+                    f"etcd that the cluster's nodes share, such as {STORE_EXAMPLE}",
+                    ExitCode.USAGE,
+                )
+            return
+        if not STORE_SHAPE.fullmatch(self.store):
+            raise CliError(
+                f"--store {self.store!r}: give the addresses of etcd's members, such as {STORE_EXAMPLE}, or "
+                "etcds:// for TLS",
+                ExitCode.USAGE,
+            )
+        if self.cluster is not None and not NAME_SHAPE.fullmatch(self.cluster):
+            raise CliError(
+                f"--cluster {self.cluster!r}: a name has letters, digits, '.', '_' and '-' only",
+                ExitCode.USAGE,
+            )
+        # A file may name the id as well; the node looks there.
+        if self.node_id is None and self.config_file is None and not self.overrides.keys() & NODE_ID_NAMES:
+            from ottla.process import NODE_ID_MISSING
+
+            raise CliError(f"--store: {NODE_ID_MISSING}", ExitCode.USAGE)
 
 
 def _check_address(option: str, text: str, *, port_min: int) -> None:
@@ -112,6 +156,9 @@ def run(serve: Serve) -> int:
         listen=serve.listen,
         node_id=serve.node_id,
         advertise=serve.advertise,
+        store=serve.store,
+        cluster=serve.cluster,
+        rack=serve.rack,
         config_file=serve.config_file,
         overrides=serve.overrides,
         log_format=serve.log_format,
