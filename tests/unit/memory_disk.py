@@ -92,6 +92,7 @@ class MemoryDisk:
         self.capacity = 1 << 40
         self.cold = False
         self.warm: set[str] = set()
+        self.boots = 1
 
     def fail(self, operation: str, path: str) -> None:
         error = self.fail_with.get(operation)
@@ -103,6 +104,7 @@ class MemoryDisk:
 
     def lose_power(self) -> None:
         """Keep only what was synced; files that never were are there and empty."""
+        self.boots += 1
         for inode in self.files.values():
             inode.data = bytearray(inode.synced)
 
@@ -184,6 +186,9 @@ class MemoryDisk:
 
     def open_files_max(self) -> int:
         return 1000
+
+    def boot_id(self) -> str:
+        return f"boot {self.boots}"
 
     async def run(self, work: Callable[[], T]) -> T:
         return work()

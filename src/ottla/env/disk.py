@@ -26,6 +26,8 @@ T = TypeVar("T")
 DISK_THREADS_MAX = 4
 # What is taken for "no limit" of open files.
 OPEN_FILES_UNLIMITED = 1 << 20
+# Linux names each start of the machine; containers see that of their host, whose page cache they use.
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 
 class File(Protocol):
@@ -119,6 +121,13 @@ class Disk(Protocol):
 
     def open_files_max(self) -> int:
         """Files and connections together that the process may have open."""
+        ...
+
+    def boot_id(self) -> str:
+        """A name for the time since the machine started: what was written in it is lost only with it.
+
+        Empty where the machine cannot tell.
+        """
         ...
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -311,6 +320,13 @@ class RealDisk:
     def open_files_max(self) -> int:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return soft if soft != resource.RLIM_INFINITY else OPEN_FILES_UNLIMITED
+
+    def boot_id(self) -> str:
+        try:
+            with open(BOOT_ID_FILE, encoding="ascii") as file:
+                return file.read().strip()
+        except OSError:
+            return ""
 
     async def run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from typing import NamedTuple
 from uuid import uuid4
 
 from ottla.env.disk import Disk, Lock
@@ -29,8 +30,11 @@ LOG_STARTS_FILE = "log-start-offset-checkpoint"
 CLEANED_FILE = "cleaner-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
 
+REGISTRATION_FILE = "registration.json"
+
 META_VERSION = "1"
 CLEAN_SHUTDOWN_VERSION = 0
+REGISTRATION_VERSION = 1
 
 
 class DataDirectoryError(OSError):
@@ -137,3 +141,60 @@ class DataDir:
                 self.disk.write_file(f"{self.path}/{name}", encode_offsets(offsets))
                 self.checkpoints[name] = offsets
             self._turns[name] = turn
+
+
+class Registration(NamedTuple):
+    """A registration of this node: its epoch, the machine's start that it was in, and how it ended."""
+
+    epoch: int
+    boot_id: str
+    clean: bool = False
+
+
+class RegistrationMark:
+    """The mark of this node's last registration with its cluster, in the data directory.
+
+    It goes with the data: where it is missing, or of an older registration than the last one, data may be
+    missing as well. (In Kafka it is the broker epoch in the file of the clean shutdown, KIP-966.)
+    """
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk = disk
+        self._path = f"{path}/{REGISTRATION_FILE}"
+        self.last = self._read()
+
+    def may_have_lost_data(self, epoch: int) -> bool:
+        """Whether data may be missing that was here in the registration with ``epoch``, the node's last.
+
+        It is all here after an orderly end. Otherwise what the process wrote is there unless the machine
+        has been restarted since, with what was in its memory only.
+        """
+        last = self.last
+        if last is None or last.epoch != epoch:
+            return True
+        boot_id = self._disk.boot_id()
+        return not (last.clean or (boot_id and boot_id == last.boot_id))
+
+    def registered(self, epoch: int) -> None:
+        """Write down, synced, that the data serves a new registration. Blocks; OSError where it cannot."""
+        self._write(Registration(epoch, self._disk.boot_id()))
+
+    def ended(self) -> None:
+        """All that was written since is on the disk, and nothing more will be. Blocks."""
+        if self.last is not None:
+            self._write(self.last._replace(clean=True))
+
+    def _read(self) -> Registration | None:
+        if not self._disk.exists(self._path):
+            return None
+        try:
+            content = json.loads(self._disk.read_file(self._path))
+            return Registration(int(content["epoch"]), str(content["boot_id"]), content["clean"] is True)
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is damaged: this node counts as one that lost data: %s", self._path, error)
+            return None
+
+    def _write(self, registration: Registration) -> None:
+        content = {"version": REGISTRATION_VERSION} | registration._asdict()
+        self._disk.write_file(self._path, json.dumps(content, separators=(",", ":")).encode())
+        self.last = registration

@@ -18,6 +18,7 @@ from ottla.config import TOPIC, BrokerConfig, Effect
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata import configs as plans
 from ottla.metadata import keys
+from ottla.metadata.changes import PartitionChange, to_txn
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.image import (
     INTERNAL_TOPICS,
@@ -25,8 +26,6 @@ from ottla.metadata.image import (
     ClusterImage,
     PartitionState,
     TopicImage,
-    initial_state,
-    state_value,
 )
 from ottla.metadata.store import (
     TXN_OPERATIONS_MAX,
@@ -254,11 +253,20 @@ class Controller:
         self, topic: TopicImage, index: int, expected: PartitionState, state: PartitionState
     ) -> bool:
         """Replace a partition's state if it still is ``expected``; say whether it was replaced."""
-        key = keys.partition(topic.name, index)
-        stored = expected != initial_state(topic.initial[index])
-        compare = Compare(key, value=state_value(expected)) if stored else Compare(key, 0)
-        same_topic = Compare(keys.topic(topic.name), topic.revision)
-        return await self._commit([compare, same_topic], [Put(key, state_value(state))])
+        return await self.change_partitions([PartitionChange(topic, index, expected, state)])
+
+    async def change_partitions(
+        self, changes: Sequence[PartitionChange], registrations: Mapping[int, int] | None = None
+    ) -> bool:
+        """Replace all of these states, or none of them, where one is not as expected any more.
+
+        Not more than one of ``changes.in_txns``. ``registrations`` are the epochs that nodes must have, those
+        that join an ISR or become leaders. KafkaError(REQUEST_TIMED_OUT) where it is not known what became of
+        it: then the image will tell.
+        """
+        compares, operations = to_txn(changes)
+        compares += [Compare(keys.broker(n), epoch) for n, epoch in (registrations or {}).items()]
+        return await self._commit(compares, operations)
 
     # Configurations
 
@@ -317,7 +325,7 @@ class Controller:
         is_controller: bool = True,
     ) -> None:
         """Put this broker into the cluster, with a new epoch; ``lease`` takes it out when it ends."""
-        value = keys.encode({"endpoints": {name: list(at) for name, at in endpoints.items()}, "rack": rack})
+        value = keys.broker_value(endpoints, rack)
         operations = [Put(keys.broker(node_id), value, lease)]
         if is_controller:
             operations.append(Put(keys.CONTROLLER, keys.encode({"node_id": node_id}), lease))

@@ -84,3 +84,7 @@ def group_configs(group: str) -> str:
 
 def topic_value(topic_id: UUID, replicas: Sequence[Sequence[int]], configs: Mapping[str, str]) -> bytes:
     return encode({"id": topic_id.hex, "replicas": replicas, "configs": dict(configs)})
+
+
+def broker_value(endpoints: Mapping[str, tuple[str, int]], rack: str | None) -> bytes:
+    return encode({"endpoints": {name: list(at) for name, at in endpoints.items()}, "rack": rack})

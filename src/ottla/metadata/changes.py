@@ -1,0 +1,79 @@
+"""Changes of partition states as transactions: what they compare, and how many go into one (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ottla.metadata import keys
+from ottla.metadata.elections import NO_LEADER
+from ottla.metadata.image import PartitionState, TopicImage, initial_state, state_value
+from ottla.metadata.store import Compare, Operation, Put
+
+# Comparisons in one transaction, and so operations: a store takes 128 of each, and its caller may add a few.
+COMPARES_MAX = 120
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionChange:
+    """``state`` in place of ``expected``, for partition ``index`` of ``topic``."""
+
+    topic: TopicImage
+    index: int
+    expected: PartitionState
+    state: PartitionState
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the partition has a key: it has none as long as nothing has happened to it."""
+        return self.expected.partition_epoch > 0 or self.expected != initial_state(
+            self.topic.initial[self.index]
+        )
+
+    @property
+    def moves_leader(self) -> bool:
+        return self.state.leader_epoch != self.expected.leader_epoch
+
+
+def to_txn(changes: Sequence[PartitionChange]) -> tuple[list[Compare], list[Operation]]:
+    """What makes all the changes at once, if every partition still is as it is expected to be."""
+    compares: list[Compare] = []
+    operations: list[Operation] = []
+    topics: dict[str, int] = {}
+    for change in changes:
+        key = keys.partition(change.topic.name, change.index)
+        if change.is_stored:
+            compares.append(Compare(key, value=state_value(change.expected)))
+        else:
+            compares.append(Compare(key, 0))
+            # Nothing else tells whether it is still the same topic.
+            topics[change.topic.name] = change.topic.revision
+        operations.append(Put(key, state_value(change.state)))
+    compares += [Compare(keys.topic(name), revision) for name, revision in topics.items()]
+    return compares, operations
+
+
+def new_leaders(changes: Iterable[PartitionChange]) -> list[int]:
+    """The nodes that become leaders, each once. They do so by their present registrations only."""
+    return list(
+        dict.fromkeys(c.state.leader for c in changes if c.moves_leader and c.state.leader != NO_LEADER)
+    )
+
+
+def in_txns(changes: Iterable[PartitionChange]) -> Iterator[list[PartitionChange]]:
+    """The changes, in order, a transaction's worth at a time: their keys, topics and new leaders."""
+    chunk: list[PartitionChange] = []
+    compared: dict[object, None] = {}
+    for change in changes:
+        needed: list[object] = [(change.topic.name, change.index)]
+        if not change.is_stored:
+            needed.append(change.topic.name)
+        if change.moves_leader:
+            needed.append(change.state.leader)
+        if len(compared) + len(needed) > COMPARES_MAX:
+            yield chunk
+            chunk, compared = [], {}
+        chunk.append(change)
+        compared.update(dict.fromkeys(needed))
+    if chunk:
+        yield chunk
