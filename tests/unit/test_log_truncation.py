@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_support import NOW_MS, append, open_log, read_all, reopen_clean
+from log_support import FOLDER, NOW_MS, append, open_log, read_all, reopen_clean, values
 from memory_disk import MemoryDisk
 
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.log import Log
 from ottla.log.settings import LogConfig
 
 
@@ -78,3 +84,156 @@ def test_starting_over_where_a_segment_already_begins() -> None:
     assert read_all(log) == []
     append(log, "y")
     assert [record.value for record in read_all(open_log(disk))] == [b"y"]
+
+
+def test_starting_over_later_forgets_producers_that_a_snapshot_knows() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    append(log, "x", producer_id=1, producer_epoch=0, base_sequence=0, epoch=4)
+    log = reopen_clean(disk, log)
+    log.truncate_fully_to(100, NOW_MS)
+    assert (len(log.producers), log.epochs.entries, log.snapshots) == (0, [], [])
+
+
+# -- while a flush is under way ----------------------------------------------------------------------------
+
+
+class Meanwhile(MemoryDisk):
+    """Does something in the middle of an operation, as the event loop may while a thread flushes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.during: dict[tuple[str, str], Callable[[], object]] = {}
+
+    def fail(self, operation: str, path: str) -> None:
+        super().fail(operation, path)
+        for (name, suffix), meanwhile in list(self.during.items()):
+            if name == operation and path.endswith(suffix):
+                del self.during[name, suffix]
+                meanwhile()
+
+
+def overwrite(log: Log, offset: int, *others: str) -> None:
+    log.truncate_to(offset, NOW_MS)
+    for other in others:
+        append(log, other, epoch=2)
+
+
+@pytest.mark.parametrize("operation", [("sync", ".log"), ("write_file", "checkpoint"), ("sync_dir", FOLDER)])
+def test_a_flush_does_not_count_what_was_overwritten_meanwhile(operation: tuple[str, str]) -> None:
+    disk = Meanwhile()
+    log = open_log(disk)
+    append(log, "a")
+    append(log, "lost", epoch=1)
+    append(log, "lost too", epoch=1)
+
+    disk.during[operation] = lambda: overwrite(log, 1, "b", "c", "d")
+    log.flush()
+    assert not disk.during
+    assert log.recovery_point <= 1
+    log.flush()
+    assert log.recovery_point == 4
+    disk.lose_power()
+    log = open_log(disk, recovery_point=4)
+    assert values(log) == [b"a", b"b", b"c", b"d"]
+    assert log.epochs.entries == [(0, 0), (2, 1)]
+
+
+def test_leader_epochs_that_are_cut_while_they_are_saved_are_saved_again() -> None:
+    disk = Meanwhile()
+    log = open_log(disk)
+    append(log, "a")
+    append(log, "lost", epoch=1)
+    disk.during["write_file", "checkpoint"] = lambda: log.truncate_to(1, NOW_MS)
+    log.flush()
+    log.flush()
+    assert disk.files[f"{FOLDER}/leader-epoch-checkpoint"].data == b"0\n1\n0 0\n"
+
+
+def test_indexes_that_are_cut_while_they_are_saved_are_saved_again() -> None:
+    """The roll's flush is on its way when its segment is cut and goes on as the active one."""
+    disk, later = Meanwhile(), []
+    config = LogConfig(segment_bytes=400, index_interval_bytes=1)
+    log = open_log(disk, config)
+    log.background = Later(later)
+    while len(log.segments) == 1:
+        append(log, "value", at_ms=NOW_MS + log.log_end_offset)
+    disk.during["write_at", ".timeindex"] = lambda: overwrite(log, 2, "longer " * 9, "b", "c", "d", "e", "f")
+    later[0]()
+    assert not disk.during and len(log.segments) > 1
+    for work in later[1:]:
+        work()
+    log.flush()
+    expected = read_all(log)
+    assert [record.offset for record in expected] == list(range(8))
+    log = open_log(disk, config, clean=True, recovery_point=log.log_end_offset)
+    for offset in range(8):
+        assert read_all(log, offset) == expected[offset:]
+
+
+class Later:
+    """Background work that waits until it is told to run."""
+
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self.work = work
+
+    def submit(self, work: Callable[[], None], delay_ms: int = 0) -> None:
+        self.work.append(work)
+
+    def start_moved(self) -> None:
+        return
+
+    def config_changed(self, config: LogConfig) -> None:
+        return
+
+
+def test_a_recovery_point_from_before_a_truncation_hides_no_loss() -> None:
+    """The checkpoint on disk is old; power is lost before the rolled segments are synced."""
+    disk = MemoryDisk()
+    config = LogConfig(segment_bytes=200)
+    log = open_log(disk, config)
+    for number in range(20):
+        append(log, f"old {number}")
+    log.flush()
+    checkpointed = log.recovery_point
+    work: list[Callable[[], None]] = []
+    log.background = Later(work)
+    log.truncate_to(3, NOW_MS)
+    for number in range(16):
+        append(log, f"new {number}", epoch=1)
+    written = read_all(log)
+    disk.lose_power()
+    log = open_log(disk, config, recovery_point=checkpointed)
+    left = read_all(log)
+    assert left == written[: len(left)]
+    assert log.epochs.entries == [(0, 0), (1, 3)]
+
+
+def test_a_flush_asked_for_before_a_truncation_counts_only_what_is_there() -> None:
+    disk, work = Meanwhile(), []
+    config = LogConfig(segment_bytes=200)
+    log = open_log(disk, config)
+    log.background = Later(work)
+    while len(log.segments) == 1:
+        append(log, "old")
+    rolled_at = log.segments[1].base_offset
+    log.truncate_to(1, NOW_MS)
+    disk.during["sync", ".log"] = lambda: [append(log, "n") for _ in range(rolled_at)]
+    work[0]()
+    assert log.recovery_point == 1
+
+
+def test_a_truncation_that_fails_half_way_stops_the_log() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk, LogConfig(segment_bytes=200))
+    for number in range(8):
+        append(log, str(number))
+    disk.fail_with["rename"] = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output"):
+        log.truncate_to(1, NOW_MS)
+    disk.fail_with.clear()
+    with pytest.raises(KafkaError) as raised:
+        append(log, "x")
+    assert raised.value.code is ErrorCode.kafka_storage_error
+    with pytest.raises(KafkaError):
+        log.close()

@@ -34,6 +34,7 @@ from ottla.log.compaction import (
     first_dirty_offset,
     group,
 )
+from ottla.log.durability import Durable
 from ottla.log.files import INDEX_SUFFIX, TIME_INDEX_SUFFIX
 from ottla.log.log import Log
 from ottla.log.replacement import position_of, replace
@@ -96,6 +97,8 @@ class Cleaner:
         self._closed = False
         # Logs that could not be compacted, and until when they are left alone.
         self._failed: WeakKeyDictionary[Log, int] = WeakKeyDictionary()
+        # What the log that is being cleaned held when that began: a truncation puts another in its place.
+        self._began_with: Durable | None = None
 
     # -- when ---------------------------------------------------------------------------------------------
 
@@ -191,6 +194,7 @@ class Cleaner:
         """One round over one log. Aborted; KafkaError and OSError where the disk fails."""
         log, now_ms = dirty.log, self._clock.now_ms()
         began_ms = self._clock.monotonic_ms()
+        self._began_with = log.durable
         progress = Progress(began_ms, began_ms)
         get = self._config.get
         if log.recovery_point < dirty.end_offset:
@@ -213,6 +217,7 @@ class Cleaner:
             await self._rewrite(log, segments, keeps, progress)
         keys = len(offsets)
         await self._drive(log, offsets.forget(), progress)
+        self._check(log)
         log.cleaned_offset = end_offset
         await self._checkpoint()
         logger.info(
@@ -284,6 +289,9 @@ class Cleaner:
     def _check(self, log: Log) -> None:
         """Aborted where the log is not to be compacted any more."""
         if self._closed or log.deleted or not log.config.compacts or log.failed is not None:
+            raise Aborted
+        if log.durable is not self._began_with:
+            # Records that it is to be cleaned by may be gone.
             raise Aborted
 
     async def _drive(self, log: Log, steps: Steps, progress: Progress) -> None:

@@ -1,8 +1,10 @@
 """Getting a log onto the disk for good: flushing, and closing in order (LocalLog.flush, LogManager.shutdown).
 
-A flush may run in a thread while the event loop appends. That is safe without locks because it first reads
-where the log ends and then which segments there are, because each mark of what is done is set before the work
-and taken back where that fails, and because all it changes beside is the recovery point.
+A flush may run in a thread while the event loop appends. That is safe because it first reads where the log
+ends and then which segments there are, because each mark of what is done is set before the work and taken
+back where that fails, and because all it changes beside is the recovery point. It moves that in a place of
+its own, ``Durable``, which a truncation on the event loop replaces: what was synced before says nothing about
+what is written over it.
 """
 
 from __future__ import annotations
@@ -22,18 +24,34 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+class Durable:
+    """How far a log is on the disk, between two truncations. One flush at a time moves it."""
+
+    __slots__ = ("offset",)
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+
 def flush(log: Log, before: int | None = None) -> None:
     """Make everything that is appended by now survive a loss of power. Blocks; safe in another thread.
 
     ``before``: only the segments that begin before that offset.
 
-    What is appended meanwhile may be synced too, but is not counted. KafkaError KAFKA_STORAGE_ERROR where
+    What is appended meanwhile may be synced too, but is not counted; nothing is where the log is truncated
+    meanwhile. A flush that is under way in another thread is waited for. KafkaError KAFKA_STORAGE_ERROR where
     the disk fails. Where it is the sync that fails, the disk may have dropped what it could not write:
     nothing more is appended then until a restart has looked at what is left.
     """
-    end = log.log_end_offset if before is None else before
+    with log.flushing:
+        _flush(log, before)
+
+
+def _flush(log: Log, before: int | None) -> None:
+    durable = log.durable
+    end = log.log_end_offset if before is None else min(before, log.log_end_offset)
     segments = list(log.segments)
-    since = log.recovery_point
+    since = durable.offset
     if log.deleted or (end == since and log.folder_synced and not log.epochs.changed):
         return
     if log.failed is not None:
@@ -59,7 +77,7 @@ def flush(log: Log, before: int | None = None) -> None:
         raise KafkaError(
             ErrorCode.kafka_storage_error, f"the log cannot be flushed: {error.strerror}"
         ) from error
-    log.recovery_point = min(max(log.recovery_point, end), log.log_end_offset)
+    durable.offset = max(since, end)
 
 
 def close(log: Log) -> None:

@@ -63,10 +63,11 @@ class OffsetIndex:
         del self.offsets[keep:], self.positions[keep:]
 
     def encode(self, start: int = 0) -> bytes:
-        """The entries from number ``start`` on, as on disk."""
-        interleaved = array("i", bytes(OFFSET_ENTRY_BYTES * (len(self) - start)))
-        interleaved[0::2] = self.offsets[start:]
-        interleaved[1::2] = self.positions[start:]
+        """The entries from number ``start`` on, as on disk. Entries may come and go meanwhile."""
+        offsets, positions = self.offsets[start:], self.positions[start:]
+        count = min(len(offsets), len(positions))
+        interleaved = array("i", bytes(OFFSET_ENTRY_BYTES * count))
+        interleaved[0::2], interleaved[1::2] = offsets[:count], positions[:count]
         if sys.byteorder == "little":
             interleaved.byteswap()
         return interleaved.tobytes()

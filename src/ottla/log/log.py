@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 from bisect import bisect_right
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from uuid import UUID
 
 from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log import durability, lookups, retention, truncation
+from ottla.log import durability, follower, lookups, retention, truncation
 from ottla.log.checkpoints import encode_partition_metadata
 from ottla.log.files import (
     DELETED_SUFFIX,
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 COMPLAINT_INTERVAL_MS = 10_000
 
 PRODUCER_EXPIRATION_MS = 24 * 60 * 60 * 1000
+# Leader epochs are 32 bits.
+LEADER_EPOCH_MAX = 2**31 - 1
 
 
 class Appended(NamedTuple):
@@ -80,8 +83,11 @@ class Log:
         self.epochs = loaded.epochs
         self.log_start_offset = loaded.log_start_offset
         self.log_end_offset = loaded.log_end_offset
-        # Everything before it would survive a loss of power.
-        self.recovery_point = loaded.recovery_point
+        self.durable = durability.Durable(loaded.recovery_point)
+        # One flush at a time: what a second one finds done has to be on the disk.
+        self.flushing = threading.Lock()
+        # A checkpoint on disk may still hold a recovery point of up to this, from before a truncation.
+        self.stale_point = -1
         # Compaction has been over everything before it; -1: never.
         self.cleaned_offset = loaded.cleaned_offset
         # Told when a segment of a compacted log has closed.
@@ -91,7 +97,7 @@ class Log:
         self.snapshots = loaded.snapshots
         self._bases = [segment.base_offset for segment in self.segments]
         self._active = self.segments[-1]
-        self._unflushed_since_ms = 0
+        self.unflushed_since_ms = 0
         # Bytes of a failed write may lie after the end of the active segment.
         self._torn = False
         self._complained_ms = -COMPLAINT_INTERVAL_MS
@@ -157,7 +163,7 @@ class Log:
         """Take on a changed topic configuration, from the next append on."""
         self.config = config
         self.background.config_changed(config)
-        self._rules = Rules(config)
+        self.rules = Rules(config)
         self._interval = config.index_interval_bytes
         self._active.limit_indexes(config.segment_index_bytes)
         self._draw_roll_age()
@@ -179,7 +185,7 @@ class Log:
         transactional batch from a client, KAFKA_STORAGE_ERROR where it cannot be written; the log is then
         as it was before.
         """
-        header, body = prepare(records, self._rules, now_ms, origin)
+        header, body = prepare(records, self.rules, now_ms, origin)
         base_offset = self.log_end_offset
         if header.producer_id >= 0:
             if header.attributes & TRANSACTIONAL_BIT and origin is Origin.CLIENT:
@@ -188,7 +194,7 @@ class Log:
                 )
             original = self.producers.check(header, origin)
             if original is not None:
-                stamped = original.timestamp_ms if self._rules.stamps_append_time else -1
+                stamped = original.timestamp_ms if self.rules.stamps_append_time else -1
                 return Appended(
                     original.first_offset, original.last_offset, stamped, self.log_start_offset, True
                 )
@@ -199,9 +205,9 @@ class Log:
         if not segment.ready or self._torn or self.failed is not None or self.deleted:
             self.get_ready()
         if (
-            segment.size + size > self._rules.segment_bytes
+            segment.size + size > self.rules.segment_bytes
             or last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
-            or self._has_aged(segment, max_timestamp_ms, now_ms)
+            or self.has_aged(segment, segment.first_timestamp_ms, max_timestamp_ms, now_ms)
             or segment.full
         ) and segment.size:
             segment = self.roll(now_ms)
@@ -209,11 +215,11 @@ class Log:
         try:
             segment.append((stamp, body), size, last_offset, max_timestamp_ms, self._interval)
         except OSError as error:
-            raise self._write_failed(error, now_ms) from error
+            raise self.write_failed(error, now_ms) from error
         if leader_epoch > self.epochs.latest:
             self.epochs.assign(leader_epoch, base_offset)
-        if self.recovery_point == base_offset:
-            self._unflushed_since_ms = now_ms
+        if self.durable.offset == base_offset:
+            self.unflushed_since_ms = now_ms
         self.log_end_offset = last_offset + 1
         self.size_bytes += size
         if header.producer_id >= 0:
@@ -221,17 +227,25 @@ class Log:
             self.producers.update(header, base_offset, marker_of(header, batch))
         else:
             self.producers.end_offset = last_offset + 1
-        append_time_ms = max_timestamp_ms if self._rules.stamps_append_time else -1
+        append_time_ms = max_timestamp_ms if self.rules.stamps_append_time else -1
         return Appended(base_offset, last_offset, append_time_ms, self.log_start_offset, False)
 
-    def _has_aged(self, segment: Segment, timestamp_ms: int, now_ms: int) -> bool:
-        """Whether the active segment has to roll for its age, by the records' clock where they have one."""
-        first = segment.first_timestamp_ms
-        if first is not None and first >= 0:
-            return timestamp_ms - first > self._roll_age_ms
+    def append_as_follower(
+        self, records: Buffer, *, now_ms: int, leader_epoch: int = LEADER_EPOCH_MAX
+    ) -> None:
+        """Append what a fetch from the leader, in its ``leader_epoch``, returned: see ``follower``."""
+        follower.append_as_follower(self, records, now_ms, leader_epoch)
+
+    def has_aged(self, segment: Segment, first_ms: int | None, timestamp_ms: int, now_ms: int) -> bool:
+        """Whether a segment has to roll for its age, by the records' clock where they have one.
+
+        ``first_ms``: the first batch's largest timestamp; None: there is no batch.
+        """
+        if first_ms is not None and first_ms >= 0:
+            return timestamp_ms - first_ms > self._roll_age_ms
         return now_ms - segment.created_ms > self._roll_age_ms
 
-    def _write_failed(self, error: OSError, now_ms: int) -> KafkaError:
+    def write_failed(self, error: OSError, now_ms: int) -> KafkaError:
         """A write did not succeed: take back what it may have left."""
         self._torn = True
         if now_ms - self._complained_ms >= COMPLAINT_INTERVAL_MS:
@@ -268,25 +282,29 @@ class Log:
         if self._torn or self.failed is not None:
             self.get_ready()
 
-    def roll(self, now_ms: int) -> Segment:
+    def roll(self, now_ms: int, base_offset: int | None = None) -> Segment:
         """Close the active segment and begin a new one at the log's end; the old one is synced later.
 
-        Nothing happens where the active segment is empty. KafkaError KAFKA_STORAGE_ERROR where the new file
-        cannot be made; the log is then as it was.
+        ``base_offset``: begin it there instead, after the log's end. Nothing happens where the active segment
+        is empty. KafkaError KAFKA_STORAGE_ERROR where the new file cannot be made; the log is then as it was.
         """
         old, end = self._active, self.log_end_offset
         if not old.size:
             return old
+        if end <= self.stale_point:
+            # Recovery might begin behind this segment and take what it holds for sound.
+            self.flush()
+        start = end if base_offset is None else base_offset
         try:
             # First what may fail: a new file must not stay behind an old segment that goes on.
             old.seal()
-            new = Segment.create(self.disk, self.cache, self.directory, end, now_ms)
+            new = Segment.create(self.disk, self.cache, self.directory, start, now_ms)
         except OSError as error:
-            raise self._write_failed(error, now_ms) from error
+            raise self.write_failed(error, now_ms) from error
         new.limit_indexes(self.config.segment_index_bytes)
         old.forget_recent()
         self.segments.append(new)
-        self._bases.append(end)
+        self._bases.append(start)
         self._active = new
         self.folder_synced = False
         self._draw_roll_age()
@@ -389,6 +407,11 @@ class Log:
     # -- durability ---------------------------------------------------------------------------------------
 
     @property
+    def recovery_point(self) -> int:
+        """Everything before it would survive a loss of power."""
+        return self.durable.offset
+
+    @property
     def unflushed_messages(self) -> int:
         """Records that a loss of power might take."""
         return self.log_end_offset - self.recovery_point
@@ -397,7 +420,7 @@ class Log:
         """Whether flush.messages or flush.ms asks for a flush."""
         unflushed = self.unflushed_messages
         return unflushed >= self.config.flush_messages or (
-            unflushed > 0 and now_ms - self._unflushed_since_ms >= self.config.flush_ms
+            unflushed > 0 and now_ms - self.unflushed_since_ms >= self.config.flush_ms
         )
 
     def flush(self, before: int | None = None) -> None:
@@ -419,8 +442,12 @@ class Log:
         truncation.truncate_fully_to(self, offset, now_ms)
 
     def advance_log_start(self, offset: int) -> bool:
-        """DeleteRecords, or a leader's log start: see ``retention``."""
+        """A leader's log begins later, for DeleteRecords: see ``retention``. Followers use the next one."""
         return retention.advance_log_start(self, offset)
+
+    def follow_log_start(self, leader_log_start: int, now_ms: int) -> bool:
+        """A follower's log begins where its leader's does: see ``follower``."""
+        return follower.follow_log_start(self, leader_log_start, now_ms)
 
     def apply_retention(self, now_ms: int, high_watermark: int | None = None) -> int:
         """Delete the segments that are due; how many: see ``retention``."""

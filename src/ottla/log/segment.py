@@ -26,7 +26,7 @@ from ottla.log.index import (
     decode_time_entry,
 )
 from ottla.types import Buffer
-from ottla.wire.records import HEADER_BYTES, BatchHeader, read_header
+from ottla.wire.records import HEADER_BYTES, LENGTH_OVERHEAD_BYTES, BatchHeader, read_header
 
 # Batches at the tail whose places are known one by one.
 RECENT_BATCHES_MAX = 1024
@@ -187,13 +187,32 @@ class Segment:
         (self._file or self.file).append(buffers)
         self.size = position + size
         self.note(position, size, last_offset, max_timestamp_ms, interval)
-        offsets = self._recent_last_offsets
-        offsets.append(last_offset)
+        self._recent_last_offsets.append(last_offset)
         self._recent_positions.append(position)
-        if len(offsets) > RECENT_BATCHES_MAX:
-            half = RECENT_BATCHES_MAX // 2
-            self._recent_start = offsets[half - 1] + 1
-            del offsets[:half], self._recent_positions[:half]
+        if len(self._recent_positions) > RECENT_BATCHES_MAX:
+            self._forget_all_but_recent()
+
+    def extend(self, batches: Buffer, headers: Sequence[BatchHeader], interval: int) -> None:
+        """Write whole batches, one after the other, at the end: like ``append`` for each of them."""
+        position = self.size
+        (self._file or self.file).append((batches,))
+        self.size = position + len(batches)
+        for header in headers:
+            size = header.length + LENGTH_OVERHEAD_BYTES
+            last_offset = header.base_offset + header.last_offset_delta
+            self.note(position, size, last_offset, header.max_timestamp_ms, interval)
+            self._recent_last_offsets.append(last_offset)
+            self._recent_positions.append(position)
+            position += size
+        if len(self._recent_positions) > RECENT_BATCHES_MAX:
+            self._forget_all_but_recent()
+
+    def _forget_all_but_recent(self) -> None:
+        """Cut the dense list of batches down to half of what it may have."""
+        offsets = self._recent_last_offsets
+        surplus = len(offsets) - RECENT_BATCHES_MAX // 2
+        self._recent_start = offsets[surplus - 1] + 1
+        del offsets[:surplus], self._recent_positions[:surplus]
 
     def note(self, position: int, size: int, last_offset: int, max_timestamp_ms: int, interval: int) -> None:
         """Take a batch into the indexes: called for each one in order, when appended or recovered."""
@@ -261,9 +280,14 @@ class Segment:
         """Have the index files on the disk where they are not up to date. Blocks; safe in another thread."""
         if self.indexed:
             return
-        self._write(INDEX_SUFFIX, self.offset_index.encode())
-        self._write(TIME_INDEX_SUFFIX, self.time_index.encode())
+        # Before the work: what changes meanwhile, on the event loop, is to be written again.
         self.indexed = True
+        try:
+            self._write(INDEX_SUFFIX, self.offset_index.encode())
+            self._write(TIME_INDEX_SUFFIX, self.time_index.encode())
+        except OSError:
+            self.indexed = False
+            raise
 
     def _write(self, suffix: str, data: bytes) -> None:
         self._check_open()
@@ -389,9 +413,13 @@ class Segment:
 
     def _is_full(self) -> bool:
         """Whether an index has reached its limit; the time index keeps a place for the seal."""
-        return (
-            len(self.offset_index) >= self.index_bytes_max // OFFSET_ENTRY_BYTES
-            or len(self.time_index) >= self.index_bytes_max // TIME_ENTRY_BYTES - 1
+        return self.index_entries_left() <= 0
+
+    def index_entries_left(self) -> int:
+        """How many more entries the indexes take before they are full; the segment must be ``ready``."""
+        return min(
+            self.index_bytes_max // OFFSET_ENTRY_BYTES - len(self.offset_index),
+            self.index_bytes_max // TIME_ENTRY_BYTES - 1 - len(self.time_index),
         )
 
     def can_hold(self, offset: int) -> bool:
