@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
 
 from ottla.broker.context import Services
 from ottla.broker.deferred import Turn
@@ -19,14 +18,13 @@ from ottla.broker.fetch_sessions import FetchSessions
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.server import Server, ServerLimits
 from ottla.config import BrokerConfig, Endpoint
+from ottla.coordinators.failover import GroupFailover
 from ottla.coordinators.runtime import GroupCoordinator
 from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.disk import Disk, RealDisk
 from ottla.env.network import Network, TcpNetwork, show_address
-from ottla.errors import ErrorCode, KafkaError
 from ottla.log.manager import LogManager
-from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
 from ottla.replication.internal_topic import InternalTopicLog
@@ -35,8 +33,6 @@ from ottla.replication.manager import ReplicaManager
 log = logging.getLogger(__name__)
 
 OFFSETS_TOPIC = "__consumer_offsets"
-# How long until groups that could not be read are tried again.
-GROUPS_RETRY_MS = 1_000
 LISTENER = "PLAINTEXT"
 HOST_DEFAULT, PORT_DEFAULT, DATA_DEFAULT = "127.0.0.1", 9092, "data"
 # Addresses to listen on that nobody can connect to.
@@ -105,7 +101,6 @@ class Node:
         self._network = network or TcpNetwork()
         self._faults = faults
         self._turn = Turn()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[Server] = []
         # How to let go, in haste, of what the node has taken so far.
         self._held = AsyncExitStack()
@@ -114,6 +109,7 @@ class Node:
         self._logs: LogManager
         self._replicas: ReplicaManager
         self._groups: GroupCoordinator
+        self._failover: GroupFailover
 
     @property
     def node_id(self) -> int:
@@ -139,6 +135,8 @@ class Node:
         self._compose()
         for server in self._servers:
             await server.start()
+        self._replicas.activate()
+        self._failover.apply(None, self._metadata.image)
         address = show_address(*self.address)
         log.info("node %d serves %s with its data in %s", self.node_id, address, self.config.data_dir)
 
@@ -194,7 +192,7 @@ class Node:
         try:
             self._replicas.wake_all()
             self._groups.close()
-            self._cancel_tasks()
+            self._failover.close()
             await asyncio.gather(*(server.stop() for server in self._servers))
             await self._logs.close()
         finally:
@@ -240,9 +238,9 @@ class Node:
         offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
         self._groups = GroupCoordinator(offsets, self._clock, GroupConfig.from_config(self.config))
         self._held.callback(self._groups.close)
-        self._held.callback(self._cancel_tasks)
-        self._lead_groups(None, self._metadata.image)
-        self._metadata.subscribe(self._lead_groups)
+        self._failover = GroupFailover(self.node_id, self._groups)
+        self._held.callback(self._failover.close)
+        self._metadata.subscribe(self._failover.apply)
         self.services = Services(
             node_id=self.node_id,
             config=self.config,
@@ -263,48 +261,6 @@ class Node:
         for server in self._servers:
             server.dispatch = dispatcher
         self.config.subscribe(self._apply_limits)
-
-    def _lead_groups(self, old: ClusterImage | None, new: ClusterImage) -> None:
-        """Tell the group coordinator which of its partitions this node leads, and which topics are gone."""
-        before = old.topics.get(OFFSETS_TOPIC) if old is not None else None
-        after = new.topics.get(OFFSETS_TOPIC)
-        if after is not before:
-            for index, state in enumerate(after.partitions if after is not None else ()):
-                if state.leader == self.node_id:
-                    self._spawn(self._load_groups(index, state.leader_epoch))
-                else:
-                    self._groups.unload(index, state.leader_epoch)
-        if old is not None and old.topics is not new.topics:
-            for name in old.topics.keys() - new.topics.keys():
-                self._groups.on_topic_deleted(name)
-
-    async def _load_groups(self, partition: int, epoch: int) -> None:
-        """Have a partition's groups served. What a disk cannot give now is tried again; where the log makes
-        no sense its groups get NOT_COORDINATOR from then on (Kafka's CoordinatorState.FAILED)."""
-        said = ""
-        while True:
-            try:
-                await self._groups.load(partition, epoch)
-                if said:
-                    log.info("the groups of %s-%d can be read again", OFFSETS_TOPIC, partition)
-                return
-            except KafkaError as error:
-                if said != str(error):
-                    said = str(error)
-                    log.error("the groups of %s-%d cannot be read: %s", OFFSETS_TOPIC, partition, said)
-                if error.code != ErrorCode.kafka_storage_error:
-                    return
-            await asyncio.sleep(GROUPS_RETRY_MS / 1000)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` beside; it is held here so that it is not collected before it is done."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _cancel_tasks(self) -> None:
-        for task in self._tasks:
-            task.cancel()
 
     def _apply_limits(self, changed: frozenset[str]) -> None:
         for server in self._servers:

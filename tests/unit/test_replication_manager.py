@@ -69,7 +69,7 @@ def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
 def test_groups_are_served_when_there_is_room_for_their_topic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.node.GROUPS_RETRY_MS", 10)
+    monkeypatch.setattr("ottla.coordinators.failover.RETRY_MS", 10)
 
     async def body(client: Client) -> None:
         whole = RealDisk.make_dirs
@@ -114,7 +114,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_groups_in_a_damaged_log_have_no_coordinator(
     tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.node.GROUPS_RETRY_MS", 1)
+    monkeypatch.setattr("ottla.coordinators.failover.RETRY_MS", 1)
     monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
     segment = keep_a_group(tmp_path)
     data = bytearray(segment.read_bytes())
@@ -137,7 +137,7 @@ def test_groups_in_a_damaged_log_have_no_coordinator(
 def test_groups_are_served_when_the_disk_can_be_read_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.node.GROUPS_RETRY_MS", 1)
+    monkeypatch.setattr("ottla.coordinators.failover.RETRY_MS", 1)
     segment = keep_a_group(tmp_path)
     whole = RealFile.read
     tries = []

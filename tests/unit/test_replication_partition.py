@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
-from uuid import UUID
 
 import pytest
-from log_support import NOW_MS, open_log
+from log_support import NOW_MS
 from memory_disk import MemoryDisk
+from replication_support import make_partition
 
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LogConfig
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
-from ottla.types import Record, TopicPartition
+from ottla.types import Record
 from ottla.wire.records import build_batch
 
 
@@ -40,8 +40,7 @@ def state(leader: int = 1, epoch: int = 0, isr: tuple[int, ...] = (1,)) -> Parti
 def partition(
     disk: MemoryDisk, where: PartitionState | None = None, config: LogConfig | None = None
 ) -> Partition:
-    log = open_log(disk, config or LogConfig())
-    return Partition(TopicPartition("t", 0), UUID(int=1), where or state(), log, node_id=1, disk=disk)
+    return make_partition(disk, where or state(), config)
 
 
 def append(to: Partition, value: bytes = b"v", acks: int = 1) -> int:

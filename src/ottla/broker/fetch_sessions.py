@@ -26,13 +26,15 @@ Key = tuple[TopicKey, int]
 
 
 class Want(NamedTuple):
-    """One partition that a client wants to read, and from where."""
+    """One partition that a client wants to read, and from where; followers say what they have besides."""
 
     topic: TopicKey
     partition: int
     fetch_offset: int
     max_bytes: int
     current_leader_epoch: int
+    last_fetched_epoch: int = -1
+    log_start_offset: int = -1
 
 
 class Sent:

@@ -106,15 +106,14 @@ class GroupCoordinator:
     async def load(self, partition: int, epoch: int) -> None:
         """This node leads the partition from leader epoch ``epoch`` on. Returns when its groups are served.
 
-        A later epoch of a partition that is already served changes nothing: what is in memory is what is in
-        the log. KafkaError where the log cannot be read; the partition is then not served.
+        In a later epoch of a partition that is already served everything is read anew: somebody else may have
+        led it in between. KafkaError where the log cannot be read; the partition is then not served.
         """
         shard = self._shards.get(partition)
         if shard is not None:
-            if epoch <= shard.epoch or shard.is_active:
-                shard.epoch = max(epoch, shard.epoch)
+            if epoch <= shard.epoch:
                 return
-            shard.close()
+            self._drop(shard)
         shard = self._shards[partition] = Shard(partition, epoch, self._log, self._clock, self.config)
         try:
             await shard.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -11,6 +12,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.lookups import settle
 from ottla.log.settings import Origin
 from ottla.replication.manager import ReplicaManager
+from ottla.replication.partition import Partition
 from ottla.wire.records import iter_batches
 
 # How much is read at a time while a coordinator loads.
@@ -36,17 +38,30 @@ class InternalTopicLog:
         return self._replicas.get(self._topic, partition).log.config.max_message_bytes
 
     async def append(self, partition: int, batch: bytes) -> int:
-        """Append one batch with acks=all; its last offset once it is committed. KafkaError as a Produce."""
+        """Append one batch with acks=all; its last offset once it is committed, however long that takes.
+
+        KafkaError as a Produce; NOT_LEADER_OR_FOLLOWER where this node stops leading before.
+        """
         replica = self._replicas.get(self._topic, partition)
         now_ms = self._clock.now_ms()
         appended = replica.append(batch, now_ms=now_ms, acks=-1, origin=Origin.COORDINATOR)
+        if replica.high_watermark <= appended.last_offset:
+            await _committed(replica, appended.last_offset + 1)
         if replica.log.sync_due(now_ms):
             await replica.flushed()
         return appended.last_offset
 
     async def read_all(self, partition: int) -> AsyncIterator[bytes]:
-        """Everything committed, in pieces of whole batches, from the log's start. KafkaError as a Fetch."""
+        """Everything committed, in pieces of whole batches, from the log's start. KafkaError as a Fetch.
+
+        A new leader has all that was committed before, but does not know it at first: it waits until its
+        high watermark has reached where its own epoch begins.
+        """
         replica = self._replicas.get(self._topic, partition)
+        replica.check_leader()
+        assert replica.leading is not None
+        if replica.high_watermark < replica.leading.epoch_start_offset:
+            await _committed(replica, replica.leading.epoch_start_offset)
         offset = replica.log.log_start_offset
         while True:
             piece = await settle(self._disk, partial(replica.read, offset, LOAD_BYTES, min_one=True))
@@ -61,6 +76,22 @@ class InternalTopicLog:
                 raise KafkaError(ErrorCode.corrupt_message, f"no whole batch is found at offset {offset}")
             offset = next_offset
             yield whole
+
+
+async def _committed(replica: Partition, offset: int) -> None:
+    """Return once everything before ``offset`` is committed, by however few replicas."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def committed(error: KafkaError | None) -> None:
+        if future.done():
+            return
+        if error is not None and error.code is not ErrorCode.not_enough_replicas_after_append:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    replica.when_committed(offset, committed)
+    await future
 
 
 def whole_batches(data: bytes) -> tuple[bytes, int]:

@@ -9,13 +9,19 @@ from contextlib import suppress
 from uuid import UUID
 
 from ottla.config import BrokerConfig
-from ottla.env.clock import Clock
+from ottla.config.replication import RACK_AWARE_SELECTOR
+from ottla.env.clock import Clock, Timer
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.manager import LogManager
 from ottla.log.settings import LogConfig
-from ottla.metadata.image import ClusterImage, TopicImage
+from ottla.metadata import keys
+from ottla.metadata.changes import PartitionChange
+from ottla.metadata.image import ClusterImage, PartitionState, TopicImage
+from ottla.metadata.store import Compare
+from ottla.replication.fetchers import Fetchers
 from ottla.replication.partition import Partition
+from ottla.replication.proposals import Commit, Proposal, Proposals
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -28,19 +34,34 @@ class ReplicaManager:
     """The partitions that this node holds, by topic name and index."""
 
     def __init__(
-        self, node_id: int, log_manager: LogManager, config: BrokerConfig, clock: Clock, disk: Disk
+        self,
+        node_id: int,
+        log_manager: LogManager,
+        config: BrokerConfig,
+        clock: Clock,
+        disk: Disk,
+        *,
+        fetchers: Fetchers | None = None,
+        commit: Commit | None = None,
     ) -> None:
+        """``fetchers`` and ``commit`` (of ISR changes) are for a node of a cluster."""
         self._node_id = node_id
         self._logs = log_manager
         self._config = config
         self._clock = clock
         self._disk = disk
+        self._fetchers = fetchers
+        self._proposals = Proposals(commit) if commit is not None else None
         self._image: ClusterImage | None = None
         # Plain dicts of pairs: a look-up is on the path of every Produce and Fetch.
         self.partitions: dict[tuple[str, int], Partition] = {}
         self.stopping = False
+        # Whether partitions take on the roles that the image gives them: not before the node has joined.
+        self.active = False
         # New partitions that are not open yet; whoever asks for one of them has it opened at once.
         self._unopened: deque[tuple[TopicImage, int]] = deque()
+        self._lag_timer: Timer | None = None
+        self.lag_ms_max: int = config.get("replica.lag.time.max.ms")
 
     # ------------------------------------------------------------ look-ups
 
@@ -83,6 +104,15 @@ class ReplicaManager:
 
     # ------------------------------------------------------------ following the image
 
+    def activate(self) -> None:
+        """The node has joined: partitions take on their roles now, and at each change of the image."""
+        self.active = True
+        for (name, index), partition in self.partitions.items():
+            if self._image is not None and name in self._image.topics:
+                self._give_role(partition, self._image.topics[name].partitions[index])
+        if self._fetchers is not None:
+            self._look_for_laggards()
+
     def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
         """Make the partitions what ``new`` says. Called on each change, in order.
 
@@ -108,6 +138,8 @@ class ReplicaManager:
             # Topic defaults come from the broker's configuration.
             for topic in new.topics.values():
                 self._apply_config(topic)
+        if self._fetchers is not None:
+            self._fetchers.apply(old, new)
 
     def wake_all(self) -> None:
         """Let every waiting fetch answer with what there is: the node stops."""
@@ -115,26 +147,50 @@ class ReplicaManager:
         for partition in self.partitions.values():
             partition.wake()
 
+    def close(self) -> None:
+        """Fetch and propose nothing more."""
+        self.stopping = True
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
+        if self._fetchers is not None:
+            self._fetchers.close()
+        if self._proposals is not None:
+            self._proposals.close()
+
     def _apply_topic(self, topic: TopicImage) -> None:
         config = self._log_config(topic)
         for index, state in enumerate(topic.partitions):
-            if self._node_id not in state.replicas:
-                continue
             partition = self.partitions.get((topic.name, index))
-            if partition is None:
+            if self._node_id not in state.replicas:
+                if partition is not None:
+                    log.info("%s: it is held by others now: removing it", partition.topic_partition)
+                    self._remove(partition)
+            elif partition is None:
                 self._unopened.append((topic, index))
-                continue
-            partition.log.update_config(config)
-            changed, partition.state = partition.state is not state, state
-            if changed:
-                partition.wake()
+            else:
+                self._configure(partition, config)
+                if partition.state is not state:
+                    self._give_role(partition, state)
+
+    def _give_role(self, partition: Partition, state: PartitionState) -> None:
+        if not self.active:
+            partition.state = state
+            return
+        partition.apply(state)
+        if self._fetchers is None:
+            return
+        if partition.leading is None and state.leader >= 0:
+            self._fetchers.follow(partition, state.leader)
+        else:
+            self._fetchers.forget(partition)
+        partition.settle()
 
     def _open_some(self) -> None:
         """Open new partitions, so many that other clients do not have to wait, and go on soon."""
         for _ in range(min(OPENED_AT_ONCE_MAX, len(self._unopened))):
             topic, index = self._unopened.popleft()
             with suppress(KafkaError):  # it is gone again, or opening failed and was logged
-                if self._image is not None and self._image.topics.get(topic.name) is topic:
+                if self._image is not None and topic.topic_id in self._image.topics_by_id:
                     self.get(topic.name, index)
         if self._unopened and not self.stopping:
             self._clock.call_later(0, self._open_some)
@@ -142,15 +198,20 @@ class ReplicaManager:
     def _open(self, topic: TopicImage, index: int) -> Partition:
         name = TopicPartition(topic.name, index)
         config = self._log_config(topic)
+        high_watermark = self._logs.recorded_high_watermark(name)
         opened = self._logs.get_or_create(name, topic.topic_id, config, self._clock.now_ms())
+        state = topic.partitions[index]
         partition = self.partitions[topic.name, index] = Partition(
             name,
             topic.topic_id,
-            topic.partitions[index],
+            state,
             opened,
             node_id=self._node_id,
             disk=self._disk,
+            cluster=self,
+            high_watermark=high_watermark,
         )
+        self._give_role(partition, state)
         return partition
 
     def _apply_config(self, topic: TopicImage) -> None:
@@ -158,14 +219,93 @@ class ReplicaManager:
         for index in range(len(topic.partitions)):
             partition = self.partitions.get((topic.name, index))
             if partition is not None:
-                partition.log.update_config(config)
+                self._configure(partition, config)
+
+    @staticmethod
+    def _configure(partition: Partition, config: LogConfig) -> None:
+        before = partition.log.config.min_insync_replicas
+        partition.log.update_config(config)
+        if config.min_insync_replicas != before:
+            partition.settle()
+            partition.advance()
 
     def _remove_topic(self, topic: TopicImage) -> None:
         for index in range(len(topic.partitions)):
-            partition = self.partitions.pop((topic.name, index), None)
+            partition = self.partitions.get((topic.name, index))
             if partition is not None:
-                self._logs.delete(partition.topic_partition)
-                partition.wake()
+                self._remove(partition)
+
+    def _remove(self, partition: Partition) -> None:
+        del self.partitions[partition.topic_partition]
+        if self._fetchers is not None:
+            self._fetchers.forget(partition)
+        self._logs.delete(partition.topic_partition)
+        partition.resign()
+        partition.wake()
 
     def _log_config(self, topic: TopicImage) -> LogConfig:
         return LogConfig.from_values(self._config.topic_values(topic.configs))
+
+    # ------------------------------------------------------------ who reads what from where
+
+    @property
+    def followers_serve(self) -> bool:
+        """Whether consumers may be sent to followers, which must hear of commits at once then (KIP-392)."""
+        return bool(self._config.get("replica.selector.class") == RACK_AWARE_SELECTOR)
+
+    def preferred_replica(self, partition: Partition, rack: str, offset: int) -> int | None:
+        """The follower that a consumer in ``rack`` had better read ``offset`` from; None: from this leader
+        (Kafka's RackAwareReplicaSelector)."""
+        if not self.followers_serve or self._image is None or partition.leading is None:
+            return None
+        brokers = self._image.brokers
+        own = brokers.get(self._node_id)
+        if own is not None and own.rack == rack:
+            return None
+        best, best_end = None, -1
+        for node_id in partition.state.isr:
+            follower = partition.leading.followers.get(node_id)
+            broker = brokers.get(node_id)
+            if follower is None or broker is None or broker.rack != rack:
+                continue
+            if follower.log_start_offset <= offset <= follower.log_end_offset > best_end:
+                best, best_end = node_id, follower.log_end_offset
+        return best
+
+    def may_send(self, partition: Partition, follower_id: int) -> bool:
+        """Whether a follower may be sent more now (leader.replication.throttled.rate)."""
+        return True
+
+    def sent(self, partition: Partition, follower_id: int, size: int) -> None:
+        """Count what a follower is sent."""
+
+    # ------------------------------------------------------------ what partitions ask (partition.Cluster)
+
+    def monotonic_ms(self) -> int:
+        return self._clock.monotonic_ms()
+
+    def is_eligible(self, node_id: int, broker_epoch: int) -> bool:
+        """Whether a node lives with this registration and is not about to stop."""
+        image = self._image
+        if image is None or node_id in image.stopping:
+            return False
+        broker = image.brokers.get(node_id)
+        return broker is not None and broker.epoch == broker_epoch
+
+    def propose(self, partition: Partition, state: PartitionState) -> None:
+        """Send a leader's change of its ISR to the store."""
+        image = self._image
+        topic = image.topics_by_id.get(partition.topic_id) if image is not None else None
+        if self._proposals is None or topic is None or image is None:
+            partition.proposal_failed(state)
+            return
+        joining = [node_id for node_id in state.isr if node_id not in partition.state.isr]
+        compares = tuple(Compare(keys.broker(node_id), image.brokers[node_id].epoch) for node_id in joining)
+        change = PartitionChange(topic, partition.topic_partition.partition, partition.state, state)
+        self._proposals.add(Proposal(partition, change, compares))
+
+    def _look_for_laggards(self) -> None:
+        """Every half of replica.lag.time.max.ms, so that a follower is out after one and a half at most."""
+        for partition in list(self.partitions.values()):
+            partition.shrink()
+        self._lag_timer = self._clock.call_later(max(self.lag_ms_max / 2, 1), self._look_for_laggards)

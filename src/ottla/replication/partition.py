@@ -1,29 +1,72 @@
-"""A partition on this node: its log, its role, its high watermark, and who waits for it to move."""
+"""A partition on this node: its log, its role, its high watermark, and who waits for it to move.
+
+A replica leads, follows, or does neither (its leader is gone, or it is about to be told). What it is follows
+from the state in the metadata image, and from nothing else: see docs/decisions/0009-cluster.md.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 from uuid import UUID
 
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Appended, Log, Slice
 from ottla.log.settings import Origin
+from ottla.metadata.elections import with_isr
 from ottla.metadata.image import PartitionState
+from ottla.replication.isr import Follower, Leading
 from ottla.types import Buffer, TopicPartition
 
+log = logging.getLogger(__name__)
+
 Waiter = Callable[[], None]
+# Told that an offset is committed (None), or why it never will be as far as this leader knows.
+Committed = Callable[[KafkaError | None], None]
+
+
+class Cluster(Protocol):
+    """What a partition asks of the node around it."""
+
+    lag_ms_max: int
+
+    def monotonic_ms(self) -> int: ...
+
+    def is_eligible(self, node_id: int, broker_epoch: int) -> bool:
+        """Whether a node lives with this registration and is not about to stop: it may join an ISR."""
+        ...
+
+    def propose(self, partition: Partition, state: PartitionState) -> None:
+        """Have the store replace the partition's state; the outcome shows in the image."""
+        ...
+
+
+class Divergence(Exception):
+    """A follower's log parts from ours: the last epoch that both may have, and where it ends here."""
+
+    def __init__(self, epoch: int, end_offset: int) -> None:
+        super().__init__(f"epoch {epoch} ends at {end_offset}")
+        self.epoch = epoch
+        self.end_offset = end_offset
 
 
 class Partition:
     """A replica of a partition. All calls are made on the event loop; none of them blocks."""
 
     __slots__ = (
+        "_append_waiters",
+        "_cluster",
+        "_commits",
         "_disk",
         "_flush_next",
         "_flushing",
         "_waiters",
+        "high_watermark",
+        "leading",
         "log",
         "node_id",
         "state",
@@ -40,14 +83,26 @@ class Partition:
         *,
         node_id: int,
         disk: Disk,
+        cluster: Cluster,
+        high_watermark: int = 0,
     ) -> None:
+        """``high_watermark``: what the last run wrote down. It has no role until ``apply``."""
         self.topic_partition = topic_partition
         self.topic_id = topic_id
         self.state = state
         self.log = log
         self.node_id = node_id
+        # While this node leads, in the state's leader epoch.
+        self.leading: Leading | None = None
+        # The first offset that consumers may not see yet.
+        self.high_watermark = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
         self._disk = disk
-        self._waiters: set[Waiter] = set()
+        self._cluster = cluster
+        # Dicts, since they are gone through in order: who waits for what consumers may see, and for appends.
+        self._waiters: dict[Waiter, None] = {}
+        self._append_waiters: dict[Waiter, None] = {}
+        # Producers that wait for their batches to be committed, the least offset first.
+        self._commits: deque[tuple[int, Committed]] = deque()
         # The task that flushes, while there is need, and the next flush, for those who came since the last.
         self._flushing: asyncio.Task[None] | None = None
         self._flush_next: asyncio.Future[None] | None = None
@@ -57,24 +112,52 @@ class Partition:
         return self.state.leader_epoch
 
     @property
-    def high_watermark(self) -> int:
-        """The first offset that consumers may not see yet. A sole replica's log is committed as it grows."""
-        return self.log.log_end_offset
-
-    @property
     def last_stable_offset(self) -> int:
         """The first offset that a read_committed consumer may not see yet; transactions come later."""
-        return self.log.log_end_offset
+        return self.high_watermark
+
+    # ------------------------------------------------------------ roles
+
+    def apply(self, state: PartitionState) -> None:
+        """Take on the role that ``state``, from the image, gives this node."""
+        before, self.state = self.state, state
+        if state.leader == self.node_id:
+            if self.leading is None or before.leader_epoch != state.leader_epoch:
+                self._lead()
+            else:
+                self.leading.update(state, self._cluster.monotonic_ms())
+            self.advance()
+        else:
+            self.resign()
+        self.wake()
+
+    def _lead(self) -> None:
+        self.leading = Leading(
+            self.node_id, self.state, self.log.log_end_offset, self._cluster.monotonic_ms()
+        )
+
+    def resign(self) -> None:
+        """Lead no more: whoever waits for a commit is sent to the next leader."""
+        self.leading = None
+        commits, self._commits = self._commits, deque()
+        for _, committed in commits:
+            committed(KafkaError(ErrorCode.not_leader_or_follower))
 
     def check_leader(self, current_leader_epoch: int = -1) -> None:
         """Refuse unless this node leads, in the epoch that the client believes in (KIP-320; -1: any)."""
-        if self.state.leader != self.node_id:
+        self.check_epoch(current_leader_epoch)
+        if self.leading is None:
             raise KafkaError(ErrorCode.not_leader_or_follower)
+
+    def check_epoch(self, current_leader_epoch: int) -> None:
+        """Refuse who believes in another leader epoch than this node knows of (-1: any)."""
         if current_leader_epoch < 0 or current_leader_epoch == self.state.leader_epoch:
             return
         if current_leader_epoch < self.state.leader_epoch:
             raise KafkaError(ErrorCode.fenced_leader_epoch)
         raise KafkaError(ErrorCode.unknown_leader_epoch)
+
+    # ------------------------------------------------------------ leading: appends and commits
 
     def append(
         self, records: Buffer, *, now_ms: int, acks: int = 1, origin: Origin = Origin.CLIENT
@@ -85,7 +168,8 @@ class Partition:
         ``acks`` is all (-1) and fewer replicas are in sync than min.insync.replicas.
         """
         state = self.state
-        if state.leader != self.node_id:
+        leading = self.leading
+        if leading is None:
             raise KafkaError(ErrorCode.not_leader_or_follower)
         log = self.log
         if acks == -1 and len(state.isr) < log.config.min_insync_replicas:
@@ -95,9 +179,201 @@ class Partition:
                 f"{log.config.min_insync_replicas}",
             )
         appended = log.append(records, leader_epoch=state.leader_epoch, now_ms=now_ms, origin=origin)
-        if self._waiters:
-            self.wake()
+        if len(leading.maximal_isr) == 1:
+            self.advance()
+        if self._append_waiters:
+            for waiter in tuple(self._append_waiters):
+                waiter()
         return appended
+
+    def advance(self) -> None:
+        """Move the high watermark as far as what is known allows; tell whom that concerns."""
+        leading = self.leading
+        if leading is None:
+            return
+        end = self.log.log_end_offset
+        if leading.followers:
+            end = leading.high_watermark(
+                end,
+                self.log.config.min_insync_replicas,
+                self._cluster.monotonic_ms(),
+                self._cluster.lag_ms_max,
+                self._is_eligible,
+            )
+        if end <= self.high_watermark:
+            return
+        self.high_watermark = end
+        if self._commits:
+            self._tell_commits(end)
+        for waiter in tuple(self._waiters):
+            waiter()
+
+    def _is_eligible(self, node_id: int, follower: Follower) -> bool:
+        return self._cluster.is_eligible(node_id, follower.broker_epoch)
+
+    def _tell_commits(self, end: int) -> None:
+        error = None
+        if len(self.state.isr) < self.log.config.min_insync_replicas:
+            error = KafkaError(ErrorCode.not_enough_replicas_after_append)
+        commits = self._commits
+        while commits and commits[0][0] <= end:
+            commits.popleft()[1](error)
+
+    def when_committed(self, offset: int, committed: Committed) -> None:
+        """Call ``committed`` once everything before ``offset`` is: NOT_ENOUGH_REPLICAS_AFTER_APPEND where
+        too few replicas are in sync by then, NOT_LEADER_OR_FOLLOWER where this node stops leading first.
+
+        Only while this node leads. Not at once: whoever finds ``high_watermark`` there need not ask.
+        """
+        commits = self._commits
+        if commits and offset < commits[-1][0]:
+            # A repeated batch, whose first is already waited for.
+            self._commits = deque(sorted((*commits, (offset, committed)), key=lambda entry: entry[0]))
+        else:
+            commits.append((offset, committed))
+
+    def forget_commit(self, committed: Committed) -> bool:
+        """Nobody waits for this one any more; whether it had still to be told."""
+        kept = deque(entry for entry in self._commits if entry[1] is not committed)
+        waited = len(kept) != len(self._commits)
+        self._commits = kept
+        return waited
+
+    # ------------------------------------------------------------ leading: followers
+
+    def follower_fetched(
+        self,
+        node_id: int,
+        broker_epoch: int,
+        offset: int,
+        last_epoch: int,
+        log_start_offset: int,
+        *,
+        current_leader_epoch: int,
+    ) -> Follower:
+        """A follower asks for ``offset``: it has what is before it, the last of it from ``last_epoch``.
+
+        Divergence where its log is not a prefix of ours; KafkaError OFFSET_OUT_OF_RANGE where that cannot be
+        told. For one that is no replica UNKNOWN_LEADER_EPOCH, since it may know of a reassignment before we
+        do, and NOT_LEADER_OR_FOLLOWER where it names no epoch. None of it counts as progress.
+        """
+        leading = self.leading
+        follower = leading.followers.get(node_id) if leading is not None else None
+        if leading is None or follower is None:
+            knows_us = leading is not None and current_leader_epoch >= 0
+            raise KafkaError(ErrorCode.unknown_leader_epoch if knows_us else ErrorCode.not_leader_or_follower)
+        if broker_epoch < follower.broker_epoch:
+            # Sent by a process that has ended since: what it had, the present one may not have (KIP-903).
+            raise KafkaError(ErrorCode.not_leader_or_follower, "a request from before a restart")
+        end = self.log.log_end_offset
+        if not self.log.log_start_offset <= offset <= end:
+            self._check_divergence(offset, last_epoch)
+            raise KafkaError(ErrorCode.offset_out_of_range)
+        self._check_divergence(offset, last_epoch)
+        follower.fetched(offset, log_start_offset, broker_epoch, end, self._cluster.monotonic_ms())
+        if leading.may_join(node_id, self.high_watermark) and leading.pending is None:
+            self._admit(node_id)
+        self.advance()
+        return follower
+
+    def _check_divergence(self, offset: int, last_epoch: int) -> None:
+        if last_epoch < 0:
+            return
+        epoch, end_offset = self.epoch_end_offset(last_epoch)
+        if end_offset < 0:
+            raise KafkaError(ErrorCode.offset_out_of_range, f"epoch {last_epoch} is not known any more")
+        if epoch < last_epoch or end_offset < offset:
+            raise Divergence(epoch, end_offset)
+
+    def _admit(self, node_id: int) -> None:
+        assert self.leading is not None
+        if self._is_eligible(node_id, self.leading.followers[node_id]):
+            self._propose(tuple(r for r in self.state.replicas if r in self.state.isr or r == node_id))
+
+    def shrink(self) -> None:
+        """Take followers that have not kept up out of the ISR (Kafka's maybeShrinkIsr)."""
+        leading = self.leading
+        if leading is None or leading.pending is not None:
+            return
+        out = leading.out_of_sync(
+            self.log.log_end_offset, self._cluster.monotonic_ms(), self._cluster.lag_ms_max
+        )
+        if out:
+            log.info("%s: %s not keeping up: leaving the in-sync replicas", self.topic_partition, out)
+            self._propose(tuple(node for node in self.state.isr if node not in out))
+
+    def settle(self) -> None:
+        """Propose what the present ISR and configuration ask for, such as an ELR that is not needed now."""
+        leading = self.leading
+        if leading is not None and leading.pending is None and self.state.elr:
+            wanted = with_isr(self.state, self.state.isr, self.log.config.min_insync_replicas)
+            if (wanted.elr, wanted.last_elr) != (self.state.elr, self.state.last_elr):
+                self._propose(self.state.isr)
+
+    def _propose(self, isr: tuple[int, ...]) -> None:
+        assert self.leading is not None
+        state = with_isr(self.state, isr, self.log.config.min_insync_replicas)
+        self.leading.propose(state)
+        self._cluster.propose(self, state)
+
+    def proposal_failed(self, state: PartitionState) -> None:
+        """A proposal is known not to be in force, and the image is as new as what it lost against."""
+        if self.leading is not None and self.leading.pending is state:
+            self.leading.withdraw()
+            self.advance()
+
+    # ------------------------------------------------------------ following
+
+    def append_as_follower(
+        self, records: Buffer, leader_high_watermark: int, leader_log_start_offset: int, now_ms: int
+    ) -> None:
+        """Append what the leader sent in the present leader epoch, and go along with its high watermark and
+        log start.
+
+        Raises KafkaError as ``Log.append_as_follower`` does.
+        """
+        log = self.log
+        grown = bool(len(records))
+        if grown:
+            log.append_as_follower(records, now_ms=now_ms, leader_epoch=self.state.leader_epoch)
+        if leader_log_start_offset > log.log_start_offset:
+            log.follow_log_start(leader_log_start_offset, now_ms)
+        committed = min(leader_high_watermark, log.log_end_offset)
+        if committed > self.high_watermark:
+            self.high_watermark = committed
+            for waiter in tuple(self._waiters):
+                waiter()
+
+    def truncate_to(self, offset: int, now_ms: int) -> None:
+        """Cut off what the leader does not have. OSError where the disk fails."""
+        if offset < self.high_watermark:
+            log.warning(
+                "%s: truncating to %d, below the high watermark %d",
+                self.topic_partition, offset, self.high_watermark,
+            )  # fmt: skip
+        self.log.truncate_to(offset, now_ms)
+        self.high_watermark = min(self.high_watermark, self.log.log_end_offset)
+
+    def restart_at(self, offset: int, now_ms: int) -> None:
+        """Begin again, empty, at ``offset``: the leader has nothing before it any more. OSError."""
+        self.log.truncate_fully_to(offset, now_ms)
+        self.high_watermark = offset
+
+    def divergence_offset(self, epoch: int, end_offset: int) -> int:
+        """Where to cut so that the log agrees with a leader whose ``epoch`` ends at ``end_offset``
+        (AbstractFetcherThread.getOffsetTruncationState)."""
+        log = self.log
+        if not log.epochs.entries:
+            return min(end_offset, log.log_end_offset)
+        own_epoch, own_end = log.epoch_end_offset(epoch)
+        if own_end < 0:
+            # Everything that we have is of epochs up to that one.
+            own_epoch, own_end = log.latest_epoch, log.log_end_offset
+        if own_epoch != epoch:
+            return min(own_end, log.log_end_offset)
+        return min(own_end, end_offset, log.log_end_offset)
+
+    # ------------------------------------------------------------ reading and waiting
 
     def read(self, offset: int, max_bytes: int, *, min_one: bool) -> Slice | None:
         """Where the visible records from ``offset`` lie; None where there are none yet.
@@ -106,15 +382,23 @@ class Partition:
         """
         return self.log.read(offset, max_bytes, end_offset=self.high_watermark, min_one=min_one)
 
-    def add_waiter(self, waiter: Waiter) -> None:
-        """Call ``waiter`` whenever there may be more to read, or the partition went away."""
-        self._waiters.add(waiter)
+    def read_uncommitted(self, offset: int, max_bytes: int, *, min_one: bool) -> Slice | None:
+        """The same up to the log's end, for followers."""
+        return self.log.read(offset, max_bytes, end_offset=self.log.log_end_offset, min_one=min_one)
+
+    def add_waiter(self, waiter: Waiter, *, follower: bool = False) -> None:
+        """Call ``waiter`` whenever there may be more to read, or this replica's role has changed.
+
+        ``follower``: it reads up to the log's end, others up to the high watermark.
+        """
+        (self._append_waiters if follower else self._waiters)[waiter] = None
 
     def remove_waiter(self, waiter: Waiter) -> None:
-        self._waiters.discard(waiter)
+        self._waiters.pop(waiter, None)
+        self._append_waiters.pop(waiter, None)
 
     def wake(self) -> None:
-        for waiter in tuple(self._waiters):
+        for waiter in (*self._waiters, *self._append_waiters):
             waiter()
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
@@ -127,6 +411,8 @@ class Partition:
         if latest < epoch <= self.leader_epoch:
             return (latest if latest >= 0 and epoch < self.leader_epoch else epoch), end
         return self.log.epoch_end_offset(epoch)
+
+    # ------------------------------------------------------------ flushing
 
     def flushed(self) -> asyncio.Future[None]:
         """A future of all that is appended by now being on the disk (group commit).

@@ -58,4 +58,4 @@ _TABLE = (
 APIS: dict[int, Api] = {api.key: api for api in _TABLE}
 BY_NAME: dict[str, Api] = {api.name: api for api in _TABLE}
 
-PRODUCE, FETCH, METADATA, API_VERSIONS = 0, 1, 3, 18
+PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS = 0, 1, 2, 3, 18

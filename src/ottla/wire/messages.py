@@ -23,11 +23,14 @@ __all__ = (
     "decode_response",
     "encode_request",
     "encode_response",
+    "frame_request",
     "frame_response",
     "read_header",
+    "read_response_header",
 )
 
 _HEADER = struct.Struct(">hhih")
+_SIZE = struct.Struct(">i")
 _FRAME = struct.Struct(">ii")
 _FRAME_FLEXIBLE = struct.Struct(">iib")
 
@@ -132,6 +135,31 @@ def encode_response(api_key: int, version: int, fields: dict[str, Any]) -> bytes
 def response_header_flexible(api_key: int, version: int) -> bool:
     """Whether the response's header has tagged fields, for clients."""
     return _response(api_key, version).flexible_header
+
+
+def frame_request(
+    api_key: int, version: int, correlation_id: int, client_id: str, fields: dict[str, Any]
+) -> bytes:
+    """A whole request with its size and header, for clients and followers."""
+    made = _request(api_key, version)
+    name = client_id.encode()
+    head = _HEADER.pack(api_key, version, correlation_id, len(name)) + name
+    out: list[Any] = [b"", head + b"\0" if made.flexible_header else head]
+    made.write(fields, out)
+    out[0] = _SIZE.pack(sum(map(len, out)))
+    return b"".join(out)
+
+
+def read_response_header(api_key: int, version: int, buffer: Buffer) -> tuple[int, int]:
+    """A response's correlation id, and where its body begins. MalformedMessage where it is not one."""
+    try:
+        (correlation_id,) = _SIZE.unpack_from(buffer)
+        offset = _SIZE.size
+        if _response(api_key, version).flexible_header:
+            offset = skip_tags(buffer, offset)
+    except READ_ERRORS as error:
+        raise MalformedMessage(f"response header: {error}") from error
+    return correlation_id, offset
 
 
 # Responses up to this size are joined and sent as one piece; larger ones go out as they are, unjoined.

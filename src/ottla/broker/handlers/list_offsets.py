@@ -59,19 +59,33 @@ async def _answer(
             raise KafkaError(ErrorCode.unsupported_version)
         partition = ctx.services.replicas.get(topic, asked.partition_index)
         partition.check_leader(getattr(asked, "current_leader_epoch", -1))
-        committed = getattr(request, "isolation_level", 0) == _READ_COMMITTED
+        end = _end(partition, request)
         timestamp, offset, epoch = await settle(
-            ctx.services.disk, lambda: _find(partition, asked.timestamp, committed)
+            ctx.services.disk, lambda: _find(partition, asked.timestamp, end)
         )
         return found | {"timestamp": timestamp, "offset": offset, "leader_epoch": epoch}
     except KafkaError as error:
         return found | {"error_code": error.code, "timestamp": -1, "offset": -1}
 
 
-def _find(partition: Partition, timestamp: int, committed: bool) -> tuple[int, int, int]:
+def _end(partition: Partition, request: Any) -> int:
+    """Where the log ends for who asks: a follower sees all of it.
+
+    OFFSET_NOT_AVAILABLE for others as long as a new leader's high watermark has not reached its epoch's
+    beginning: what is committed may be more than it knows (KIP-207).
+    """
+    if request.replica_id >= 0:
+        return partition.log.log_end_offset
+    if partition.leading is not None and partition.high_watermark < partition.leading.epoch_start_offset:
+        raise KafkaError(ErrorCode.offset_not_available)
+    if getattr(request, "isolation_level", 0) == _READ_COMMITTED:
+        return partition.last_stable_offset
+    return partition.high_watermark
+
+
+def _find(partition: Partition, timestamp: int, end: int) -> tuple[int, int, int]:
     """(timestamp, offset, leader epoch); all -1 where there is no such record."""
     log = partition.log
-    end = partition.last_stable_offset if committed else partition.high_watermark
     if timestamp == LATEST:
         return -1, end, partition.leader_epoch
     if timestamp in (EARLIEST, EARLIEST_LOCAL):

@@ -9,12 +9,16 @@ once the batch is in the log of this node, of every in-sync replica respectively
 from __future__ import annotations
 
 import asyncio
+from functools import partial as bind
 from typing import Any
 
 from ottla.broker.context import CloseConnection, RequestContext
+from ottla.broker.deferred import Deferred
+from ottla.broker.handlers._leader import leader_fields, leader_nodes
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.validation import RecordsRefused
 from ottla.metadata.image import INTERNAL_TOPICS
+from ottla.replication.partition import Partition
 from ottla.types import Buffer
 from ottla.wire.records import CODEC_MASK
 
@@ -22,6 +26,9 @@ NONE = int(ErrorCode.none)
 
 # A flush under way, and the answer that is true only after it.
 Flush = tuple[asyncio.Future[None], dict[str, Any]]
+# A partition, the offset that has to be committed, and the answer that is true only then.
+Uncommitted = tuple[Partition, int, dict[str, Any]]
+Fields = dict[str, Any]
 
 # The one client that may write to internal topics, by its id (Kafka's AdminUtils.ADMIN_CLIENT_ID).
 ADMIN_CLIENT_ID = "__admin_client"
@@ -33,22 +40,23 @@ _ZSTD = 4
 _ATTRIBUTES_POSITION = 22
 
 
-def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future[dict[str, Any]] | None:
+def handle(ctx: RequestContext, request: Any) -> Fields | asyncio.Future[Fields] | Deferred[Fields] | None:
     """Each partition is appended to on its own: one that fails does not stop the others."""
     acks = request.acks
     by_id = ctx.header.api_version >= 13
     now_ms = ctx.services.clock.now_ms()
     flushes: list[Flush] = []
+    uncommitted: list[Uncommitted] = []
     responses = []
     failed: KafkaError | None = None
     for topic in request.topic_data:
         answers = []
         for data in topic.partition_data:
             try:
-                answers.append(_append(ctx, request, topic, data, by_id, now_ms, flushes))
+                answers.append(_append(ctx, request, topic, data, by_id, now_ms, flushes, uncommitted))
             except KafkaError as error:
                 failed = error
-                answers.append(_refusal(data.index, error))
+                answers.append(_refusal(data.index, error) | _leader(ctx, topic[0], data.index, error))
         key = "topic_id" if by_id else "name"
         responses.append({key: topic[0], "partition_responses": answers})
     if acks == 0:
@@ -56,10 +64,13 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | asyncio.Future
             # As Kafka: the client waits for no answer, so a closed connection is all that it can notice.
             raise CloseConnection(f"a Produce with acks=0 failed: {failed}")
         return None
-    fields = {"responses": responses, "throttle_time_ms": 0}
-    if flushes:
-        return asyncio.ensure_future(_when_flushed(flushes, fields))
-    return fields
+    fields: Fields = {"responses": responses, "throttle_time_ms": 0}
+    if failed is not None:
+        fields["node_endpoints"] = leader_nodes(ctx, [a for r in responses for a in r["partition_responses"]])
+    if not uncommitted:
+        return asyncio.ensure_future(_when_flushed(flushes, fields)) if flushes else fields
+    committed = _Commit(ctx, uncommitted, fields, request.timeout_ms).reply
+    return asyncio.ensure_future(_when_both(flushes, committed)) if flushes else committed
 
 
 def _append(
@@ -70,6 +81,7 @@ def _append(
     by_id: bool,
     now_ms: int,
     flushes: list[Flush],
+    uncommitted: list[Uncommitted],
 ) -> dict[str, Any]:
     acks = request.acks
     if not -1 <= acks <= 1:
@@ -95,6 +107,8 @@ def _append(
         "log_start_offset": appended.log_start_offset,
         "record_errors": (),
     }
+    if acks == -1 and partition.high_watermark <= appended.last_offset:
+        uncommitted.append((partition, appended.last_offset + 1, answer))
     if partition.log.sync_due(now_ms):
         flushed = partition.flushed()
         if acks:
@@ -111,6 +125,11 @@ def _is_zstd(records: Buffer | None) -> bool:
         and len(records) > _ATTRIBUTES_POSITION
         and records[_ATTRIBUTES_POSITION] & CODEC_MASK == _ZSTD
     )
+
+
+def _leader(ctx: RequestContext, topic: Any, index: int, error: KafkaError) -> Fields:
+    leader = leader_fields(ctx, topic, index, error)
+    return {} if leader is None else {"current_leader": leader}
 
 
 def _refusal(index: int, error: KafkaError) -> dict[str, Any]:
@@ -135,3 +154,44 @@ async def _when_flushed(flushes: list[Flush], fields: dict[str, Any]) -> dict[st
         except KafkaError as error:
             answer.update(_refusal(answer["index"], error))
     return fields
+
+
+async def _when_both(flushes: list[Flush], committed: Deferred[Fields]) -> Fields:
+    """On this node's disk, and in the logs of the others: either way round."""
+    fields = await committed
+    return await _when_flushed(flushes, fields)
+
+
+class _Commit:
+    """A Produce with acks=all that waits until its batches are in the log of every in-sync replica."""
+
+    __slots__ = ("_fields", "_left", "_timer", "_waiting", "reply")
+
+    def __init__(
+        self, ctx: RequestContext, uncommitted: list[Uncommitted], fields: Fields, timeout_ms: int
+    ) -> None:
+        # The request runs to its end also where the client goes away: nothing is given up by that.
+        self.reply: Deferred[Fields] = Deferred()
+        self._fields = fields
+        self._left = len(uncommitted)
+        self._waiting = [
+            (partition, bind(self._committed, answer), answer) for partition, _, answer in uncommitted
+        ]
+        self._timer = ctx.services.clock.call_later(max(timeout_ms, 0), self._expire)
+        for (partition, offset, _), (_, committed, _) in zip(uncommitted, self._waiting, strict=True):
+            partition.when_committed(offset, committed)
+
+    def _committed(self, answer: Fields, error: KafkaError | None) -> None:
+        if error is not None:
+            answer.update(_refusal(answer["index"], error))
+        self._left -= 1
+        if not self._left:
+            self._timer.cancel()
+            self.reply.resolve(self._fields)
+
+    def _expire(self) -> None:
+        """The batches stay in the log, and may still be committed: the client cannot know."""
+        for partition, committed, answer in self._waiting:
+            if partition.forget_commit(committed):
+                answer.update(_refusal(answer["index"], KafkaError(ErrorCode.request_timed_out)))
+        self.reply.resolve(self._fields)

@@ -1,0 +1,274 @@
+"""Reading for a Fetch: what each of its partitions has for whoever asks, a consumer or a follower.
+
+A consumer reads up to the high watermark, from the leader, or from any replica if its request says where it
+stands (KIP-392). A follower reads up to the leader's log end; that it asks for an offset tells that it has
+what is before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, NamedTuple
+
+from ottla.broker.context import RequestContext
+from ottla.broker.fetch_sessions import Key, Session, Want
+from ottla.broker.handlers._leader import leader_fields, leader_nodes
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.log import Slice
+from ottla.replication.isr import Follower
+from ottla.replication.manager import ReplicaManager
+from ottla.replication.partition import Divergence, Partition
+
+log = logging.getLogger(__name__)
+
+# What is not known of a partition that could not be read.
+_UNKNOWN = {"high_watermark": -1, "last_stable_offset": -1, "log_start_offset": -1, "records": b""}
+# A consumer's request says from here on where it stands, and may be served by any replica.
+ANY_REPLICA_SINCE = 11
+# Errors are told with who leads instead (KIP-951) from here on.
+LEADER_TOLD_SINCE = 16
+
+
+class Limits(NamedTuple):
+    """What a request sets for the whole of its response."""
+
+    max_bytes: int
+    min_bytes: int
+    max_wait_ms: int
+    committed: bool
+    # The follower that it is from, with its registration; -1 for a consumer.
+    follower_id: int
+    follower_epoch: int
+    # A consumer's rack, empty where it names none, and whether any replica may serve it.
+    rack: str
+    any_replica: bool
+    # Whether it is from a client too old for zstd.
+    without_zstd: bool
+
+
+class Found(NamedTuple):
+    """What was found for one partition: where its records lie, and the rest of its answer."""
+
+    want: Want
+    slice: Slice | None
+    answer: dict[str, Any]
+
+
+class Collected(NamedTuple):
+    """One look at all of a request's partitions."""
+
+    found: list[Found]
+    size: int
+    # Waiting for more would be of no use: an error is to be told, or there is no room for so much.
+    final: bool
+
+
+class Reader:
+    """One request's looks at its partitions: the first one when it comes, more while it waits."""
+
+    __slots__ = ("_ctx", "_followers", "_refused", "limits", "wants")
+
+    def __init__(self, ctx: RequestContext, wants: list[Want], limits: Limits) -> None:
+        self.wants = wants
+        self.limits = limits
+        self._ctx = ctx
+        # A follower's partitions: what we know of it, or why what it asks for cannot be given.
+        self._followers: dict[Key, Follower] = {}
+        self._refused: dict[Key, KafkaError | Divergence] = {}
+        if limits.follower_id >= 0:
+            self._note_progress()
+
+    def _note_progress(self) -> None:
+        """Note what a follower has by now, once for each request."""
+        limits = self.limits
+        for want in self.wants:
+            key = (want.topic, want.partition)
+            try:
+                self._followers[key] = self.find(want).follower_fetched(
+                    limits.follower_id,
+                    limits.follower_epoch,
+                    want.fetch_offset,
+                    want.last_fetched_epoch,
+                    want.log_start_offset,
+                    current_leader_epoch=want.current_leader_epoch,
+                )
+            except (KafkaError, Divergence) as error:
+                self._refused[key] = error
+
+    def find(self, want: Want) -> Partition:
+        """The partition, if this node may serve this reader from it."""
+        replicas: ReplicaManager = self._ctx.services.replicas
+        topic = want.topic
+        name = topic if type(topic) is str else replicas.topic_name(topic)  # type: ignore[arg-type]
+        partition = replicas.get(name, want.partition)
+        if partition.leading is None and self.limits.any_replica:
+            partition.check_epoch(want.current_leader_epoch)
+        else:
+            partition.check_leader(want.current_leader_epoch)
+        return partition
+
+    def collect(self) -> Collected:
+        """Look at all partitions. ColdRead where a part of a log has to be read first."""
+        limits = self.limits
+        found: list[Found] = []
+        size = 0
+        max_bytes = min(limits.max_bytes, self._ctx.connection.server.room_bytes)
+        final = False
+        for want in self.wants:
+            room = max_bytes - size
+            try:
+                item = self._read(want, min(want.max_bytes, max(room, 0)), room > 0 or not size, not size)
+            except Divergence as divergence:
+                final = True
+                found.append(Found(want, None, self._diverging(want, divergence)))
+                continue
+            except KafkaError as error:
+                final = True
+                found.append(Found(want, None, self.refusal(want, error)))
+                continue
+            if item.slice is not None:
+                size += item.slice.size
+            elif "preferred_read_replica" in item.answer:
+                final = True
+            found.append(item)
+        final = final or (size > 0 and max_bytes < limits.min_bytes) or self._owes_high_watermark(found)
+        return Collected(found, size, final)
+
+    def _read(self, want: Want, max_bytes: int, has_room: bool, min_one: bool) -> Found:
+        limits = self.limits
+        partition = self.find(want)
+        if limits.without_zstd and partition.log.config.compression_type == "zstd":
+            raise KafkaError(ErrorCode.unsupported_compression_type)
+        answer = self._answer(want, partition)
+        if limits.follower_id >= 0:
+            refused = self._refused.get((want.topic, want.partition))
+            if refused is not None:
+                raise refused
+            if not has_room or not self._ctx.services.replicas.may_send(partition, limits.follower_id):
+                return Found(want, None, answer)
+            piece = partition.read_uncommitted(want.fetch_offset, max_bytes, min_one=min_one)
+            if piece is not None:
+                self._ctx.services.replicas.sent(partition, limits.follower_id, piece.size)
+            return Found(want, piece, answer)
+        if limits.rack and partition.leading is not None:
+            preferred = self._ctx.services.replicas.preferred_replica(
+                partition, limits.rack, want.fetch_offset
+            )
+            if preferred is not None:
+                answer["preferred_read_replica"] = preferred
+                return Found(want, None, answer)
+        piece = partition.read(want.fetch_offset, max_bytes, min_one=min_one) if has_room else None
+        return Found(want, piece, answer)
+
+    def _owes_high_watermark(self, found: list[Found]) -> bool:
+        """Whether a follower is to hear of a new high watermark at once, for consumers may read from it."""
+        if not self._followers or not self._ctx.services.replicas.followers_serve:
+            return False
+        for item in found:
+            follower = self._followers.get((item.want.topic, item.want.partition))
+            if follower is not None and item.answer["high_watermark"] > follower.told_high_watermark:
+                return True
+        return False
+
+    def told(self, collected: Collected) -> None:
+        """A response goes out: its follower knows the high watermarks then."""
+        for item in collected.found:
+            follower = self._followers.get((item.want.topic, item.want.partition))
+            if follower is not None:
+                follower.told_high_watermark = item.answer["high_watermark"]
+
+    def _answer(self, want: Want, partition: Partition) -> dict[str, Any]:
+        return {
+            "partition_index": want.partition,
+            "error_code": 0,
+            "high_watermark": partition.high_watermark,
+            "last_stable_offset": partition.last_stable_offset,
+            "log_start_offset": partition.log.log_start_offset,
+            "aborted_transactions": () if self.limits.committed else None,
+            "records": b"",
+        }
+
+    def _diverging(self, want: Want, divergence: Divergence) -> dict[str, Any]:
+        where = {"epoch": divergence.epoch, "end_offset": divergence.end_offset}
+        return self._answer(want, self.find(want)) | {"diverging_epoch": where}
+
+    def refusal(self, want: Want, error: KafkaError) -> dict[str, Any]:
+        """The answer for a partition that cannot be read; it names the leader where that is another."""
+        answer = _UNKNOWN | {
+            "partition_index": want.partition,
+            "error_code": int(error.code),
+            "aborted_transactions": () if self.limits.committed else None,
+        }
+        leader = leader_fields(self._ctx, want.topic, want.partition, error)
+        if leader is not None:
+            answer["current_leader"] = leader
+        return answer
+
+    def respond(
+        self, session: Session | None, collected: Collected
+    ) -> dict[str, Any] | asyncio.Future[dict[str, Any]]:
+        """Read what was found, in memory if it is there, else off the event loop."""
+        if self._followers:
+            self.told(collected)
+        cold = []
+        for item in collected.found:
+            if item.slice is not None:
+                try:
+                    data = item.slice.file.read_cached(item.slice.position, item.slice.size)
+                except OSError as error:
+                    _reading_failed(item, error)
+                    continue
+                if data is None:
+                    cold.append(item)
+                else:
+                    item.answer["records"] = data
+        if cold:
+            return asyncio.ensure_future(self._respond_cold(session, collected, cold))
+        return self._response(session, collected)
+
+    async def _respond_cold(
+        self, session: Session | None, collected: Collected, cold: list[Found]
+    ) -> dict[str, Any]:
+        def read() -> None:
+            for item in cold:
+                assert item.slice is not None
+                try:
+                    item.answer["records"] = item.slice.file.read(item.slice.position, item.slice.size)
+                except OSError as error:
+                    _reading_failed(item, error)
+
+        server = self._ctx.connection.server
+        server.unsent_bytes += collected.size
+        try:
+            await self._ctx.services.disk.run(read)
+        finally:
+            server.unsent_bytes -= collected.size
+        return self._response(session, collected)
+
+    def _response(self, session: Session | None, collected: Collected) -> dict[str, Any]:
+        answers = [(item.want, item.answer) for item in collected.found]
+        if session is not None:
+            news = session.news(answers)
+            # The first response of a session tells everything (its epoch moved on if this is a later one).
+            answers = answers if session.epoch == 1 else news
+        topics: list[dict[str, Any]] = []
+        previous: object = None
+        for want, answer in answers:
+            if want.topic != previous:
+                previous = want.topic
+                topics.append({"topic": want.topic, "topic_id": want.topic, "partitions": []})
+            topics[-1]["partitions"].append(answer)
+        return {
+            "error_code": 0,
+            "session_id": session.session_id if session is not None else 0,
+            "responses": topics,
+            "throttle_time_ms": 0,
+            "node_endpoints": leader_nodes(self._ctx, [a for _, a in answers]) if collected.final else (),
+        }
+
+
+def _reading_failed(item: Found, error: OSError) -> None:
+    """The disk failed, or the segment was deleted and closed meanwhile: the client asks again."""
+    log.error("%s-%d: cannot be read: %s", item.want.topic, item.want.partition, error)
+    item.answer.update(_UNKNOWN, error_code=int(ErrorCode.kafka_storage_error))

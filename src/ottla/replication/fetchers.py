@@ -1,0 +1,84 @@
+"""A node's fetchers: one for each node that leads a partition which we follow (ReplicaFetcherManager)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ottla.config import BrokerConfig
+from ottla.env.clock import Clock
+from ottla.env.network import Network
+from ottla.metadata.image import ClusterImage
+from ottla.replication.follower import Fetcher
+from ottla.replication.partition import Partition
+
+
+class Fetchers:
+    """Who is followed where. ``broker_epoch`` gives this node's registration, -1 where it has none."""
+
+    def __init__(
+        self,
+        node_id: int,
+        network: Network,
+        clock: Clock,
+        config: BrokerConfig,
+        broker_epoch: Callable[[], int],
+        listener: str,
+    ) -> None:
+        self.broker_epoch = broker_epoch
+        self._node_id = node_id
+        self._network = network
+        self._clock = clock
+        self._config = config
+        self._listener = listener
+        self._image: ClusterImage | None = None
+        self._fetchers: dict[int, Fetcher] = {}
+        self._leaders: dict[Partition, int] = {}
+
+    def follow(self, partition: Partition, leader_id: int) -> None:
+        """Fetch a partition from its leader from now on."""
+        if self._leaders.get(partition) != leader_id:
+            self.forget(partition)
+            self._leaders[partition] = leader_id
+        fetcher = self._fetchers.get(leader_id)
+        if fetcher is None:
+            fetcher = self._fetchers[leader_id] = Fetcher(
+                self._node_id, leader_id, self, self._network, self._clock, self._config
+            )
+        fetcher.follow(partition)
+
+    def forget(self, partition: Partition) -> None:
+        """Fetch a partition from nobody."""
+        leader_id = self._leaders.pop(partition, None)
+        if leader_id is None:
+            return
+        fetcher = self._fetchers[leader_id]
+        fetcher.forget(partition)
+        if not len(fetcher):
+            del self._fetchers[leader_id]
+            fetcher.close()
+
+    def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
+        """Nodes may have come, gone, or moved."""
+        self._image = new
+        if old is None or old.brokers is new.brokers:
+            return
+        for leader_id, fetcher in self._fetchers.items():
+            if leader_id in new.brokers and new.brokers[leader_id] is not old.brokers.get(leader_id):
+                fetcher.reconnect()
+
+    def close(self) -> None:
+        for fetcher in self._fetchers.values():
+            fetcher.close()
+
+    # What fetchers ask (follower.Surroundings).
+
+    def endpoint(self, node_id: int) -> tuple[str, int] | None:
+        """Where a node listens for others; None while it does not live."""
+        broker = self._image.brokers.get(node_id) if self._image is not None else None
+        if broker is None:
+            return None
+        return broker.endpoint(self._listener) or (broker.host, broker.port)
+
+    def received(self, partition: Partition, size: int) -> int:
+        """Count what was fetched; for how long the partition is to be left alone then."""
+        return 0

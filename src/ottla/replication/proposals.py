@@ -1,0 +1,93 @@
+"""Changes of ISRs on their way to the metadata store (Kafka's ``AlterPartitionManager``).
+
+Leaders propose; what comes in while a transaction is under way goes into the next one, together. A
+transaction fails as a whole, so after a failure its proposals are tried one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from ottla.errors import KafkaError
+from ottla.metadata.changes import PartitionChange
+from ottla.metadata.store import Compare
+from ottla.replication.partition import Partition
+
+log = logging.getLogger(__name__)
+
+# Proposals in one transaction: each takes a put and up to three comparisons.
+PROPOSALS_PER_TXN = 40
+# The store is out of reach: try again after this time.
+RETRY_MS = 500
+
+
+class Proposal(NamedTuple):
+    """A leader's change of its partition, and what must be so besides: the joining node's registration."""
+
+    partition: Partition
+    change: PartitionChange
+    compares: tuple[Compare, ...]
+
+
+# Commits all changes or none, if the comparisons hold, and says which; returns once the image is as new as
+# the outcome. KafkaError where the store cannot be reached, and the outcome is not known.
+Commit = Callable[[Sequence[PartitionChange], Sequence[Compare]], Awaitable[bool]]
+
+
+class Proposals:
+    """One node's proposals. ``add`` at any time; ``close`` at the end."""
+
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
+        self._queue: list[Proposal] = []
+        self._working: asyncio.Task[None] | None = None
+
+    def add(self, proposal: Proposal) -> None:
+        self._queue.append(proposal)
+        if self._working is None:
+            self._working = asyncio.ensure_future(self._work())
+
+    def close(self) -> None:
+        if self._working is not None:
+            self._working.cancel()
+
+    async def _work(self) -> None:
+        try:
+            while self._queue:
+                chunk, self._queue = self._queue[:PROPOSALS_PER_TXN], self._queue[PROPOSALS_PER_TXN:]
+                if not await self._settle(chunk) and len(chunk) > 1:
+                    for proposal in chunk:
+                        await self._settle([proposal])
+        finally:
+            self._working = None
+
+    async def _settle(self, chunk: Sequence[Proposal]) -> bool:
+        """Commit, again and again while the store is out of reach; whether it was committed.
+
+        Repeating is safe: it compares the states that are replaced, so it takes effect once at most. One that
+        took effect without our hearing of it shows in the image.
+        """
+        while True:
+            current = [proposal for proposal in chunk if _in_force(proposal)]
+            if not current:
+                return True
+            try:
+                compares = dict.fromkeys(compare for proposal in current for compare in proposal.compares)
+                done = await self._commit([proposal.change for proposal in current], list(compares))
+            except KafkaError as error:
+                log.warning("changes of in-sync replicas wait for the metadata store: %s", error)
+                await asyncio.sleep(RETRY_MS / 1000)
+                continue
+            if not done and len(chunk) == 1:
+                proposal = chunk[0]
+                proposal.partition.proposal_failed(proposal.change.state)
+            return done
+
+
+def _in_force(proposal: Proposal) -> bool:
+    """Whether the leader still waits for this one."""
+    leading = proposal.partition.leading
+    return leading is not None and leading.pending is proposal.change.state
