@@ -1,21 +1,69 @@
-"""`ottla cluster`: the brokers, and whether every partition is served."""
+"""`ottla cluster`: try one, look at one, and move what it holds."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, connect
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.serve import parse_overrides
 
-app = typer.Typer(no_args_is_help=True, help="Show the cluster.")
+app = typer.Typer(no_args_is_help=True, help="Try a cluster, look at one, and move what it holds.")
 
 
-@app.callback()
-def cluster() -> None:
-    """Show the cluster."""
+@app.command()
+def up(
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", "-n", metavar="N", min=1, help="Nodes: as many as there were, or 3."),
+    ] = None,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Where everything is kept, the logs too.")] = Path(
+        "cluster"
+    ),
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="The first node's port; the others' follow. 0 takes free ones. As it was, or 9092.",
+        ),
+    ] = None,
+    racks: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="The nodes' racks in turn, to see replicas spread over them."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A configuration of all nodes. Repeatable."),
+    ] = None,
+    etcd_members: Annotated[
+        int | None,
+        typer.Option(metavar="1|3", help="Members of etcd: 3 go on when one is killed. As it was, or 1."),
+    ] = None,
+) -> int:
+    """Run a cluster on this machine, to try: etcd, which must be on the PATH, and some nodes.
+
+    Prints 'ottla: node N listening on HOST:PORT (pid P)' for each node, then 'ottla: cluster ready'. Ctrl-C
+    or SIGTERM stops the nodes, one after the other, and then etcd; the same command with the same DIR goes on
+    with the same data on the same ports.
+
+    A node that dies stays dead until this command is given again, in another terminal, or the node is started
+    with the command that its log (DIR/logs/node-N.log) shows.
+    """
+    from ottla.cli.local.layout import Request
+    from ottla.cli.local.up import up as run
+
+    request = Request(
+        nodes=nodes,
+        port=port,
+        racks=None if racks is None else [rack.strip() for rack in racks.split(",")],
+        settings=parse_overrides(set_ or ()),
+        etcd_members=etcd_members,
+    )
+    return run(data, request)
 
 
 @app.command()

@@ -1,0 +1,245 @@
+"""What a local cluster consists of, what of it a command line changes, and the commands that run it (pure).
+
+All of it is kept in ``cluster.json`` of the cluster's folder, so that the next `ottla cluster up` starts the
+same cluster on the same ports.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ottla.cli.errors import CliError, ExitCode
+
+HOST = "127.0.0.1"
+CLUSTER = "ottla"
+FORMAT_VERSION = 1
+
+NODES_DEFAULT, NODES_MAX = 3, 100
+PORT_DEFAULT = 9092
+ETCD_MEMBERS_DEFAULT = 1
+# Copies of a topic for which nobody says how many, where there are so many nodes.
+REPLICAS_DEFAULT = 3
+
+# Between heartbeats of etcd's members, and until they elect without: sooner than by default on one machine,
+# with room for disks that are busy. Alone it is only the time to start.
+ETCD_TIMES_MS = {1: (10, 100), 3: (50, 500)}
+# Old revisions are of no use to a cluster that runs; etcd keeps them all unless told.
+ETCD_COMPACTION = "1h"
+
+FreePorts = Callable[[int], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a command line asks for. None: as it was before, or the default."""
+
+    nodes: int | None = None
+    port: int | None = None
+    racks: Sequence[str] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    etcd_members: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "nodes": self.nodes,
+            "port": self.port,
+            "racks": None if self.racks is None else list(self.racks),
+            "settings": dict(self.settings),
+            "etcd_members": self.etcd_members,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Request:
+        return cls(**document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A member of etcd."""
+
+    name: str
+    client_port: int
+    peer_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalNode:
+    """A broker."""
+
+    id: int
+    port: int
+    rack: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"node {self.id}"
+
+    @property
+    def folder(self) -> str:
+        return f"node-{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """A local cluster. ``settings`` are broker configurations that its nodes have in common."""
+
+    members: tuple[Member, ...]
+    nodes: tuple[LocalNode, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def store(self) -> str:
+        return "etcd://" + ",".join(f"{HOST}:{member.client_port}" for member in self.members)
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
+    def etcd_command(self, etcd: str, directory: str, member: Member) -> list[str]:
+        """The command line of a member of etcd, whose program is ``etcd``."""
+        client, peer = f"http://{HOST}:{member.client_port}", f"http://{HOST}:{member.peer_port}"
+        everyone = ",".join(f"{m.name}=http://{HOST}:{m.peer_port}" for m in self.members)
+        heartbeat_ms, election_ms = ETCD_TIMES_MS[len(self.members)]
+        options = {
+            "name": member.name,
+            "data-dir": f"{directory}/{member.name}",
+            "listen-client-urls": client,
+            "advertise-client-urls": client,
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": everyone,
+            "heartbeat-interval": heartbeat_ms,
+            "election-timeout": election_ms,
+            "auto-compaction-retention": ETCD_COMPACTION,
+            "logger": "zap",
+            "log-outputs": "stderr",
+            "log-level": "warn",
+        }
+        return [etcd, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+
+    def node_command(self, serve: Sequence[str], directory: str, node: LocalNode) -> list[str]:
+        """The command line of a node; ``serve`` is how `ottla serve` is called here."""
+        replicas = str(min(REPLICAS_DEFAULT, len(self.nodes)))
+        settings = {
+            "default.replication.factor": replicas,
+            "offsets.topic.replication.factor": replicas,
+            **self.settings,
+        }
+        command = [*serve, "--node-id", str(node.id), "--store", self.store, "--cluster", CLUSTER]
+        command += ["--data", f"{directory}/{node.folder}", "--listen", f"{HOST}:{node.port}"]
+        if node.rack is not None:
+            command += ["--rack", node.rack]
+        for name, value in settings.items():
+            command += ["--set", f"{name}={value}"]
+        return command
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": FORMAT_VERSION,
+            "bootstrap": self.bootstrap,
+            "store": self.store,
+            "etcd": [
+                {"name": m.name, "client_port": m.client_port, "peer_port": m.peer_port} for m in self.members
+            ],
+            "nodes": [{"id": node.id, "port": node.port, "rack": node.rack} for node in self.nodes],
+            "settings": dict(self.settings),
+        }
+
+    @classmethod
+    def from_json(cls, text: str, path: str) -> Layout:
+        """Read ``cluster.json``, which is at ``path``. CliError where it is not one."""
+        try:
+            document = json.loads(text)
+            if document["version"] != FORMAT_VERSION:
+                raise CliError(f"{path} is of another version of ottla: use that, or another folder")
+            return cls(
+                members=tuple(
+                    Member(name=m["name"], client_port=m["client_port"], peer_port=m["peer_port"])
+                    for m in document["etcd"]
+                ),
+                nodes=tuple(LocalNode(id=n["id"], port=n["port"], rack=n["rack"]) for n in document["nodes"]),
+                settings=document["settings"],
+            )
+        except (ValueError, LookupError, TypeError) as error:
+            raise CliError(
+                f"{path} is damaged ({type(error).__name__}: {error}): mend it, or use another folder"
+            ) from error
+
+
+def check(request: Request) -> None:
+    """CliError (usage) where something can never be."""
+    if request.nodes is not None and not 1 <= request.nodes <= NODES_MAX:
+        raise CliError(f"--nodes {request.nodes}: give 1 to {NODES_MAX}", ExitCode.USAGE)
+    if request.etcd_members not in (None, *ETCD_TIMES_MS):
+        raise CliError(f"--etcd-members {request.etcd_members}: give 1 or 3", ExitCode.USAGE)
+    if request.racks is not None and not all(request.racks):
+        raise CliError("--racks: give names with commas between them, such as a,b,c", ExitCode.USAGE)
+    last = (request.port or 0) + (request.nodes or NODES_DEFAULT) - 1
+    if request.port is not None and (request.port < 0 or last > 65535):
+        raise CliError(
+            f"--port {request.port}: give the first node's port, up to 65535 with the last node's, or 0",
+            ExitCode.USAGE,
+        )
+
+
+def change(
+    layout: Layout | None, request: Request, running: Collection[int], free_ports: FreePorts
+) -> Layout:
+    """The cluster that a request makes of ``layout`` (None: there is none yet).
+
+    Nodes of ``running`` keep their ports. CliError (usage) for what would not be this cluster any more.
+    """
+    check(request)
+    members = _members(layout, request.etcd_members, free_ports)
+    known = layout.nodes if layout is not None else ()
+    count = request.nodes or len(known) or NODES_DEFAULT
+    if count < len(known):
+        raise CliError(
+            f"--nodes {count}: this folder's cluster has {len(known)} nodes, and nodes do not go by being "
+            "left out; 'ottla cluster drain N' says how one goes",
+            ExitCode.USAGE,
+        )
+    nodes = [*known, *(LocalNode(id=id, port=0) for id in range(len(known) + 1, count + 1))]
+    ports = _ports(nodes, request.port, free_ports, known=bool(known))
+    nodes = [node if node.id in running else replace(node, port=ports[node.id]) for node in nodes]
+    if request.racks is not None:
+        nodes = [replace(node, rack=request.racks[i % len(request.racks)]) for i, node in enumerate(nodes)]
+    settings = {**(layout.settings if layout is not None else {}), **request.settings}
+    return Layout(members=members, nodes=tuple(nodes), settings=settings)
+
+
+def _members(layout: Layout | None, count: int | None, free_ports: FreePorts) -> tuple[Member, ...]:
+    if layout is not None:
+        if count not in (None, len(layout.members)):
+            raise CliError(
+                f"--etcd-members {count}: this folder's cluster has {len(layout.members)}, which cannot "
+                "change",
+                ExitCode.USAGE,
+            )
+        return layout.members
+    count = count or ETCD_MEMBERS_DEFAULT
+    ports = free_ports(2 * count)
+    return tuple(
+        Member(
+            name="etcd" if count == 1 else f"etcd-{i + 1}",
+            client_port=ports[2 * i],
+            peer_port=ports[2 * i + 1],
+        )
+        for i in range(count)
+    )
+
+
+def _ports(
+    nodes: Sequence[LocalNode], first: int | None, free_ports: FreePorts, *, known: bool
+) -> dict[int, int]:
+    """The port of each node: those it has, consecutive ones from ``first``, or free ones where that is 0."""
+    if first is None and not known:
+        first = PORT_DEFAULT
+    if first:
+        return {node.id: first + i for i, node in enumerate(nodes)}
+    new = [node.id for node in nodes if not node.port]
+    free = dict(zip(new, free_ports(len(new)), strict=True))
+    return {node.id: node.port or free[node.id] for node in nodes}

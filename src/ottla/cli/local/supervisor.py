@@ -1,0 +1,285 @@
+"""Starts the processes of a local cluster, tells of those that die, and stops them in order.
+
+It is also whom a second `ottla cluster up` of the same folder asks: what is dead is started by the one that
+started the rest, so that one Ctrl-C ends all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ottla.cli.bench.processes import listeners
+from ottla.cli.errors import CliError
+from ottla.cli.local.child import Child
+from ottla.cli.local.layout import HOST, Layout, LocalNode, Member, Request, change
+from ottla.cli.local.ports import free_ports
+from ottla.env.disk import RealDisk
+
+STATE_FILE = "cluster.json"
+LOGS = "logs"
+READY = re.compile(r"ottla: listening on (\S+)")
+# How often a member of etcd, and a node that was started by hand, are asked whether they are ready.
+ASK_STEP_S = 0.01
+ASK_TIMEOUT_S = 2.0
+# Until somebody who waits is told for what.
+SLOW_S = 10.0
+ETCD_TIMEOUT_S = 30.0
+HAND_TIMEOUT_S = 60.0
+
+
+class Say(NamedTuple):
+    """Where lines for people go: what is on stdout, and remarks."""
+
+    line: Callable[[str], None]
+    remark: Callable[[str], None]
+
+
+def find_etcd() -> str:
+    """The path of etcd's program. CliError where it is not on the PATH."""
+    etcd = shutil.which("etcd")
+    if etcd is None:
+        raise CliError(
+            "the program etcd, which keeps a cluster's metadata, is not on the PATH. Debian and Ubuntu have "
+            "it in the package etcd-server, Homebrew in etcd, and https://github.com/etcd-io/etcd/releases "
+            "has it for every system; 'ottla serve' alone needs none."
+        )
+    return etcd
+
+
+class Supervisor:
+    """The processes of the cluster in ``directory``. ``serve``: how `ottla serve` is called here."""
+
+    def __init__(self, directory: Path, etcd: str, serve: Sequence[str], say: Say) -> None:
+        self.directory = directory
+        self._etcd, self._serve = etcd, list(serve)
+        self._say = say
+        self._layout: Layout | None = None
+        self._members: dict[str, Child] = {}
+        self._nodes: dict[int, Child] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        # One `ottla cluster up` after the other.
+        self._turn = asyncio.Lock()
+        self._stopping = False
+
+    @property
+    def bootstrap(self) -> str:
+        return self._layout.bootstrap if self._layout is not None else ""
+
+    def load(self) -> None:
+        """Read what this folder's cluster is. CliError where that is damaged."""
+        path = self.directory / STATE_FILE
+        if path.exists():
+            self._layout = Layout.from_json(path.read_text(), str(path))
+
+    async def bring_up(self, request: Request, say: Say) -> None:
+        """Start what does not run, and say of each node where it listens. CliError where one does not."""
+        async with self._turn:
+            running = {node.id for node in self._known_nodes() if self._runs(node)}
+            self._layout = change(self._layout, request, running, free_ports)
+            (self.directory / LOGS).mkdir(exist_ok=True)
+            self._save()
+            await _all(self._start_member(member) for member in self._layout.members)
+            await _all(self._start_node(node, say) for node in self._layout.nodes)
+            say.line("ottla: cluster ready")
+
+    def _known_nodes(self) -> tuple[LocalNode, ...]:
+        return self._layout.nodes if self._layout is not None else ()
+
+    def _runs(self, node: LocalNode) -> bool:
+        child = self._nodes.get(node.id)
+        return (child is not None and child.alive) or self._runs_by_hand(node)
+
+    def _runs_by_hand(self, node: LocalNode) -> bool:
+        """Whether somebody else's process holds the node's data."""
+        path = self.directory / node.folder / ".lock"
+        if not path.exists():
+            return False
+        try:
+            RealDisk().lock(str(path)).release()
+        except BlockingIOError:
+            return True
+        return False
+
+    # -- starting -----------------------------------------------------------------------------------------
+
+    async def _start_member(self, member: Member) -> None:
+        assert self._layout is not None
+        child = self._members.get(member.name)
+        if child is not None and child.alive:
+            return
+        command = self._layout.etcd_command(self._etcd, str(self.directory), member)
+        child = await self._start(self._members, member.name, member.name, command)
+        ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._spawn(self._watch(child, ready))
+        self._spawn(self._ask_member(member, child, ready))
+        await ready
+
+    async def _ask_member(self, member: Member, child: Child, ready: asyncio.Future[str]) -> None:
+        """Settle ``ready`` once the member works."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + ETCD_TIMEOUT_S
+        while not ready.done():
+            if await _etcd_healthy(member.client_port):
+                # Somebody else's etcd may have its port: then our process is about to end.
+                if child.alive and not ready.done():
+                    ready.set_result(f"{HOST}:{member.client_port}")
+                return
+            if loop.time() > deadline_s and not ready.done():
+                text = f"{member.name} is not ready after {ETCD_TIMEOUT_S:.0f} s: see {child.log}"
+                ready.set_exception(CliError(text))
+            await asyncio.sleep(ASK_STEP_S)
+
+    async def _start_node(self, node: LocalNode, say: Say) -> None:
+        assert self._layout is not None
+        child = self._nodes.get(node.id)
+        if child is not None and child.alive:
+            say.line(_listening(node, f"{HOST}:{node.port}", child.pid))
+            return
+        if self._runs_by_hand(node):
+            pid = await self._pid_by_hand(node)
+            say.line(_listening(node, f"{HOST}:{node.port}", pid))
+            return
+        command = self._layout.node_command(self._serve, str(self.directory), node)
+        child = await self._start(self._nodes, node.id, node.name, command)
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[str] = loop.create_future()
+        self._spawn(self._watch(child, ready))
+        slow = loop.call_later(SLOW_S, say.remark, f"{node.name} takes long to start; its log is {child.log}")
+        try:
+            address = await ready
+        finally:
+            slow.cancel()
+        line = _listening(node, address, child.pid)
+        say.line(line)
+        if say is not self._say:
+            self._say.line(line)
+
+    async def _start(self, table: dict[Any, Child], key: Any, name: str, command: list[str]) -> Child:
+        child = Child(name, command, self.directory / LOGS / f"{name.replace(' ', '-')}.log")
+        table[key] = child
+        try:
+            await child.start()
+        except OSError as error:
+            raise CliError(f"{command[0]}: {(error.strerror or str(error)).lower()}") from error
+        self._save()
+        return child
+
+    async def _pid_by_hand(self, node: LocalNode) -> int:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + HAND_TIMEOUT_S
+        while not (pids := listeners([node.port])):
+            if loop.time() > deadline_s:
+                raise CliError(
+                    f"{node.name} was started by hand, and does not listen on {HOST}:{node.port}: stop it, "
+                    "or start it with the command in its log"
+                )
+            await asyncio.sleep(10 * ASK_STEP_S)
+        return min(pids)
+
+    # -- watching -----------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, child: Child, ready: asyncio.Future[str] | None) -> None:
+        """Copy what it prints to its log; settle ``ready`` once it serves or cannot; tell when it dies."""
+        while (line := await child.read_line()) is not None:
+            found = READY.fullmatch(line)
+            if found and ready is not None and not ready.done():
+                ready.set_result(found[1])
+        code = await child.wait()
+        if child.stopping or self._stopping:
+            if ready is not None:
+                ready.cancel()
+            return
+        if ready is not None and not ready.done():
+            why = _plain(child.last_words()) or child.ending(code)
+            ready.set_exception(CliError(f"{child.name} does not start: {why} ({child.log})"))
+            return
+        self._save()
+        text = f"{child.name} died ({child.ending(code)}); it starts again with 'ottla cluster up'"
+        text += f" for this folder, or by hand with: {child.shell_command}"
+        child.note(text)
+        self._say.remark(text)
+
+    # -- stopping -----------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop the nodes one after the other, each handing over what it leads, and then etcd."""
+        self._stopping = True
+        for child in (*self._nodes.values(), *self._members.values()):
+            if not await child.stop():
+                self._say.remark(f"{child.name} did not stop in time and was killed: see {child.log}")
+        for node in self._known_nodes():
+            if self._runs_by_hand(node):
+                self._say.remark(f"{node.name} was started by hand and goes on, without etcd")
+        self._save()
+
+    async def kill(self) -> None:
+        """End everything at once."""
+        self._stopping = True
+        for child in (*self._nodes.values(), *self._members.values()):
+            await child.kill()
+
+    # -- the file -----------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Write ``cluster.json``: what the cluster is, and, for other programs, what runs."""
+        if self._layout is None:
+            return
+        document = self._layout.to_json()
+        for entry, child in (
+            *((entry, self._members.get(entry["name"])) for entry in document["etcd"]),
+            *((entry, self._nodes.get(entry["id"])) for entry in document["nodes"]),
+        ):
+            entry["pid"] = child.pid if child is not None and child.alive else None
+        text = json.dumps(document, indent=2) + "\n"
+        fd, path = tempfile.mkstemp(dir=self.directory, prefix=STATE_FILE)
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+        os.replace(path, self.directory / STATE_FILE)
+
+
+def _listening(node: LocalNode, address: str, pid: int) -> str:
+    return f"ottla: {node.name} listening on {address} (pid {pid})"
+
+
+def _plain(line: str | None) -> str | None:
+    """A line of a log as people read it: etcd's are JSON."""
+    try:
+        document = json.loads(line or "")
+        return f"{document['msg']}: {document['error']}" if "error" in document else str(document["msg"])
+    except (ValueError, LookupError, TypeError):
+        return line
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it at once; raises the first error, when all of it has ended."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+async def _etcd_healthy(port: int) -> bool:
+    """Whether the member of etcd that listens there says that it is of a working cluster."""
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(f"GET /health HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+                return b'"health":"true"' in await reader.read()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
