@@ -327,20 +327,68 @@ async def test_flush_ms_may_come_later(disk: MemoryDisk, clock: FakeClock) -> No
     log.update_config(LogConfig())
     await clock.advance(2_000)
     assert not [
-        timer for timer in clock.timers if not timer.cancelled and timer.at_ms < clock.time_ms + 5_000
+        timer for timer in clock.timers if not timer.cancelled and timer.at_ms < clock.time_ms + 2_000
     ]
 
 
 @scenario
 async def test_high_watermarks_are_written_and_read(disk: MemoryDisk, clock: FakeClock) -> None:
+    """Those of partitions that are not open yet stay, those of folders that are gone do not."""
     one = manager(disk, clock)
     await one.start()
-    one.high_watermarks = lambda: {WHERE: 42}
+    one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    one.high_watermarks = lambda: {WHERE: 42, TopicPartition("gone", 1): 5}
     await one.close()
-    assert disk.files["data/replication-offset-checkpoint"].data == b"0\n1\ntopic 0 42\n"
+    path = "data/replication-offset-checkpoint"
+    assert disk.files[path].data == b"0\n2\ntopic 0 42\ngone 1 5\n"
     two = manager(disk, clock)
     await two.start()
     assert two.recorded_high_watermark(WHERE) == 42
+    assert two.recorded_high_watermark(TopicPartition("gone", 1)) == 0
+    two.high_watermarks = lambda: {TopicPartition("other", 0): 7}
+    await clock.advance(5_000)
+    assert disk.files[path].data == b"0\n2\ntopic 0 42\nother 0 7\n"
+
+
+@scenario
+async def test_high_watermarks_are_on_disk_soon_and_only_where_they_moved(
+    disk: MemoryDisk, clock: FakeClock
+) -> None:
+    one = manager(disk, clock, replica_high_watermark_checkpoint_interval_ms="300")
+    await one.start()
+    path, known = "data/replication-offset-checkpoint", {WHERE: 1}
+    one.high_watermarks = lambda: known
+    await clock.advance(299)
+    assert not disk.exists(path)
+    await clock.advance(1)
+    written = disk.files[path]
+    assert written.data == b"0\n1\ntopic 0 1\n"
+    await clock.advance(3_000)
+    assert disk.files[path] is written
+    known[WHERE] = 2
+    await clock.advance(300)
+    assert disk.files[path].data == b"0\n1\ntopic 0 2\n"
+
+
+@scenario
+async def test_retention_stops_at_the_high_watermark(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    config = LogConfig(segment_bytes=100, retention_ms=DAY_MS)
+    log = one.get_or_create(WHERE, TOPIC, config, NOW_MS)
+    other = one.get_or_create(TopicPartition("other", 0), UUID(int=2), config, NOW_MS)
+    for number in range(4):
+        append(log, str(number))
+        append(other, str(number))
+    known = {WHERE: 2}
+    one.high_watermarks = lambda: known
+    await clock.advance(2 * DAY_MS)
+    assert (log.log_start_offset, log.log_end_offset) == (2, 4)
+    # Nobody vouches for this one.
+    assert other.log_start_offset == 0
+    known[WHERE] = 4
+    await clock.advance(300_000)
+    assert (log.log_start_offset, log.log_end_offset) == (4, 4)
 
 
 @scenario

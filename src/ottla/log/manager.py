@@ -54,7 +54,8 @@ class LogManager:
     ) -> None:
         self.path = data_dir
         self.logs: dict[TopicPartition, Log] = {}
-        # Asked for at each checkpoint, by whoever knows: the high watermark of each partition.
+        # Asked for by whoever knows: the high watermark of each partition. It is written down, and neither
+        # retention nor compaction touches what lies beyond it.
         self.high_watermarks: Callable[[], Mapping[TopicPartition, int]] | None = None
         self._disk = disk
         self._config = config
@@ -94,11 +95,17 @@ class LogManager:
         except BaseException:
             self._dir.release()
             raise
+        folders = set(names)
+        # Of partitions that are gone nothing is kept.
+        recorded = self._recorded_high_watermarks.items()
+        self._recorded_high_watermarks = {where: at for where, at in recorded if str(where) in folders}
         for name in names:
             if name.endswith(DELETE_SUFFIX):
                 self._remove_later(f"{self.path}/{name}")
         get = self._config.get
         self._every("retention", get("log.retention.check.interval.ms"), self._apply_retention)
+        interval_ms = get("replica.high.watermark.checkpoint.interval.ms")
+        self._every("high watermarks", interval_ms, self._checkpoint_high_watermarks)
         self._every("recovery points", get("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
         if not self._clean and any(parse_folder(name) for name in names):
             logger.warning("the last broker in %s was not shut down in order: recovering its logs", self.path)
@@ -318,13 +325,15 @@ class LogManager:
 
     async def _apply_retention(self) -> None:
         now_ms = self._clock.now_ms()
+        # Once for all: they only grow meanwhile.
+        visible = self.high_watermarks() if self.high_watermarks is not None else None
         for number, (topic_partition, log) in enumerate(list(self.logs.items())):
             if number % RETENTION_LOGS_AT_ONCE == RETENTION_LOGS_AT_ONCE - 1:
                 await asyncio.sleep(0)
             if log.deleted:
                 continue
             try:
-                log.apply_retention(now_ms)
+                log.apply_retention(now_ms, visible.get(topic_partition, 0) if visible is not None else None)
                 log.producers.expire(now_ms)
             except KafkaError as error:
                 logger.error("retention of %s: %s", topic_partition, error)
@@ -363,11 +372,21 @@ class LogManager:
         points |= {where: log.recovery_point for where, log in self.logs.items()}
         contents = {RECOVERY_POINTS_FILE: points, LOG_STARTS_FILE: self._log_start_offsets()}
         if self.high_watermarks is not None:
-            contents[HIGH_WATERMARKS_FILE] = dict(self.high_watermarks())
+            contents[HIGH_WATERMARKS_FILE] = self._high_watermarks()
         cleaned = self._cleaned_offsets()
         if cleaned or CLEANED_FILE in self._dir.checkpoints:
             contents[CLEANED_FILE] = cleaned
         return contents
+
+    def _high_watermarks(self) -> dict[TopicPartition, int]:
+        """Those of the partitions that are open, and of the others what the last run left."""
+        known = self.high_watermarks() if self.high_watermarks is not None else {}
+        return self._recorded_high_watermarks | dict(known)
+
+    async def _checkpoint_high_watermarks(self) -> None:
+        """Where nothing has changed, nothing is done: an idle broker leaves the disk alone."""
+        if self._dir.checkpoints.get(HIGH_WATERMARKS_FILE, {}) != self._high_watermarks():
+            await self._write(lambda: {HIGH_WATERMARKS_FILE: self._high_watermarks()})
 
     def _cleaned_offsets(self) -> dict[TopicPartition, int]:
         offsets = {where: log.cleaned_offset for where, log in self.logs.items() if log.cleaned_offset >= 0}
