@@ -24,15 +24,24 @@ from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.disk import Disk, RealDisk
 from ottla.env.network import Network, TcpNetwork, show_address
+from ottla.log.data_dir import RegistrationMark
 from ottla.log.manager import LogManager
+from ottla.metadata.leadership import Leadership
+from ottla.metadata.liveness import Liveness
+from ottla.metadata.membership import Membership, MembershipError
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
+from ottla.metadata.store import MetadataStore, StoreError
+from ottla.metadata.stores import open_store
+from ottla.replication.fetchers import Fetchers
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.manager import ReplicaManager
 
 log = logging.getLogger(__name__)
 
 OFFSETS_TOPIC = "__consumer_offsets"
+# How long until a metadata store that cannot be reached at the start is tried again.
+STORE_RETRY_MS = 500
 LISTENER = "PLAINTEXT"
 HOST_DEFAULT, PORT_DEFAULT, DATA_DEFAULT = "127.0.0.1", 9092, "data"
 # Addresses to listen on that nobody can connect to.
@@ -90,8 +99,10 @@ class Node:
         clock: Clock | None = None,
         disk: Disk | None = None,
         network: Network | None = None,
+        store: MetadataStore | None = None,
         faults: FaultHook | None = None,
     ) -> None:
+        """``store``: one that is open already, of a cluster; it is closed with the node."""
         self.config = BrokerConfig(settings.to_properties())
         self.services: Services
         # Where the first listener was bound.
@@ -104,7 +115,14 @@ class Node:
         self._servers: list[Server] = []
         # How to let go, in haste, of what the node has taken so far.
         self._held = AsyncExitStack()
-        self._store: SqliteStore
+        self._settings = settings
+        self._given_store = store
+        # Whether there are other nodes: then this one has to join them.
+        self._clustered = store is not None or settings.store is not None
+        self._store: MetadataStore
+        self._membership: Membership
+        self._leadership: Leadership
+        self._liveness: Liveness
         self._metadata: Metadata
         self._logs: LogManager
         self._replicas: ReplicaManager
@@ -129,12 +147,11 @@ class Node:
         self.address = next(iter(endpoints.values()))
         await self._open_data()
         self._report_config()
-        await self._metadata.controller.register_broker(
-            self.node_id, self._advertised(endpoints), self.config.get("broker.rack")
-        )
         self._compose()
+        # Before it joins: others look for it at once, and take it for dead where nobody listens.
         for server in self._servers:
             await server.start()
+        await self._join(self._advertised(endpoints), self.config.get("broker.rack"))
         self._replicas.activate()
         self._failover.apply(None, self._metadata.image)
         address = show_address(*self.address)
@@ -188,13 +205,18 @@ class Node:
         return found
 
     async def stop(self) -> None:
-        """Accept no more, finish what is in flight, flush, and leave the data as after a clean stop."""
+        """Hand over, accept no more, finish what is in flight, flush; the data is as after a clean stop."""
         try:
+            if self._clustered:
+                await self._leave()
             self._replicas.wake_all()
+            self._replicas.close()
             self._groups.close()
             self._failover.close()
             await asyncio.gather(*(server.stop() for server in self._servers))
             await self._logs.close()
+            if self._clustered:
+                await self._membership.mark_clean()
         finally:
             await self._held.aclose()
 
@@ -220,18 +242,85 @@ class Node:
         self._logs = LogManager(self._disk, data, self.config, self._clock, node_id=self.node_id)
         await self._logs.start()
         self._held.callback(self._logs.abandon)
-        self._store = await SqliteStore.open(os.path.join(data, "metadata.db"), self._clock)
+        self._store = await self._open_store(data)
         self._held.push_async_callback(self._store.close)
         self._metadata = Metadata(self._store, self.config, self.node_id)
         self._held.push_async_callback(self._metadata.close)
-        await self._metadata.start()
+        await self._read_metadata()
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
-        self._replicas = ReplicaManager(self.node_id, self._logs, self.config, self._clock, self._disk)
+        self._replicas = self._make_replicas()
+        self._held.callback(self._replicas.close)
         self._logs.high_watermarks = self._replicas.high_watermarks
         self._replicas.apply(None, self._metadata.image)
         for folder in self._logs.strays():
             log.warning("%s/%s is of no topic that is known: it is left alone", data, folder)
         self._metadata.subscribe(self._replicas.apply)
+
+    async def _open_store(self, data: str) -> MetadataStore:
+        if self._given_store is not None:
+            return self._given_store
+        if self._settings.store is None:
+            return await SqliteStore.open(os.path.join(data, "metadata.db"), self._clock)
+        try:
+            return await open_store(self._settings.store, cluster=self._settings.cluster, clock=self._clock)
+        except (ValueError, StoreError) as error:
+            raise StartError(str(error)) from error
+
+    async def _read_metadata(self) -> None:
+        """Read the image. A cluster's store is waited for: it may start after its nodes."""
+        deadline_ms = self._clock.monotonic_ms() + self.config.get("initial.broker.registration.timeout.ms")
+        said = False
+        while True:
+            try:
+                await self._metadata.start()
+                return
+            except StoreError as error:
+                if not self._clustered:
+                    raise
+                if self._clock.monotonic_ms() >= deadline_ms:
+                    raise StartError(f"the metadata store cannot be used: {error}") from error
+                if not said:
+                    said = True
+                    log.warning("waiting for the metadata store: %s", error)
+            await asyncio.sleep(STORE_RETRY_MS / 1000)
+
+    def _make_replicas(self) -> ReplicaManager:
+        """The replicas, which follow others and propose to the store where there are others."""
+        parts = (self.node_id, self._logs, self.config, self._clock, self._disk)
+        if not self._clustered:
+            return ReplicaManager(*parts)
+        mark = RegistrationMark(self._disk, self.config.data_dir)
+        self._membership = member = Membership(
+            self._store, self._metadata, self.config, self._disk, mark, self.node_id
+        )
+        self._held.push_async_callback(member.close)
+        listener = self.config.get("inter.broker.listener.name") or self.config.listeners()[0].listener
+        self._leadership = Leadership(self._store, self._metadata, self.config, member)
+        self._held.push_async_callback(self._leadership.close)
+        self._liveness = Liveness(self._store, self._metadata, self._network, self.node_id, listener)
+        self._held.push_async_callback(self._liveness.close)
+        fetchers = Fetchers(
+            self.node_id, self._network, self._clock, self.config, lambda: member.broker_epoch, listener
+        )
+        return ReplicaManager(*parts, fetchers=fetchers, commit=self._metadata.controller.change_partitions)
+
+    async def _join(self, endpoints: Mapping[str, tuple[str, int]], rack: str | None) -> None:
+        """Take this node's place: alone, as its own controller, or among others."""
+        if not self._clustered:
+            await self._metadata.controller.register_broker(self.node_id, endpoints, rack)
+            return
+        try:
+            await self._membership.join(endpoints, rack)
+        except MembershipError as error:
+            raise StartError(str(error)) from error
+        self._leadership.start()
+        self._liveness.start()
+
+    async def _leave(self) -> None:
+        """Have others lead what this node leads, while it still serves, and leave their cluster."""
+        await self._membership.leave()
+        await self._liveness.close()
+        await self._leadership.close()
 
     def _compose(self) -> None:
         """Build what serves requests upon the partitions."""

@@ -315,7 +315,7 @@ class Fetcher:
             max_wait_ms = min(max_wait_ms, 2 * BACKOFF_MS_MIN)
         return {
             "replica_state": {"replica_id": self._node_id, "replica_epoch": self._node.broker_epoch()},
-            "max_wait": max_wait_ms,
+            "max_wait_ms": max_wait_ms,
             "min_bytes": get("replica.fetch.min.bytes"),
             "max_bytes": get("replica.fetch.response.max.bytes"),
             "isolation_level": 0,

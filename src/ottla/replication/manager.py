@@ -15,10 +15,8 @@ from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.manager import LogManager
 from ottla.log.settings import LogConfig
-from ottla.metadata import keys
 from ottla.metadata.changes import PartitionChange
 from ottla.metadata.image import ClusterImage, PartitionState, TopicImage
-from ottla.metadata.store import Compare
 from ottla.replication.fetchers import Fetchers
 from ottla.replication.partition import Partition
 from ottla.replication.proposals import Commit, Proposal, Proposals
@@ -300,9 +298,9 @@ class ReplicaManager:
             partition.proposal_failed(state)
             return
         joining = [node_id for node_id in state.isr if node_id not in partition.state.isr]
-        compares = tuple(Compare(keys.broker(node_id), image.brokers[node_id].epoch) for node_id in joining)
+        registrations = {node_id: image.brokers[node_id].epoch for node_id in joining}
         change = PartitionChange(topic, partition.topic_partition.partition, partition.state, state)
-        self._proposals.add(Proposal(partition, change, compares))
+        self._proposals.add(Proposal(partition, change, registrations))
 
     def _look_for_laggards(self) -> None:
         """Every half of replica.lag.time.max.ms, so that a follower is out after one and a half at most."""

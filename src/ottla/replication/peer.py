@@ -73,8 +73,9 @@ class Peer(asyncio.BufferedProtocol):
         if transport is None:
             return
         self._correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
+        frame = frame_request(api_key, version, self._correlation_id, self._client_id, fields)
         self._waiting.append((self._correlation_id, api_key, version, answered))
-        transport.write(frame_request(api_key, version, self._correlation_id, self._client_id, fields))
+        transport.write(frame)
 
     def close(self) -> None:
         """Close at once; ``lost`` is called soon."""

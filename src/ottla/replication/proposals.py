@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ottla.errors import KafkaError
 from ottla.metadata.changes import PartitionChange
-from ottla.metadata.store import Compare
 from ottla.replication.partition import Partition
 
 log = logging.getLogger(__name__)
@@ -25,16 +24,16 @@ RETRY_MS = 500
 
 
 class Proposal(NamedTuple):
-    """A leader's change of its partition, and what must be so besides: the joining node's registration."""
+    """A leader's change of its partition, and the registrations that joining nodes must have (id, epoch)."""
 
     partition: Partition
     change: PartitionChange
-    compares: tuple[Compare, ...]
+    registrations: Mapping[int, int]
 
 
-# Commits all changes or none, if the comparisons hold, and says which; returns once the image is as new as
-# the outcome. KafkaError where the store cannot be reached, and the outcome is not known.
-Commit = Callable[[Sequence[PartitionChange], Sequence[Compare]], Awaitable[bool]]
+# Commits all changes or none, and says which; returns once the image is as new as the outcome. KafkaError
+# where the store cannot be reached, and the outcome is not known (``Controller.change_partitions``).
+Commit = Callable[[Sequence[PartitionChange], Mapping[int, int]], Awaitable[bool]]
 
 
 class Proposals:
@@ -75,8 +74,10 @@ class Proposals:
             if not current:
                 return True
             try:
-                compares = dict.fromkeys(compare for proposal in current for compare in proposal.compares)
-                done = await self._commit([proposal.change for proposal in current], list(compares))
+                registrations: dict[int, int] = {}
+                for proposal in current:
+                    registrations.update(proposal.registrations)
+                done = await self._commit([proposal.change for proposal in current], registrations)
             except KafkaError as error:
                 log.warning("changes of in-sync replicas wait for the metadata store: %s", error)
                 await asyncio.sleep(RETRY_MS / 1000)
