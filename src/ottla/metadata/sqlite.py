@@ -29,6 +29,7 @@ from ottla.metadata.store import (
     StoreError,
     TxnResult,
     WatchBatch,
+    check_txn,
 )
 
 log = logging.getLogger(__name__)
@@ -238,6 +239,8 @@ class SqliteStore:
         self._closed = False
         self._deadlines_ms: dict[int, int] = {}
         self._ttls_ms: dict[int, int] = {}
+        # Leases that are held: they are extended when their time comes. Only this store could end them.
+        self._held: dict[int, None] = {}
         self._timer: Timer | None = None
         self._expiring: asyncio.Task[None] | None = None
 
@@ -272,6 +275,8 @@ class SqliteStore:
         return await self._run(read)
 
     async def txn(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
+        check_txn(compares, operations)
+
         def write() -> tuple[bool, list[Event], int]:
             succeeded, events = self._file.txn(compares, operations)
             return succeeded, events, self._file.revision
@@ -313,7 +318,17 @@ class SqliteStore:
     async def lease_keep_alive(self, lease: int) -> None:
         self._extend(lease)
 
+    async def lease_hold(self, lease: int, lost: Callable[[], None]) -> None:
+        self._extend(lease)
+        self._held[lease] = None
+
+    async def lease_release(self, lease: int) -> None:
+        if lease in self._held:
+            del self._held[lease]
+            self._extend(lease)
+
     async def lease_revoke(self, lease: int) -> None:
+        self._held.pop(lease, None)
         if self._ttls_ms.pop(lease, None) is None:
             raise LeaseError(f"there is no lease {lease}")
         self._deadlines_ms.pop(lease, None)
@@ -391,6 +406,9 @@ class SqliteStore:
         for lease in [lease for lease, at_ms in self._deadlines_ms.items() if at_ms <= now_ms]:
             # It may have been kept alive or revoked while another one was ended.
             if self._deadlines_ms.get(lease, now_ms + 1) <= now_ms:
+                if lease in self._held:
+                    self._extend(lease)
+                    continue
                 try:
                     await self.lease_revoke(lease)
                 except StoreError as error:

@@ -1,0 +1,130 @@
+"""Where a cluster's metadata store is: its URL, and opening it (docs/STORE.md).
+
+    etcd://h1:2379,h2:2379,h3:2379
+    etcds://h1,h2,h3?ca=ca.pem&cert=node.pem&key=node.key&user=ottla&password-file=secret&timeout-ms=6000
+
+``etcds`` is TLS. Nothing that needs gRPC is imported before a store is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ottla.env.clock import Clock
+from ottla.metadata.store import MetadataStore, StoreError
+
+PORT_DEFAULT = 2379
+TIMEOUT_MS_DEFAULT = 6_000
+TIMEOUT_MS_MIN = 300
+FORM = "etcd://HOST:PORT,HOST:PORT,... (etcds:// for TLS)"
+_PARAMETERS = ("ca", "cert", "key", "user", "password-file", "timeout-ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdSettings:
+    """How to reach etcd. Files are read when the store is opened.
+
+    ``timeout_ms`` is how long an operation may take altogether; one member gets a third of it to answer.
+    """
+
+    endpoints: tuple[str, ...]
+    cluster: str
+    tls: bool = False
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    user: str | None = None
+    password_file: str | None = None
+    timeout_ms: int = TIMEOUT_MS_DEFAULT
+
+
+def parse_store(url: str, cluster: str) -> EtcdSettings:
+    """What a store's URL says. ValueError, saying what to write, where it is not one."""
+    # Split at the commas first: several hosts are no host to urllib.
+    parts = urlsplit(url)
+    if parts.scheme not in ("etcd", "etcds"):
+        raise ValueError(f"store {url!r}: write {FORM}")
+    if "@" in parts.netloc:
+        raise ValueError(f"store {_shown(url)!r}: write ?user=NAME&password-file=FILE, not NAME:PASSWORD@")
+    if parts.path.strip("/") or parts.fragment:
+        raise ValueError(
+            f"store {url!r}: nothing comes after the hosts but ?NAME=VALUE; name the cluster apart"
+        )
+    if not cluster or any(character in cluster for character in "/\0"):
+        raise ValueError(f"cluster {cluster!r}: a cluster's name is not empty and has no '/'")
+    endpoints = tuple(_endpoint(url, text) for text in parts.netloc.split(","))
+    given = _parameters(url, parts.query)
+    tls = parts.scheme == "etcds"
+    if not tls and given.keys() & {"ca", "cert", "key"}:
+        raise ValueError(f"store {url!r}: write etcds:// where there are certificates")
+    if ("cert" in given) != ("key" in given):
+        raise ValueError(f"store {url!r}: cert and key go together")
+    if ("user" in given) != ("password-file" in given):
+        raise ValueError(f"store {url!r}: user and password-file go together")
+    return EtcdSettings(
+        endpoints=tuple(dict.fromkeys(endpoints)),
+        cluster=cluster,
+        tls=tls,
+        ca=given.get("ca"),
+        cert=given.get("cert"),
+        key=given.get("key"),
+        user=given.get("user"),
+        password_file=given.get("password-file"),
+        timeout_ms=_timeout_ms(url, given.get("timeout-ms")),
+    )
+
+
+async def open_store(url: str, *, cluster: str, clock: Clock) -> MetadataStore:
+    """The store of ``cluster`` at ``url``. It is not asked for anything yet: it may be out of reach.
+
+    ValueError for a URL that is none; StoreError where a file that it names cannot be read.
+    """
+    settings = parse_store(url, cluster)
+    from ottla.metadata.etcd import EtcdStore
+
+    try:
+        return EtcdStore(settings, clock)
+    except OSError as error:
+        raise StoreError(f"store {url!r}: {error}") from error
+
+
+def _endpoint(url: str, text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if not separator or text.endswith("]"):
+        host, port = text, str(PORT_DEFAULT)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not bare or (":" in bare and bare is host) or not port.isascii() or not port.isdigit():
+        raise ValueError(f"store {url!r}: {text!r} is no HOST:PORT; write {FORM}")
+    if not 0 < int(port) < 1 << 16:
+        raise ValueError(f"store {url!r}: there is no port {port}")
+    return f"{host}:{port}"
+
+
+def _parameters(url: str, query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ValueError(f"store {url!r}: write ?NAME=VALUE&NAME=VALUE after the hosts") from None
+    given: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in _PARAMETERS:
+            raise ValueError(f"store {url!r}: no parameter {name!r}; there are {', '.join(_PARAMETERS)}")
+        if name in given or not value:
+            raise ValueError(f"store {url!r}: {name} needs one value")
+        given[name] = value
+    return given
+
+
+def _timeout_ms(url: str, text: str | None) -> int:
+    if text is None:
+        return TIMEOUT_MS_DEFAULT
+    if not text.isascii() or not text.isdigit() or int(text) < TIMEOUT_MS_MIN:
+        raise ValueError(f"store {url!r}: timeout-ms is a number of milliseconds from {TIMEOUT_MS_MIN} on")
+    return int(text)
+
+
+def _shown(url: str) -> str:
+    """A URL for a message, without what may be a password."""
+    head, _, tail = url.partition("://")
+    return f"{head}://...@{unquote(tail).rpartition('@')[2]}"
