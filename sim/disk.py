@@ -1,0 +1,449 @@
+"""A file system in memory that keeps what POSIX promises after a crash, and as little more as can be.
+
+What a process wrote is in the page cache: it survives the process, not the machine. A loss of power keeps
+what was synced, of each file's later writes the first few, the last of them torn, and of each folder's later
+changes the first few. A failed sync loses what it was to save, also where a later one succeeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TypeVar
+
+from ottla.types import Buffer
+from sim.loop import SECOND_US, Process
+from sim.machine import Machine
+
+T = TypeVar("T")
+
+CAPACITY_BYTES = 1 << 30
+OPEN_FILES_MAX = 4000
+
+
+class Inode:
+    """A file: what the page cache has, what is on the disk, and the writes between the two."""
+
+    __slots__ = ("data", "durable", "modified_ms", "pending", "whole")
+
+    def __init__(self, now_ms: int) -> None:
+        self.data = bytearray()
+        self.durable = bytearray()
+        self.modified_ms = now_ms
+        # (position, bytes) written since the last sync; bytes None: cut off at the position.
+        self.pending: list[tuple[int, bytes | None]] = []
+        # Written by ``write_file``: there as a whole or not at all.
+        self.whole = False
+
+    def write(self, position: int, data: bytes) -> None:
+        _put(self.data, position, data)
+        self.pending.append((position, data))
+
+    def truncate(self, size: int) -> None:
+        _cut(self.data, size)
+        self.pending.append((size, None))
+
+    def sync(self) -> None:
+        self._make_durable(len(self.pending))
+
+    def lose_pending(self) -> None:
+        """A sync failed: the cache shows what was written, and holds it to be on the disk."""
+        lost = [(position, data if data is None else bytes(len(data))) for position, data in self.pending]
+        self.pending = lost
+
+    def lose_power(self, rng: Random) -> None:
+        kept = rng.randrange(len(self.pending) + 1)
+        torn = self.pending[kept] if kept < len(self.pending) else None
+        self._make_durable(kept)
+        if torn is not None and torn[1] is not None and not self.whole and rng.random() < 0.7:
+            written = torn[1]
+            _put(self.durable, torn[0], written[: rng.randrange(len(written) + 1)])
+            if rng.random() < 0.3:
+                # The size was written, the bytes were not.
+                _put(self.durable, len(self.durable), bytes(rng.randrange(1, 4096)))
+        self.pending = []
+        self.data = bytearray(self.durable)
+
+    def _make_durable(self, count: int) -> None:
+        for position, data in self.pending[:count]:
+            if data is None:
+                _cut(self.durable, position)
+            else:
+                _put(self.durable, position, data)
+        del self.pending[:count]
+
+
+def _put(target: bytearray, position: int, data: bytes) -> None:
+    if position > len(target):
+        target += bytes(position - len(target))
+    target[position : position + len(data)] = data
+
+
+def _cut(target: bytearray, size: int) -> None:
+    if size < len(target):
+        del target[size:]
+    else:
+        target += bytes(size - len(target))
+
+
+class Folder:
+    """A folder: its entries as they are, as they are on the disk, and the changes between the two."""
+
+    __slots__ = ("durable", "entries", "pending")
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Node] = {}
+        self.durable: dict[str, Node] = {}
+        # Each is one step, which is done or is not: names and what they stand for then, None for nothing.
+        self.pending: list[dict[str, Node | None]] = []
+
+    def change(self, step: dict[str, Node | None]) -> None:
+        _apply(self.entries, step)
+        self.pending.append(step)
+
+    def sync(self) -> None:
+        self.durable = dict(self.entries)
+        self.pending.clear()
+
+    def lose_power(self, rng: Random) -> None:
+        for step in self.pending[: rng.randrange(len(self.pending) + 1)]:
+            _apply(self.durable, step)
+        self.pending.clear()
+        self.entries = dict(self.durable)
+        for node in self.entries.values():
+            node.lose_power(rng)
+
+
+Node = Inode | Folder
+
+
+def _apply(entries: dict[str, Node], step: dict[str, Node | None]) -> None:
+    for name, node in step.items():
+        if node is None:
+            entries.pop(name, None)
+        else:
+            entries[name] = node
+
+
+class Volume:
+    """A machine's disk. Its faults are set from outside; what a process sees of it is a ``SimDisk``."""
+
+    def __init__(self, machine: Machine, rng: Random) -> None:
+        self.machine = machine
+        self.rng = rng
+        self.root = Folder()
+        self.locks: dict[str, Process] = {}
+        self.used_bytes = 0
+        # Faults: how much fits, what every operation of a kind fails with, what each takes in addition.
+        self.capacity_bytes = CAPACITY_BYTES
+        self.failing: dict[str, int] = {}
+        self.slow_us = 0
+        # What a sync usually takes.
+        self.sync_us = rng.choice((50, 300, 2_000, 8_000))
+
+    def lose_power(self) -> None:
+        self.root.lose_power(self.rng)
+        self.locks.clear()
+        self.used_bytes = _size_of(self.root)
+
+    def wipe(self) -> None:
+        """As after a change of the disk."""
+        self.root = Folder()
+        self.locks.clear()
+        self.used_bytes = 0
+
+    def mount(self, process: Process) -> SimDisk:
+        """The disk as a process sees it."""
+        return SimDisk(self, process)
+
+    def unlock(self, process: Process) -> None:
+        """The process has ended."""
+        for path in [path for path, holder in self.locks.items() if holder is process]:
+            del self.locks[path]
+
+
+def _size_of(folder: Folder) -> int:
+    return sum(
+        len(node.data) if isinstance(node, Inode) else _size_of(node) for node in folder.entries.values()
+    )
+
+
+class SimFile:
+    """``ottla.env.disk.File``."""
+
+    __slots__ = ("_disk", "_inode", "path")
+
+    def __init__(self, disk: SimDisk, path: str, inode: Inode) -> None:
+        self._disk = disk
+        self._inode = inode
+        self.path = path
+
+    def size(self) -> int:
+        return len(self._inode.data)
+
+    def append(self, buffers: Sequence[Buffer]) -> int:
+        data = b"".join(buffers)
+        self._write(len(self._inode.data), data)
+        return len(data)
+
+    def write_at(self, position: int, data: Buffer) -> None:
+        self._write(position, bytes(data))
+
+    def _write(self, position: int, data: bytes) -> None:
+        self._disk.begin("write", self.path)
+        grown = position + len(data) - len(self._inode.data)
+        room = self._disk.room_bytes()
+        if grown > room:
+            # As a real disk: what fits is written.
+            fits = data[: max(0, len(data) - (grown - room))]
+            self._disk.write(self._inode, position, fits)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+        self._disk.write(self._inode, position, data)
+
+    def read(self, position: int, size: int) -> bytes:
+        self._disk.begin("read", self.path)
+        return bytes(self._inode.data[position : position + size])
+
+    def read_cached(self, position: int, size: int) -> Buffer | None:
+        if not self._disk.is_warm(self._inode):
+            return None
+        return self.read(position, size)
+
+    def truncate(self, size: int) -> None:
+        self._disk.begin("write", self.path)
+        self._disk.volume.used_bytes += size - len(self._inode.data)
+        self._inode.truncate(size)
+
+    def sync(self) -> None:
+        self._disk.sync_inode(self._inode, self.path)
+
+    def close(self) -> None:
+        return
+
+
+class SimLock:
+    """``ottla.env.disk.Lock``."""
+
+    def __init__(self, volume: Volume, path: str, process: Process) -> None:
+        self._volume = volume
+        self._path = path
+        self._process = process
+
+    def release(self) -> None:
+        if self._volume.locks.get(self._path) is self._process:
+            del self._volume.locks[self._path]
+
+
+class SimDisk:
+    """``ottla.env.disk.Disk`` for one process."""
+
+    def __init__(self, volume: Volume, process: Process) -> None:
+        self.volume = volume
+        self._process = process
+        self._loop = volume.machine.loop
+        # Within ``run`` time is charged to the work alone, outside of it to the whole process.
+        self._in_run = False
+        self._cost_us = 0
+
+    # ------------------------------------------------------------ for files
+
+    def begin(self, operation: str, path: str) -> None:
+        """An operation is asked for: it costs time, and may fail."""
+        if self._process.dead:
+            raise OSError(errno.EBADF, "the process is dead", path)
+        volume = self.volume
+        if volume.slow_us:
+            self._charge(int(volume.rng.random() * volume.slow_us))
+        if volume.failing:
+            code = volume.failing.get(operation)
+            if code is not None:
+                raise OSError(code, os.strerror(code), path)
+
+    def _charge(self, cost_us: int) -> None:
+        if self._in_run:
+            self._cost_us += cost_us
+        else:
+            self._loop.charge(self._process, cost_us)
+
+    def room_bytes(self) -> int:
+        return max(0, self.volume.capacity_bytes - self.volume.used_bytes)
+
+    def write(self, inode: Inode, position: int, data: bytes) -> None:
+        before = len(inode.data)
+        inode.write(position, data)
+        inode.modified_ms = self.volume.machine.clock.now_ms()
+        self.volume.used_bytes += len(inode.data) - before
+
+    def is_warm(self, inode: Inode) -> bool:
+        """Whether a read need not wait; sometimes it has to, for whatever reason."""
+        return self.volume.rng.random() > 0.01
+
+    def sync_inode(self, inode: Inode, path: str) -> None:
+        self._charge(self.volume.sync_us)
+        try:
+            self.begin("sync", path)
+        except OSError:
+            inode.lose_pending()
+            raise
+        inode.sync()
+
+    # ------------------------------------------------------------ paths
+
+    def _find(self, path: str) -> Node | None:
+        node: Node | None = self.volume.root
+        for name in path.split("/"):
+            if name:
+                if not isinstance(node, Folder):
+                    return None
+                node = node.entries.get(name)
+        return node
+
+    def _file(self, path: str) -> Inode:
+        node = self._find(path)
+        if not isinstance(node, Inode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return node
+
+    def _folder(self, path: str) -> Folder:
+        node = self._find(path)
+        if not isinstance(node, Folder):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return node
+
+    def _parent(self, path: str) -> tuple[Folder, str]:
+        folder, _, name = path.rstrip("/").rpartition("/")
+        return self._folder(folder), name
+
+    # ------------------------------------------------------------ the protocol
+
+    def open(self, path: str, *, create: bool = False) -> SimFile:
+        self.begin("open", path)
+        node = self._find(path)
+        if node is None and create:
+            if not self.room_bytes():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            folder, name = self._parent(path)
+            node = Inode(self.volume.machine.clock.now_ms())
+            folder.change({name: node})
+        return SimFile(self, path, node if isinstance(node, Inode) else self._file(path))
+
+    def read_file(self, path: str) -> bytes:
+        self.begin("read", path)
+        return bytes(self._file(path).data)
+
+    def write_file(self, path: str, data: bytes, *, sync: bool = True) -> None:
+        self.begin("write", path)
+        if len(data) > self.room_bytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        folder, name = self._parent(path)
+        made = Inode(self.volume.machine.clock.now_ms())
+        made.whole = True
+        self.write(made, 0, bytes(data))
+        if sync:
+            self.sync_inode(made, path)
+        old = folder.entries.get(name)
+        if isinstance(old, Inode):
+            self.volume.used_bytes -= len(old.data)
+        folder.change({name: made})
+        if sync:
+            self.sync_dir(os.path.dirname(path))
+
+    def exists(self, path: str) -> bool:
+        node = self._find(path)
+        return isinstance(node, Folder) if path.endswith("/") else node is not None
+
+    def size(self, path: str) -> int:
+        return len(self._file(path).data)
+
+    def modified_ms(self, path: str) -> int:
+        return self._file(path).modified_ms
+
+    def list(self, path: str) -> list[str]:
+        self.begin("read", path)
+        return sorted(self._folder(path).entries)
+
+    def make_dirs(self, path: str) -> None:
+        self.begin("write", path)
+        folder = self.volume.root
+        for name in path.split("/"):
+            if not name:
+                continue
+            node = folder.entries.get(name)
+            if node is None:
+                node = Folder()
+                folder.change({name: node})
+            if not isinstance(node, Folder):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            folder = node
+
+    def rename(self, source: str, target: str) -> None:
+        self.begin("write", source)
+        old_folder, old_name = self._parent(source)
+        new_folder, new_name = self._parent(target)
+        node = old_folder.entries.get(old_name)
+        if node is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+        replaced = new_folder.entries.get(new_name)
+        if isinstance(replaced, Folder) and replaced.entries:
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), target)
+        if isinstance(replaced, Inode):
+            self.volume.used_bytes -= len(replaced.data)
+        if old_folder is new_folder:
+            old_folder.change({old_name: None, new_name: node})
+        else:
+            old_folder.change({old_name: None})
+            new_folder.change({new_name: node})
+
+    def remove(self, path: str) -> None:
+        self.begin("write", path)
+        node = self._find(path)
+        if node is None:
+            return
+        if isinstance(node, Folder):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        self.volume.used_bytes -= len(node.data)
+        folder, name = self._parent(path)
+        folder.change({name: None})
+
+    def remove_tree(self, path: str) -> None:
+        self.begin("write", path)
+        self.volume.used_bytes -= _size_of(self._folder(path))
+        folder, name = self._parent(path)
+        folder.change({name: None})
+
+    def sync_dir(self, path: str) -> None:
+        self.begin("sync", path)
+        self._folder(path).sync()
+
+    def free_bytes(self, path: str) -> tuple[int, int]:
+        return self.volume.capacity_bytes, self.room_bytes()
+
+    def lock(self, path: str) -> SimLock:
+        holder = self.volume.locks.get(path)
+        if holder is not None and not holder.dead:
+            raise BlockingIOError(errno.EAGAIN, "it is locked", path)
+        self.volume.locks[path] = self._process
+        return SimLock(self.volume, path, self._process)
+
+    def open_files_max(self) -> int:
+        return OPEN_FILES_MAX
+
+    def boot_id(self) -> str:
+        return f"{self.volume.machine.name}-boot-{self.volume.machine.boots}"
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """As in a thread: some time before the work, some after it, and others run meanwhile."""
+        rng = self.volume.rng
+        await asyncio.sleep(rng.random() * rng.choice((50, self.volume.sync_us)) / SECOND_US)
+        self._in_run, self._cost_us = True, 0
+        try:
+            result = work()
+        finally:
+            self._in_run = False
+            cost_us, self._cost_us = self._cost_us, 0
+            if cost_us:
+                await asyncio.sleep(cost_us / SECOND_US)
+        return result
