@@ -40,15 +40,24 @@ def to_txn(changes: Sequence[PartitionChange]) -> tuple[list[Compare], list[Oper
     compares: list[Compare] = []
     operations: list[Operation] = []
     topics: dict[str, int] = {}
+    # Changes of many partitions are mostly between few states.
+    values: dict[PartitionState, bytes] = {}
+
+    def value(state: PartitionState) -> bytes:
+        made = values.get(state)
+        if made is None:
+            made = values[state] = state_value(state)
+        return made
+
     for change in changes:
         key = keys.partition(change.topic.name, change.index)
         if change.is_stored:
-            compares.append(Compare(key, value=state_value(change.expected)))
+            compares.append(Compare(key, value=value(change.expected)))
         else:
             compares.append(Compare(key, 0))
             # Nothing else tells whether it is still the same topic.
             topics[change.topic.name] = change.topic.revision
-        operations.append(Put(key, state_value(change.state)))
+        operations.append(Put(key, value(change.state)))
     compares += [Compare(keys.topic(name), revision) for name, revision in topics.items()]
     return compares, operations
 

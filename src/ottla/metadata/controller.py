@@ -19,7 +19,6 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata import configs as plans
 from ottla.metadata import keys
 from ottla.metadata.changes import PartitionChange, to_txn
-from ottla.metadata.changes import PartitionChange, to_txn
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.image import (
     INTERNAL_TOPICS,

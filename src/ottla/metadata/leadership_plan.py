@@ -83,14 +83,21 @@ def plan(
     nothing can be written; after them those that only take nodes out of ISRs.
     """
     nodes = Nodes.of(old, new)
+    steady = nodes.steady
     leaders: list[PartitionChange] = []
     others: list[PartitionChange] = []
+    # Many partitions are in few different states.
+    settled: dict[tuple[PartitionState, Rules], PartitionState] = {}
     for topic, indexes in _concerned(old, new, again or {}):
         rule = rules(topic)
         for index in indexes:
             state = topic.partitions[index]
-            made = settle(state, nodes, rule)
-            if made is not state:
+            if state.leader in steady and steady.issuperset(state.isr) and not _is_unfinished(state):
+                continue
+            made = settled.get((state, rule))
+            if made is None:
+                made = settled[state, rule] = settle(state, nodes, rule)
+            if made != state:
                 change = PartitionChange(topic, index, state, made)
                 (leaders if change.moves_leader else others).append(change)
     return leaders + others
@@ -133,14 +140,12 @@ def _changed(old: TopicImage | None, new: TopicImage, again: Collection[int]) ->
     return changed | {index: None for index in again if index < count}
 
 
+def _is_unfinished(state: PartitionState) -> bool:
+    return bool(state.elr or state.adding_replicas or state.removing_replicas)
+
+
 def settle(state: PartitionState, nodes: Nodes, rule: Rules) -> PartitionState:
     """The state as it should be, given who is there; the same object where it is so already."""
-    if (
-        state.leader in nodes.steady
-        and nodes.steady.issuperset(state.isr)
-        and not (state.elr or state.adding_replicas or state.removing_replicas)
-    ):
-        return state
     made = _without_leaving(state, nodes, rule)
     if made is state:
         made = elect(
@@ -185,7 +190,8 @@ def claims(image: ClusterImage, node_id: int, rules: RulesOf, *, lost_data: bool
     for topic in image.topics.values():
         for index, state in enumerate(topic.partitions):
             if node_id == state.leader or node_id in state.isr or (lost_data and node_id in state.elr):
-                made = without_nodes(state, me, (), rules(topic).min_isr, lost=lost)
+                others = frozenset((state.leader,)) - me
+                made = without_nodes(state, me, others, rules(topic).min_isr, lost=lost)
                 changes.append(PartitionChange(topic, index, state, made))
     return changes
 

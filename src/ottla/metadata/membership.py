@@ -1,0 +1,317 @@
+"""This node's place in its cluster: joining, staying, handing over, leaving.
+
+A node is a member while ``brokers/<id>`` is there, which goes with the node's lease. It joins as a stranger:
+it takes itself out of all that the store still credits its id with, and only then registers
+(docs/decisions/0009-cluster.md, rules 5 and 6). If the registration is lost, the node joins again by itself;
+while the store is out of reach nothing changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from ottla.config import BrokerConfig
+from ottla.env.disk import Disk
+from ottla.log.data_dir import RegistrationMark
+from ottla.metadata import keys
+from ottla.metadata.changes import in_txns, to_txn
+from ottla.metadata.image import EMPTY, BrokerImage, ClusterImage
+from ottla.metadata.leadership_plan import awaits_hand_over, claims, rules_of
+from ottla.metadata.service import Metadata
+from ottla.metadata.store import Compare, Delete, KeyValue, LeaseError, MetadataStore, Put, StoreError
+
+log = logging.getLogger(__name__)
+
+NOT_REGISTERED = -1
+# Pause after a failure of the store, and longest time between two looks at an id that is taken.
+RETRY_MS = 500
+# How long a node that stops waits for others to take over.
+HAND_OVER_MS_MAX = 30_000
+# How long a node that stops tries to give its lease back; it ends by itself after its time.
+REVOKE_MS_MAX = 2_000
+
+
+class MembershipError(Exception):
+    """The node cannot join its cluster; the message says why and what to do."""
+
+
+class Membership:
+    """``join``, then ``leave`` or ``close``; ``close`` as well where it could not join."""
+
+    def __init__(
+        self,
+        store: MetadataStore,
+        metadata: Metadata,
+        config: BrokerConfig,
+        disk: Disk,
+        mark: RegistrationMark,
+        node_id: int,
+    ) -> None:
+        self.node_id = node_id
+        # The revision of this node's registration, -1 while there is none.
+        self.broker_epoch = NOT_REGISTERED
+        # What the node's keys go with; 0 while there is none.
+        self.lease = 0
+        self._store = store
+        self._metadata = metadata
+        self._config = config
+        self._disk = disk
+        self._mark = mark
+        self._key = keys.broker(node_id)
+        self._value = b""
+        # The last registration that this process made.
+        self._own_epoch = NOT_REGISTERED
+        # Why the node is not a member yet, and what was said of it.
+        self._obstacle = ""
+        self._said = ""
+        self._moved = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        metadata.subscribe(self._on_image)
+
+    # Joining
+
+    async def join(self, endpoints: Mapping[str, tuple[str, int]], rack: str | None) -> None:
+        """Become a member, with these endpoints by listener; the image shows it then.
+
+        MembershipError where that is impossible for ``initial.broker.registration.timeout.ms``.
+        """
+        self._value = keys.broker_value(endpoints, rack)
+        timeout_ms = self._config.get("initial.broker.registration.timeout.ms")
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._end_earlier_registration()
+                await self._register()
+        except TimeoutError:
+            raise MembershipError(
+                f"node {self.node_id} could not join its cluster within {timeout_ms} ms: {self._obstacle}"
+            ) from None
+        self._keeper = asyncio.create_task(self._stay(), name="membership")
+
+    async def _end_earlier_registration(self) -> None:
+        """End the registration that this data directory made: we have its lock, so its process is gone."""
+        item = await self._get_registration()
+        if item is None or self._mark.last is None or item.mod_revision != self._mark.last.epoch:
+            return
+        try:
+            if item.lease:
+                await self._store.lease_revoke(item.lease)
+            else:
+                await self._store.txn([Compare(self._key, item.mod_revision)], [Delete(self._key)])
+        except StoreError as error:
+            # It ends by itself, if it has not yet.
+            log.info("the registration of the last run could not be ended: %s", error)
+
+    async def _get_registration(self) -> KeyValue | None:
+        while True:
+            try:
+                return await self._store.get(self._key)
+            except StoreError as error:
+                await self._wait_for_store(error)
+
+    async def _register(self) -> None:
+        """Register, however long it takes."""
+        while True:
+            try:
+                if await self._try_to_register():
+                    break
+            except LeaseError:
+                self.lease = 0
+            except StoreError as error:
+                await self._wait_for_store(error)
+        if self._said:
+            log.info("node %d is in the cluster", self.node_id)
+            self._said = ""
+
+    async def _wait_for_store(self, error: StoreError) -> None:
+        self._say(f"the metadata store cannot be used: {error}; see that it runs and can be reached")
+        await asyncio.sleep(RETRY_MS / 1000)
+
+    def _say(self, obstacle: str) -> None:
+        self._obstacle = obstacle
+        if self._said != obstacle:
+            self._said = obstacle
+            log.warning("node %d waits to join: %s", self.node_id, obstacle)
+
+    async def _try_to_register(self) -> bool:
+        """One attempt; False where it has to be begun anew."""
+        lease = await self._hold_lease()
+        item = await self._store.get(self._key)
+        if item is not None and item.lease == lease and item.value == self._value:
+            # It had been done, without our hearing of it.
+            return await self._confirm(item.mod_revision)
+        if item is not None:
+            await self._wait_for_id(item)
+            return False
+        # The image must have all that happened while the id was in use.
+        free = await self._store.txn([Compare(self._key, 0)], [])
+        await self._metadata.reached(free.revision)
+        known = self._metadata.image.nodes.get(self.node_id)
+        # Nobody has the id, nor had it since.
+        alone = [Compare(self._key, 0), Compare(keys.node(self.node_id), known.epoch if known else 0)]
+        lost_data = self._may_have_lost_data(known)
+        if not (free.succeeded and await self._give_up_claims(alone, lost_data)):
+            return False
+        node = Put(keys.node(self.node_id), self._value)
+        done = await self._store.txn(alone, [Put(self._key, self._value, lease), node])
+        return done.succeeded and await self._confirm(done.revision)
+
+    def _may_have_lost_data(self, known: BrokerImage | None) -> bool:
+        """Whether data may be missing here that the node had in its last registration, ``known``."""
+        if known is None:
+            return True
+        if self._own_epoch != NOT_REGISTERED:
+            # It is the same process: only somebody else of this id can have had other data.
+            return known.epoch != self._own_epoch
+        return self._mark.may_have_lost_data(known.epoch)
+
+    async def _hold_lease(self) -> int:
+        if not self.lease:
+            lease = await self._store.lease_grant(self._config.get("broker.session.timeout.ms"))
+            await self._store.lease_hold(lease, lambda: self._on_lease_lost(lease))
+            self.lease = lease
+        return self.lease
+
+    async def _wait_for_id(self, item: KeyValue) -> None:
+        where = ", ".join(f"{host}:{port}" for host, port in keys.decode(item.value)["endpoints"].values())
+        self._say(
+            f"node {self.node_id} is there already, at {where}; if that is this one's last run, it is given "
+            f"up after {self._config.get('broker.session.timeout.ms')} ms, otherwise stop it, or start this "
+            "one with another node.id"
+        )
+        self._moved.clear()
+        try:
+            await asyncio.wait_for(self._moved.wait(), RETRY_MS / 1000)
+        except TimeoutError:
+            return
+
+    async def _give_up_claims(self, alone: Sequence[Compare], lost_data: bool) -> bool:
+        """Leave all ISRs and leaderships of earlier registrations; False where the id is taken again."""
+        said = False
+        while True:
+            changes = claims(self._metadata.image, self.node_id, rules_of(self._config), lost_data=lost_data)
+            if not changes:
+                return True
+            if not said:
+                log.info(
+                    "node %d gives up %d places in partitions that it had before%s",
+                    self.node_id,
+                    len(changes),
+                    ": it may have lost records since" if lost_data else "",
+                )
+                said = True
+            reached = 0
+            for chunk in in_txns(changes):
+                compares, operations = to_txn(chunk)
+                done = await self._store.txn([*compares, *alone], operations)
+                reached = max(reached, done.revision)
+            # What failed did so against something that the image has then.
+            await self._metadata.reached(reached)
+            if self.node_id in self._metadata.image.brokers:
+                return False
+
+    async def _confirm(self, revision: int) -> bool:
+        """The registration is made: it counts once the image has it and its mark is on the disk."""
+        await self._metadata.reached(revision)
+        try:
+            await self._disk.run(lambda: self._mark.registered(revision))
+        except OSError as error:
+            log.warning("node %d will count as one that lost data after a restart: %s", self.node_id, error)
+        self._own_epoch = revision
+        registered = self._metadata.image.brokers.get(self.node_id)
+        if registered is None or registered.epoch != revision:
+            return False
+        self.broker_epoch = revision
+        return True
+
+    # Staying
+
+    def _on_image(self, old: ClusterImage, new: ClusterImage) -> None:
+        registered = new.brokers.get(self.node_id)
+        if registered is None or registered.epoch != self.broker_epoch:
+            self.broker_epoch = NOT_REGISTERED
+        self._moved.set()
+
+    def _on_lease_lost(self, lease: int) -> None:
+        if self.lease == lease:
+            self.lease = 0
+            self.broker_epoch = NOT_REGISTERED
+            self._moved.set()
+
+    async def _stay(self) -> None:
+        """Join again whenever the registration is gone."""
+        while True:
+            if self.broker_epoch == NOT_REGISTERED:
+                log.warning("node %d has lost its place in the cluster, and joins again", self.node_id)
+                self._said = "it lost its place"
+                await self._register()
+            self._moved.clear()
+            await self._moved.wait()
+
+    # Leaving
+
+    async def leave(self) -> None:
+        """Hand over what this node leads (``controlled.shutdown.enable``), and end its registration."""
+        self._stop_staying()
+        if self.broker_epoch != NOT_REGISTERED and self._config.get("controlled.shutdown.enable"):
+            try:
+                async with asyncio.timeout(HAND_OVER_MS_MAX / 1000):
+                    await self._hand_over()
+            except TimeoutError:
+                log.warning("node %d leaves without having handed over everything", self.node_id)
+            except StoreError as error:
+                log.warning("node %d leaves without handing over: %s", self.node_id, error)
+        lease, self.lease = self.lease, 0
+        if lease:
+            try:
+                async with asyncio.timeout(REVOKE_MS_MAX / 1000):
+                    await self._store.lease_revoke(lease)
+            except (StoreError, TimeoutError) as error:
+                log.warning("node %d counts as living until its lease ends: %s", self.node_id, error)
+
+    async def _hand_over(self) -> None:
+        image = self._metadata.image
+        if all(other == self.node_id or other in image.stopping for other in image.brokers):
+            return
+        told = await self._store.txn(
+            [Compare(self._key, self.broker_epoch)],
+            [Put(keys.stopping(self.node_id), keys.encode({}), self.lease)],
+        )
+        await self._metadata.reached(told.revision)
+        seen, names = EMPTY, list(self._metadata.image.topics)
+        while names and self.broker_epoch != NOT_REGISTERED:
+            self._moved.clear()
+            image = self._metadata.image
+            names = [name for name in names if self._must_hand_over(name, seen, image)]
+            seen = image
+            if names:
+                await self._moved.wait()
+
+    def _must_hand_over(self, name: str, seen: ClusterImage, image: ClusterImage) -> bool:
+        """Whether others could lead what this node still holds of a topic, as they could in ``seen``."""
+        topic = image.topics.get(name)
+        if topic is None:
+            return False
+        if (
+            topic is seen.topics.get(name)
+            and image.brokers is seen.brokers
+            and image.stopping is seen.stopping
+        ):
+            return True
+        return awaits_hand_over(image, self.node_id, topic)
+
+    def _stop_staying(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+
+    async def mark_clean(self) -> None:
+        """Call it when all logs are closed and on the disk: nothing of this registration will be lost."""
+        await self._disk.run(self._mark.ended)
+
+    async def close(self) -> None:
+        """Stop as a crash would: the registration ends when its lease does, or others notice."""
+        self._stop_staying()
+        if self.lease:
+            await self._store.lease_release(self.lease)
