@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from metadata_support import Cluster, run
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata import service
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
-from ottla.metadata.store import CompactedError, StoreError, WatchBatch
+from ottla.metadata.store import CompactedError, Put, StoreError, WatchBatch
 from ottla.metadata.topics import NewTopic
 
 # CPU seconds; a multiple of what it takes, for busy machines.
@@ -30,6 +32,8 @@ class BreakingStore:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.break_with: StoreError | None = None
+        # While it is out of reach for watches.
+        self.away = False
         self.watches = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -38,6 +42,8 @@ class BreakingStore:
     async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[WatchBatch]:
         self.watches += 1
         async for batch in self._store.watch(prefix, from_revision):
+            if self.away:
+                raise StoreError("out of reach")
             if self.break_with is not None:
                 error, self.break_with = self.break_with, None
                 raise error
@@ -70,16 +76,79 @@ def test_a_watch_that_missed_its_history_reads_everything_again(tmp_path: Path) 
     asyncio.run(asyncio.wait_for(body(), 20))
 
 
-def test_whoever_waits_is_told_when_the_watch_is_lost(tmp_path: Path) -> None:
+def test_a_watch_that_fails_is_taken_up_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         store, metadata = await start(tmp_path)
-        store.break_with = StoreError("out of reach")
-        for _ in range(2):
-            with pytest.raises(KafkaError, match="out of reach") as caught:
-                await metadata.controller.create_topics([NewTopic("t")])
-            assert caught.value.code is ErrorCode.request_timed_out
+        changes: list[tuple[ClusterImage, ClusterImage]] = []
+        metadata.subscribe(lambda old, new: changes.append((old, new)))
+        for name in ("t", "u"):
+            store.break_with = StoreError("out of reach")
+            await metadata.controller.create_topics([NewTopic(name)])
+            assert name in metadata.image.topics
+        assert store.watches == 3
+        for (_, image), (old, _) in pairwise(changes):
+            assert old is image
         await metadata.close()
         await store.close()
+
+    asyncio.run(asyncio.wait_for(body(), 20))
+    said = [record.message for record in caplog.records if "followed" in record.message]
+    assert len(said) == 2, said
+    assert "out of reach" in said[0]
+
+
+def test_an_image_outlives_a_store_that_stays_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for ever, it is logged once, and in the end all that was missed comes as one change."""
+    monkeypatch.setattr(service, "REACHED_MS_MAX", 50)
+    monkeypatch.setattr(service, "RETRY_MS_MIN", 1)
+    monkeypatch.setattr(service, "RETRY_MS_MAX", 2)
+
+    async def body() -> None:
+        store, metadata = await start(tmp_path)
+        changes: list[tuple[ClusterImage, ClusterImage]] = []
+        metadata.subscribe(lambda old, new: changes.append((old, new)))
+        store.away = True
+        for name in ("t", "u"):
+            with pytest.raises(KafkaError, match="has not come back") as caught:
+                await metadata.controller.create_topics([NewTopic(name)])
+            assert caught.value.code is ErrorCode.request_timed_out
+        while store.watches < 20:
+            await asyncio.sleep(0.001)
+        assert not changes
+        assert 1 in metadata.image.brokers
+        await store.compact((await store.range("")).revision)
+        store.away = False
+        await metadata.controller.create_topics([NewTopic("v")])
+        assert metadata.image.topics.keys() == {"t", "u", "v"}
+        assert changes[0][0].topics == {}
+        assert changes[0][1].topics.keys() >= {"t", "u"}
+        await metadata.close()
+        with pytest.raises(StoreError, match="closed"):
+            await metadata.reached(1_000)
+        await store.close()
+
+    asyncio.run(asyncio.wait_for(body(), 20))
+    said = [record.message for record in caplog.records if "cannot be followed" in record.message]
+    assert len(said) == 1, said
+
+
+def test_an_image_never_goes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that was emptied is not believed: what it says may be of another life."""
+
+    async def body() -> None:
+        store, metadata = await start(tmp_path)
+        await metadata.controller.create_topics([NewTopic("t")])
+        old, store._store = store._store, await SqliteStore.open(str(tmp_path / "new.db"), SystemClock())
+        store.break_with = CompactedError(1)
+        await old.txn([], [Put("cluster", b'{"id":"x"}')])
+        while not any("was at" in record.message for record in caplog.records):
+            await asyncio.sleep(0.001)
+        assert metadata.image.topics.keys() == {"t"}
+        await metadata.close()
+        await store.close()
+        await old.close()
 
     asyncio.run(asyncio.wait_for(body(), 20))
 

@@ -1,4 +1,8 @@
-"""The cluster's metadata as this node knows it: the image, who follows its changes, and the controller."""
+"""The cluster's metadata as this node knows it: the image, who follows its changes, and the controller.
+
+While the store is out of reach the image stays as it was, for as long as that takes; afterwards it is brought
+up to date, and whoever follows it sees one change.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,25 @@ from ottla.config import BrokerConfig
 from ottla.metadata import keys
 from ottla.metadata.controller import Controller, random_start, random_topic_id
 from ottla.metadata.image import EMPTY, ClusterImage, apply, load
-from ottla.metadata.store import CompactedError, Compare, MetadataStore, Put, StoreError, WatchBatch
+from ottla.metadata.store import (
+    CompactedError,
+    Compare,
+    MetadataStore,
+    Put,
+    RewoundError,
+    StoreError,
+    WatchBatch,
+)
 
 log = logging.getLogger(__name__)
 
 Subscriber = Callable[[ClusterImage, ClusterImage], None]
+
+# How long somebody waits for the image to have a change that the store has taken.
+REACHED_MS_MAX = 30_000
+# Pauses between attempts to follow a store that fails.
+RETRY_MS_MIN = 100
+RETRY_MS_MAX = 5_000
 
 
 class Metadata:
@@ -42,7 +60,9 @@ class Metadata:
         self._subscribers: list[Subscriber] = []
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._watching: asyncio.Task[None] | None = None
-        self._failed: StoreError | None = None
+        self._closed = False
+        # The kind of failure of the store that was last told of, None while all is well.
+        self._trouble: type[StoreError] | None = None
         self.controller = Controller(store, self, config, new_id=new_id, placement_start=placement_start)
 
     async def start(self) -> None:
@@ -59,7 +79,11 @@ class Metadata:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait([self._watching])
-        self._fail(StoreError("the metadata service is closed"))
+        self._closed = True
+        waiting, self._waiting = self._waiting, []
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(StoreError("the metadata service is closed"))
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call ``subscriber(old, new)`` at each change of the image, in order, on the event loop.
@@ -70,33 +94,72 @@ class Metadata:
         self._subscribers.append(subscriber)
 
     async def reached(self, revision: int) -> None:
-        """Return once the image is at ``revision`` and subscribers know it. StoreError if it never will."""
+        """Return once the image is at ``revision`` and subscribers know it.
+
+        StoreError where that takes longer than REACHED_MS_MAX, or the service closes.
+        """
         if self.image.revision >= revision:
             return
-        if self._failed is not None:
-            raise self._failed
+        if self._closed:
+            raise StoreError("the metadata service is closed")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((revision, future))
-        await future
+        waiter = (revision, future)
+        self._waiting.append(waiter)
+        try:
+            async with asyncio.timeout(REACHED_MS_MAX / 1000):
+                await future
+        except TimeoutError:
+            raise StoreError(
+                f"the change was made, and has not come back from the store within {REACHED_MS_MAX} ms"
+            ) from None
+        finally:
+            if not future.done() or future.cancelled():
+                self._waiting = [other for other in self._waiting if other is not waiter]
 
     # Inside
 
     async def _load(self) -> None:
         found = await self._store.range("")
+        if found.revision < self.image.revision:
+            raise RewoundError(f"the store is at {found.revision}, and was at {self.image.revision} before")
         self._replace(load(found.items, found.revision))
 
     async def _watch(self) -> None:
+        """Follow the store for ever, whatever happens to it."""
+        pause_ms = RETRY_MS_MIN
+        while True:
+            revision = self.image.revision
+            try:
+                await self._follow()
+            except StoreError as error:
+                if self.image.revision > revision:
+                    pause_ms = RETRY_MS_MIN
+                self._say(error)
+                await asyncio.sleep(pause_ms / 1000)
+                pause_ms = min(pause_ms * 2, RETRY_MS_MAX)
+
+    async def _follow(self) -> None:
+        """Apply changes until the watch ends, and say why it did: StoreError, unless all was read again."""
         try:
-            while True:
-                try:
-                    async for batch in self._store.watch("", self.image.revision + 1):
-                        self._apply(batch)
-                    raise StoreError("the metadata store ended the watch")
-                except CompactedError:
-                    log.warning("the metadata's history is gone: reading all of it again")
-                    await self._load()
-        except StoreError as error:
-            self._fail(error)
+            async for batch in self._store.watch("", self.image.revision + 1):
+                self._apply(batch)
+                self._say(None)
+        except CompactedError:
+            log.warning("the metadata's history is gone: reading all of it again")
+            await self._load()
+            self._say(None)
+        else:
+            raise StoreError("the metadata store ended the watch")
+
+    def _say(self, trouble: StoreError | None) -> None:
+        """Log once that the store fails, for each kind of failure, and once that it does no more."""
+        kind = None if trouble is None else type(trouble)
+        if kind is not self._trouble:
+            if trouble is None:
+                log.info("the cluster's metadata can be followed again")
+            else:
+                log.error("the cluster's metadata cannot be followed, trying on: %s", trouble)
+        self._trouble = kind
 
     def _apply(self, batch: WatchBatch) -> None:
         self._replace(apply(self.image, batch.events, batch.revision))
@@ -121,14 +184,6 @@ class Metadata:
         for future in reached:
             if not future.done():
                 future.set_result(None)
-
-    def _fail(self, error: StoreError) -> None:
-        """Nothing more will come: whoever waits must know."""
-        self._failed = error
-        waiting, self._waiting = self._waiting, []
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(error)
 
 
 def format_id(made: UUID) -> str:
