@@ -298,7 +298,8 @@ _GROUPS = (
     ),
     _define(
         "offsets.topic.replication.factor", _SHORT, 3, HIGH,
-        "Replicas of __consumer_offsets. Unless set, a smaller cluster takes as many as it has nodes.",
+        "Replicas of __consumer_offsets, which is made once so many nodes live. Unless set, a node by itself "
+        "takes 1.",
         at_least(1),
     ),
     _define(

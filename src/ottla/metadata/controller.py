@@ -237,9 +237,11 @@ class Controller:
             return NewTopic(name)
         get = self._config.get
         factor = get("offsets.topic.replication.factor")
-        if not self._config.is_set("offsets.topic.replication.factor"):
-            # Kafka would refuse; a broker that starts with nothing said should simply work.
-            factor = min(factor, max(len(self._images.image.brokers), 1))
+        alone = not self._images.image.nodes
+        if alone and not self._config.is_set("offsets.topic.replication.factor"):
+            # Kafka would refuse; a broker that starts with nothing said should simply work. A cluster waits
+            # for enough nodes: that topic would stay as small as the cluster was when it was asked for.
+            factor = 1
         configs: dict[str, str | None] = {
             "cleanup.policy": "compact",
             "compression.type": "producer",
