@@ -19,7 +19,6 @@ LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 STORE_EXAMPLE = "etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379"
-STORE_SHAPE = re.compile(r"etcds?://[^/\s]\S*")
 NAME_SHAPE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 # Kafka's names for what --node-id says.
 NODE_ID_NAMES = frozenset(("node.id", "broker.id"))
@@ -85,17 +84,19 @@ class Serve:
                     ExitCode.USAGE,
                 )
             return
-        if not STORE_SHAPE.fullmatch(self.store):
-            raise CliError(
-                f"--store {self.store!r}: give the addresses of etcd's members, such as {STORE_EXAMPLE}, or "
-                "etcds:// for TLS",
-                ExitCode.USAGE,
-            )
         if self.cluster is not None and not NAME_SHAPE.fullmatch(self.cluster):
             raise CliError(
                 f"--cluster {self.cluster!r}: a name has letters, digits, '.', '_' and '-' only",
                 ExitCode.USAGE,
             )
+        from ottla.metadata.stores import parse_store
+
+        if any(map(str.isspace, self.store)):
+            raise CliError(f"--store {self.store!r}: there is a space in it", ExitCode.USAGE)
+        try:
+            parse_store(self.store, self.cluster or "ottla")
+        except ValueError as error:
+            raise CliError(f"--{error}", ExitCode.USAGE) from None
         # A file may name the id as well; the node looks there.
         if self.node_id is None and self.config_file is None and not self.overrides.keys() & NODE_ID_NAMES:
             from ottla.process import NODE_ID_MISSING
