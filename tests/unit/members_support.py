@@ -11,9 +11,13 @@ from memory_disk import MemoryDisk
 from test_metadata_store_contract import ManualClock
 
 from ottla.config import BrokerConfig
+from ottla.env.network import Listener
 from ottla.log.data_dir import RegistrationMark
+from ottla.metadata.elections import with_isr
 from ottla.metadata.image import ClusterImage, PartitionState
 from ottla.metadata.leadership import Leadership
+from ottla.metadata.leadership_plan import rules_of
+from ottla.metadata.liveness import Liveness
 from ottla.metadata.membership import Membership
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
@@ -102,6 +106,48 @@ class NodeStore:
             await self.store.lease_release(lease)
 
 
+class SilentTransport(asyncio.Transport):
+    def close(self) -> None:
+        self.closed = True
+
+
+class SilentNetwork:
+    """Machines that take connections, refuse them or do not answer, and say nothing."""
+
+    def __init__(self) -> None:
+        self.listening: dict[str, bool] = {}
+        self.cut_off: dict[str, bool] = {}
+        self.lines: dict[str, list[asyncio.BaseProtocol]] = {}
+        self.attempts: list[str] = []
+
+    async def bind(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
+        raise NotImplementedError
+
+    async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
+        self.attempts.append(host)
+        if host in self.cut_off:
+            raise OSError(113, "No route to host")
+        if host not in self.listening:
+            raise ConnectionRefusedError(111, "Connection refused")
+        line = factory()
+        self.lines.setdefault(host, []).append(line)
+        line.connection_made(SilentTransport())
+
+    def listen(self, host: str) -> None:
+        self.listening[host] = True
+
+    def drop(self, host: str) -> None:
+        """End all connections to a machine."""
+        for line in self.lines.pop(host, []):
+            assert isinstance(line, asyncio.Protocol)
+            line.connection_lost(None)
+
+    def end(self, host: str) -> None:
+        """The process on a machine ends."""
+        self.listening.pop(host, None)
+        self.drop(host)
+
+
 class Member:
     """One run of a node. Its disk outlives it."""
 
@@ -116,6 +162,7 @@ class Member:
         self.mark = RegistrationMark(disk, "/data")
         self.membership = Membership(self.store, self.metadata, self.config, disk, self.mark, node_id)
         self.leadership = Leadership(self.store, self.metadata, self.config, self.membership)
+        self.liveness: Liveness | None = None
 
     @property
     def image(self) -> ClusterImage:
@@ -131,13 +178,23 @@ class Member:
         if leads:
             self.leadership.start()
 
+    def watch(self, network: SilentNetwork) -> None:
+        """Look after other nodes' processes."""
+        network.listen(f"host{self.node_id}")
+        self.liveness = Liveness(self.store, self.metadata, network, self.node_id, LISTENER)
+        self.liveness.start()
+
     async def stop(self) -> None:
         await self.membership.leave()
+        if self.liveness is not None:
+            await self.liveness.close()
         await self.leadership.close()
         await self.membership.mark_clean()
         await self.metadata.close()
 
     async def kill(self) -> None:
+        if self.liveness is not None:
+            await self.liveness.close()
         await self.leadership.close()
         await self.membership.close()
         await self.metadata.close()
@@ -217,9 +274,6 @@ class Members:
 
     async def set_isr(self, *isr: int, name: str = "t", index: int = 0) -> None:
         """As a leader would, by its followers' progress."""
-        from ottla.metadata.elections import with_isr
-        from ottla.metadata.leadership_plan import rules_of
-
         node = self.any()
         topic = node.image.topics[name]
         state = topic.partitions[index]

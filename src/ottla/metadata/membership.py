@@ -253,7 +253,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Hand over what this node leads (``controlled.shutdown.enable``), and end its registration."""
-        self._stop_staying()
+        await self._stop_staying()
         if self.broker_epoch != NOT_REGISTERED and self._config.get("controlled.shutdown.enable"):
             try:
                 async with asyncio.timeout(HAND_OVER_MS_MAX / 1000):
@@ -301,10 +301,11 @@ class Membership:
             return True
         return awaits_hand_over(image, self.node_id, topic)
 
-    def _stop_staying(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            self._keeper = None
+    async def _stop_staying(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.wait([keeper])
 
     async def mark_clean(self) -> None:
         """Call it when all logs are closed and on the disk: nothing of this registration will be lost."""
@@ -312,6 +313,6 @@ class Membership:
 
     async def close(self) -> None:
         """Stop as a crash would: the registration ends when its lease does, or others notice."""
-        self._stop_staying()
+        await self._stop_staying()
         if self.lease:
             await self._store.lease_release(self.lease)
