@@ -17,7 +17,8 @@ def test_one_broker_holds_everything() -> None:
 
 
 def test_leaders_and_replicas_take_turns() -> None:
-    assert place(dict.fromkeys((1, 2, 3)), 4, 2, 0) == [(1, 2), (2, 3), (3, 1), (1, 2)]
+    placed = place(dict.fromkeys((1, 2, 3)), 6, 2, 0)
+    assert placed == [(1, 2), (2, 3), (3, 1), (1, 3), (2, 1), (3, 2)]
 
 
 def test_replicas_of_a_partition_are_in_different_racks() -> None:
@@ -32,6 +33,44 @@ def test_more_replicas_than_brokers_cannot_be(brokers: int, factor: int) -> None
         place(dict.fromkeys(range(brokers)), 1, factor, 0)
     assert caught.value.code is ErrorCode.invalid_replication_factor
     assert f"only {brokers} broker(s) are registered" in (caught.value.message or "")
+
+
+def test_without_a_node_that_lives_nothing_is_placed() -> None:
+    with pytest.raises(KafkaError) as caught:
+        place({}, 1, 1, 0, {1: None})
+    assert caught.value.code is ErrorCode.invalid_replication_factor
+    assert "currently fenced" in (caught.value.message or "")
+
+
+def test_nodes_that_are_dead_are_used_only_where_the_others_are_too_few() -> None:
+    live, dead = {1: "a", 2: "b"}, {3: "c", 4: "c"}
+    assert {frozenset(replicas) for replicas in place(live, 8, 2, 0, dead)} == {frozenset((1, 2))}
+    placed = place(live, 8, 3, 0, dead)
+    assert all(set(replicas[:2]) == {1, 2} and replicas[2] in dead for replicas in placed)
+    assert Counter(replicas[2] for replicas in placed) == {3: 4, 4: 4}
+    assert all(len(set(replicas)) == 4 for replicas in place(live, 8, 4, 0, dead))
+
+
+def test_what_a_node_leads_is_followed_by_all_others() -> None:
+    """When it dies, they share what it led."""
+    racks: dict[int, str | None]
+    for racks in (dict.fromkeys(range(5)), {node: f"rack{node}" for node in range(5)}):
+        pairs = Counter(replicas[:2] for replicas in place(racks, 100, 2, 3))
+        assert set(pairs.values()) == {5}
+
+
+@pytest.mark.parametrize(
+    "racks", [{1: "a", 2: "a", 3: "a", 4: "b"}, {1: None, 2: None, 3: "b", 4: "c", 5: "c"}]
+)
+def test_leaders_spread_evenly_over_racks_of_any_size(racks: dict[int, str | None]) -> None:
+    leaders = Counter(replicas[0] for replicas in place(racks, 10 * len(racks), 2, 7))
+    assert set(leaders.values()) == {10}
+
+
+def test_replicas_spread_evenly_within_racks() -> None:
+    racks = {node: "abc"[node % 3] for node in range(12)}
+    held = Counter(node for replicas in place(racks, 100, 3, 1) for node in replicas)
+    assert max(held.values()) - min(held.values()) <= 2
 
 
 racks_of_one_size = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(

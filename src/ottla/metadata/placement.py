@@ -1,57 +1,111 @@
-"""Which brokers hold a new partition: striped over racks, then over each rack's brokers (pure).
+"""Which nodes hold a new partition: leaders in turn, followers striped over the other racks (pure).
 
-In the spirit of Kafka's ``StripedReplicaPlacer``: replicas go to the racks in turn, each partition starting
-one rack further, and within a rack to its brokers in turn. So no broker is used twice for a partition, racks
-are used evenly, and leaders spread.
+In the spirit of Kafka's ``StripedReplicaPlacer``. Among nodes that live every one leads as often as any
+other, whatever the sizes of their racks; Kafka gives racks the same share. A partition's replicas go to the
+racks in turn, so that no rack has two more than another that had a node left, and in each rack to its
+nodes in turn. What a node leads is followed by different nodes, which share it when it is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from ottla.errors import ErrorCode, KafkaError
 
+T = TypeVar("T")
+
+_NONE: Mapping[int, str | None] = {}
+
 
 def place(
-    racks: Mapping[int, str | None], partitions: int, replication_factor: int, start: int
+    racks: Mapping[int, str | None],
+    partitions: int,
+    replication_factor: int,
+    start: int,
+    spare: Mapping[int, str | None] = _NONE,
 ) -> list[tuple[int, ...]]:
     """Replicas of each of ``partitions`` new partitions, the first of them its leader.
 
-    ``racks`` maps each live broker to its rack. ``start`` is any number: it turns the stripes, so that
-    topics do not all begin with the same broker. KafkaError(INVALID_REPLICATION_FACTOR) where there are
-    too few brokers.
+    ``racks`` maps each node that can be used to its rack, ``spare`` those that are to be used only where
+    these are too few: they are dead, or about to stop, and follow. ``start`` is any number: it turns the
+    order, so that topics do not all begin with the same node. KafkaError(INVALID_REPLICATION_FACTOR) where
+    there are too few of both, or none to lead.
     """
-    if replication_factor > len(racks):
+    if replication_factor > len(racks) + len(spare):
         raise KafkaError(
             ErrorCode.invalid_replication_factor,
             f"Unable to replicate the partition {replication_factor} time(s): The target replication factor "
-            f"of {replication_factor} cannot be reached because only {len(racks)} broker(s) are registered.",
+            f"of {replication_factor} cannot be reached because only {len(racks) + len(spare)} broker(s) are "
+            "registered.",
         )
-    stripes = _stripes(racks)
-    return [
-        _place_one(stripes, replication_factor, start + index, (start + index) // len(stripes))
-        for index in range(partitions)
-    ]
+    if not racks:
+        raise KafkaError(
+            ErrorCode.invalid_replication_factor,
+            f"Unable to replicate the partition {replication_factor} time(s): All brokers are currently "
+            "fenced or in controlled shutdown.",
+        )
+    placing = _Placing(racks, spare, start)
+    return [placing.next(start + index, replication_factor) for index in range(partitions)]
+
+
+class _Placing:
+    """The placement of one request's partitions."""
+
+    def __init__(self, racks: Mapping[int, str | None], spare: Mapping[int, str | None], start: int) -> None:
+        self._stripes = _stripes(racks)
+        self._spare_stripes = _stripes(spare)
+        # Nodes of all racks in turn: so they lead.
+        self._leaders = _interleaved(self._stripes)
+        self._rack_of = {node: number for number, nodes in enumerate(self._stripes) for node in nodes}
+        # Where each rack goes on when it is asked for a follower.
+        self._turns = [start] * len(self._stripes)
+
+    def next(self, turn: int, count: int) -> tuple[int, ...]:
+        round_number, position = divmod(turn, len(self._leaders))
+        leader = self._leaders[position]
+        chosen = [leader]
+        own = self._rack_of[leader]
+        asked = min(count, len(self._leaders))
+        order: list[list[int]] = []
+        others = [*range(own + 1, len(self._stripes)), *range(own)]
+        for number in _turned(others, round_number):
+            # In the next round another one follows the same leader.
+            order.append(_turned(self._stripes[number], self._turns[number] + round_number))
+            self._turns[number] += len(order) < asked
+        # The leader's own rack comes last: it has one already.
+        mine = _turned(self._stripes[own], self._stripes[own].index(leader))[1:]
+        order.append(_turned(mine, round_number))
+        _choose(order, asked, chosen)
+        _choose([_turned(nodes, turn) for nodes in self._spare_stripes], count, chosen)
+        return tuple(chosen)
+
+
+def _choose(stripes: Sequence[Sequence[int]], count: int, chosen: list[int]) -> None:
+    """Add nodes of these racks, one of each in turn, until there are ``count``."""
+    depth = 0
+    while len(chosen) < count:
+        for nodes in stripes:
+            if depth < len(nodes) and len(chosen) < count:
+                chosen.append(nodes[depth])
+        depth += 1
+
+
+def _turned(items: Sequence[T], by: int) -> list[T]:
+    """The items from number ``by`` on, and then those before."""
+    first = by % len(items) if items else 0
+    return [*items[first:], *items[:first]]
 
 
 def _stripes(racks: Mapping[int, str | None]) -> list[list[int]]:
-    """Brokers of each rack, both sorted. Brokers without a rack stand in one of their own, together."""
+    """Nodes of each rack, both sorted. Nodes without a rack stand in one of their own, together."""
     by_rack: dict[str, list[int]] = {}
     for node_id in sorted(racks):
         by_rack.setdefault(racks[node_id] or "", []).append(node_id)
     return [by_rack[rack] for rack in sorted(by_rack)]
 
 
-def _place_one(stripes: Sequence[Sequence[int]], count: int, first: int, turn: int) -> tuple[int, ...]:
-    """``count`` different brokers, from rack ``first`` on; ``turn`` says where in each rack to begin."""
-    chosen: list[int] = []
-    taken = [0] * len(stripes)
-    rack = first
-    while len(chosen) < count:
-        position = rack % len(stripes)
-        brokers = stripes[position]
-        if taken[position] < len(brokers):
-            chosen.append(brokers[(turn + taken[position]) % len(brokers)])
-            taken[position] += 1
-        rack += 1
-    return tuple(chosen)
+def _interleaved(stripes: Sequence[Sequence[int]]) -> list[int]:
+    """The first node of each rack, the second of each, and so on."""
+    longest = max(map(len, stripes))
+    return [nodes[at] for at in range(longest) for nodes in stripes if at < len(nodes)]

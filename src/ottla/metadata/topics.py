@@ -81,7 +81,10 @@ class TopicPlanner:
         self._image = image
         self._config = config
         self._start = start
-        self._racks = {node_id: broker.rack for node_id, broker in image.brokers.items()}
+        # New replicas go to nodes that live and stay, and to the others only where these are too few.
+        self._racks = {n: one.rack for n, one in image.brokers.items() if n not in image.stopping}
+        known = {**image.nodes, **image.brokers}
+        self._spare = {n: one.rack for n, one in known.items() if n not in self._racks}
         self._unified: dict[str, str] | None = None
         self._made: set[str] = set()
         # Partitions planned so far: placement goes on where it stopped.
@@ -124,9 +127,11 @@ class TopicPlanner:
             )
         factor = len(topic.partitions[0].replicas)
         if assignments is None:
-            added = place(self._racks, additional, factor, self._start + existing)
+            added = place(self._racks, additional, factor, self._start + existing, self._spare)
         else:
-            added = [self._checked(replicas, factor) for replicas in assignments]
+            added = [
+                self._checked(index, replicas, factor) for index, replicas in enumerate(assignments, existing)
+            ]
         states = tuple(map(initial_state, added))
         return replace(topic, partitions=topic.partitions + states, initial=topic.initial + tuple(added))
 
@@ -162,7 +167,7 @@ class TopicPlanner:
                     ErrorCode.invalid_replica_assignment,
                     f"Found multiple manual partition assignments for partition {index}",
                 )
-            replicas[index] = self._checked(nodes, factor)
+            replicas[index] = self._checked(index, nodes, factor)
             factor = len(nodes)
         if sorted(replicas) != list(range(len(replicas))):
             raise KafkaError(
@@ -187,35 +192,49 @@ class TopicPlanner:
             partitions = self._config.get("num.partitions")
         if factor == -1:
             factor = self._config.get("default.replication.factor")
-        return place(self._racks, partitions, factor, self._start + self._planned)
+        return place(self._racks, partitions, factor, self._start + self._planned, self._spare)
 
-    def _checked(self, nodes: Sequence[int], factor: int | None) -> tuple[int, ...]:
+    def _checked(self, index: int, nodes: Sequence[int], factor: int | None) -> tuple[int, ...]:
         """A manual assignment of one partition, if it is one that can be."""
-        if not nodes:
-            raise KafkaError(
-                ErrorCode.invalid_replica_assignment,
-                "The manual partition assignment includes an empty replica list.",
-            )
-        ordered = sorted(nodes)
-        for position, node_id in enumerate(ordered):
-            if node_id not in self._image.brokers:
-                raise KafkaError(
-                    ErrorCode.invalid_replica_assignment,
-                    f"The manual partition assignment includes broker {node_id}, but no such broker is "
-                    "registered.",
-                )
-            if position and ordered[position - 1] == node_id:
-                raise KafkaError(
-                    ErrorCode.invalid_replica_assignment,
-                    f"The manual partition assignment includes the broker {node_id} more than once.",
-                )
+        check_assignment(self._image, nodes)
         if factor is not None and len(nodes) != factor:
             raise KafkaError(
                 ErrorCode.invalid_replica_assignment,
                 f"The manual partition assignment includes a partition with {len(nodes)} replica(s), but "
                 f"this is not consistent with previous partitions, which have {factor} replica(s).",
             )
+        if not any(node_id in self._racks for node_id in nodes):
+            raise KafkaError(
+                ErrorCode.invalid_replica_assignment,
+                "All brokers specified in the manual partition assignment for partition "
+                f"{index} are fenced or in controlled shutdown.",
+            )
         return tuple(nodes)
+
+
+def check_assignment(image: ClusterImage, nodes: Sequence[int]) -> None:
+    """KafkaError(INVALID_REPLICA_ASSIGNMENT) unless these are nodes of the cluster, each once.
+
+    They need not live (``validateManualPartitionAssignment``).
+    """
+    if not nodes:
+        raise KafkaError(
+            ErrorCode.invalid_replica_assignment,
+            "The manual partition assignment includes an empty replica list.",
+        )
+    ordered = sorted(nodes)
+    for position, node_id in enumerate(ordered):
+        if node_id not in image.brokers and node_id not in image.nodes:
+            raise KafkaError(
+                ErrorCode.invalid_replica_assignment,
+                f"The manual partition assignment includes broker {node_id}, but no such broker is "
+                "registered.",
+            )
+        if position and ordered[position - 1] == node_id:
+            raise KafkaError(
+                ErrorCode.invalid_replica_assignment,
+                f"The manual partition assignment includes the broker {node_id} more than once.",
+            )
 
 
 def _given(configs: Mapping[str, str | None]) -> dict[str, str]:
