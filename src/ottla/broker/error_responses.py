@@ -157,6 +157,11 @@ def _resources(answer: str) -> Builder:
     return build
 
 
+def _with_top(build: Builder) -> Builder:
+    """The error at the top as well."""
+    return lambda request, code, message: _top(request, code, message) | build(request, code, message)
+
+
 _NAMED: dict[str, Builder] = {
     "Produce": _each_partition(
         "topic_data", "responses", "partition_data", "partition_responses", "index", base_offset=-1,
@@ -191,6 +196,15 @@ _NAMED: dict[str, Builder] = {
     "DescribeLogDirs": _top_with(results=()),
     "CreatePartitions": _create_partitions,
     "DeleteGroups": _delete_groups,
+    "ElectLeaders": _with_top(
+        _each_partition(
+            "topic_partitions", "replica_election_results", "partitions", "partition_result", "partition_id"
+        )
+    ),
+    "AlterPartitionReassignments": _with_top(
+        _each_partition("topics", "responses", "partitions", "partitions", "partition_index")
+    ),
+    "ListPartitionReassignments": _top_with(topics=()),
     "OffsetDelete": _top_with(topics=()),
     "DescribeCluster": _top_with(cluster_id="", brokers=()),
     "DescribeProducers": _each_partition(

@@ -333,6 +333,25 @@ class Controller:
             operations.append(Put(keys.CONTROLLER, keys.encode({"node_id": node_id}), lease))
         await self._commit([], operations)
 
+    async def unregister_node(self, node_id: int) -> None:
+        """Forget a node. KafkaError: BROKER_ID_NOT_REGISTERED, INVALID_REQUEST for one that lives."""
+        for _ in range(ATTEMPTS_MAX):
+            image = self._images.image
+            if node_id in image.brokers:
+                raise KafkaError(
+                    ErrorCode.invalid_request,
+                    f"Node {node_id} is running: stop it first, then unregister it.",
+                )
+            known = image.nodes.get(node_id)
+            if known is None:
+                raise KafkaError(
+                    ErrorCode.broker_id_not_registered, f"Broker ID {node_id} is not currently registered"
+                )
+            compares = [Compare(keys.broker(node_id), 0), Compare(keys.node(node_id), known.epoch)]
+            if await self._commit(compares, [Delete(keys.node(node_id))]):
+                return
+        raise _busy()
+
     async def reserve_producer_ids(self) -> range:
         """A block of producer ids that nobody else has or will have (KIP-730)."""
         for _ in range(ATTEMPTS_MAX):

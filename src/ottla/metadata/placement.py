@@ -77,7 +77,9 @@ class _Placing:
         mine = _turned(self._stripes[own], self._stripes[own].index(leader))[1:]
         order.append(_turned(mine, round_number))
         _choose(order, asked, chosen)
-        _choose([_turned(nodes, turn) for nodes in self._spare_stripes], count, chosen)
+        spare = self._spare_stripes
+        if len(chosen) < count:
+            _choose(_turned([_turned(one, turn // len(spare)) for one in spare], turn), count, chosen)
         return tuple(chosen)
 
 

@@ -5,6 +5,7 @@ Follows ``KRaftMetadataCache``. Fields are made once for each image and shared b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ottla.errors import ErrorCode
@@ -27,13 +28,23 @@ _NO_LEADER = -1
 
 def broker_fields(image: ClusterImage, listener: str) -> list[Fields]:
     """The live brokers that have the listener."""
+    return _with_listener(image.brokers.values(), listener, is_fenced=False)
+
+
+def fenced_broker_fields(image: ClusterImage, listener: str) -> list[Fields]:
+    """The nodes that have joined once, do not live now, and had the listener."""
+    gone = [node for node in image.nodes.values() if node.node_id not in image.brokers]
+    return _with_listener(gone, listener, is_fenced=True)
+
+
+def _with_listener(brokers: Iterable[BrokerImage], listener: str, *, is_fenced: bool) -> list[Fields]:
     found = []
-    for broker in image.brokers.values():
+    for broker in brokers:
         endpoint = broker.endpoint(listener)
         if endpoint is not None:
             host, port = endpoint
             fields = {"node_id": broker.node_id, "broker_id": broker.node_id, "host": host, "port": port}
-            found.append(fields | {"rack": broker.rack, "is_fenced": False})
+            found.append(fields | {"rack": broker.rack, "is_fenced": is_fenced})
     return found
 
 
@@ -55,8 +66,8 @@ def partition_fields(
         "leader_epoch": state.leader_epoch,
         "replica_nodes": state.replicas,
         "isr_nodes": state.isr,
-        "eligible_leader_replicas": (),
-        "last_known_elr": (),
+        "eligible_leader_replicas": state.elr,
+        "last_known_elr": state.last_elr,
         "offline_replicas": [node for node in state.replicas if not _serves(brokers.get(node), listener)],
     }
 

@@ -1,7 +1,7 @@
 """DescribeCluster: the brokers and the controller (AuthHelper.computeDescribeClusterResponse).
 
-v1 adds the endpoint type: this is a broker, so only type 1 is answered. v2 adds fenced brokers, of which
-there are none: a broker that is not there is not in the image.
+v1 adds the endpoint type: this is a broker, so only type 1 is answered. v2 adds fenced brokers: nodes that
+have joined once and do not live now.
 """
 
 from __future__ import annotations
@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from ottla.broker.context import RequestContext
-from ottla.broker.handlers._cluster import CLUSTER_OPERATIONS, OPERATIONS_OMITTED, broker_fields
+from ottla.broker.handlers._cluster import (
+    CLUSTER_OPERATIONS,
+    OPERATIONS_OMITTED,
+    broker_fields,
+    fenced_broker_fields,
+)
 from ottla.errors import ErrorCode
 
 BROKERS, CONTROLLERS = 1, 2
@@ -30,6 +35,8 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
     failed = error is not ErrorCode.none
     brokers = [] if failed else broker_fields(image, ctx.listener)
     known = any(broker["broker_id"] == image.controller_id for broker in brokers)
+    if not failed and getattr(request, "include_fenced_brokers", False):
+        brokers += fenced_broker_fields(image, ctx.listener)
     operations = CLUSTER_OPERATIONS if request.include_cluster_authorized_operations else OPERATIONS_OMITTED
     return {
         "throttle_time_ms": 0,

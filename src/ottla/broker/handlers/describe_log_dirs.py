@@ -3,7 +3,7 @@
 
 v1-2 and v3 differ in encoding and v3 adds a top-level error; v4 adds the volume's total and usable
 bytes, v5 whether the folder is cordoned, which none is. There is one data folder, and no partition is
-being moved to another.
+being moved to another. Partitions that live elsewhere are left out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _topics(ctx: RequestContext, request: Any) -> list[dict[str, Any]]:
         fields = {
             "partition_index": index,
             "partition_size": log.size_bytes,
-            "offset_lag": max(log.log_end_offset - partitions[name, index].high_watermark, 0),
+            "offset_lag": max(partitions[name, index].high_watermark - log.log_end_offset, 0),
             "is_future_key": False,
         }
         by_topic.setdefault(name, []).append(fields)

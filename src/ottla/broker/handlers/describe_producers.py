@@ -1,4 +1,4 @@
-"""DescribeProducers: the idempotent producers that a partition's leader remembers (KIP-664)."""
+"""DescribeProducers: the idempotent producers that a replica remembers, leading or not (KIP-664)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
 def _describe(ctx: RequestContext, topic: str, index: int) -> dict[str, Any]:
     try:
         partition = ctx.services.replicas.get(topic, index)
-        partition.check_leader()
     except KafkaError as error:
         return {
             "partition_index": index,

@@ -2,7 +2,7 @@
 
 v0. Topics come in the order of their names; no topics asked for means all. A page holds as many
 partitions as the request and ``max.request.partition.size.limit`` allow, and its cursor says where the
-next one begins. There are no eligible leader replicas outside the in-sync ones.
+next one begins.
 """
 
 from __future__ import annotations
