@@ -7,6 +7,7 @@ where there is such a folder: durability of etcd is not what is tested here, and
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import http.client
 import itertools
@@ -18,9 +19,11 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 START_TIMEOUT_S = 30.0
 ATTEMPTS_MAX = 5
@@ -42,23 +45,36 @@ class Tls:
     client_auth: bool = False
 
 
+class Machine(Protocol):
+    """Where a member may run, if not here: ``command`` makes a command line run there."""
+
+    @property
+    def address(self) -> str: ...
+
+    def command(self, *words: str) -> list[str]: ...
+
+
 class Member:
     """One etcd process. It keeps its ports and its data from start to start."""
 
-    def __init__(self, name: str, path: Path, ports: Sequence[int], tls: Tls | None) -> None:
+    def __init__(
+        self, name: str, path: Path, ports: Sequence[int], tls: Tls | None, machine: Machine | None = None
+    ) -> None:
         self.name = name
         self.path = path
         self.client_port, self.peer_port, self.metrics_port = ports
         self.tls = tls
+        self._machine = machine
+        self.address = "127.0.0.1" if machine is None else machine.address
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.client_port}"
+        return f"{self.address}:{self.client_port}"
 
     @property
     def peer_url(self) -> str:
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"http://{self.address}:{self.peer_port}"
 
     @property
     def pid(self) -> int:
@@ -70,11 +86,12 @@ class Member:
         assert self.process is None
         scheme = "http" if self.tls is None else "https"
         client = f"{scheme}://{self.endpoint}"
-        command = ["setpriv", "--pdeathsig", "KILL", "etcd", "--name", self.name]
+        command = ["setpriv", "--pdeathsig", "KILL"] if self._machine is None else self._machine.command()
+        command += ["etcd", "--name", self.name]
         command += ["--data-dir", str(self.path / "data"), "--logger", "zap", "--log-level", "warn"]
         command += ["--listen-client-urls", client, "--advertise-client-urls", client]
         command += ["--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url]
-        command += ["--listen-metrics-urls", f"http://127.0.0.1:{self.metrics_port}"]
+        command += ["--listen-metrics-urls", f"http://{self.address}:{self.metrics_port}"]
         command += ["--initial-cluster", initial_cluster, "--initial-cluster-token", str(self.path.parent)]
         command += ["--heartbeat-interval", str(HEARTBEAT_MS), "--election-timeout", str(ELECTION_MS)]
         if self.tls is not None:
@@ -83,9 +100,14 @@ class Member:
             command += ["--client-cert-auth"] if self.tls.client_auth else []
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *extra], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            spawned = _spawner().submit(
+                subprocess.Popen,
+                [*command, *extra],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
+            self.process = spawned.result()
 
     def log(self) -> str:
         return (self.path / "log").read_text(errors="replace")
@@ -101,7 +123,7 @@ class Member:
         return b"\netcd_server_is_leader 1" in self._page("/metrics")
 
     def _page(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=3)
+        connection = http.client.HTTPConnection(self.address, self.metrics_port, timeout=3)
         try:
             connection.request("GET", path)
             return connection.getresponse().read()
@@ -126,12 +148,20 @@ class EtcdCluster:
     """``members`` etcd processes under ``path``, or a temporary folder; members go by index, from 0."""
 
     def __init__(
-        self, members: int = 1, path: Path | None = None, *, tls: Tls | None = None, extra: Sequence[str] = ()
+        self,
+        members: int = 1,
+        path: Path | None = None,
+        *,
+        tls: Tls | None = None,
+        extra: Sequence[str] = (),
+        machines: Sequence[Machine] = (),
     ) -> None:
+        """``machines``: where the members run, one each, if not here."""
         self._temporary = path is None
         self.path = path or Path(tempfile.mkdtemp(prefix="ottla-etcd-", dir=_memory()))
         self.tls = tls
         self._extra = tuple(extra)
+        self._machines = tuple(machines)
         self._size = members
         self.members: list[Member] = []
 
@@ -152,7 +182,11 @@ class EtcdCluster:
             ports = iter(_free_ports(3 * self._size))
             self.members = [
                 Member(
-                    f"m{index}", self.path / f"{attempt}-m{index}", [next(ports) for _ in range(3)], self.tls
+                    f"m{index}",
+                    self.path / f"{attempt}-m{index}",
+                    [next(ports) for _ in range(3)],
+                    self.tls,
+                    self._machines[index] if self._machines else None,
                 )
                 for index in range(self._size)
             ]
@@ -260,6 +294,62 @@ class EtcdCluster:
         member.spawn(initial, self._extra)
 
 
+class Proxy:
+    """A port between a client and a member, on the running loop; what comes through is the test's to say.
+
+    ``deaf``: what the client sends is swallowed. ``mute``: what the member answers is. ``refuse`` breaks all
+    connections.
+    """
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._writers: dict[asyncio.StreamWriter, None] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self.deaf = False
+        self.mute = False
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    async def open(self) -> Proxy:
+        """Listen, always at the same port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def refuse(self) -> None:
+        """Break connections, and refuse new ones until ``open``."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.transport.abort()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._member.address, self._member.client_port)
+        for source, sink, kind in ((reader, back, "deaf"), (there, writer, "mute")):
+            self._writers[sink] = None
+            task = asyncio.create_task(self._pump(source, sink, kind))
+            self._tasks[task] = None
+            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, kind: str) -> None:
+        try:
+            while chunk := await source.read(1 << 16):
+                if not getattr(self, kind):
+                    sink.write(chunk)
+        except OSError:
+            pass
+        finally:
+            self._writers.pop(sink, None)
+            sink.transport.abort()
+
+
 @cache
 def shared() -> EtcdCluster:
     """A member that runs as long as this process: for tests that use namespaces of their own."""
@@ -271,6 +361,13 @@ def shared() -> EtcdCluster:
 def namespace() -> str:
     """A name for an Ottla cluster that no other test of this process uses."""
     return f"test-{os.getpid()}-{next(_namespaces)}"
+
+
+@cache
+def _spawner() -> ThreadPoolExecutor:
+    """The thread that starts processes. They die with it (``setpriv --pdeathsig``), so it is one that lives
+    as long as this process."""
+    return ThreadPoolExecutor(1)
 
 
 def _memory() -> str | None:

@@ -33,6 +33,10 @@ RECEIVE_BYTES_MAX = 16 * 1024 * 1024
 PAUSE_S_MIN = 0.05
 PAUSE_S_MAX = 0.5
 
+# After all was cancelled gRPC has a few last events for the loop. Where another loop of this process gets them
+# instead, since this one was closed, it may not get its own.
+DRAIN_S = 0.02
+
 OPTIONS: tuple[tuple[str, int | str], ...] = (
     # A call that may have arrived is not for gRPC to repeat.
     ("grpc.enable_retries", 0),
@@ -43,6 +47,7 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
     # seconds, or while there is no call on them.
     ("grpc.keepalive_time_ms", 7_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -190,8 +195,8 @@ class EtcdClient:
         self.credentials = read_credentials(settings)
         self.closed = False
         self._members: list[Member] = []
-        # Nodes with the same settings spread over the members.
-        self._current = random.randrange(len(settings.endpoints))
+        # The index of the endpoint that is asked now. Nodes with the same settings spread over the members.
+        self.current = random.randrange(len(settings.endpoints))
         self._slots = asyncio.Semaphore(IN_FLIGHT_MAX)
         self._moves: dict[Callable[[], None], None] = {}
         # What is known of the store: the largest revision seen, and which etcd cluster it is.
@@ -207,7 +212,7 @@ class EtcdClient:
         if not self._members:
             # Not before there is a loop: a channel belongs to one.
             self._members = [Member(address, self.credentials) for address in self.settings.endpoints]
-        return self._members[self._current]
+        return self._members[self.current]
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -217,7 +222,7 @@ class EtcdClient:
         """This member did not serve: if it is the present one, go on with the next. Watches move along."""
         if self.closed or self.member.address != address or len(self._members) == 1:
             return
-        self._current = (self._current + 1) % len(self._members)
+        self.current = (self.current + 1) % len(self._members)
         for move in list(self._moves):
             move()
 
@@ -234,6 +239,8 @@ class EtcdClient:
             move()
         for member in self._members:
             await member.channel.close()
+        if self._members:
+            await asyncio.sleep(DRAIN_S)
 
     # Calls
 

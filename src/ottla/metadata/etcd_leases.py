@@ -148,22 +148,25 @@ class LeaseKeeper:
 
 
 class _Renewer:
-    """LeaseKeepAlive at one member after the other, blocking."""
+    """LeaseKeepAlive at one member after the other, blocking; beginning with the one that the rest of the
+    store uses, so that it is soon noticed when that one hangs."""
 
     def __init__(self, client: EtcdClient, suspect: Callable[[str], None]) -> None:
+        self._client = client
         self._addresses = client.settings.endpoints
-        self._attempt_s = client.attempt_s
-        self._credentials = client.credentials
         self._token = client.token
         self._suspect = suspect
-        self._current = 0
+        self._current = self._followed = client.current
         self._channel: Any = None
         self._closed = False
 
     def renew(self, lease: int, timeout_s: float) -> int | None:
         """The seconds that the lease has from now on, 0 where it has ended, None where nobody answered."""
         request = rpc.LeaseKeepAliveRequest(ID=lease)
-        timeout_s = min(timeout_s, self._attempt_s)
+        timeout_s = min(timeout_s, self._client.attempt_s)
+        if self._followed != self._client.current:
+            self._followed = self._client.current
+            self._go(self._followed)
         for _ in self._addresses:
             if self._closed:
                 return None
@@ -177,7 +180,8 @@ class _Renewer:
             except ValueError:
                 # The channel was closed under the call.
                 return None
-            self._move(address)
+            self._suspect(address)
+            self._go((self._current + 1) % len(self._addresses))
         return None
 
     def close(self) -> None:
@@ -190,10 +194,11 @@ class _Renewer:
         if self._channel is None:
             # Not shared with the channels of the loop: what these have to say may be much.
             options = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
-            if self._credentials is None:
+            credentials = self._client.credentials
+            if credentials is None:
                 self._channel = grpc.insecure_channel(address, options)
             else:
-                self._channel = grpc.secure_channel(address, self._credentials, options)
+                self._channel = grpc.secure_channel(address, credentials, options)
         if self._token.missing:
             self._authenticate()
         return keep_alive(self._channel)(
@@ -203,18 +208,18 @@ class _Renewer:
     def _authenticate(self) -> None:
         stub = rpc.AuthStub(self._channel)
         try:
-            self._token.value = stub.Authenticate(self._token.request, timeout=self._attempt_s).token
+            self._token.value = stub.Authenticate(self._token.request, timeout=self._client.attempt_s).token
         except grpc.RpcError as error:
             if NO_AUTHENTICATION not in (error.details() or ""):
                 raise
             self._token.value = ""
 
-    def _move(self, address: str) -> None:
-        self._suspect(address)
-        if len(self._addresses) > 1 and self._channel is not None:
-            self._current = (self._current + 1) % len(self._addresses)
+    def _go(self, index: int) -> None:
+        """Ask another member from now on."""
+        if index != self._current and self._channel is not None:
             self._channel.close()
             self._channel = None
+        self._current = index
 
 
 def _finish(stopped: asyncio.Future[None]) -> None:
