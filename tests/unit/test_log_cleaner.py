@@ -386,8 +386,16 @@ def delete_log(log: Log) -> None:
     log.deleted = True
 
 
+def replace_end(log: Log) -> None:
+    """What the older records are to be removed for is not there any more, and others are in its place."""
+    log.truncate_to(log.segments[1].base_offset + 4, NOW_MS)
+    while len(log.segments) < 5:
+        put(log, b"others", b"only")
+
+
 @pytest.mark.parametrize(
-    "change", [delete_first, stop_compacting, delete_log, lambda log: log.truncate_to(3, NOW_MS)]
+    "change",
+    [delete_first, stop_compacting, delete_log, lambda log: log.truncate_to(3, NOW_MS), replace_end],
 )
 def test_a_log_that_changes_meanwhile_is_left_as_it_is(change: Callable[[Log], object]) -> None:
     disk = Interrupting()
