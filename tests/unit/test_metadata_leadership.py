@@ -147,6 +147,26 @@ def test_a_smaller_requirement_ends_an_elr() -> None:
     assert briefly(plan(old, new, rules)) == [("t", 0, 1, (1,), ())]
 
 
+def test_a_reassignment_is_completed_when_those_that_it_adds_are_in_sync() -> None:
+    moving = replace(
+        initial_state((3, 2, 1)),
+        leader=1,
+        isr=(1, 2),
+        adding_replicas=(3,),
+        removing_replicas=(1,),
+        partition_epoch=1,
+    )
+    assert plan(None, cluster((1, 2, 3), topic("t", moving)), rules) == []
+    arrived = replace(moving, isr=(1, 2, 3))
+    (change,) = plan(None, cluster((1, 2, 3), topic("t", arrived)), rules)
+    assert change.state == PartitionState(3, 1, 2, (3, 2), (2, 3))
+    # One thing after the other: first whoever died.
+    (change,) = plan(None, cluster((2, 3), topic("t", arrived)), rules)
+    assert (change.state.leader, change.state.isr, change.state.replicas) == (3, (2, 3), (3, 2, 1))
+    (change,) = plan(None, cluster((2, 3), topic("t", change.state)), rules)
+    assert change.state == PartitionState(3, 2, 3, (3, 2), (2, 3))
+
+
 def test_a_plan_carried_out_leaves_nothing_to_plan() -> None:
     states = [initial_state(r) for r in ((1, 2, 3), (2, 3, 1), (3, 1, 2), (1,), (3, 1))]
     for live in ((1, 2), (2,), (1, 3), ()):

@@ -18,6 +18,7 @@ from ottla.metadata.elections import (
     without_unneeded_elr,
 )
 from ottla.metadata.image import ClusterImage, PartitionState, TopicImage
+from ottla.metadata.reassignment import complete_reassignment
 
 # Leaders that one round of balancing moves at most (Kafka's MAX_ELECTIONS_PER_IMBALANCE).
 BALANCED_AT_ONCE_MAX = 1_000
@@ -156,7 +157,9 @@ def settle(state: PartitionState, nodes: Nodes, rule: Rules) -> PartitionState:
             unclean_enabled=rule.unclean_enabled,
         )
     if made is state:
-        made = without_unneeded_elr(state, rule.min_isr)
+        # The next step of what takes several follows when the image has this one.
+        done = complete_reassignment(state, nodes.live, rule.min_isr, stopping=nodes.stopping)
+        made = done if done is not None else without_unneeded_elr(state, rule.min_isr)
     return made
 
 

@@ -60,6 +60,8 @@ class Liveness:
         self._watched: dict[tuple[int, int], asyncio.Task[None]] = {}
         # Nodes that were given up without ever having been reached: their address may be wrong.
         self._unreachable: dict[int, None] = {}
+        # Registrations, by node, of which it was said that they are to be ended.
+        self._said: dict[int, int] = {}
         self._closed = False
 
     def start(self) -> None:
@@ -145,11 +147,13 @@ class Liveness:
             operations.append(Delete(keys.CONTROLLER))
         elif image.controller_id != self._node_id:
             return False
+        if self._said.get(node_id) != broker.epoch:
+            # Not afterwards: the image may end this watch before the answer comes.
+            self._said[node_id] = broker.epoch
+            log.warning("node %d is gone: its machine refuses connections to it", node_id)
         try:
             done = await self._store.txn(compares, operations)
         except StoreError as error:
-            log.warning("the registration of node %d, which is gone, could not be ended: %s", node_id, error)
+            log.info("the registration of node %d, which is gone, could not be ended yet: %s", node_id, error)
             return False
-        if done.succeeded:
-            log.warning("node %d is gone: its machine refuses connections to it", node_id)
         return done.succeeded
