@@ -33,8 +33,8 @@ RECEIVE_BYTES_MAX = 16 * 1024 * 1024
 PAUSE_S_MIN = 0.05
 PAUSE_S_MAX = 0.5
 
-# After all was cancelled gRPC has a few last events for the loop. Where another loop of this process gets them
-# instead, since this one was closed, it may not get its own.
+# After all was cancelled gRPC has a few last events for the loop. A later loop of the same process would
+# trip over them.
 DRAIN_S = 0.02
 
 OPTIONS: tuple[tuple[str, int | str], ...] = (
@@ -88,7 +88,8 @@ _NOT_DONE = (
     "etcdserver: too many requests",
     "etcdserver: not capable",
 )
-_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
+# Errors that a new token may mend.
+TOKEN_TROUBLES = ("invalid auth token", "revision of auth store is old", "user name is empty")
 _UNKNOWN = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -103,7 +104,7 @@ def judge(code: grpc.StatusCode, details: str) -> Verdict:
     """What an error means. In doubt UNKNOWN."""
     if any(details.startswith(text) for text in _NOT_DONE):
         return Verdict.NOT_DONE
-    if any(text in details for text in _TOKEN):
+    if any(text in details for text in TOKEN_TROUBLES):
         return Verdict.TOKEN
     return Verdict.UNKNOWN if code in _UNKNOWN else Verdict.REFUSED
 

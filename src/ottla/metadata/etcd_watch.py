@@ -12,11 +12,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+import grpc
 from aetcd import rpc
 from grpc import aio
 
-from ottla.metadata.etcd_client import EtcdClient, Verdict, judge, prefix_end, refusal
-from ottla.metadata.store import CompactedError, Event, StoreError, WatchBatch
+from ottla.metadata.etcd_client import TOKEN_TROUBLES, EtcdClient, Verdict, judge, prefix_end, refusal
+from ottla.metadata.store import CompactedError, Event, WatchBatch
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class EtcdWatch:
                 except _Denied as error:
                     denials += 1
                     if denials > 1 or client.token.request is None:
-                        raise StoreError(f"etcd refused a watch: {error}") from error
+                        raise refusal(grpc.StatusCode.PERMISSION_DENIED, str(error)) from error
                     client.token.value = None
                     continue
                 if self._created:
@@ -158,7 +159,8 @@ class EtcdWatch:
             raise CompactedError(response.compact_revision)
         if response.canceled:
             reason = response.cancel_reason
-            raise _Denied(reason) if "permission" in reason or "token" in reason else _Broken(reason)
+            denied = any(text in reason for text in ("permission denied", *TOKEN_TROUBLES))
+            raise _Denied(reason) if denied else _Broken(reason)
         return response
 
     async def _batch(self, call: Any) -> WatchBatch | None:
