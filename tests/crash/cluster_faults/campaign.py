@@ -1,0 +1,306 @@
+"""A campaign: clients at work, faults in between, and in the end the question whether all is as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from cluster_faults.checker import check, summary
+from cluster_faults.faults import Fault, Stage, plan
+from cluster_faults.history import History, Stored, Tail, Where
+from cluster_faults.machines import Cluster
+from cluster_faults.worker import QUIET, hash_of
+from interop.process import wait_until
+
+TOPICS = {"orders": 3, "events": 2}
+# Names of producers: codec, and whether they give up.
+PRODUCERS = {"patient-a": ("none", False), "patient-b": ("lz4", False), "hasty": ("none", True)}
+GROUPS = {"eager": "range", "sticky": "cooperative-sticky"}
+MEMBERS = 2
+# Records a second of each producer, all partitions together.
+RATE = 250
+SESSION_S = 3.0
+SETTINGS = {
+    "broker.session.timeout.ms": str(int(SESSION_S * 1000)),
+    "replica.lag.time.max.ms": "4000",
+    "min.insync.replicas": "2",
+    "offsets.topic.num.partitions": "3",
+    "offsets.topic.replication.factor": "3",
+    "group.initial.rebalance.delay.ms": "0",
+    "leader.imbalance.check.interval.seconds": "5",
+    # Small segments, so that faults also meet rolling and logs of several of them.
+    "log.segment.bytes": "1048576",
+    "log.index.interval.bytes": "1000",
+}
+# How soon after a fault every producer gets an acknowledgement from every partition.
+RECOVERY_S_MAX = 45.0
+# How often the next fault does not wait for that.
+HASTE = 0.25
+TESTS = Path(__file__).parents[2]
+
+
+class Campaign:
+    """``run`` it; AssertionError tells what is wrong, with all that is known of it in ``report``."""
+
+    def __init__(self, cluster: Cluster, seed: int, count: int) -> None:
+        self.cluster = cluster
+        self.history = History()
+        self.seed = seed
+        self._chance = random.Random(seed)
+        self.stage = Stage(cluster, self._chance, SESSION_S, TOPICS, tuple(GROUPS))
+        self._plan = plan(self._chance, count, cuts=cluster.network is not None)
+        # (fault, begun, taken back, every partition acknowledges again or None)
+        self.done: list[tuple[str, float, float, float | None]] = []
+        self._records = [
+            cluster.folder / f"{name}.jsonl" for name in ("produce-0", "produce-1", "read-0", "read-1")
+        ]
+        self._tail = Tail(self._records)
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._seen: dict[tuple[str, str, int], dict[int, None]] = defaultdict(dict)
+        self._last_ack: dict[tuple[str, str, int], float] = {}
+
+    # ------------------------------------------------------------ running
+
+    def run(self) -> None:
+        """All of it. The cluster runs on, well and idle, afterwards."""
+        try:
+            self._create_topics()
+            with self._clients():
+                self._wait_for_acks(time.monotonic(), "at the beginning")
+                for fault in self._plan:
+                    self._one(fault)
+                self.stage.say("no more faults")
+                self.cluster.wait_well()
+                self._wait_for_acks(time.monotonic(), "at the end")
+                self._finish()
+            self.check()
+        except BaseException:
+            self._look()
+            path = self.cluster.folder / "report.txt"
+            path.write_text(self.report())
+            print(self.report())
+            raise
+
+    def _create_topics(self) -> None:
+        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, **QUIET})
+        new = [NewTopic(name, count, 3) for name, count in TOPICS.items()]
+        for made in admin.create_topics(new).values():
+            made.result(30)
+
+    def _one(self, fault: Fault) -> None:
+        name = fault.__name__
+        self.stage.say(f"--- {name}")
+        begun = time.monotonic()
+        fault(self.stage)
+        healed = time.monotonic()
+        for node in self.cluster.nodes.values():
+            node.check_alive()
+        recovered = None
+        if self._chance.random() >= HASTE:
+            recovered = self._wait_for_acks(healed, f"after {name}")
+        self.done.append((name, begun, healed, recovered))
+
+    def _wait_for_acks(self, since: float, when: str) -> float:
+        """Until each producer has had an acknowledgement from each partition after ``since``; when."""
+        streams = [
+            (name, topic, index) for name in PRODUCERS for topic, n in TOPICS.items() for index in range(n)
+        ]
+
+        def silent() -> list[tuple[str, str, int]]:
+            self._look()
+            return [stream for stream in streams if self._last_ack.get(stream, 0.0) <= since]
+
+        wait_until(
+            lambda: not silent(),
+            RECOVERY_S_MAX,
+            f"acknowledgements to each producer from each partition {when}",
+            0.1,
+        )
+        return time.monotonic()
+
+    def _look(self) -> None:
+        """Take in what the workers have written since."""
+        for line in self._tail.lines():
+            self.history.take(line)
+            if line[0] == "acked":
+                self._last_ack[line[1], line[2], line[3]] = line[7]
+            elif line[0] == "read":
+                self._seen[line[1], line[3], line[4]][line[5]] = None
+        for worker in self._workers:
+            assert worker.poll() in (None, 0), f"a worker ended with {worker.returncode}"
+
+    # ------------------------------------------------------------ the clients
+
+    @contextmanager
+    def _clients(self) -> Iterator[None]:
+        producers: list[dict[str, Any]] = [
+            {"role": "produce", "name": name, "codec": codec, "impatient": impatient, "rate": RATE}
+            for name, (codec, impatient) in PRODUCERS.items()
+        ]
+        readers: list[dict[str, Any]] = [
+            {"role": "member", "name": f"{group}-{index}", "group": group, "strategy": strategy}
+            for index in range(MEMBERS)
+            for group, strategy in GROUPS.items()
+        ]
+        watches = [{"role": "watch", "name": f"watch-{group}", "group": group} for group in GROUPS]
+        self._spawn(self._records[0], producers[:2])
+        self._spawn(self._records[1], producers[2:])
+        half = len(readers) // 2
+        self._spawn(self._records[2], [*readers[:half], *watches])
+        self._spawn(self._records[3], readers[half:])
+        try:
+            yield
+        finally:
+            for worker in self._workers:
+                worker.kill()
+                worker.wait()
+
+    def _spawn(self, path: Path, clients: list[dict[str, Any]]) -> None:
+        setup = {
+            "bootstrap": self.cluster.bootstrap,
+            "record": str(path),
+            "topics": TOPICS,
+            "clients": clients,
+        }
+        command = self.cluster.clients.command(
+            sys.executable, "-m", "cluster_faults.worker", json.dumps(setup)
+        )
+        paths = os.pathsep.join([str(TESTS / "crash"), str(TESTS)])
+        with path.with_suffix(".stderr").open("wb") as stderr:
+            self._workers.append(
+                subprocess.Popen(command, stderr=stderr, env={**os.environ, "PYTHONPATH": paths})
+            )
+
+    def _finish(self) -> None:
+        """End the producers, then the consumers once they have seen everything."""
+        self._end(self._workers[:2])
+        self._look()
+        self.history.stored = self.read_back()
+
+        def unseen() -> Counter[str]:
+            self._look()
+            return Counter(
+                f"{group} {where[0]}-{where[1]}"
+                for group in GROUPS
+                for where, stored in self.history.stored.items()
+                for record in stored
+                if record.offset not in self._seen[group, *where]
+            )
+
+        wait_until(lambda: not unseen(), 60, "the groups have read everything", 0.5)
+        # The last commits.
+        time.sleep(1.0)
+        self._end(self._workers[2:])
+        self._look()
+
+    def _end(self, workers: list[subprocess.Popen[bytes]]) -> None:
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            assert worker.wait(120) == 0, "a worker did not end well: see its .stderr"
+
+    # ------------------------------------------------------------ checking
+
+    def read_back(self) -> dict[Where, list[Stored]]:
+        """Every record of every partition, as a consumer that comes later gets it."""
+        found: dict[Where, list[Stored]] = {}
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.cluster.bootstrap,
+                "group.id": "read-back",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "check.crcs": True,
+                **QUIET,
+            }
+        )
+        for topic, count in TOPICS.items():
+            for index in range(count):
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, index), timeout=20)
+                assert low == 0, f"{topic}-{index} begins at {low}"
+                found[topic, index] = self._read_partition(consumer, topic, index, high)
+        consumer.close()
+        return found
+
+    @staticmethod
+    def _read_partition(consumer: Consumer, topic: str, index: int, end: int) -> list[Stored]:
+        consumer.assign([TopicPartition(topic, index, 0)])
+        stored: list[Stored] = []
+        deadline = time.monotonic() + 60
+        while not stored or stored[-1].offset < end - 1:
+            assert time.monotonic() < deadline, f"{topic}-{index}: {len(stored)} of {end} records were read"
+            for message in consumer.consume(5000, 1.0):
+                assert message.error() is None, message.error()
+                value = message.value()
+                producer, number, _ = value.split(b" ", 2)
+                stored.append(Stored(message.offset(), producer.decode(), int(number), hash_of(value)))
+        return stored
+
+    def check(self) -> None:
+        patient = [name for name, (_, impatient) in PRODUCERS.items() if not impatient]
+        violations = check(self.history, patient, list(GROUPS))
+        assert not violations, "\n".join(["what was promised does not hold:", *violations])
+
+    # ------------------------------------------------------------ telling
+
+    def figures(self) -> str:
+        """How long partitions were without acknowledgements, by fault."""
+        acks: dict[Where, list[float]] = defaultdict(list)
+        for (_, topic, index), found in self.history.acked.items():
+            acks[topic, index] += [ack.acked_s for ack in found]
+        gaps = [
+            pair for times in acks.values() for pair in pairwise(sorted(times)) if pair[1] - pair[0] > 0.1
+        ]
+        worst: dict[str, list[float]] = defaultdict(list)
+        for name, begun, healed, recovered in self.done:
+            end = recovered or healed
+            within = [after - before for before, after in gaps if before < end and after > begun]
+            worst[name].append(max(within, default=0.1))
+        lines = [
+            f"  {name:38} {len(values)} x, longest time without an acknowledgement in a partition: "
+            f"{', '.join(f'{value:.1f}' for value in values)} s"
+            for name, values in sorted(worst.items())
+        ]
+        return "\n".join([f"{len(self.done)} faults; {summary(self.history)}", *lines])
+
+    def report(self) -> str:
+        """For a person who has to find out what went wrong."""
+        now, wall = time.monotonic(), time.time()
+
+        def clock(at: float) -> str:
+            seconds = wall - (now - at)
+            return (
+                f"{time.strftime('%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03} ({at:.3f})"
+            )
+
+        timeline = [f"{clock(at)} {what}" for at, what in self.stage.timeline]
+        logs = [f"--- the end of {node.log_path}:\n{node.tail()}" for node in self.cluster.nodes.values()]
+        notes = [f"{count} x {what}" for what, count in sorted(self.history.notes.items())]
+        state = [
+            f"{key}: {value}"
+            for key, value in sorted(self.cluster.stored("").items())
+            if "configs" not in key
+        ]
+        return "\n".join(
+            [
+                f"OTTLA_FAULTS_SEED={self.seed}; times are UTC, and of the monotonic clock",
+                "--- what was done:", *timeline,
+                "--- what the store holds:", *state,
+                "--- what clients were told in between:", *notes,
+                "--- so far:", self.figures(), *logs,
+            ]
+        )  # fmt: skip

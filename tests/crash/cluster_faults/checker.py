@@ -1,0 +1,176 @@
+"""What must hold of a history, whatever failed meanwhile (pure). A violation is a sentence for a person.
+
+``patient`` producers wait for an outcome for ever; others give records up, whose outcome is unknown then:
+they may be there, once, and at any place, since they may arrive late from a connection that was given up too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from cluster_faults.history import Commit, Committed, History, Stored, Stream, Where
+
+# So many violations of a kind are told in each partition; a broken run has thousands.
+TOLD_MAX = 5
+
+
+def check(history: History, patient: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """All that is wrong, most telling first."""
+    found = [f"trouble: {what}" for what in history.trouble]
+    for where in history.stored:
+        found += _few(_check_offsets(where, history.stored[where]))
+    for stream in sorted(history.sent):
+        found += _few(_check_acked(stream, history))
+        found += _few(_check_once(stream, history))
+        found += _few(_check_order(stream, history, stream[0] in patient))
+        if stream[0] in patient:
+            found += _few(_check_all_acked(stream, history))
+    for where in history.stored:
+        found += _few(_check_reads(where, history))
+        for group in groups:
+            found += _few(_check_all_read(where, group, history))
+    for stream in history.committed:
+        found += _few(_check_committed(stream, history))
+    return found
+
+
+def _few(violations: Iterable[str]) -> list[str]:
+    found = list(violations)
+    more = len(found) - TOLD_MAX
+    return found[:TOLD_MAX] + ([f"… and {more} more like that"] if more > 0 else [])
+
+
+def _name(where: Where) -> str:
+    return f"{where[0]}-{where[1]}"
+
+
+def _of(stream: Stream, history: History) -> list[Stored]:
+    """What a producer has in a partition, in the log's order."""
+    producer, *where = stream
+    return [record for record in history.stored.get((where[0], where[1]), ()) if record.producer == producer]
+
+
+def _check_offsets(where: Where, stored: Sequence[Stored]) -> Iterator[str]:
+    """Offsets begin at 0 and have no gap."""
+    for expected, record in enumerate(stored):
+        if record.offset != expected:
+            yield f"{_name(where)}: offset {expected} is missing, {record.offset} comes next"
+            return
+
+
+def _check_acked(stream: Stream, history: History) -> Iterator[str]:
+    """What was acknowledged is there, where the acknowledgement said."""
+    producer, *_ = stream
+    name = _name(stream[1:])
+    places: dict[int, list[int]] = defaultdict(list)
+    for record in _of(stream, history):
+        places[record.number].append(record.offset)
+    for ack in history.acked[stream]:
+        found = places.get(ack.number)
+        what = f"{name}: record {ack.number} of {producer}, acknowledged at {ack.acked_s:.3f}"
+        if not found:
+            yield f"LOST {what} with offset {ack.offset}, handed over at {ack.handed_over_s:.3f}"
+        elif ack.offset >= 0 and ack.offset not in found:
+            yield f"MOVED {what} with offset {ack.offset}, is at {found}"
+
+
+def _check_once(stream: Stream, history: History) -> Iterator[str]:
+    producer, *_ = stream
+    name = _name(stream[1:])
+    places: dict[int, list[int]] = defaultdict(list)
+    for record in _of(stream, history):
+        places[record.number].append(record.offset)
+    for number, offsets in places.items():
+        if len(offsets) > 1:
+            yield f"TWICE {name}: record {number} of {producer} is at {offsets}"
+        if number >= history.sent[stream]:
+            yield f"INVENTED {name}: record {number} of {producer}, which was never sent, is at {offsets}"
+
+
+def _check_order(stream: Stream, history: History, patient: bool) -> Iterator[str]:
+    """Records are in the order in which they were sent: all of a patient producer, of others those that were
+    acknowledged."""
+    records = _of(stream, history)
+    if not patient:
+        acked = {ack.number for ack in history.acked[stream]}
+        records = [record for record in records if record.number in acked]
+    for before, after in pairwise(records):
+        if after.number < before.number:
+            yield (
+                f"ORDER {_name(stream[1:])}: record {before.number} of {stream[0]} at {before.offset} "
+                f"comes before {after.number} at {after.offset}"
+            )
+
+
+def _check_all_acked(stream: Stream, history: History) -> Iterator[str]:
+    """A patient producer was told of each record in the end."""
+    for failure in history.failed[stream]:
+        yield f"FAILED {_name(stream[1:])}: record {failure.number} of {stream[0]}: {failure.error}"
+    acked = {ack.number for ack in history.acked[stream]}
+    for number in range(history.sent[stream]):
+        if number not in acked:
+            yield f"SILENCE {_name(stream[1:])}: nobody knows what became of {number} of {stream[0]}"
+
+
+def _check_reads(where: Where, history: History) -> Iterator[str]:
+    """No offset showed anybody another record than the one that is there."""
+    there = {record.offset: record.hash for record in history.stored[where]}
+    for read in history.reads[where]:
+        if there.get(read.offset) != read.hash:
+            yield (
+                f"CHANGED {_name(where)}: {read.member} of {read.group} read {read.hash:08x} at "
+                f"{read.offset}, where there is {there.get(read.offset, 0):08x}"
+            )
+
+
+def _check_all_read(where: Where, group: str, history: History) -> Iterator[str]:
+    """The members of a group saw everything, together."""
+    seen = {read.offset for read in history.reads[where] if read.group == group}
+    for record in history.stored[where]:
+        if record.offset not in seen:
+            yield f"UNSEEN {_name(where)}: nobody of {group} read offset {record.offset}"
+
+
+def _check_committed(stream: Stream, history: History) -> Iterator[str]:
+    """A committed offset is never less than one that was acknowledged, or seen, before one asked."""
+    group, *_ = stream
+    name = f"{group} in {_name(stream[1:])}"
+    known: list[tuple[float, int, str]] = []
+    for commit in history.commits.get(stream, ()):
+        if not commit.error:
+            known.append((commit.answered_s, commit.offset, f"{commit.member} committed"))
+    looks = history.committed[stream]
+    known += [(look.answered_s, look.offset, f"{look.member} saw") for look in looks]
+    known.sort()
+    position, best = 0, (0.0, -1, "")
+    for look in sorted(looks, key=lambda look: look.asked_s):
+        while position < len(known) and known[position][0] < look.asked_s:
+            best = max(best, known[position], key=lambda entry: entry[1])
+            position += 1
+        if look.offset < best[1]:
+            yield (
+                f"BACK {name}: {look.member} was told {look.offset} at {look.answered_s:.3f}, though "
+                f"{best[2]} {best[1]} at {best[0]:.3f}{_explained(look, history.commits.get(stream, ()))}"
+            )
+
+
+def _explained(look: Committed, commits: Iterable[Commit]) -> str:
+    """Who else tried to commit what was seen; it helps to see what went wrong."""
+    tries = [c for c in commits if c.offset == look.offset]
+    return "".join(f"; {c.member} tried that at {c.asked_s:.3f}: {c.error or 'acknowledged'}" for c in tries)
+
+
+def summary(history: History) -> str:
+    """The size of it, in a line."""
+    records = sum(len(stored) for stored in history.stored.values())
+    acked = sum(len(acks) for acks in history.acked.values())
+    failed = sum(len(failures) for failures in history.failed.values())
+    reads = sum(len(reads) for reads in history.reads.values())
+    outcomes = Counter(bool(c.error) for commits in history.commits.values() for c in commits)
+    looks = sum(len(looks) for looks in history.committed.values())
+    return (
+        f"{records} records in the logs, {acked} acknowledged, {failed} of unknown outcome; {reads} reads; "
+        f"{outcomes[False]} commits acknowledged, {outcomes[True]} refused or unknown, {looks} looks at them"
+    )

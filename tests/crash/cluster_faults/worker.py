@@ -1,0 +1,317 @@
+"""One process of clients, as ``python -m cluster_faults.worker JSON``: a producer, or members of groups.
+
+It writes down what it was told, one JSON array a line, in the file that it is given; SIGTERM ends it in
+order. Times are of the monotonic clock, which all processes of a machine share.
+
+    ["sent", producer, topic, partition, count]               at the end: its records are 0 to count-1
+    ["acked", producer, topic, partition, number, offset, handed over at, acknowledged at]
+    ["failed", producer, topic, partition, number, error, handed over at, failed at]
+    ["read", group, member, topic, partition, offset, value's hash]
+    ["commit", group, member, topic, partition, offset, asked at, answered at, error or ""]
+    ["committed", group, member, topic, partition, offset, asked at, answered at]
+    ["trouble", who, what]                                     must not happen
+    ["note", who, what]                                        may
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+import zlib
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+QUIET = {"log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 300}
+# A producer hands over no more while so many records are not acknowledged.
+PENDING_MAX = 2_000
+FLUSH_TIMEOUT_S = 90.0
+PATIENT_MS = 0
+IMPATIENT_MS = 2_500
+
+ending = threading.Event()
+
+
+class Record:
+    """The file that everything is written down in."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - as long as the process
+        self._lock = threading.Lock()
+
+    def __call__(self, *fields: Any) -> None:
+        line = json.dumps(fields) + "\n"
+        with self._lock:
+            self._file.write(line)
+
+
+def value_of(producer: str, number: int) -> bytes:
+    """What a record holds: who sent it, which one it is, and something to fill it."""
+    size = zlib.crc32(b"%d" % number) % 400
+    return f"{producer} {number} ".encode() + b"x" * size
+
+
+def hash_of(value: bytes | None) -> int:
+    return zlib.crc32(value or b"")
+
+
+class Produce:
+    """An idempotent producer: steadily, to every partition in turn.
+
+    One that is ``impatient`` gives records up soon: what became of those it is not told.
+    """
+
+    def __init__(self, record: Record, setup: dict[str, Any]) -> None:
+        self._record = record
+        self._name = setup["name"]
+        self._partitions = [
+            (topic, index) for topic, count in setup["topics"].items() for index in range(count)
+        ]
+        self._pause_s = len(self._partitions) / setup["rate"]
+        self._counts = dict.fromkeys(self._partitions, 0)
+        self._producer = Producer(
+            {
+                "bootstrap.servers": setup["bootstrap"],
+                "client.id": self._name,
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": setup["codec"],
+                "message.timeout.ms": IMPATIENT_MS if setup["impatient"] else PATIENT_MS,
+                "request.timeout.ms": 2_000,
+                "socket.timeout.ms": 4_000,
+                "retry.backoff.ms": 50,
+                "retry.backoff.max.ms": 200,
+                "retries": 2**31 - 1,
+                "linger.ms": 5,
+                "topic.metadata.refresh.interval.ms": 2_000,
+                "error_cb": self._error,
+                **QUIET,
+            }
+        )
+
+    def _error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._record("trouble", self._name, f"fatal: {self._producer_error(error)}")
+
+    @staticmethod
+    def _producer_error(error: KafkaError) -> str:
+        return f"{error.name()}: {error.str()}"
+
+    def _hand_over(self, topic: str, index: int) -> None:
+        number = self._counts[topic, index]
+        handed_over = time.monotonic()
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            now = time.monotonic()
+            where = (self._name, topic, index, number)
+            if error is None:
+                # None: the broker had the batch already and does not know any more where.
+                offset = message.offset()
+                self._record("acked", *where, -1 if offset is None else offset, handed_over, now)
+            else:
+                self._record("failed", *where, self._producer_error(error), handed_over, now)
+
+        self._counts[topic, index] += 1
+        self._producer.produce(topic, value_of(self._name, number), partition=index, on_delivery=delivered)
+
+    def run(self) -> None:
+        due = time.monotonic()
+        while not ending.is_set():
+            if len(self._producer) < PENDING_MAX:
+                for topic, index in self._partitions:
+                    self._hand_over(topic, index)
+            due = max(due + self._pause_s, time.monotonic() - 1)
+            while (left := due - time.monotonic()) > 0:
+                self._producer.poll(left)
+            self._producer.poll(0)
+        left_over = self._producer.flush(FLUSH_TIMEOUT_S)
+        if left_over:
+            self._record(
+                "trouble", self._name, f"{left_over} records had no outcome after {FLUSH_TIMEOUT_S} s"
+            )
+        for (topic, index), count in self._counts.items():
+            self._record("sent", self._name, topic, index, count)
+
+
+class Member:
+    """A member of a group. It commits what it has read, and says where it begins."""
+
+    def __init__(self, record: Record, setup: dict[str, Any]) -> None:
+        self._record = record
+        self._group = setup["group"]
+        self._name = setup["name"]
+        self._cooperative = setup["strategy"] == "cooperative-sticky"
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": setup["bootstrap"],
+                "client.id": self._name,
+                "group.id": self._group,
+                "partition.assignment.strategy": setup["strategy"],
+                "enable.auto.commit": False,
+                # Where to begin is said at each assignment: that an offset is out of range is an error.
+                "auto.offset.reset": "error",
+                "session.timeout.ms": 6_000,
+                "heartbeat.interval.ms": 1_000,
+                "socket.timeout.ms": 8_000,
+                "fetch.wait.max.ms": 200,
+                "fetch.error.backoff.ms": 100,
+                "check.crcs": True,
+                "topic.metadata.refresh.interval.ms": 1_000,
+                **QUIET,
+            }
+        )
+        self._consumer.subscribe(list(setup["topics"]), on_assign=self._assigned, on_revoke=self._revoked)
+        # What was read and is not committed: the next offset of each partition.
+        self._next: dict[tuple[str, int], int] = {}
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        found = self._committed(partitions)
+        starts = [
+            TopicPartition(tp.topic, tp.partition, 0 if tp.offset == OFFSET_INVALID else tp.offset)
+            for tp in found
+        ]
+        if self._cooperative:
+            consumer.incremental_assign(starts)
+        else:
+            consumer.assign(starts)
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._commit({(tp.topic, tp.partition) for tp in partitions})
+
+    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Ask until there is an answer, as a consumer has to before it reads."""
+        return committed_of(self._record, self._consumer, self._group, self._name, partitions)
+
+    def _commit(self, only: set[tuple[str, int]] | None = None) -> None:
+        chosen = {where: at for where, at in self._next.items() if only is None or where in only}
+        for where in chosen:
+            del self._next[where]
+        if not chosen:
+            return
+        asked = time.monotonic()
+        errors: dict[tuple[str, int], str] = {}
+        try:
+            answers = self._consumer.commit(
+                offsets=[TopicPartition(*where, at) for where, at in chosen.items()], asynchronous=False
+            )
+            errors = {(tp.topic, tp.partition): tp.error.name() for tp in answers or () if tp.error}
+        except KafkaException as failure:
+            errors = dict.fromkeys(chosen, failure.args[0].name())
+        answered = time.monotonic()
+        for where, at in chosen.items():
+            self._record(
+                "commit", self._group, self._name, *where, at, asked, answered, errors.get(where, "")
+            )
+
+    def run(self) -> None:
+        last_commit = time.monotonic()
+        while not ending.is_set():
+            # One at a time: of a batch some might be of partitions that are others' by now.
+            message = self._consumer.poll(0.1)
+            if message is not None:
+                self._take(message)
+            if time.monotonic() - last_commit > 0.2:
+                last_commit = time.monotonic()
+                self._commit()
+        self._commit()
+        self._consumer.close()
+
+    def _take(self, message: Message) -> None:
+        error = message.error()
+        if error is None:
+            where = (message.topic(), message.partition())
+            self._next[where] = message.offset() + 1
+            self._record("read", self._group, self._name, *where, message.offset(), hash_of(message.value()))
+        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE) or error.fatal():
+            self._record("trouble", self._name, f"{error.name()}: {error.str()}")
+        else:
+            self._record("note", self._name, f"{error.name()}: {error.str()}")
+
+
+class Watch:
+    """Looks at a group's committed offsets, over and over, and is no member of it."""
+
+    def __init__(self, record: Record, setup: dict[str, Any]) -> None:
+        self._record = record
+        self._group = setup["group"]
+        self._name = setup["name"]
+        self._partitions = [
+            TopicPartition(topic, index) for topic, count in setup["topics"].items() for index in range(count)
+        ]
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": setup["bootstrap"],
+                "group.id": self._group,
+                "socket.timeout.ms": 8_000,
+                **QUIET,
+            }
+        )
+
+    def run(self) -> None:
+        while not ending.wait(0.2):
+            committed_of(self._record, self._consumer, self._group, self._name, self._partitions)
+
+
+def committed_of(
+    record: Record, consumer: Consumer, group: str, name: str, partitions: list[TopicPartition]
+) -> list[TopicPartition]:
+    """The committed offsets, asked for until there is an answer or the end; written down."""
+    while True:
+        asked = time.monotonic()
+        try:
+            found = consumer.committed(partitions, timeout=5.0)
+        except KafkaException as failure:
+            record("note", name, f"committed: {failure.args[0].name()}")
+            if ending.is_set():
+                return [TopicPartition(tp.topic, tp.partition, OFFSET_INVALID) for tp in partitions]
+            continue
+        answered = time.monotonic()
+        if any(tp.error for tp in found):
+            record("note", name, f"committed: {[tp.error.name() for tp in found if tp.error]}")
+            continue
+        for tp in found:
+            offset = -1 if tp.offset == OFFSET_INVALID else tp.offset
+            record("committed", group, name, tp.topic, tp.partition, offset, asked, answered)
+        return list(found)
+
+
+ROLES = {"produce": Produce, "member": Member, "watch": Watch}
+
+
+def main() -> None:
+    setup = json.loads(sys.argv[1])
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    record = Record(setup["record"])
+    threads = []
+    for each in setup["clients"]:
+        client = ROLES[each["role"]](record, {**setup, **each})
+
+        def run(client: Any = client, name: str = each["name"]) -> None:
+            try:
+                client.run()
+            except BaseException as failure:
+                record("trouble", name, f"ended with {failure!r}")
+                raise
+
+        threads.append(threading.Thread(target=run, name=each["name"]))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        # In steps, so that the main thread gets to handle the signal.
+        while thread.is_alive():
+            thread.join(0.2)
+
+
+if __name__ == "__main__":
+    main()
