@@ -11,18 +11,24 @@ DATA ?= data
 JOBS ?= 2
 ARGS ?=
 
+# The folders of examples/ that can be run.
+EXAMPLES := messaging logs
+# How an example is run: its own environment, the broker of `make run`.
+EXAMPLE = @$(BUILD_EXAMPLES)/$(1)/bin/python -m examples.$(1) --bootstrap $(LISTEN) $(ARGS)
+BUILD_EXAMPLES := build/examples
+
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports docs docs-check format soak compare clean
+.PHONY: help run test check lint types imports docs docs-check format soak compare examples example-messaging example-logs clean
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
 
 run: $(VENV)/.installed ## Install into .venv and start a broker on 127.0.0.1:9092 with its data under ./data.
 	@exec $(BIN)/ottla serve --data $(DATA) --listen $(LISTEN)
 
-test: check build/.interop ## Install what the tests need, run the checks and then every test.
+test: check build/.interop $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Install what the tests need, run the checks and then every test.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: lint types imports docs-check ## Run the fast checks alone: ruff, mypy, import-linter, generated docs.
@@ -53,10 +59,19 @@ soak: $(VENV)/.installed-test ## Search longer: property tests with many more ex
 compare: $(VENV)/.installed-test ## Run the same load against Ottla and its peers, and write docs/BENCHMARKS.md.
 	@$(BIN)/python bench/compare $(ARGS)
 
+examples: $(VENV)/.installed $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Run each example for half a minute on a broker of its own.
+	@$(BIN)/python -m examples $(ARGS)
+
+example-messaging: $(BUILD_EXAMPLES)/messaging/.installed ## With `make run` going: orders, billing, parcels and mail, by way of topics.
+	$(call EXAMPLE,messaging)
+
+example-logs: $(BUILD_EXAMPLES)/logs/.installed ## With `make run` going: logs of several programs, gathered, searched and kept.
+	$(call EXAMPLE,logs)
+
 clean: ## Remove what was installed and built; data/ stays.
-	rm -rf $(VENV) build dist tests/interop/node/node_modules
+	rm -rf $(VENV) build dist tests/interop/node/node_modules examples/*/node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: each says that a step is done, and what would make it stale.
 $(VENV)/.created:
@@ -75,4 +90,8 @@ $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
 
 build/.interop: $(VENV)/.installed-test $(wildcard scripts/*.sh scripts/java_jars.py tests/interop/node/package.json)
 	@PYTHON='$(BIN)/python' scripts/interop-deps.sh
+	@touch $@
+
+$(BUILD_EXAMPLES)/%/.installed: examples/%/requirements.txt scripts/examples-deps.sh $(wildcard examples/*/package.json) | $(VENV)/.created
+	@PYTHON='$(BIN)/python' scripts/examples-deps.sh $*
 	@touch $@

@@ -1,0 +1,1 @@
+"""What the examples share: their options and summaries, their processes, their terminal view."""
