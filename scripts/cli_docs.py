@@ -18,8 +18,9 @@ HEAD = """\
 
 Generated from the code by `scripts/cli_docs.py`: change a command, then run `make docs`.
 
-`ottla serve` runs a broker. Everything else talks to a cluster, Ottla's or any other, through Kafka's
-protocol; except `ottla log dump`, which reads files.
+`ottla serve` runs a broker, `ottla cluster up` a whole cluster on this machine ([CLUSTER.md](CLUSTER.md)).
+Everything else talks to a cluster, Ottla's or any other, through Kafka's protocol; except `ottla log dump`,
+which reads files.
 
 - **Where.** `--bootstrap HOST:PORT`, or `OTTLA_BOOTSTRAP` in the environment, or 127.0.0.1:9092. What else a
   client needs (TLS, SASL) goes in with `-X NAME=VALUE`, under librdkafka's names.
@@ -57,6 +58,11 @@ ottla group reset-offsets billing --topic orders --to 2h --execute
 
 ottla config set topic orders max.message.bytes=2000000
 ottla config describe broker 1 --all
+
+ottla cluster up --nodes 3 --data ./try                        # etcd and three nodes, to try
+ottla cluster describe                                         # who is there, and what is not well
+ottla cluster reassign --all --dry-run                         # what a new node would take over
+ottla cluster drain 3                                          # ... and how one is emptied
 
 ottla log dump data/orders-0/*.log --records
 ottla bench produce --messages 2000000 --compression lz4

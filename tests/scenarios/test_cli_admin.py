@@ -170,7 +170,9 @@ def test_the_cluster(ottla: Ottla, ottla_server: BrokerProcess, topic: str) -> N
     assert (broker["node_id"], broker["host"], broker["port"]) == (NODE, "127.0.0.1", ottla_server.port)
     assert broker["leads"] == found["partitions"] >= 2
     assert found["offline_partitions"] == found["under_replicated_partitions"] == []
+    assert (broker["state"], broker["replicas"], broker["behind"]) == ("alive", found["partitions"], 0)
     head, columns, row = ottla("cluster", "describe").out.splitlines()
     assert head.startswith(f"cluster {found['cluster_id']}: ")
-    assert columns.split() == ["BROKER", "HOST", "PORT", "RACK", "CONTROLLER", "LEADS"]
+    assert columns.split()[:4] == ["BROKER", "HOST", "PORT", "RACK"]
+    assert columns.split()[4:] == ["STATE", "CONTROLLER", "LEADS", "REPLICAS", "BEHIND"]
     assert row.split()[:2] == [str(NODE), "127.0.0.1"]

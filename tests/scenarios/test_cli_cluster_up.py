@@ -195,7 +195,7 @@ def test_another_node_is_added_while_the_cluster_runs(up: Start) -> None:
     assert second.nodes()[1] == first.nodes()[1]
     refused = up("--nodes", "1")
     assert refused.process.wait(20) == 2
-    assert "nodes do not go by being left out" in refused.err
+    assert "node 2 runs, and cannot be left out" in refused.err
     assert answers(first.nodes()[2][0])
     assert first.end() == 0
 

@@ -25,8 +25,11 @@ class Ports:
         return [next(self._next) for _ in range(wanted)]
 
 
-def make(layout: Layout | None = None, running: Collection[int] = (), **request: Any) -> Layout:
-    return change(layout, Request(**request), running, make.ports)  # type: ignore[attr-defined]
+def make(
+    layout: Layout | None = None, running: Collection[int] = (), holding: Collection[int] = (), **request: Any
+) -> Layout:
+    ports = make.ports  # type: ignore[attr-defined]
+    return change(layout, Request(**request), ports, running=running, holding=holding)
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +71,19 @@ def test_nodes_can_be_added_and_take_free_ports_as_the_others_did() -> None:
     assert grown.members == first.members
 
 
-def test_nodes_are_not_removed_by_being_left_out() -> None:
-    with pytest.raises(CliError, match=r"has 3 nodes.*cluster drain") as caught:
-        make(make(), nodes=2)
+def test_new_nodes_go_on_in_the_turn_of_the_racks() -> None:
+    grown = make(make(nodes=2, racks=["a", "b"]), nodes=5)
+    assert [node.rack for node in grown.nodes] == ["a", "b", "a", "b", "a"]
+
+
+def test_a_node_is_left_out_only_if_it_is_stopped_and_empty() -> None:
+    layout = make()
+    with pytest.raises(CliError, match=r"node 3 holds data.*drain 3") as caught:
+        make(layout, nodes=2, holding=[1, 2, 3])
     assert caught.value.code is ExitCode.USAGE
+    with pytest.raises(CliError, match="node 3 runs"):
+        make(layout, nodes=2, running=[3])
+    assert make(layout, nodes=2, running=[1], holding=[2]).nodes == layout.nodes[:2]
 
 
 def test_members_of_etcd_do_not_change() -> None:

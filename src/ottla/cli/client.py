@@ -108,7 +108,9 @@ class Cluster:
 
     def __init__(self, bootstrap: str, properties: Iterable[str] | None = None) -> None:
         self.bootstrap = bootstrap
-        self._properties = parse_pairs("--property", list(properties or ()))
+        # Client properties as they were given.
+        self.given = list(properties or ())
+        self._properties = parse_pairs("--property", self.given)
         self._addresses = parse_bootstrap(bootstrap)
         self._admin: AdminClient | None = None
         self._metadata: Any = None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ottla.cli import output
-from ottla.cli.client import REQUEST_TIMEOUT_S, connect
+from ottla.cli import drain, elect, health, output, reassign
+from ottla.cli.client import connect
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
 from ottla.cli.serve import parse_overrides
 
@@ -70,53 +70,17 @@ def up(
 def describe(
     json: Json = False, bootstrap: Bootstrap = BOOTSTRAP_DEFAULT, property: Properties = None
 ) -> None:
-    """Show the cluster's id, brokers and controller, and partitions without a leader or short of replicas."""
-    found = connect(bootstrap, property)
-    described = found.wait(found.admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S), "cluster")
-    controller = described.controller.id if described.controller else None
-    topics = found.metadata.topics
-    partitions = [(name, p) for name, topic in sorted(topics.items()) for p in topic.partitions.values()]
-    offline = [f"{name}-{p.id}" for name, p in partitions if p.leader < 0]
-    short = [f"{name}-{p.id}" for name, p in partitions if len(p.isrs) < len(p.replicas)]
-    led: dict[int, int] = {}
-    for _, partition in partitions:
-        led[partition.leader] = led.get(partition.leader, 0) + 1
-    report: dict[str, Any] = {
-        "cluster_id": described.cluster_id,
-        "controller": controller,
-        "brokers": [
-            {
-                "node_id": node.id,
-                "host": node.host,
-                "port": node.port,
-                "rack": node.rack or None,
-                "leads": led.get(node.id, 0),
-            }
-            for node in sorted(described.nodes, key=lambda node: node.id)
-        ],
-        "topics": len(topics),
-        "partitions": len(partitions),
-        "offline_partitions": offline,
-        "under_replicated_partitions": short,
-    }
+    """Show the nodes, what each leads and holds, and partitions that lack a leader or replicas in sync.
+
+    A node that is fenced has been there and is not now; what it holds is short of a replica until it is back.
+    """
+    report = health.describe(connect(bootstrap, property))
     if json:
         output.print_json(report)
-        return
-    print(f"cluster {report['cluster_id'] or '-'}: {len(topics)} topics, {len(partitions)} partitions")
-    output.table(
-        ("broker", "host", "port", "rack", "controller", "leads"),
-        [
-            (
-                str(b["node_id"]),
-                b["host"],
-                str(b["port"]),
-                b["rack"],
-                "yes" if b["node_id"] == controller else "no",
-                b["leads"],
-            )
-            for b in report["brokers"]
-        ],
-    )
-    for label, names in (("without a leader", offline), ("short of replicas", short)):
-        if names:
-            print(f"{label}: {' '.join(names)}")
+    else:
+        health.show(report)
+
+
+app.command(name="reassign")(reassign.reassign)
+app.command(name="drain")(drain.drain)
+app.command(name="elect")(elect.elect)

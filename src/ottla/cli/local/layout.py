@@ -186,23 +186,37 @@ def check(request: Request) -> None:
 
 
 def change(
-    layout: Layout | None, request: Request, running: Collection[int], free_ports: FreePorts
+    layout: Layout | None,
+    request: Request,
+    free_ports: FreePorts,
+    *,
+    running: Collection[int] = (),
+    holding: Collection[int] = (),
 ) -> Layout:
     """The cluster that a request makes of ``layout`` (None: there is none yet).
 
-    Nodes of ``running`` keep their ports. CliError (usage) for what would not be this cluster any more.
+    Nodes of ``running`` keep their ports; they, and those that are ``holding`` data, cannot be left out.
+    CliError (usage) for what would not be this cluster any more.
     """
     check(request)
     members = _members(layout, request.etcd_members, free_ports)
     known = layout.nodes if layout is not None else ()
     count = request.nodes or len(known) or NODES_DEFAULT
-    if count < len(known):
-        raise CliError(
-            f"--nodes {count}: this folder's cluster has {len(known)} nodes, and nodes do not go by being "
-            "left out; 'ottla cluster drain N' says how one goes",
-            ExitCode.USAGE,
-        )
-    nodes = [*known, *(LocalNode(id=id, port=0) for id in range(len(known) + 1, count + 1))]
+    for node in known[count:]:
+        if node.id in running or node.id in holding:
+            why = "runs" if node.id in running else "holds data"
+            raise CliError(
+                f"--nodes {count}: node {node.id} {why}, and cannot be left out; 'ottla cluster drain "
+                f"{node.id}' empties it, then stop it",
+                ExitCode.USAGE,
+            )
+    known = known[:count]
+    # New nodes go on in the turn of the racks that there are.
+    turn = list(dict.fromkeys(node.rack for node in known)) or [None]
+    nodes = [
+        *known,
+        *(LocalNode(id=i + 1, port=0, rack=turn[i % len(turn)]) for i in range(len(known), count)),
+    ]
     ports = _ports(nodes, request.port, free_ports, known=bool(known))
     nodes = [node if node.id in running else replace(node, port=ports[node.id]) for node in nodes]
     if request.racks is not None:

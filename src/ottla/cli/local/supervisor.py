@@ -83,7 +83,8 @@ class Supervisor:
         """Start what does not run, and say of each node where it listens. CliError where one does not."""
         async with self._turn:
             running = {node.id for node in self._known_nodes() if self._runs(node)}
-            self._layout = change(self._layout, request, running, free_ports)
+            holding = {node.id for node in self._known_nodes() if self._holds_data(node)}
+            self._layout = change(self._layout, request, free_ports, running=running, holding=holding)
             (self.directory / LOGS).mkdir(exist_ok=True)
             self._save()
             await _all(self._start_member(member) for member in self._layout.members)
@@ -107,6 +108,13 @@ class Supervisor:
         except BlockingIOError:
             return True
         return False
+
+    def _holds_data(self, node: LocalNode) -> bool:
+        """Whether there are partitions in the node's folder, other than those on their way out."""
+        folder = self.directory / node.folder
+        return folder.is_dir() and any(
+            entry.is_dir() and not entry.name.endswith("-delete") for entry in folder.iterdir()
+        )
 
     # -- starting -----------------------------------------------------------------------------------------
 
@@ -207,8 +215,9 @@ class Supervisor:
             ready.set_exception(CliError(f"{child.name} does not start: {why} ({child.log})"))
             return
         self._save()
-        text = f"{child.name} died ({child.ending(code)}); it starts again with 'ottla cluster up'"
-        text += f" for this folder, or by hand with: {child.shell_command}"
+        ended = "has stopped" if code == 0 else f"died ({child.ending(code)})"
+        text = f"{child.name} {ended}; it starts again with 'ottla cluster up' for this folder, or by hand "
+        text += f"with: {child.shell_command}"
         child.note(text)
         self._say.remark(text)
 

@@ -8,7 +8,7 @@ as in the placement of new topics.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from ottla.types import TopicPartition
 
@@ -26,20 +26,28 @@ def plan(
     *,
     replication_factor: int | None = None,
     balance: bool = True,
+    allow_fewer: bool = False,
+    keep: Collection[int] = (),
     others: Mapping[int, int] | None = None,
 ) -> dict[TopicPartition, tuple[int, ...]]:
     """The new replicas of those partitions of ``current`` that are to change.
 
     ``racks`` are the nodes that may hold replicas, and where they stand. With ``balance`` the partitions are
     spread evenly over them, else only what is elsewhere comes to them. ``others`` counts the replicas that
-    each node holds of partitions that are not planned. PlanError where nodes are too few.
+    each node holds of partitions that are not planned. Nodes of ``keep`` keep what they have, and
+    get nothing. With ``allow_fewer`` a partition has no more replicas than there are nodes for it. PlanError
+    where nodes are too few.
     """
-    board = _Board(racks, others or {})
+    assert not (balance and keep), "what is to be even cannot stay"
+    board = _Board(racks, keep, others or {})
     for partition in sorted(current):
         factor = len(current[partition]) if replication_factor is None else replication_factor
-        if factor > len(racks):
+        room = len(racks) + len(set(current[partition]) & set(keep) - racks.keys())
+        if factor > room and allow_fewer and room:
+            factor = room
+        if factor > room:
             raise PlanError(
-                f"{partition} is to have {factor} replicas, and there are {len(racks)} nodes to hold them"
+                f"{partition} is to have {factor} replicas, and there are {room} nodes to hold them"
             )
         board.add(partition, current[partition], factor)
     for partition in board.replicas:
@@ -66,8 +74,11 @@ def copies(current: Assignment, planned: Assignment) -> int:
 class _Board:
     """The partitions as they stand while the plan is made, and what each node has of them."""
 
-    def __init__(self, racks: Mapping[int, str | None], others: Mapping[int, int]) -> None:
-        self.racks = {node: racks[node] for node in sorted(racks)}
+    def __init__(
+        self, racks: Mapping[int, str | None], keep: Collection[int], others: Mapping[int, int]
+    ) -> None:
+        self.racks = {node: racks.get(node) for node in sorted({*racks, *keep})}
+        self._takers = sorted(racks)
         self.replicas: dict[TopicPartition, list[int]] = {}
         self._others = others
         self._factor: dict[TopicPartition, int] = {}
@@ -89,7 +100,10 @@ class _Board:
         if kept:
             first = kept[0]
             if replicas[0] != first:
-                first = min(kept, key=lambda node: (len(self._led[node]), kept.index(node)))
+                first = min(
+                    kept,
+                    key=lambda node: (node not in self._takers, len(self._led[node]), kept.index(node)),
+                )
                 kept.remove(first)
                 kept.insert(0, first)
             self._led[first][partition] = None
@@ -147,7 +161,7 @@ class _Board:
         """Add what is missing, each where it suits best."""
         replicas = self.replicas[partition]
         while len(replicas) < self._factor[partition]:
-            free = (node for node in self.racks if node not in replicas)
+            free = (node for node in self._takers if node not in replicas)
             node = min(free, key=lambda node: self._cost(node, partition, replicas))
             replicas.append(node)
             self._hold(node, partition)

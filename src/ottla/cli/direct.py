@@ -1,0 +1,178 @@
+"""Requests over plain connections, for what librdkafka cannot ask.
+
+One request at a time on each connection. A broker that goes away costs another attempt at another broker,
+within a time limit, as long as the request may be sent twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ottla.cli.client import parse_bootstrap
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.options import parse_pairs
+from ottla.errors import ErrorCode
+from ottla.wire.apis import BY_NAME, Api
+from ottla.wire.messages import MalformedMessage, decode_response, encode_request, response_header_flexible
+
+CLIENT_ID = b"ottla"
+CONNECT_TIMEOUT_S = 4.0
+REQUEST_TIMEOUT_S = 30.0
+# How long another broker is looked for where one does not answer.
+RETRY_S = 15.0
+RETRY_STEP_S = 0.25
+RESPONSE_BYTES_MAX = 64 * 1024 * 1024
+
+Address = tuple[str, int]
+
+
+class Unanswered(OSError):
+    """A request got no answer; the message says where and why."""
+
+
+class DirectConnection:
+    """A connection to one broker."""
+
+    def __init__(self, address: Address, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        self.where = f"{address[0]}:{address[1]}"
+        self._ids = itertools.count(1)
+        self._versions: dict[int, tuple[int, int]] | None = None
+        try:
+            self._socket = socket.create_connection(address, CONNECT_TIMEOUT_S)
+        except OSError as error:
+            raise self._unanswered(error) from None
+        self._socket.settimeout(timeout_s)
+        self._stream = self._socket.makefile("rb")
+
+    def _unanswered(self, error: OSError) -> Unanswered:
+        return Unanswered(f"{self.where}: {(error.strerror or str(error)).lower()}")
+
+    def close(self) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def ask(self, name: str, fields: Mapping[str, Any], version: int | None = None) -> Any:
+        """The response to a request, of the newest version that both sides know unless one is given.
+
+        Unanswered where the connection fails; CliError where the broker does not know the request.
+        """
+        api = BY_NAME[name]
+        if version is None:
+            version = self._version(api)
+        correlation_id = next(self._ids)
+        head = struct.pack(">hhih", api.key, version, correlation_id, len(CLIENT_ID)) + CLIENT_ID
+        flexible = response_header_flexible(api.key, version)
+        request = head + b"\0" * flexible + encode_request(api.key, version, dict(fields))
+        try:
+            self._socket.sendall(struct.pack(">i", len(request)) + request)
+            size = int.from_bytes(self._stream.read(4), "big")
+            response = self._stream.read(size) if 4 <= size <= RESPONSE_BYTES_MAX else b""
+        except OSError as error:
+            raise self._unanswered(error) from None
+        if response[:4] != correlation_id.to_bytes(4, "big"):
+            raise Unanswered(f"{self.where} does not answer over a plain connection")
+        try:
+            # Behind the correlation id a flexible header has its section of tagged fields, which is empty.
+            return decode_response(api.key, version, response, 5 if flexible else 4)
+        except MalformedMessage as error:
+            raise CliError(f"{self.where}: {error}") from error
+
+    def _version(self, api: Api) -> int:
+        if self._versions is None:
+            answer = self.ask("ApiVersions", {}, version=0)
+            self._versions = {one.api_key: (one.min_version, one.max_version) for one in answer.api_keys}
+        low, high = self._versions.get(api.key, (0, -1))
+        version = min(high, api.version_max)
+        if version < max(low, api.version_min):
+            raise CliError(f"the broker at {self.where} does not know {api.name} requests")
+        return version
+
+
+class DirectCluster:
+    """The brokers of a cluster, each connected to when it is asked first."""
+
+    def __init__(self, bootstrap: str, properties: Iterable[str] | None = None) -> None:
+        protocol = parse_pairs("--property", list(properties or ())).get("security.protocol", "PLAINTEXT")
+        if protocol.upper() != "PLAINTEXT":
+            raise CliError(
+                f"-X security.protocol={protocol}: this command asks over a plain connection; name a "
+                "plaintext listener with --bootstrap"
+            )
+        self._bootstrap = parse_bootstrap(bootstrap)
+        self._brokers: dict[int, Address] = {}
+        self._controller = -1
+        self._connections: dict[Address, DirectConnection] = {}
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+    def learn(self, metadata: Any) -> None:
+        """Take over from a Metadata response where the brokers are."""
+        self._brokers = {broker.node_id: (broker.host, broker.port) for broker in metadata.brokers}
+        self._controller = metadata.controller_id
+
+    def ask(self, name: str, fields: Mapping[str, Any], *, again: bool = True) -> Any:
+        """The response of the controller, or of any broker where that does not answer.
+
+        ``again``: whether the request may be sent twice. CliError (unreachable) where nobody answers.
+        """
+        deadline_s = time.monotonic() + RETRY_S
+        while True:
+            why = "no broker is known"
+            for address in self._order():
+                try:
+                    return self._connection(address).ask(name, fields)
+                except Unanswered as error:
+                    why = str(error)
+                    self._forget(address)
+                    if not again:
+                        break
+            if not again or not self._brokers or time.monotonic() > deadline_s:
+                raise CliError(f"cannot reach a broker: {why}", ExitCode.UNREACHABLE)
+            time.sleep(RETRY_STEP_S)
+
+    def ask_node(self, node: int, name: str, fields: Mapping[str, Any]) -> Any:
+        """The response of one broker. Unanswered where it gives none."""
+        address = self._brokers.get(node)
+        if address is None:
+            raise Unanswered(f"node {node} is not there")
+        try:
+            return self._connection(address).ask(name, fields)
+        except Unanswered:
+            self._forget(address)
+            raise
+
+    def _order(self) -> Sequence[Address]:
+        controller = self._brokers.get(self._controller)
+        first = [controller] if controller is not None else []
+        return list(dict.fromkeys((*first, *self._brokers.values(), *self._bootstrap)))
+
+    def _connection(self, address: Address) -> DirectConnection:
+        if address not in self._connections:
+            self._connections[address] = DirectConnection(address)
+        return self._connections[address]
+
+    def _forget(self, address: Address) -> None:
+        if (connection := self._connections.pop(address, None)) is not None:
+            connection.close()
+
+
+def check(error_code: int, message: str | None, what: str) -> None:
+    """CliError where a response has an error."""
+    if error_code:
+        raise CliError(f"{what}: {message or error_name(error_code)}")
+
+
+def error_name(error_code: int) -> str:
+    """An error code in words."""
+    try:
+        return ErrorCode(error_code).name.replace("_", " ")
+    except ValueError:
+        return f"error {error_code}"

@@ -1,0 +1,294 @@
+"""`ottla cluster reassign`: move replicas to other nodes, change how many there are, or see what moves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ottla.cli import output
+from ottla.cli.direct import DirectCluster
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.moves import plan_file, report, throttle
+from ottla.cli.moves.plan import PlanError, copies, plan
+from ottla.cli.moves.requests import Requests, View
+from ottla.cli.moves.runner import Copying, carry_out_with_progress, wait
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.types import TopicPartition
+
+AT_ONCE_DEFAULT = 50
+
+Planned = Mapping[TopicPartition, Sequence[int]]
+
+Topics = Annotated[
+    str | None, typer.Option("--topics", "-t", metavar="A,B,…", help="The topics whose replicas to move.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and move nothing.")]
+Throttle = Annotated[
+    int | None,
+    typer.Option(
+        "--throttle", metavar="BYTES", min=1, help="Copy no more than so many bytes a second, each broker."
+    ),
+]
+AtOnce = Annotated[
+    int, typer.Option("--at-once", metavar="N", min=1, help="How many partitions move at the same time.")
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a plan is carried out. ``throttle``: bytes a second for each broker."""
+
+    dry_run: bool
+    throttle: int | None
+    at_once: int
+    json: bool
+
+
+def reassign(
+    topics: Topics = None,
+    all_: Annotated[bool, typer.Option("--all", "-a", help="All topics, those of brokers too.")] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="N,N,…", help="The nodes that are to hold the replicas: else all that are there."
+        ),
+    ] = None,
+    replication_factor: Annotated[
+        int | None,
+        typer.Option(
+            "--replication-factor", "-r", metavar="N", min=1, help="How many replicas: else as it is."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="A plan in Kafka's JSON, as --dry-run --json has it."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    throttle: Throttle = None,
+    at_once: AtOnce = AT_ONCE_DEFAULT,
+    wait_: Annotated[
+        bool, typer.Option("--wait", help="Wait until nothing moves, and remove a throttle.")
+    ] = False,
+    cancel: Annotated[
+        bool,
+        typer.Option("--cancel", help="Undo what is under way, of all topics or those of --topics."),
+    ] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Spread replicas over nodes anew, with the fewest moves, and wait until it is done.
+
+    After a node was added, 'ottla cluster reassign --all' gives it its share. Racks are kept apart, and
+    leaders are spread as well. With nothing to do given, shows what is moving.
+
+    Ctrl-C ends the command only; what moves goes on ('--wait' waits for it, '--cancel' undoes it).
+    """
+    chosen = [name for name, given in _actions(topics, all_, file, wait_, cancel) if given]
+    if len(chosen) > 1:
+        output.fail_usage(f"give one of {' and '.join(chosen)}")
+    if (to or replication_factor) and not (topics or all_):
+        output.fail_usage("--to and --replication-factor: say of what, with --topics or --all")
+    cluster = DirectCluster(bootstrap, property)
+    requests = Requests(cluster)
+    view = requests.view()
+    names = split(topics)
+    if cancel:
+        cancel_moves(requests, view, names, json=json)
+    elif wait_:
+        wait_for_moves(requests, view, json=json)
+    elif file is not None:
+        planned = _checked(view, plan_file.read(file))
+        execute(requests, view, planned, How(dry_run=dry_run, throttle=throttle, at_once=at_once, json=json))
+    elif names or all_:
+        planned = _planned(view, None if all_ else names, _nodes(to), replication_factor)
+        execute(requests, view, planned, How(dry_run=dry_run, throttle=throttle, at_once=at_once, json=json))
+    else:
+        show_moves(view, json=json)
+
+
+def _actions(
+    topics: str | None, all_: bool, file: Path | None, wait: bool, cancel: bool
+) -> list[tuple[str, bool]]:
+    """What can be asked for, one at a time; --topics only narrows --cancel."""
+    return [
+        ("--topics", topics is not None and not cancel),
+        ("--all", all_),
+        ("--file", file is not None),
+        ("--wait", wait),
+        ("--cancel", cancel),
+    ]
+
+
+def split(names: str | None) -> list[str]:
+    """The names of a list with commas."""
+    return [name for name in (part.strip() for part in (names or "").split(",")) if name]
+
+
+def _nodes(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = split(text)
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise CliError(
+            f"--to {text!r}: give node ids with commas between them, such as 1,2,3", ExitCode.USAGE
+        )
+    return sorted(set(map(int, parts)))
+
+
+def _planned(
+    view: View, topics: Sequence[str] | None, to: Sequence[int] | None, factor: int | None
+) -> Planned:
+    """The plan that spreads topics (None: all) over nodes (None: all that are there)."""
+    targets = view.targets()
+    partitions = list(targets) if topics is None else view.of_topics(topics)
+    view.check_nodes(to or ())
+    racks = {node: rack for node, rack in view.racks.items() if to is None or node in to}
+    if to is None:
+        _check_all_there(view, [targets[p] for p in partitions])
+    others = Counter(n for p, replicas in targets.items() for n in replicas)
+    others.subtract(n for p in partitions for n in targets[p])
+    try:
+        return plan({p: targets[p] for p in partitions}, racks, replication_factor=factor, others=others)
+    except PlanError as error:
+        raise CliError(f"{error}; start more nodes, or give a smaller --replication-factor") from None
+
+
+def _check_all_there(view: View, assigned: Iterable[Sequence[int]]) -> None:
+    """CliError where a node that holds something is not there: is it to be given up, or only restarting?"""
+    away = sorted({node for replicas in assigned for node in replicas} - view.brokers.keys())
+    if away:
+        raise CliError(
+            f"node {report.nodes(away)} holds replicas and is not there: start it, or say with --to which "
+            "nodes are to hold all of them"
+        )
+
+
+def _checked(view: View, planned: Planned) -> Planned:
+    """What of a plan from a file is not so already. CliError where it does not fit the cluster."""
+    for partition in planned:
+        if partition not in view.partitions:
+            raise CliError(f"--file: {partition} does not exist", ExitCode.NOT_FOUND)
+    view.check_nodes(sorted({node for replicas in planned.values() for node in replicas}))
+    targets = view.targets()
+    return {p: replicas for p, replicas in planned.items() if tuple(replicas) != targets[p]}
+
+
+def execute(requests: Requests, view: View, planned: Planned, how: How) -> None:
+    """Show a plan, or have it carried out and say what was done."""
+    copying = Copying(requests, view, planned)
+    if how.dry_run:
+        if how.json:
+            output.print_json(plan_file.to_document(planned))
+        elif planned:
+            report.show_plan(view, planned, copying.total_bytes)
+        else:
+            print("nothing to move: everything is where the plan would have it")
+        return
+    if planned:
+        move(requests, view, planned, how)
+        settle_leaders(requests, planned)
+    count = copies(view.targets(), planned)
+    if how.json:
+        output.print_json(
+            {"partitions": len(planned), "copied_replicas": count, "copied_bytes": copying.total_bytes}
+        )
+    elif planned:
+        copied = f"; {count} replicas were copied, {report.size(copying.total_bytes)}" if count else ""
+        print(f"{len(planned)} partitions changed{copied}")
+    else:
+        print("nothing to move: everything is where the plan would have it")
+
+
+def move(requests: Requests, view: View, planned: Planned, how: How) -> None:
+    """Carry a plan out, and wait until it is done."""
+    current = view.targets()
+    if how.throttle is not None:
+        throttle.set_throttle(requests, current, planned, how.throttle)
+    try:
+        carry_out_with_progress(requests, view, planned, at_once=how.at_once)
+    except KeyboardInterrupt:
+        left = len(requests.ongoing())
+        output.warn(
+            f"{left} partitions go on moving; 'ottla cluster reassign --wait' waits for them, "
+            "--cancel undoes it"
+        )
+        raise
+    if how.throttle is not None:
+        nodes = {node for p in planned for node in (*current[p], *planned[p])}
+        throttle.remove_throttle(requests, {p.topic for p in planned}, nodes)
+
+
+def settle_leaders(requests: Requests, planned: Planned) -> None:
+    """Have the preferred leaders of moved partitions elected; where one cannot be now, it will be later."""
+    refused = requests.elect(list(planned)).refused
+    for partition, why in refused.items():
+        output.note(f"{partition}: its preferred leader does not lead yet: {why}")
+
+
+def show_moves(view: View, *, json: bool) -> None:
+    """What is under way."""
+    if json:
+        output.print_json(
+            [
+                {
+                    "topic": p.topic,
+                    "partition": p.partition,
+                    "replicas": list(o.target),
+                    "adding": list(o.adding),
+                    "removing": list(o.removing),
+                }
+                for p, o in view.ongoing.items()
+            ]
+        )
+    elif view.ongoing:
+        output.table(
+            ("partition", "to be", "adding", "removing", "in sync"),
+            [
+                (
+                    str(p),
+                    report.nodes(o.target),
+                    report.nodes(o.adding) or None,
+                    report.nodes(o.removing) or None,
+                    report.nodes(view.partitions[p].isr) if p in view.partitions else None,
+                )
+                for p, o in view.ongoing.items()
+            ],
+        )
+    else:
+        print("no partition is moving; --topics A,B or --all says what to move, --help how")
+
+
+def wait_for_moves(requests: Requests, view: View, *, json: bool) -> None:
+    """Wait until nothing moves."""
+    count = wait(requests)
+    throttle.remove_throttle(requests, {p.topic for p in view.ongoing}, view.brokers)
+    if json:
+        output.print_json({"partitions": count})
+    else:
+        print(f"{count} partitions changed" if count else "no partition was moving")
+
+
+def cancel_moves(requests: Requests, view: View, topics: Sequence[str], *, json: bool) -> None:
+    """Undo what is under way: each partition's replicas are as they were."""
+    if topics:
+        view.of_topics(topics)
+    cancelled = [p for p in view.ongoing if not topics or p.topic in topics]
+    if cancelled:
+        requests.reassign(dict.fromkeys(cancelled))
+    left = [p for p in view.ongoing if p not in set(cancelled)]
+    throttle.remove_throttle(requests, {p.topic for p in cancelled}, () if left else view.brokers)
+    if json:
+        output.print_json([{"topic": p.topic, "partition": p.partition} for p in cancelled])
+    elif cancelled:
+        for partition in cancelled:
+            print(f"{partition}: cancelled")
+    else:
+        print("no partition was moving")

@@ -1,0 +1,248 @@
+"""Moving replicas, draining nodes and electing leaders from the command line, against real clusters."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import Ottla
+
+from interop.process import wait_until
+
+pytestmark = pytest.mark.skipif(shutil.which("etcd") is None, reason="there is no etcd")
+
+MESSAGES = "".join(f"m{i}\n" for i in range(2_000)).encode()
+
+
+class LocalCluster:
+    """A cluster that `ottla cluster up` runs, and the command line against it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._command = [sys.executable, "-m", "ottla.cli.main", "cluster", "up", "--data", str(directory)]
+        self._err = (directory.with_suffix(".err")).open("wb")
+        self.process = subprocess.Popen(
+            [*self._command, *["--port", "0", "--nodes", "3", "--racks", "a,b,c"]],
+            stdout=subprocess.PIPE,
+            stderr=self._err,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        lines = []
+        while (line := self.process.stdout.readline()) != "ottla: cluster ready\n":
+            assert line, lines
+            lines.append(line)
+        self.ottla = Ottla(self.state["bootstrap"])
+
+    @property
+    def state(self) -> Any:
+        return json.loads((self.directory / "cluster.json").read_text())
+
+    def pid(self, node: int) -> int:
+        (found,) = [one["pid"] for one in self.state["nodes"] if one["id"] == node]
+        assert isinstance(found, int)
+        return found
+
+    def up(self, *arguments: str) -> None:
+        """Ask for the cluster again."""
+        subprocess.run([*self._command, *arguments], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+    def end(self, node: int, signum: int) -> None:
+        """Have a node end, and wait until its cluster has noticed."""
+        os.kill(self.pid(node), signum)
+        wait_until(lambda: self.brokers().get(node, {}).get("state") != "alive", what="the node's end")
+
+    def brokers(self) -> dict[int, Any]:
+        return {one["node_id"]: one for one in self.describe()["brokers"]}
+
+    def describe(self) -> Any:
+        return self.ottla("cluster", "describe", "--json").json
+
+    def partitions(self, topic: str) -> dict[int, Any]:
+        (found,) = self.ottla("topic", "describe", topic, "--json").json
+        return {one["partition"]: one for one in found["partitions"]}
+
+    def messages(self, topic: str) -> list[str]:
+        return sorted(self.ottla("consume", topic, "--from", "beginning").out.split())
+
+    def stop(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+    cluster = LocalCluster(tmp_path / "c")
+    try:
+        yield cluster
+        cluster.stop()
+    finally:
+        cluster.process.kill()
+        for log in sorted(cluster.directory.glob("logs/*")):
+            print(f"--- {log.name}\n{log.read_text()}")
+
+
+def test_a_node_is_added_and_another_removed_while_messages_stay(cluster: LocalCluster) -> None:
+    ottla = cluster.ottla
+    ottla("topic", "create", "t", "-p", "8")
+    ottla("produce", "t", stdin=MESSAGES)
+    expected = sorted(MESSAGES.decode().split())
+
+    cluster.up("--nodes", "4")
+    assert cluster.brokers()[4]["rack"] == "a"
+    plan = ottla("cluster", "reassign", "--all", "--dry-run", "--json").json
+    assert any(4 in one["replicas"] for one in plan["partitions"])
+    assert cluster.brokers()[4]["replicas"] == 0, "a dry run moves nothing"
+    done = ottla("cluster", "reassign", "--all", "--json").json
+    assert done["partitions"] == len(plan["partitions"])
+    brokers = cluster.brokers()
+    # Nodes 1 and 4 share rack a, and each partition has one replica there.
+    assert brokers[1]["replicas"] == brokers[4]["replicas"] == 4
+    assert sum(broker["leads"] for broker in brokers.values()) == 8
+    assert all(broker["leads"] for broker in brokers.values())
+    assert ottla("cluster", "reassign", "--all").out.startswith("nothing to move")
+    assert cluster.messages("t") == expected
+
+    out = ottla("cluster", "drain", "1").out
+    assert out.startswith("node 1 holds nothing")
+    assert "--unregister" in out
+    assert cluster.brokers()[1]["replicas"] == cluster.brokers()[1]["leads"] == 0
+    cluster.end(1, signal.SIGTERM)
+    assert ottla("cluster", "drain", "1", "--unregister", "--json").json["unregistered"] is True
+    assert sorted(cluster.brokers()) == [2, 3, 4]
+    found = cluster.describe()
+    assert found["under_replicated_partitions"] == found["offline_partitions"] == []
+    assert cluster.messages("t") == expected
+
+
+def test_a_dead_node_is_seen_and_replaced(cluster: LocalCluster) -> None:
+    ottla = cluster.ottla
+    ottla("topic", "create", "t", "-p", "3", "-c", "min.insync.replicas=3")
+    ottla("produce", "t", stdin=MESSAGES)
+    cluster.end(2, signal.SIGKILL)
+    wait_until(lambda: len(cluster.describe()["under_replicated_partitions"]) == 3)
+    found = cluster.describe()
+    assert {one["node_id"]: one["state"] for one in found["brokers"]} == {1: "alive", 2: "fenced", 3: "alive"}
+    assert cluster.brokers()[2]["behind"] == 3
+    assert len(found["under_min_isr_partitions"]) == 3
+    assert found["offline_partitions"] == []
+    assert "3 short of replicas" in ottla("cluster", "describe").out
+    assert "--allow-fewer-replicas" in ottla.fails(1, "cluster", "drain", "2").err
+    assert "is not there" in ottla.fails(1, "cluster", "reassign", "--all").err
+    cluster.up("--nodes", "4")
+    # That has started node 2 again, too.
+    cluster.end(2, signal.SIGKILL)
+    ottla("cluster", "drain", "2")
+    ottla("cluster", "drain", "2", "--unregister")
+    assert sorted(cluster.brokers()) == [1, 3, 4]
+    assert cluster.describe()["under_replicated_partitions"] == []
+    assert cluster.messages("t") == sorted(MESSAGES.decode().split())
+
+
+def test_preferred_leaders_are_elected(cluster: LocalCluster) -> None:
+    ottla = cluster.ottla
+    ottla("topic", "create", "t", "-p", "3")
+    before = {number: one["leader"] for number, one in cluster.partitions("t").items()}
+    cluster.end(1, signal.SIGTERM)
+    away = cluster.partitions("t")
+    assert all(one["leader"] != 1 for one in away.values())
+    (number,) = [n for n, leader in before.items() if leader == 1]
+    refused = ottla.fails(1, "cluster", "elect", "t")
+    assert f"t-{number}" in refused.err
+    cluster.up()
+    wait_until(lambda: len(cluster.partitions("t")[number]["isr"]) == 3)
+    assert ottla("cluster", "elect", "t", "-p", str(number)).out in (
+        f"t-{number}: led by 1\n",
+        # It was elected by itself meanwhile.
+        "nothing to elect: the leaders are the preferred ones\n",
+    )
+    assert {n: one["leader"] for n, one in cluster.partitions("t").items()} == before
+    assert ottla("cluster", "elect", "--all").out.startswith("nothing to elect")
+
+
+def test_replicas_are_changed_by_file_and_by_number(cluster: LocalCluster, tmp_path: Path) -> None:
+    ottla = cluster.ottla
+    ottla("topic", "create", "t", "-p", "2", "-r", "1")
+    ottla("produce", "t", stdin=MESSAGES)
+    file = tmp_path / "plan.json"
+    file.write_text('{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[3,2]}]}')
+    assert ottla("cluster", "reassign", "--file", str(file)).out.startswith("1 partitions changed")
+    assert cluster.partitions("t")[0]["replicas"] == [3, 2]
+    assert cluster.partitions("t")[0]["leader"] == 3
+    ottla("cluster", "reassign", "--topics", "t", "-r", "3", "--throttle", "50000000")
+    assert all(sorted(one["isr"]) == [1, 2, 3] for one in cluster.partitions("t").values())
+    assert "throttled" not in ottla("config", "describe", "topic", "t").out
+    assert "throttled" not in ottla("config", "describe", "broker", "1").out
+    ottla("cluster", "reassign", "--topics", "t", "-r", "1", "--to", "2")
+    assert all(one["replicas"] == [2] for one in cluster.partitions("t").values())
+    assert cluster.messages("t") == sorted(MESSAGES.decode().split())
+
+
+def test_moves_can_be_seen_and_cancelled(cluster: LocalCluster, tmp_path: Path) -> None:
+    ottla = cluster.ottla
+    ottla("topic", "create", "t", "-r", "2", "-p", "1")
+    before = cluster.partitions("t")[0]["replicas"]
+    (away,) = {1, 2, 3} - set(before)
+    # A paused node keeps a move from ending.
+    pid = cluster.pid(away)
+    os.kill(pid, signal.SIGSTOP)
+    file = tmp_path / "plan.json"
+    replicas = [before[0], away]
+    file.write_text(
+        json.dumps({"version": 1, "partitions": [{"topic": "t", "partition": 0, "replicas": replicas}]})
+    )
+    moving = ottla.start("cluster", "reassign", "--file", str(file))
+    try:
+        wait_until(lambda: cluster.describe()["moving_partitions"] == ["t-0"])
+        (shown,) = ottla("cluster", "reassign", "--json").json
+        assert (shown["replicas"], shown["adding"], shown["removing"]) == (replicas, [away], [before[1]])
+        assert moving.poll() is None
+        assert ottla("cluster", "reassign", "--cancel").out == "t-0: cancelled\n"
+        assert moving.wait(20) == 0
+        assert ottla("cluster", "reassign").out.startswith("no partition is moving")
+        assert cluster.partitions("t")[0]["replicas"] == before
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        moving.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cluster", "reassign", "--to", "1"], "--topics or --all"),
+        (["cluster", "reassign", "--all", "--wait"], "give one of --all and --wait"),
+        (["cluster", "reassign", "--topics", "t", "--to", "x"], "--to 'x': give node ids"),
+        (["cluster", "elect"], "name topics, or give --all"),
+        (["cluster", "elect", "t", "--all"], "name topics, or give --all"),
+        (["cluster", "elect", "--all", "-p", "1"], "--partition: name its topic"),
+    ],
+)
+def test_command_lines_that_make_no_sense(arguments: list[str], said: str, ottla_server: Any) -> None:
+    assert said in Ottla(ottla_server.bootstrap).fails(2, *arguments).err
+
+
+def test_a_single_broker_has_nothing_to_move(ottla_server: Any, name: str) -> None:
+    ottla = Ottla(ottla_server.bootstrap)
+    ottla("topic", "create", name)
+    assert ottla("cluster", "reassign", "--topics", name).out.startswith("nothing to move")
+    assert "there is no node but 1" in ottla.fails(1, "cluster", "drain", "1").err
+    assert "node 9 is not there, and holds nothing" in ottla.fails(4, "cluster", "drain", "9").err
+    assert "does not exist" in ottla.fails(4, "cluster", "elect", name, "-p", "7").err
+
+
+def test_nobody_there_is_said_soon() -> None:
+    for command in (["reassign"], ["drain", "1"], ["elect", "--all"]):
+        assert "cannot reach a broker" in Ottla("127.0.0.1:1").fails(3, "cluster", *command).err
+
+
+def test_tls_is_refused_with_a_reason() -> None:
+    err = Ottla("127.0.0.1:1").fails(1, "cluster", "reassign", "-X", "security.protocol=SSL").err
+    assert "plain connection" in err
