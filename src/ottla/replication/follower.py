@@ -109,7 +109,8 @@ class Fetcher:
         self._in_flight = False
         self._scheduled = False
         self._timer: Timer | None = None
-        # Ends a connection that does not answer.
+        # Ends a connection that does not answer: when the last request was sent, and when to look at that.
+        self._asked_ms = 0
         self._patience: Timer | None = None
         self._backoff_ms = BACKOFF_MS_MIN
         self._complained = False
@@ -186,7 +187,7 @@ class Fetcher:
         if peer is not self._peer:
             return
         self._peer = None
-        self._end_wait()
+        self._in_flight = False
         self._forget_session()
         if not self._closed:
             self._retry()
@@ -243,22 +244,26 @@ class Fetcher:
         peer = self._peer
         assert peer is not None
         self._in_flight = True
-        # Time for the answer beyond what the leader may wait for records.
-        patience_ms = self._config.get("replica.socket.timeout.ms")
-        self._patience = self._clock.call_later(patience_ms, peer.close)
+        self._asked_ms = self._clock.monotonic_ms()
+        if self._patience is None:
+            self._look_at_patience()
 
         def arrived(response: Any) -> None:
-            self._end_wait()
+            self._in_flight = False
             if not self._closed:
                 answered(response)
 
         peer.send(api_key, version, fields, arrived)
 
-    def _end_wait(self) -> None:
-        self._in_flight = False
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _look_at_patience(self) -> None:
+        """Close a connection whose leader has not answered for replica.socket.timeout.ms."""
+        patience_ms = self._config.get("replica.socket.timeout.ms")
+        waited_ms = self._clock.monotonic_ms() - self._asked_ms if self._in_flight else 0
+        if waited_ms >= patience_ms and self._peer is not None:
+            log.warning("node %d does not answer: connecting anew", self._leader_id)
+            self._peer.close()
+        # One timer for all requests, since each of them is answered soon as a rule.
+        self._patience = self._clock.call_later(max(patience_ms - waited_ms, 1), self._look_at_patience)
 
     def _request(self) -> dict[str, Any] | None:
         """What to fetch next; None where every partition has to wait."""

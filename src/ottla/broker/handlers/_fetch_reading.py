@@ -67,12 +67,14 @@ class Collected(NamedTuple):
 class Reader:
     """One request's looks at its partitions: the first one when it comes, more while it waits."""
 
-    __slots__ = ("_ctx", "_followers", "_refused", "limits", "wants")
+    __slots__ = ("_ctx", "_followers", "_led", "_refused", "limits", "wants")
 
     def __init__(self, ctx: RequestContext, wants: list[Want], limits: Limits) -> None:
         self.wants = wants
         self.limits = limits
         self._ctx = ctx
+        # The partitions that this node was found to lead, for the next look.
+        self._led: dict[Key, Partition] = {}
         # A follower's partitions: what we know of it, or why what it asks for cannot be given.
         self._followers: dict[Key, Follower] = {}
         self._refused: dict[Key, KafkaError | Divergence] = {}
@@ -97,7 +99,12 @@ class Reader:
                 self._refused[key] = error
 
     def find(self, want: Want) -> Partition:
-        """The partition, if this node may serve this reader from it."""
+        """The partition, if this node may serve this reader from it. KafkaError as ReplicaManager.get."""
+        key = (want.topic, want.partition)
+        known = self._led.get(key)
+        if known is not None and known.leading is not None:
+            known.check_epoch(want.current_leader_epoch)
+            return known
         replicas: ReplicaManager = self._ctx.services.replicas
         topic = want.topic
         name = topic if type(topic) is str else replicas.topic_name(topic)  # type: ignore[arg-type]
@@ -106,6 +113,7 @@ class Reader:
             partition.check_epoch(want.current_leader_epoch)
         else:
             partition.check_leader(want.current_leader_epoch)
+            self._led[key] = partition
         return partition
 
     def collect(self) -> Collected:
