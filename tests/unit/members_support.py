@@ -42,6 +42,8 @@ class NodeStore:
     def __init__(self, store: SqliteStore) -> None:
         self.store = store
         self.out_of_reach = False
+        # Its watch stands still.
+        self.behind = False
         # Transactions to do and then fail, as when the answer is lost.
         self.unheard = 0
         self.txns: list[tuple[Sequence[Compare], Sequence[Operation]]] = []
@@ -74,7 +76,7 @@ class NodeStore:
 
     async def watch(self, prefix: str, from_revision: int) -> AsyncIterator[WatchBatch]:
         async for batch in self.store.watch(prefix, from_revision):
-            while self.out_of_reach:
+            while self.out_of_reach or self.behind:
                 await asyncio.sleep(0.01)
             yield batch
 

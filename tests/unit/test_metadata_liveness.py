@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from members_support import Members, SilentNetwork, run
 
-from ottla.metadata import liveness
+from ottla.metadata import keys, liveness
+from ottla.metadata.store import Put
 
 
 async def cluster(members: Members, network: SilentNetwork) -> None:
@@ -142,5 +143,32 @@ def test_a_store_out_of_reach_is_tried_again(tmp_path: Path, caplog: pytest.LogC
         members.nodes[1].store.out_of_reach = False
         await members.until(lambda: 2 not in members.any().image.brokers)
         assert caplog.text.count("node 2 is gone") == 1
+
+    run(tmp_path, body)
+
+
+def test_a_controller_that_has_a_successor_is_left_alone(tmp_path: Path) -> None:
+    async def body(members: Members) -> None:
+        network = SilentNetwork()
+        network.listen("host1")
+        await members.start(1, 2, 3)
+        await members.until(lambda: members.nodes[2].image.controller_id == 1)
+        await asyncio.sleep(0.05)
+        members.nodes[2].watch(network)
+        await members.until(lambda: "host1" in network.lines)
+        succeeded: list[int] = []
+
+        async def succeed() -> None:
+            members.nodes[2].store.behind = True
+            value = keys.encode({"node_id": 3})
+            succeeded.append((await members.store.txn([], [Put("controller", value)])).revision)
+
+        members.nodes[2].store.before_txn = succeed
+        network.end("host1")
+        await members.until(lambda: members.nodes[1].image.controller_id == 3)
+        await members.until(lambda: network.attempts.count("host1") >= 3)
+        assert members.any().image.controller_epoch == succeeded[0]
+        assert 1 in members.any().image.brokers
+        members.nodes[2].store.behind = False
 
     run(tmp_path, body)

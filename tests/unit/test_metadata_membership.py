@@ -108,11 +108,16 @@ def test_a_restarted_process_does_not_wait_for_the_lease_of_its_last_run(tmp_pat
     run(tmp_path, body)
 
 
-def test_an_id_that_another_node_has_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("disk", ["empty", "of an earlier registration"])
+def test_an_id_that_another_node_has_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, disk: str
+) -> None:
     async def body(members: Members) -> None:
         await members.start(1, leads=False)
         first = members.nodes.pop(1)
         members.wipe(1)
+        if disk != "empty":
+            RegistrationMark(members.disks[1], "/data").registered(first.membership.broker_epoch - 1)
         second = members.make(1)
         joining = asyncio.create_task(second.start(leads=False))
         await members.until(lambda: "node 1 is there already, at host1:9001" in caplog.text)
@@ -269,6 +274,31 @@ def test_claims_that_change_under_way_are_given_up_all_the_same(tmp_path: Path) 
         node.store.before_txn = shrink
         await node.membership.join(node.endpoints, None)
         assert node.image.topics["t"].partitions[0].isr == (2,)
+
+    run(tmp_path, body)
+
+
+def test_a_node_joins_with_an_image_that_has_all_its_claims(tmp_path: Path) -> None:
+    async def body(members: Members) -> None:
+        await members.start(1, 2, leads=False)
+        await members.create("t", (2, 1))
+        await members.set_isr(2)
+        first = members.nodes.pop(1)
+        second = members.make(1)
+        await second.metadata.start()
+        # What happens now it learns only later.
+        second.store.behind = True
+        members.nodes = {2: members.nodes[2], 1: second}
+        await members.set_isr(2, 1)
+        await first.kill()
+        members.expire()
+        await members.until(lambda: 1 not in members.nodes[2].image.brokers)
+        joining = asyncio.create_task(second.membership.join(second.endpoints, None))
+        await asyncio.sleep(0.05)
+        assert 1 not in members.nodes[2].image.brokers
+        second.store.behind = False
+        await joining
+        assert members.state().isr == (2,)
 
     run(tmp_path, body)
 
