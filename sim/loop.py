@@ -18,6 +18,8 @@ from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
+# So often a coroutine may wait while it is cleaned up, when a run is over.
+BURY_STEPS_MAX = 100
 SECOND_US = 1_000_000
 MS_US = 1_000
 
@@ -122,6 +124,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._order = 0
         self._stop: BaseException | None = None
         self._graveyard: list[asyncio.Task[Any]] = []
+        self._processes: dict[Process, None] = {}
         # Tasks that belong to no process.
         self._tasks = Tasks()
         self._closed = False
@@ -193,6 +196,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
 
     def spawn(self, process: Process, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine as part of a process, which all that it starts belongs to."""
+        self._processes[process] = None
         return process.context.run(self.create_task, coro)
 
     def kill(self, process: Process) -> None:
@@ -309,20 +313,28 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def close(self) -> None:
         """Let go of everything, without running any of it."""
         self._closed = True
-        self._ready.clear()
-        self._timers.clear()
-        for task in [*self._graveyard, *self._tasks.take()]:
-            _bury(task)
-        self._graveyard.clear()
+        before = events._get_running_loop()
+        events._set_running_loop(self)
+        try:
+            for process in self._processes:
+                self.kill(process)
+            while tasks := [*self._graveyard, *self._tasks.take()]:
+                self._graveyard.clear()
+                for task in tasks:
+                    _bury(task)
+        finally:
+            events._set_running_loop(before)
+            self._ready.clear()
+            self._timers.clear()
 
 
 def _bury(task: asyncio.Task[Any]) -> None:
-    """End a task's coroutine so that Python does not complain of it: what it raises concerns nobody."""
+    """End a task's coroutine so that Python does not complain of it: what it still does concerns nobody."""
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     coro = task.get_coro()
-    for _ in range(16):
+    for _ in range(BURY_STEPS_MAX):
         try:
-            coro.close()
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the run is over; "ignored GeneratorExit"
-            continue
-        return
+            # Not ``close`` or GeneratorExit, which give up where cleaning up takes more than one step.
+            coro.throw(asyncio.CancelledError())
+        except BaseException:  # noqa: BLE001 - whatever it is, the coroutine has ended
+            return

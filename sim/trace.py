@@ -29,5 +29,12 @@ class Trace:
         if self._file is not None:
             print(line, file=self._file)
 
+    def note(self, text: str) -> None:
+        """Something to be shown beside, which is not part of the hash."""
+        line = f"{self._loop.now_us / 1_000_000:.6f} . {text}"
+        self.lines.append(line)
+        if self._file is not None:
+            print(line, file=self._file)
+
     def digest(self) -> str:
         return self._hash.hexdigest()

@@ -57,7 +57,8 @@ class Server:
         self.request_bytes_max = limits.request_bytes_max
         # All connections receive small requests into this: it is filled and emptied in one step.
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
-        self.connections: set[Connection] = set()
+        # In the order in which they came: a dict, since what is gone through must not follow addresses.
+        self.connections: dict[Connection, None] = {}
         self.turn = turn
         self.stopping = False
         # What is read for responses and not sent: kept by those who hold it.
@@ -139,14 +140,14 @@ class Server:
             )
             return False
         self._per_host[host] += 1
-        self.connections.add(connection)
+        self.connections[connection] = None
         return True
 
     def forget(self, connection: Connection) -> None:
         """Count a connection out."""
         if connection not in self.connections:
             return
-        self.connections.discard(connection)
+        del self.connections[connection]
         self._per_host[connection.client_host] -= 1
         if not self._per_host[connection.client_host]:
             del self._per_host[connection.client_host]

@@ -34,7 +34,7 @@ class GroupFailover:
                 if index >= len(known) or known[index].leader_epoch != state.leader_epoch:
                     self._lead(index, state)
         if old is not None and old.topics is not new.topics:
-            for name in old.topics.keys() - new.topics.keys():
+            for name in sorted(old.topics.keys() - new.topics.keys()):
                 self._groups.on_topic_deleted(name)
 
     def _lead(self, index: int, state: PartitionState) -> None:

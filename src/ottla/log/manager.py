@@ -75,7 +75,7 @@ class LogManager:
         self._turns = count()
         self._writing = asyncio.Lock()
         self._timers: dict[str, Timer] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._closed = False
         self._cleaner = Cleaner(
             disk, clock, config, self.logs,
@@ -291,8 +291,8 @@ class LogManager:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     def start_moved(self) -> None:
         """A log's start has moved: write it down soon."""
