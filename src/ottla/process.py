@@ -30,6 +30,8 @@ NODE_ID_MISSING = (
     "a node of a cluster needs an id of its own, since the store knows nodes by it: give --node-id N, "
     "another one for each node, and always the same one with the same data"
 )
+# What a start may take to end in order, once the node is asked to stop, before it is broken off.
+START_GRACE_S = 2.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -96,7 +98,9 @@ async def _serve(settings: NodeSettings) -> int:
     for signum in STOP_SIGNALS:
         # Not the loop's own way, which gives signals back their deadly effect as soon as it is closed.
         signal.signal(signum, ask_to_stop)
-    await node.start()
+    if not await _start(node, stopping):
+        log.info("stopped before it had started")
+        return 0
     try:
         print(f"ottla: listening on {show_address(*node.address)}", flush=True)  # noqa: T201 - what scripts wait for
     except OSError as error:
@@ -109,6 +113,26 @@ async def _serve(settings: NodeSettings) -> int:
     await node.stop()
     log.info("stopped")
     return 0
+
+
+async def _start(node: Node, stopping: asyncio.Event) -> bool:
+    """Start the node; False where it was asked to stop meanwhile, and was not about to be ready.
+
+    A node may wait for its cluster, which nobody has to wait for who wants it to stop.
+    """
+    starting = asyncio.ensure_future(node.start())
+    asked = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not starting.done():
+        await asyncio.wait((starting,), timeout=START_GRACE_S)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,))
+        if starting.cancelled():
+            return False
+    starting.result()
+    return True
 
 
 def _read(config_file: str) -> str:

@@ -214,6 +214,54 @@ def test_moves_can_be_seen_and_cancelled(cluster: LocalCluster, tmp_path: Path) 
         moving.kill()
 
 
+def serve(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ottla.cli.main", "serve", "--listen", "127.0.0.1:0", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_what_keeps_a_node_out_of_a_cluster_is_one_line(cluster: LocalCluster, tmp_path: Path) -> None:
+    store = cluster.state["store"]
+    soon = ["--set", "initial.broker.registration.timeout.ms=500"]
+
+    def fails(*arguments: str) -> str:
+        process = serve(*arguments, *soon)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (1, ""), err
+        (line,) = (line for line in err.splitlines() if line.startswith("ottla: "))
+        assert line == err.splitlines()[-1]
+        assert "Traceback" not in err
+        return line
+
+    assert "node 1 is there already" in fails(
+        "--node-id", "1", "--store", store, "--data", str(tmp_path / "other")
+    )
+    assert "in use by another broker" in fails(
+        "--node-id", "1", "--store", store, "--data", str(cluster.directory / "node-1")
+    )
+    cluster.end(3, signal.SIGTERM)
+    data = str(cluster.directory / "node-3")
+    wait_until(lambda: cluster.state["nodes"][2]["pid"] is None)
+    assert "belongs to node.id 3, not 8" in fails("--node-id", "8", "--store", store, "--data", data)
+    assert "belongs to cluster.id" in fails(
+        "--node-id", "3", "--store", store, "--cluster", "x", "--data", data
+    )
+    assert "belongs to cluster.id" in fails("--node-id", "3", "--data", data)
+    assert "etcd is out of reach" in fails(
+        "--node-id", "3", "--store", "etcd://127.0.0.1:1?timeout-ms=300", "--data", data
+    )
+
+
+def test_a_node_that_waits_for_its_store_stops_when_asked(tmp_path: Path) -> None:
+    node = serve("--node-id", "1", "--store", "etcd://127.0.0.1:1", "--data", str(tmp_path / "data"))
+    assert node.stderr is not None
+    while "waiting for the metadata store" not in (line := node.stderr.readline()):
+        assert line, node.poll()
+    node.terminate()
+    out, err = node.communicate(timeout=15)
+    assert (node.returncode, out) == (0, ""), err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
