@@ -55,8 +55,8 @@ def to_txn(changes: Sequence[PartitionChange]) -> tuple[list[Compare], list[Oper
             compares.append(Compare(key, value=value(change.expected)))
         else:
             compares.append(Compare(key, 0))
-            # Nothing else tells whether it is still the same topic.
-            topics[change.topic.name] = change.topic.revision
+        # It must still be the same topic: one that was made again may have come to the same states.
+        topics[change.topic.name] = change.topic.revision
         operations.append(Put(key, value(change.state)))
     compares += [Compare(keys.topic(name), revision) for name, revision in topics.items()]
     return compares, operations
@@ -74,9 +74,7 @@ def in_txns(changes: Iterable[PartitionChange]) -> Iterator[list[PartitionChange
     chunk: list[PartitionChange] = []
     compared: dict[object, None] = {}
     for change in changes:
-        needed: list[object] = [(change.topic.name, change.index)]
-        if not change.is_stored:
-            needed.append(change.topic.name)
+        needed: list[object] = [(change.topic.name, change.index), change.topic.name]
         if change.moves_leader:
             needed.append(change.state.leader)
         if len(compared) + len(needed) > COMPARES_MAX:

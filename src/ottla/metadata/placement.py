@@ -2,8 +2,8 @@
 
 In the spirit of Kafka's ``StripedReplicaPlacer``. Among nodes that live every one leads as often as any
 other, whatever the sizes of their racks; Kafka gives racks the same share. A partition's replicas go to the
-racks in turn, so that no rack has two more than another that had a node left, and in each rack to its
-nodes in turn. What a node leads is followed by different nodes, which share it when it is gone.
+racks in turn, so that no rack has two more than another that had a node left, and in each rack to those
+that hold the least. What a node leads is followed by different nodes, which share it when it is gone.
 """
 
 from __future__ import annotations
@@ -58,39 +58,37 @@ class _Placing:
         # Nodes of all racks in turn: so they lead.
         self._leaders = _interleaved(self._stripes)
         self._rack_of = {node: number for number, nodes in enumerate(self._stripes) for node in nodes}
-        # Where each rack goes on when it is asked for a follower.
-        self._turns = [start] * len(self._stripes)
+        # Replicas that each node was given by this request, and those that follow each leader.
+        self._held = dict.fromkeys((*racks, *spare), 0)
+        self._following: dict[tuple[int, int], int] = {}
 
     def next(self, turn: int, count: int) -> tuple[int, ...]:
         round_number, position = divmod(turn, len(self._leaders))
         leader = self._leaders[position]
-        chosen = [leader]
         own = self._rack_of[leader]
-        asked = min(count, len(self._leaders))
-        order: list[list[int]] = []
         others = [*range(own + 1, len(self._stripes)), *range(own)]
-        for number in _turned(others, round_number):
-            # In the next round another one follows the same leader.
-            order.append(_turned(self._stripes[number], self._turns[number] + round_number))
-            self._turns[number] += len(order) < asked
         # The leader's own rack comes last: it has one already.
-        mine = _turned(self._stripes[own], self._stripes[own].index(leader))[1:]
-        order.append(_turned(mine, round_number))
-        _choose(order, asked, chosen)
-        spare = self._spare_stripes
+        order = [self._stripes[number] for number in (*_turned(others, round_number), own)]
+        chosen = [leader]
+        self._held[leader] += 1
+        self._choose(order, min(count, len(self._leaders)), chosen, turn + round_number)
         if len(chosen) < count:
-            _choose(_turned([_turned(one, turn // len(spare)) for one in spare], turn), count, chosen)
+            self._choose(_turned(self._spare_stripes, turn), count, chosen, turn)
         return tuple(chosen)
 
-
-def _choose(stripes: Sequence[Sequence[int]], count: int, chosen: list[int]) -> None:
-    """Add nodes of these racks, one of each in turn, until there are ``count``."""
-    depth = 0
-    while len(chosen) < count:
-        for nodes in stripes:
-            if depth < len(nodes) and len(chosen) < count:
-                chosen.append(nodes[depth])
-        depth += 1
+    def _choose(self, racks: Sequence[Sequence[int]], count: int, chosen: list[int], turn: int) -> None:
+        """Add nodes of these racks, one of each in turn, until there are ``count``: of each rack one that
+        has followed the first of ``chosen`` the least, and then one that holds the least."""
+        leader, following = chosen[0], self._following
+        free = [[node for node in _turned(nodes, turn) if node not in chosen] for nodes in racks]
+        while len(chosen) < count:
+            for nodes in free:
+                if nodes and len(chosen) < count:
+                    node = min(nodes, key=lambda node: (following.get((leader, node), 0), self._held[node]))
+                    nodes.remove(node)
+                    chosen.append(node)
+                    self._held[node] += 1
+                    following[leader, node] = following.get((leader, node), 0) + 1
 
 
 def _turned(items: Sequence[T], by: int) -> list[T]:
