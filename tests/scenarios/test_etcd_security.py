@@ -238,6 +238,25 @@ def test_who_may_not_use_the_keys_is_told_so(guarded: tuple[EtcdCluster, Path]) 
     run(body())
 
 
+def test_a_watch_without_a_token_waits_for_etcd(guarded: tuple[EtcdCluster, Path]) -> None:
+    """It needs one first, and who could give it is away."""
+
+    async def body() -> None:
+        etcd, folder = guarded
+        url, name = etcd.url(query=f"user=ottla&password-file={folder}/ottla&timeout-ms=600"), namespace()
+        async with opened(url, name) as store, opened(url, name) as other:
+            start = await put(other, "a", b"1")
+            etcd.kill_all()
+            batches = store.watch("", start)
+            first = asyncio.ensure_future(anext(batches))
+            await asyncio.sleep(2)
+            assert not first.done()
+            await asyncio.to_thread(etcd.start)
+            assert (await first).events == (("a", b"1", start),)
+
+    run(body())
+
+
 def test_a_user_does_no_harm_where_none_is_asked_for(guarded: tuple[EtcdCluster, Path]) -> None:
     """Users can be named before etcd is told to ask for them."""
 

@@ -75,6 +75,10 @@ class Verdict(Enum):
     REFUSED = auto()  # It had no effect, and would have none elsewhere.
 
 
+class UnreachableError(StoreError):
+    """No member serves. The call had no effect."""
+
+
 class TooLargeError(StoreError):
     """An answer is larger than RECEIVE_BYTES_MAX."""
 
@@ -283,7 +287,7 @@ class EtcdClient:
                 await self._pause(attempts, deadline - loop.time())
         if not uncertain or method in _READS:
             self.unreachable(error)
-            raise StoreError(f"etcd is out of reach: {error}")
+            raise UnreachableError(f"etcd is out of reach: {error}")
         raise OutcomeUnknownError(f"lost contact with etcd, and it is not known whether it was done: {error}")
 
     async def _pause(self, attempts: int, left_s: float) -> None:

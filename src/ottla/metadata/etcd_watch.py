@@ -16,8 +16,16 @@ import grpc
 from aetcd import rpc
 from grpc import aio
 
-from ottla.metadata.etcd_client import TOKEN_TROUBLES, EtcdClient, Verdict, judge, prefix_end, refusal
-from ottla.metadata.store import CompactedError, Event, WatchBatch
+from ottla.metadata.etcd_client import (
+    TOKEN_TROUBLES,
+    EtcdClient,
+    UnreachableError,
+    Verdict,
+    judge,
+    prefix_end,
+    refusal,
+)
+from ottla.metadata.store import CompactedError, Event, StoreError, WatchBatch
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +115,12 @@ class EtcdWatch:
         except (TimeoutError, aio.AioRpcError) as error:
             client.suspect(member.address)
             raise self._meaning(error, member.address) from error
+        except UnreachableError as error:
+            raise _Broken(str(error)) from error
+        except StoreError as error:
+            if client.closed:
+                raise _Broken("closed") from error
+            raise
         except asyncio.CancelledError:
             # gRPC says so, too, where it was the call that was cancelled.
             task = asyncio.current_task()

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -81,6 +82,8 @@ async def open_store(url: str, *, cluster: str, clock: Clock) -> MetadataStore:
     ValueError for a URL that is none; StoreError where a file that it names cannot be read.
     """
     settings = parse_store(url, cluster)
+    # What gRPC writes to stderr by itself is in the errors that we log, too.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ottla.metadata.etcd import EtcdStore
 
     try:
