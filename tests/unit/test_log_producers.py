@@ -38,7 +38,7 @@ def refused(log: Log, sequence: int, count: int = 1, **options: Any) -> ErrorCod
 
 
 def state(producers: Producers) -> list[tuple[Any, ...]]:
-    """All that matters of a log's producers; snapshots keep one batch of each."""
+    """All that matters of a log's producers; whichever batches are remembered."""
     return sorted(
         (e.producer_id, e.epoch, e.last_sequence, e.last_timestamp_ms, e.txn_first_offset) for e in producers
     )
@@ -174,6 +174,22 @@ def test_snapshots_are_written_on_roll_and_close_and_old_ones_go() -> None:
     names = {name for name in disk.list(FOLDER) if name.endswith(".snapshot")}
     bases = {f"{segment.base_offset:020d}.snapshot" for segment in log.segments[1:]}
     assert len(names - bases) <= 2 and f"{log.log_end_offset:020d}.snapshot" in names
+
+
+def test_the_last_five_batches_are_recognized_after_a_restart() -> None:
+    """Kafka's snapshot has the last one only: a client that repeats those before it hears of a gap."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    first = [send(log, 10 * number, 10) for number in range(6)]
+    other = send(log, 0, 3, pid=8)
+    for _ in range(2):
+        log = reopen_clean(disk, log)
+        for number in range(1, 6):
+            assert send(log, 10 * number, 10) == first[number]._replace(duplicate=True)
+        assert send(log, 0, 3, pid=8) == other._replace(duplicate=True)
+        assert refused(log, 0, 10) is ErrorCode.out_of_order_sequence_number
+    (last,) = [entry for entry in decode_snapshot(log.producers.encode()) if entry.producer_id == 7]
+    assert last.last_sequence == 59
 
 
 def test_a_damaged_snapshot_is_passed_over() -> None:

@@ -58,6 +58,10 @@ class AppendedBatch(NamedTuple):
         return self.last_offset - self.offset_delta
 
 
+# For a producer of which nothing but its epoch is known.
+_NO_BATCH = AppendedBatch(NO_SEQUENCE, -1, 0, NO_TIMESTAMP)
+
+
 class ProducerEntry:
     """One producer's state in one log (Kafka's ProducerStateEntry)."""
 
@@ -216,22 +220,16 @@ class Producers:
     # -- snapshots ----------------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
-        """The contents of a ``.snapshot`` file. Of each producer's batches it keeps the last one."""
+        """The contents of a ``.snapshot`` file.
+
+        Kafka writes each producer's last batch, so that after a restart it takes a repeat of one before it
+        for a gap. Here the last five follow each other; Kafka's reader keeps the last of them.
+        """
         parts = [b""]
         for entry in self._entries.values():
-            last = entry.batches[-1] if entry.batches else None
-            parts.append(
-                _SNAPSHOT_ENTRY.pack(
-                    entry.producer_id,
-                    entry.epoch,
-                    last.last_sequence if last else NO_SEQUENCE,
-                    last.last_offset if last else -1,
-                    last.offset_delta if last else 0,
-                    entry.last_timestamp_ms,
-                    entry.coordinator_epoch,
-                    entry.txn_first_offset,
-                )
-            )
+            *earlier, last = entry.batches or (_NO_BATCH,)
+            parts += [_pack_entry(entry, batch, batch.timestamp_ms) for batch in earlier]
+            parts.append(_pack_entry(entry, last, entry.last_timestamp_ms))
         count = len(parts) - 1
         parts[0] = _SNAPSHOT_HEADER.pack(SNAPSHOT_VERSION, 0, count)
         data = bytearray(b"".join(parts))
@@ -264,14 +262,29 @@ def decode_snapshot(data: bytes) -> list[ProducerEntry]:
         raise ValueError("the snapshot's checksum does not match its bytes")
     if len(data) != _SNAPSHOT_HEADER.size + count * _SNAPSHOT_ENTRY.size:
         raise ValueError(f"the snapshot claims {count} producers in {len(data)} bytes")
-    entries = []
+    entries: list[ProducerEntry] = []
     for fields in _SNAPSHOT_ENTRY.iter_unpack(data[_SNAPSHOT_HEADER.size :]):
         producer_id, epoch, last_sequence, last_offset, delta, timestamp, coordinator_epoch, txn = fields
         entry = ProducerEntry(producer_id, epoch, coordinator_epoch, timestamp, txn)
+        if entries and entries[-1].producer_id == producer_id and entries[-1].epoch == epoch:
+            entry.batches.extend(entries.pop().batches)
         if last_offset >= 0:
             entry.batches.append(AppendedBatch(last_sequence, last_offset, delta, timestamp))
         entries.append(entry)
     return entries
+
+
+def _pack_entry(entry: ProducerEntry, batch: AppendedBatch, timestamp_ms: int) -> bytes:
+    return _SNAPSHOT_ENTRY.pack(
+        entry.producer_id,
+        entry.epoch,
+        batch.last_sequence,
+        batch.last_offset,
+        batch.offset_delta,
+        timestamp_ms,
+        entry.coordinator_epoch,
+        entry.txn_first_offset,
+    )
 
 
 def _check_sequence(header: BatchHeader, entry: ProducerEntry) -> None:
