@@ -173,6 +173,5 @@ def test_the_cluster(ottla: Ottla, ottla_server: BrokerProcess, topic: str) -> N
     assert (broker["state"], broker["replicas"], broker["behind"]) == ("alive", found["partitions"], 0)
     head, columns, row = ottla("cluster", "describe").out.splitlines()
     assert head.startswith(f"cluster {found['cluster_id']}: ")
-    assert columns.split()[:4] == ["BROKER", "HOST", "PORT", "RACK"]
-    assert columns.split()[4:] == ["STATE", "CONTROLLER", "LEADS", "REPLICAS", "BEHIND"]
-    assert row.split()[:2] == [str(NODE), "127.0.0.1"]
+    assert columns.split() == ["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "REPLICAS", "BEHIND"]
+    assert row.split()[:4] == [str(NODE), f"127.0.0.1:{ottla_server.port}", "-", "controller"]

@@ -129,15 +129,13 @@ def show(report: Mapping[str, Any]) -> None:
     size = f"{report['topics']} topics, {report['partitions']} partitions"
     print(f"cluster {report['cluster_id'] or '-'}: {size}, {state or 'all in sync'}")
     output.table(
-        ("broker", "host", "port", "rack", "state", "controller", "leads", "replicas", "behind"),
+        ("broker", "address", "rack", "state", "leads", "replicas", "behind"),
         [
             (
                 str(b["node_id"]),
-                b["host"],
-                None if b["port"] is None else str(b["port"]),
+                f"{b['host']}:{b['port']}" if b["host"] else None,
                 b["rack"],
-                b["state"],
-                "yes" if b["node_id"] == report["controller"] else "no",
+                "controller" if b["node_id"] == report["controller"] else b["state"],
                 b["leads"],
                 b["replicas"],
                 b["behind"],

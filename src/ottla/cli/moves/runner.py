@@ -15,7 +15,7 @@ Planned = Mapping[TopicPartition, Sequence[int]]
 
 # How often it is asked what still moves, and how often how much was copied.
 STEP_S = 0.25
-COPIED_STEP_S = 2.0
+COPIED_STEP_S = 1.0
 
 
 class Copying:
