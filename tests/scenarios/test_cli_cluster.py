@@ -134,11 +134,14 @@ def test_a_dead_node_is_seen_and_replaced(cluster: LocalCluster) -> None:
     assert cluster.brokers()[2]["behind"] == 3
     assert len(found["under_min_isr_partitions"]) == 3
     assert found["offline_partitions"] == []
+    late = ottla.fails(1, "cluster", "wait", "--timeout", "0.5").err
+    assert "not in sync: t-0 t-1 t-2" in late
     assert "3 short of replicas" in ottla("cluster", "describe").out
     assert "--allow-fewer-replicas" in ottla.fails(1, "cluster", "drain", "2").err
     assert "is not there" in ottla.fails(1, "cluster", "reassign", "--all").err
     cluster.up("--nodes", "4")
     # That has started node 2 again, too.
+    assert ottla("cluster", "wait", "--nodes", "4", "--timeout", "30").out == "all partitions are in sync\n"
     cluster.end(2, signal.SIGKILL)
     ottla("cluster", "drain", "2")
     ottla("cluster", "drain", "2", "--unregister")
@@ -281,13 +284,14 @@ def test_a_single_broker_has_nothing_to_move(ottla_server: Any, name: str) -> No
     ottla = Ottla(ottla_server.bootstrap)
     ottla("topic", "create", name)
     assert ottla("cluster", "reassign", "--topics", name).out.startswith("nothing to move")
+    assert "there are 1 nodes, not 2" in ottla.fails(1, "cluster", "wait", "-n", "2", "--timeout", "0").err
     assert "there is no node but 1" in ottla.fails(1, "cluster", "drain", "1").err
     assert "node 9 is not there, and holds nothing" in ottla.fails(4, "cluster", "drain", "9").err
     assert "does not exist" in ottla.fails(4, "cluster", "elect", name, "-p", "7").err
 
 
 def test_nobody_there_is_said_soon() -> None:
-    for command in (["reassign"], ["drain", "1"], ["elect", "--all"]):
+    for command in (["reassign"], ["drain", "1"], ["elect", "--all"], ["wait", "--timeout", "0"]):
         assert "cannot reach a broker" in Ottla("127.0.0.1:1").fails(3, "cluster", *command).err
 
 

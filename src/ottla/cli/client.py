@@ -178,6 +178,11 @@ class Cluster:
         assert self._metadata is not None, "connect() comes first"
         return self._metadata
 
+    @property
+    def never_reached(self) -> bool:
+        """Whether no broker has answered yet."""
+        return self._metadata is None
+
     def controller(self) -> tuple[str, int]:
         """Where the controller listens, or any broker where there is none."""
         brokers = self.metadata.brokers

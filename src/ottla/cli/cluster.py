@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ottla.cli import drain, elect, health, output, reassign
+from ottla.cli import drain, elect, health, output, reassign, wait
 from ottla.cli.client import connect
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
 from ottla.cli.serve import parse_overrides
@@ -81,6 +81,7 @@ def describe(
         health.show(report)
 
 
+app.command(name="wait")(wait.wait)
 app.command(name="reassign")(reassign.reassign)
 app.command(name="drain")(drain.drain)
 app.command(name="elect")(elect.elect)

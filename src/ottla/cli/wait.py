@@ -1,0 +1,81 @@
+"""`ottla cluster wait`: wait until all is in sync, as between the steps of a rolling restart."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ottla.cli import output
+from ottla.cli.client import Cluster
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+
+TIMEOUT_DEFAULT_S = 300.0
+STEP_S = 0.25
+NAMES_MAX = 5
+
+
+def wait(
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", "-n", metavar="N", min=1, help="Also wait until so many nodes are there."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait, at most.")
+    ] = TIMEOUT_DEFAULT_S,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Wait until every partition has a leader and all of its replicas in sync.
+
+    Before a node is stopped, this makes sure that it is not the one that the others need. Where no broker is
+    reached, it goes on trying until the time is over.
+    """
+    begin_s = time.monotonic()
+    cluster = Cluster(bootstrap, property)
+    most = 0
+    with output.progress("partitions in sync again") as show:
+        while True:
+            lacking, unwell = _lacking(cluster, nodes)
+            most = max(most, unwell)
+            show(most - unwell)
+            waited_s = time.monotonic() - begin_s
+            if lacking is None:
+                break
+            if waited_s >= timeout:
+                code = ExitCode.UNREACHABLE if cluster.never_reached else ExitCode.FAILED
+                raise CliError(f"after {waited_s:.0f} s {lacking}", code)
+            time.sleep(min(STEP_S, timeout - waited_s))
+    if json:
+        output.print_json({"waited_ms": round(waited_s * 1000)})
+    else:
+        print("all partitions are in sync")
+
+
+def _lacking(cluster: Cluster, nodes: int | None) -> tuple[str | None, int]:
+    """What is lacking, in words, or None; and how many partitions are not in sync."""
+    try:
+        if cluster.never_reached:
+            cluster.connect()
+        else:
+            cluster.refresh()
+    except CliError as error:
+        if error.code is not ExitCode.UNREACHABLE:
+            raise
+        return str(error), 0
+    found = cluster.metadata
+    unwell = [
+        f"{name}-{p.id}"
+        for name, topic in sorted(found.topics.items())
+        for p in sorted(topic.partitions.values(), key=lambda p: p.id)
+        if p.leader < 0 or len(p.isrs) < len(p.replicas)
+    ]
+    if unwell:
+        more = f" and {len(unwell) - NAMES_MAX} more" if len(unwell) > NAMES_MAX else ""
+        return f"not in sync: {' '.join(unwell[:NAMES_MAX])}{more}", len(unwell)
+    if nodes is not None and len(found.brokers) < nodes:
+        return f"there are {len(found.brokers)} nodes, not {nodes}", 0
+    return None, 0
