@@ -247,6 +247,9 @@ class Cluster:
             if node.way is not None:
                 node.way.lossy = 0.0
             node.resume()
+            if node.doubtful and node.machine.up:
+                # Its logs take no more writes until they were looked at: an operator restarts it.
+                node.kill()
             node.boot()
 
     async def _within(self, work: asyncio.Task[Any], what: str) -> None:

@@ -150,7 +150,7 @@ class Volume:
         self.used_bytes = _size_of(self.root)
 
     def wipe(self) -> None:
-        """As after a change of the disk."""
+        """A new disk is in its place."""
         self.root = Folder()
         self.locks.clear()
         self.used_bytes = 0

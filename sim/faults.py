@@ -90,15 +90,19 @@ class Faults:
             self._for_a_while(node.start, 0.05, 5)
         return True
 
-    def lose_power(self) -> bool:
+    def lose_power(self, *, disk_too: bool = False) -> bool:
         """A machine loses what it had not synced: one, until all replicas are in sync again."""
         node = self._some_node()
-        if node.doubtful or not self._cluster.may_lose_power(node):
+        if (node.doubtful and not disk_too) or not self._cluster.may_lose_power(node):
             return False
         self._cluster.note_power_loss()
-        node.lose_power()
+        node.lose_power(disk_too=disk_too)
         self._for_a_while(node.boot, 0.1, self._rng.choice((0.5, 4, 10)))
         return True
+
+    def lose_disk(self) -> bool:
+        """A machine comes back with an empty disk: under the same rule."""
+        return len(self._cluster.nodes) >= 3 and self.lose_power(disk_too=True)
 
     def pause(self) -> bool:
         """A process stands still, as by SIGSTOP or a virtual machine that is moved."""
@@ -330,6 +334,7 @@ KINDS: dict[str, Callable[[Faults], bool]] = {
     "kill": Faults.kill,
     "kill-many": Faults.kill_many,
     "power": Faults.lose_power,
+    "wipe": Faults.lose_disk,
     "pause": Faults.pause,
     "restart": Faults.restart,
     "isolate": Faults.isolate,

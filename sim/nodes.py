@@ -131,17 +131,20 @@ class SimNode:
             self._fabric.trace(self.process, "is killed")
             self._end(self.process)
 
-    def lose_power(self) -> None:
-        """The machine goes down with all that was not synced. ``boot`` brings it back."""
+    def lose_power(self, *, disk_too: bool = False) -> None:
+        """The machine goes down with all that was not synced, or with all. ``boot`` brings it back."""
         self.wanted = False
-        self._fabric.trace(self.machine, "loses power")
+        self._fabric.trace(self.machine, "loses its disk" if disk_too else "loses power")
         process = self.process
         self.machine.up = False
         self._fabric.machine_died(self.machine)
         if process is not None and not process.dead:
             self.node = None
             self._fabric.loop.kill(process)
-        self.volume.lose_power()
+        if disk_too:
+            self.volume.wipe()
+        else:
+            self.volume.lose_power()
 
     def boot(self) -> None:
         if not self.machine.up:

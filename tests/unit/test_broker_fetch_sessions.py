@@ -112,6 +112,16 @@ def test_an_error_is_told_again_and_so_is_its_end(sessions: FetchSessions) -> No
     assert session.news(healed) == []
 
 
+def test_a_divergence_is_told_each_time_and_then_everything(sessions: FetchSessions) -> None:
+    """A follower that truncates takes nothing else from the answer, and may have to truncate again."""
+    session = opened(sessions, 0)
+    diverging = answer(high_watermark=5) | {"diverging_epoch": {"epoch": 1, "end_offset": 3}}
+    for _ in range(3):
+        assert len(session.news([(want(0), dict(diverging))])) == 1
+    assert len(session.news([(want(0), answer(high_watermark=5))])) == 1
+    assert session.news([(want(0), answer(high_watermark=5))]) == []
+
+
 def test_a_full_cache_keeps_those_in_use_and_gives_up_the_oldest(
     sessions: FetchSessions, clock: StoppedClock
 ) -> None:

@@ -124,6 +124,22 @@ def test_a_disk_that_cannot_be_read_before_the_first_write() -> None:
     assert values(log) == values(open_log(disk)) == [b"a", b"c"]
 
 
+def test_a_changed_configuration_needs_no_disk() -> None:
+    """It arrives with the cluster's other changes, which must not be kept from the partitions behind it."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    for number in range(50):
+        log.append(batch("x" * 500), leader_epoch=0, now_ms=NOW_MS + number)
+    log = reopen_clean(disk, log)
+    log.segments[-1].locate(0)
+    disk.fail_with["read"] = IO_ERROR
+    log.update_config(LogConfig(segment_index_bytes=24))
+    disk.fail_with.clear()
+    log.append(batch("y"), leader_epoch=0, now_ms=NOW_MS)
+    log.append(batch("y"), leader_epoch=0, now_ms=NOW_MS)
+    assert len(log.segments) == 2
+
+
 def test_a_disk_that_cannot_be_read_says_so() -> None:
     disk = MemoryDisk()
     log = reopen_clean(disk, open_log(disk))

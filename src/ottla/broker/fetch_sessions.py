@@ -47,14 +47,16 @@ class Sent:
 
     def update(self, answer: dict[str, Any]) -> bool:
         """Take over an answer; whether there is anything in it that the client does not know."""
-        news = bool(answer["records"]) or bool(answer["error_code"])
+        troubled = bool(answer["error_code"]) or "diverging_epoch" in answer
+        news = troubled or bool(answer["records"])
         for name in self.__slots__:
             value = answer.get(name, -1)
             if value != getattr(self, name):
                 setattr(self, name, value)
                 news = True
-        if answer["error_code"]:
-            # The client has to hear of it again until it is over.
+        if troubled:
+            # The client has to hear of it again until it is over; a follower whose log parts from ours takes
+            # nothing else from the answer.
             self.high_watermark = -1
         return news
 

@@ -409,7 +409,8 @@ class Segment:
     def limit_indexes(self, bytes_max: int) -> None:
         """Take on ``segment.index.bytes``; what has not been loaded yet is measured at its next entry."""
         self.index_bytes_max = bytes_max
-        self.full = self._offset_index is not None and self._is_full()
+        loaded = self._offset_index is not None and self._time_index is not None
+        self.full = loaded and self._is_full()
 
     def _is_full(self) -> bool:
         """Whether an index has reached its limit; the time index keeps a place for the seal."""
