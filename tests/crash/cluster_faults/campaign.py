@@ -19,16 +19,17 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from cluster_faults.checker import check, summary
+from cluster_faults.checker import TOLD_MAX, check, summary
 from cluster_faults.faults import Fault, Stage, plan
 from cluster_faults.history import History, Stored, Tail, Where
+from cluster_faults.logs import check_log, differences, log_bytes
 from cluster_faults.machines import Cluster
 from cluster_faults.worker import QUIET, hash_of
 from interop.process import wait_until
 
 TOPICS = {"orders": 3, "events": 2}
-# Names of producers: codec, and whether they give up.
-PRODUCERS = {"patient-a": ("none", False), "patient-b": ("lz4", False), "hasty": ("none", True)}
+# Producers that live until the end, and their codecs. There is one more, which is killed now and then.
+PRODUCERS = {"patient-a": "none", "patient-b": "lz4"}
 GROUPS = {"eager": "range", "sticky": "cooperative-sticky"}
 MEMBERS = 2
 # Records a second of each producer, all partitions together.
@@ -50,6 +51,8 @@ SETTINGS = {
 RECOVERY_S_MAX = 45.0
 # How often the next fault does not wait for that.
 HASTE = 0.25
+# How soon followers have the last of what came before clients fell silent.
+QUIET_S_MAX = 20.0
 TESTS = Path(__file__).parents[2]
 
 
@@ -61,15 +64,13 @@ class Campaign:
         self.history = History()
         self.seed = seed
         self._chance = random.Random(seed)
-        self.stage = Stage(cluster, self._chance, SESSION_S, TOPICS, tuple(GROUPS))
+        self.stage = Stage(cluster, self._chance, SESSION_S, TOPICS, tuple(GROUPS), self._replace_mortal)
         self._plan = plan(self._chance, count, cuts=cluster.network is not None)
         # (fault, begun, taken back, every partition acknowledges again or None)
         self.done: list[tuple[str, float, float, float | None]] = []
-        self._records = [
-            cluster.folder / f"{name}.jsonl" for name in ("produce-0", "produce-1", "read-0", "read-1")
-        ]
-        self._tail = Tail(self._records)
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._tail = Tail()
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._mortals = 0
         self._seen: dict[tuple[str, str, int], dict[int, None]] = defaultdict(dict)
         self._last_ack: dict[tuple[str, str, int], float] = {}
 
@@ -116,13 +117,14 @@ class Campaign:
 
     def _wait_for_acks(self, since: float, when: str) -> float:
         """Until each producer has had an acknowledgement from each partition after ``since``; when."""
-        streams = [
-            (name, topic, index) for name in PRODUCERS for topic, n in TOPICS.items() for index in range(n)
-        ]
+
+        def streams() -> list[tuple[str, str, int]]:
+            producers = [*PRODUCERS, f"mortal-{self._mortals}"]
+            return [(name, topic, i) for name in producers for topic, n in TOPICS.items() for i in range(n)]
 
         def silent() -> list[tuple[str, str, int]]:
             self._look()
-            return [stream for stream in streams if self._last_ack.get(stream, 0.0) <= since]
+            return [stream for stream in streams() if self._last_ack.get(stream, 0.0) <= since]
 
         wait_until(
             lambda: not silent(),
@@ -140,36 +142,50 @@ class Campaign:
                 self._last_ack[line[1], line[2], line[3]] = line[7]
             elif line[0] == "read":
                 self._seen[line[1], line[3], line[4]][line[5]] = None
-        for worker in self._workers:
-            assert worker.poll() in (None, 0), f"a worker ended with {worker.returncode}"
+        for name, worker in self._workers.items():
+            assert worker.poll() in (None, 0), f"worker {name} ended with {worker.returncode}"
 
     # ------------------------------------------------------------ the clients
 
     @contextmanager
     def _clients(self) -> Iterator[None]:
-        producers: list[dict[str, Any]] = [
-            {"role": "produce", "name": name, "codec": codec, "impatient": impatient, "rate": RATE}
-            for name, (codec, impatient) in PRODUCERS.items()
-        ]
         readers: list[dict[str, Any]] = [
             {"role": "member", "name": f"{group}-{index}", "group": group, "strategy": strategy}
             for index in range(MEMBERS)
             for group, strategy in GROUPS.items()
         ]
         watches = [{"role": "watch", "name": f"watch-{group}", "group": group} for group in GROUPS]
-        self._spawn(self._records[0], producers[:2])
-        self._spawn(self._records[1], producers[2:])
+        for name, codec in PRODUCERS.items():
+            self._spawn(name, [self._producer(name, codec)])
+        self._replace_mortal()
         half = len(readers) // 2
-        self._spawn(self._records[2], [*readers[:half], *watches])
-        self._spawn(self._records[3], readers[half:])
+        self._spawn("readers-0", [*readers[:half], *watches])
+        self._spawn("readers-1", readers[half:])
         try:
             yield
         finally:
-            for worker in self._workers:
+            for worker in self._workers.values():
                 worker.kill()
                 worker.wait()
+            self._workers.clear()
 
-    def _spawn(self, path: Path, clients: list[dict[str, Any]]) -> None:
+    @staticmethod
+    def _producer(name: str, codec: str, *, mortal: bool = False) -> dict[str, Any]:
+        return {"role": "produce", "name": name, "codec": codec, "rate": RATE, "mortal": mortal}
+
+    def _replace_mortal(self) -> None:
+        """Kill the producer that may die, if there is one; another takes its place."""
+        old = self._workers.pop(f"mortal-{self._mortals}", None)
+        if old is not None:
+            self.stage.say(f"SIGKILL to producer mortal-{self._mortals}")
+            old.kill()
+            old.wait()
+        self._mortals += 1
+        name = f"mortal-{self._mortals}"
+        self._spawn(name, [self._producer(name, "none", mortal=True)])
+
+    def _spawn(self, name: str, clients: list[dict[str, Any]]) -> None:
+        path = self.cluster.folder / f"{name}.jsonl"
         setup = {
             "bootstrap": self.cluster.bootstrap,
             "record": str(path),
@@ -181,13 +197,14 @@ class Campaign:
         )
         paths = os.pathsep.join([str(TESTS / "crash"), str(TESTS)])
         with path.with_suffix(".stderr").open("wb") as stderr:
-            self._workers.append(
-                subprocess.Popen(command, stderr=stderr, env={**os.environ, "PYTHONPATH": paths})
+            self._workers[name] = subprocess.Popen(
+                command, stderr=stderr, env={**os.environ, "PYTHONPATH": paths}
             )
+        self._tail.add(path)
 
     def _finish(self) -> None:
         """End the producers, then the consumers once they have seen everything."""
-        self._end(self._workers[:2])
+        self._end([name for name in self._workers if not name.startswith("readers")])
         self._look()
         self.history.stored = self.read_back()
 
@@ -204,14 +221,15 @@ class Campaign:
         wait_until(lambda: not unseen(), 60, "the groups have read everything", 0.5)
         # The last commits.
         time.sleep(1.0)
-        self._end(self._workers[2:])
+        self._end(list(self._workers))
         self._look()
 
-    def _end(self, workers: list[subprocess.Popen[bytes]]) -> None:
-        for worker in workers:
+    def _end(self, names: list[str]) -> None:
+        ending = {name: self._workers.pop(name) for name in names}
+        for worker in ending.values():
             worker.send_signal(signal.SIGTERM)
-        for worker in workers:
-            assert worker.wait(120) == 0, "a worker did not end well: see its .stderr"
+        for name, worker in ending.items():
+            assert worker.wait(120) == 0, f"worker {name} did not end well: see its .stderr"
 
     # ------------------------------------------------------------ checking
 
@@ -251,9 +269,25 @@ class Campaign:
         return stored
 
     def check(self) -> None:
-        patient = [name for name, (_, impatient) in PRODUCERS.items() if not impatient]
-        violations = check(self.history, patient, list(GROUPS))
+        violations = check(self.history, list(PRODUCERS), list(GROUPS), self.stage.doubtful)
+        violations += self._check_replicas()
         assert not violations, "\n".join(["what was promised does not hold:", *violations])
+
+    def _check_replicas(self) -> list[str]:
+        """All copies of each partition are the same, byte by byte, and in order in themselves."""
+        found: list[str] = []
+        names = {**TOPICS, "__consumer_offsets": int(SETTINGS["offsets.topic.num.partitions"])}
+        for name in [f"{topic}-{index}" for topic, count in names.items() for index in range(count)]:
+
+            def copies(name: str = name) -> dict[int, bytes]:
+                return {n: log_bytes(node.data / name) for n, node in self.cluster.nodes.items()}
+
+            deadline = time.monotonic() + QUIET_S_MAX
+            while len(set((logs := copies()).values())) > 1 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            found += differences(name, logs)
+            found += list(check_log(name, logs[1]))[:TOLD_MAX]
+        return found
 
     # ------------------------------------------------------------ telling
 

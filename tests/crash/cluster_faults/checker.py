@@ -1,7 +1,7 @@
 """What must hold of a history, whatever failed meanwhile (pure). A violation is a sentence for a person.
 
-``patient`` producers wait for an outcome for ever; others give records up, whose outcome is unknown then:
-they may be there, once, and at any place, since they may arrive late from a connection that was given up too.
+``patient`` producers live until they know what became of each record. What others sent and were not told of
+may be there, once and in its place, or not.
 """
 
 from __future__ import annotations
@@ -16,15 +16,25 @@ from cluster_faults.history import Commit, Committed, History, Stored, Stream, W
 TOLD_MAX = 5
 
 
-def check(history: History, patient: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """All that is wrong, most telling first."""
+def check(
+    history: History,
+    patient: Sequence[str],
+    groups: Sequence[str],
+    doubtful: Sequence[tuple[float, float]] = (),
+) -> list[str]:
+    """All that is wrong, most telling first.
+
+    ``doubtful``: times in which a node that was cut off or paused may not know yet that another coordinates
+    its groups. As in Kafka it shows whoever asks for committed offsets those that it knows of, then: an older
+    state, never one that was not. It can commit nothing, and nobody can join a group there.
+    """
     found = [f"trouble: {what}" for what in history.trouble]
     for where in history.stored:
         found += _few(_check_offsets(where, history.stored[where]))
     for stream in sorted(history.sent):
         found += _few(_check_acked(stream, history))
         found += _few(_check_once(stream, history))
-        found += _few(_check_order(stream, history, stream[0] in patient))
+        found += _few(_check_order(stream, history))
         if stream[0] in patient:
             found += _few(_check_all_acked(stream, history))
     for where in history.stored:
@@ -32,7 +42,7 @@ def check(history: History, patient: Sequence[str], groups: Sequence[str]) -> li
         for group in groups:
             found += _few(_check_all_read(where, group, history))
     for stream in history.committed:
-        found += _few(_check_committed(stream, history))
+        found += _few(_check_committed(stream, history, doubtful))
     return found
 
 
@@ -89,24 +99,20 @@ def _check_once(stream: Stream, history: History) -> Iterator[str]:
             yield f"INVENTED {name}: record {number} of {producer}, which was never sent, is at {offsets}"
 
 
-def _check_order(stream: Stream, history: History, patient: bool) -> Iterator[str]:
-    """Records are in the order in which they were sent: all of a patient producer, of others those that were
-    acknowledged."""
-    records = _of(stream, history)
-    if not patient:
-        acked = {ack.number for ack in history.acked[stream]}
-        records = [record for record in records if record.number in acked]
-    for before, after in pairwise(records):
-        if after.number < before.number:
+def _check_order(stream: Stream, history: History) -> Iterator[str]:
+    """Records are in the order in which they were sent, none left out before one that is there."""
+    for before, after in pairwise(_of(stream, history)):
+        if after.number != before.number + 1:
             yield (
-                f"ORDER {_name(stream[1:])}: record {before.number} of {stream[0]} at {before.offset} "
-                f"comes before {after.number} at {after.offset}"
+                f"ORDER {_name(stream[1:])}: after record {before.number} of {stream[0]} at {before.offset} "
+                f"comes {after.number} at {after.offset}"
             )
 
 
 def _check_all_acked(stream: Stream, history: History) -> Iterator[str]:
     """A patient producer was told of each record in the end."""
     for failure in history.failed[stream]:
+        # A producer without a time limit is told of an error only where there is no hope.
         yield f"FAILED {_name(stream[1:])}: record {failure.number} of {stream[0]}: {failure.error}"
     acked = {ack.number for ack in history.acked[stream]}
     for number in range(history.sent[stream]):
@@ -133,8 +139,11 @@ def _check_all_read(where: Where, group: str, history: History) -> Iterator[str]
             yield f"UNSEEN {_name(where)}: nobody of {group} read offset {record.offset}"
 
 
-def _check_committed(stream: Stream, history: History) -> Iterator[str]:
-    """A committed offset is never less than one that was acknowledged, or seen, before one asked."""
+def _check_committed(
+    stream: Stream, history: History, doubtful: Sequence[tuple[float, float]]
+) -> Iterator[str]:
+    """A committed offset is one that somebody committed, and never less than one that was acknowledged, or
+    seen, before one asked."""
     group, *_ = stream
     name = f"{group} in {_name(stream[1:])}"
     known: list[tuple[float, int, str]] = []
@@ -142,6 +151,7 @@ def _check_committed(stream: Stream, history: History) -> Iterator[str]:
         if not commit.error:
             known.append((commit.answered_s, commit.offset, f"{commit.member} committed"))
     looks = history.committed[stream]
+    tried = {commit.offset for commit in history.commits.get(stream, ())} | {-1}
     known += [(look.answered_s, look.offset, f"{look.member} saw") for look in looks]
     known.sort()
     position, best = 0, (0.0, -1, "")
@@ -149,7 +159,10 @@ def _check_committed(stream: Stream, history: History) -> Iterator[str]:
         while position < len(known) and known[position][0] < look.asked_s:
             best = max(best, known[position], key=lambda entry: entry[1])
             position += 1
-        if look.offset < best[1]:
+        if look.offset not in tried:
+            yield f"INVENTED {name}: {look.member} was told {look.offset}, which nobody committed"
+        old = any(begin <= look.answered_s and look.asked_s <= end for begin, end in doubtful)
+        if look.offset < best[1] and not old:
             yield (
                 f"BACK {name}: {look.member} was told {look.offset} at {look.answered_s:.3f}, though "
                 f"{best[2]} {best[1]} at {best[0]:.3f}{_explained(look, history.commits.get(stream, ()))}"

@@ -16,6 +16,10 @@ from dataclasses import dataclass, field
 from cluster_faults.machines import CLIENTS, NODES, Cluster, Node
 
 WELL_TIMEOUT_S = 60.0
+# How soon a node that was cut off or paused has heard what it is now.
+DOUBTFUL_S = 3.0
+# How often a client dies in the middle of a fault.
+CLIENT_DIES = 0.3
 
 
 @dataclass(slots=True)
@@ -27,14 +31,23 @@ class Stage:
     session_s: float
     topics: dict[str, int]
     groups: tuple[str, ...]
+    # Called in the middle of some faults: a client dies.
+    kill_client: Callable[[], None]
     # (when, what), of the monotonic clock.
     timeline: list[tuple[float, str]] = field(default_factory=list)
+    # While a node may believe that it still is what it was: cut off or paused, and a little longer.
+    doubtful: list[tuple[float, float]] = field(default_factory=list)
 
     def say(self, what: str) -> None:
         self.timeline.append((time.monotonic(), what))
 
     def sleep(self, least_s: float, most_s: float) -> None:
-        time.sleep(self.chance.uniform(least_s, most_s))
+        length_s = self.chance.uniform(least_s, most_s)
+        if length_s > 0.5 and self.chance.random() < CLIENT_DIES:
+            time.sleep(length_s / 2)
+            self.kill_client()
+            length_s /= 2
+        time.sleep(length_s)
 
     # Whom to harm
 
@@ -87,9 +100,11 @@ class Stage:
     def paused(self, node: Node) -> Iterator[None]:
         self.say(f"SIGSTOP to node {node.node_id}")
         node.pause()
+        begun = time.monotonic()
         yield
         node.resume()
         self.say(f"SIGCONT to node {node.node_id}")
+        self.doubtful.append((begun, time.monotonic() + DOUBTFUL_S))
 
     @contextmanager
     def cut(self, ways: list[tuple[str, str]], *, both: bool = True) -> Iterator[None]:
@@ -98,9 +113,11 @@ class Stage:
         self.say("cut: " + ", ".join(f"{a} {'<->' if both else '->'} {b}" for a, b in ways))
         for source, target in ways:
             network.cut(source, target, both=both)
+        begun = time.monotonic()
         yield
         network.mend()
         self.say("all ways are free")
+        self.doubtful.append((begun, time.monotonic() + DOUBTFUL_S))
 
 
 def java_hash(text: str) -> int:

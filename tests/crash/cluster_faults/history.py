@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,20 +103,14 @@ class History:
                 raise AssertionError(f"a worker wrote {line}")
 
 
-def load(paths: Iterable[Path]) -> History:
-    history = History()
-    for path in paths:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                history.take(json.loads(line))
-    return history
-
-
 class Tail:
     """What has been added to files since the last look; a line that is not whole yet is left for the next."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._offsets = dict.fromkeys(paths, 0)
+    def __init__(self) -> None:
+        self._offsets: dict[Path, int] = {}
+
+    def add(self, path: Path) -> None:
+        self._offsets[path] = 0
 
     def lines(self) -> list[list[Any]]:
         found = []

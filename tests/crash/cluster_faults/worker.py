@@ -3,7 +3,7 @@
 It writes down what it was told, one JSON array a line, in the file that it is given; SIGTERM ends it in
 order. Times are of the monotonic clock, which all processes of a machine share.
 
-    ["sent", producer, topic, partition, count]               at the end: its records are 0 to count-1
+    ["sent", producer, topic, partition, count]               its records are 0 to count-1; the last counts
     ["acked", producer, topic, partition, number, offset, handed over at, acknowledged at]
     ["failed", producer, topic, partition, number, error, handed over at, failed at]
     ["read", group, member, topic, partition, offset, value's hash]
@@ -37,8 +37,6 @@ QUIET = {"log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms":
 # A producer hands over no more while so many records are not acknowledged.
 PENDING_MAX = 2_000
 FLUSH_TIMEOUT_S = 90.0
-PATIENT_MS = 0
-IMPATIENT_MS = 2_500
 
 ending = threading.Event()
 
@@ -67,14 +65,15 @@ def hash_of(value: bytes | None) -> int:
 
 
 class Produce:
-    """An idempotent producer: steadily, to every partition in turn.
+    """An idempotent producer that never gives up: steadily, to every partition in turn.
 
-    One that is ``impatient`` gives records up soon: what became of those it is not told.
+    One that is ``mortal`` may be killed; what it has sent is written down before it is.
     """
 
     def __init__(self, record: Record, setup: dict[str, Any]) -> None:
         self._record = record
         self._name = setup["name"]
+        self._mortal = setup["mortal"]
         self._partitions = [
             (topic, index) for topic, count in setup["topics"].items() for index in range(count)
         ]
@@ -87,7 +86,7 @@ class Produce:
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": setup["codec"],
-                "message.timeout.ms": IMPATIENT_MS if setup["impatient"] else PATIENT_MS,
+                "message.timeout.ms": 0,
                 "request.timeout.ms": 2_000,
                 "socket.timeout.ms": 4_000,
                 "retry.backoff.ms": 50,
@@ -123,6 +122,8 @@ class Produce:
                 self._record("failed", *where, self._producer_error(error), handed_over, now)
 
         self._counts[topic, index] += 1
+        if self._mortal:
+            self._record("sent", self._name, topic, index, number + 1)
         self._producer.produce(topic, value_of(self._name, number), partition=index, on_delivery=delivered)
 
     def run(self) -> None:
@@ -279,6 +280,7 @@ def committed_of(
         answered = time.monotonic()
         if any(tp.error for tp in found):
             record("note", name, f"committed: {[tp.error.name() for tp in found if tp.error]}")
+            time.sleep(0.1)
             continue
         for tp in found:
             offset = -1 if tp.offset == OFFSET_INVALID else tp.offset
