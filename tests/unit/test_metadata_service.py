@@ -92,7 +92,7 @@ def test_a_watch_that_fails_is_taken_up_again(tmp_path: Path, caplog: pytest.Log
         await store.close()
 
     asyncio.run(asyncio.wait_for(body(), 20))
-    said = [record.message for record in caplog.records if "followed" in record.message]
+    said = [record.message for record in caplog.records if "cannot be followed" in record.message]
     assert len(said) == 2, said
     assert "out of reach" in said[0]
 
