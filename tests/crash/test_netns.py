@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from netns import FOLDER, Namespaces, NotPermitted, namespaces
 
 PORT = 9000

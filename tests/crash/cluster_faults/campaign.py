@@ -12,11 +12,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cluster_faults.checker import TOLD_MAX, check, summary
@@ -54,6 +55,17 @@ HASTE = 0.25
 # How soon followers have the last of what came before clients fell silent.
 QUIET_S_MAX = 20.0
 TESTS = Path(__file__).parents[2]
+
+
+def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int] | None:
+    """Where a partition begins and ends; None where its leader is about to change."""
+    try:
+        found: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=20)
+        return found
+    except KafkaException as failure:
+        if not failure.args[0].retriable() and failure.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+            raise
+        return None
 
 
 class Campaign:
@@ -248,7 +260,9 @@ class Campaign:
         )
         for topic, count in TOPICS.items():
             for index in range(count):
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, index), timeout=20)
+                low, high = wait_until(
+                    partial(_watermarks, consumer, TopicPartition(topic, index)), 30, "the end of a log"
+                )
                 assert low == 0, f"{topic}-{index} begins at {low}"
                 found[topic, index] = self._read_partition(consumer, topic, index, high)
         consumer.close()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from cluster_faults.machines import CLIENTS, NODES, Cluster, Node
 
+OFFSETS = "__consumer_offsets"
 WELL_TIMEOUT_S = 60.0
 # How soon a node that was cut off or paused has heard what it is now.
 DOUBTFUL_S = 3.0
@@ -66,20 +67,15 @@ class Stage:
     def coordinator(self) -> Node:
         """The coordinator of some group."""
         group = self.chance.choice(self.groups)
-        partitions = self.cluster.stored("partitions/__consumer_offsets/")
-        return (
-            self._leads("__consumer_offsets", java_hash(group) % len(partitions))
-            if partitions
-            else self.node()
-        )
+        count = sum(1 for topic, _ in self.cluster.partitions() if topic == OFFSETS)
+        return self._leads(OFFSETS, java_hash(group) % count) if count else self.node()
 
     def victim(self) -> Node:
         return self.chance.choice((self.node, self.leader, self.controller, self.coordinator))()
 
     def _leads(self, topic: str, partition: int) -> Node:
-        states = self.cluster.stored(f"partitions/{topic}/{partition}")
-        leader = states[f"partitions/{topic}/{partition}"]["leader"] if states else -1
-        return self.cluster.nodes[leader] if leader in self.cluster.nodes else self.node()
+        state = self.cluster.partitions().get((topic, partition), {"leader": -1})
+        return self.cluster.nodes.get(state["leader"]) or self.node()
 
     # Taking it back
 

@@ -202,21 +202,29 @@ class Cluster:
         found = self.stored("controller")
         return found["controller"]["node_id"] if found else None
 
-    def leader(self, topic: str, partition: int) -> int:
-        return int(
-            self.stored(f"partitions/{topic}/{partition}")[f"partitions/{topic}/{partition}"]["leader"]
-        )
+    def partitions(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Every partition's state. One to which nothing has happened has no key: it is as it was made."""
+        everything = self.stored("")
+        found = {}
+        for key, topic in everything.items():
+            if not key.startswith("topics/"):
+                continue
+            name = key.removeprefix("topics/")
+            for index, replicas in enumerate(topic["replicas"]):
+                made = {"leader": replicas[0], "isr": replicas, "replicas": replicas}
+                found[name, index] = everything.get(f"partitions/{name}/{index}", made)
+        return found
 
     def unwell(self) -> list[str]:
         """What is to be waited for: nodes that are not members, partitions with replicas out of sync."""
         brokers = self.stored("brokers/")
         missing = [f"node {node_id}" for node_id in NODES if f"brokers/{node_id}" not in brokers]
-        partitions = self.stored("partitions/")
+        partitions = self.partitions()
         if not partitions:
             missing.append("etcd")
-        for key, state in partitions.items():
+        for (name, index), state in partitions.items():
             if len(state["isr"]) < len(state["replicas"]) or state["leader"] < 0:
-                missing.append(f"{key}: leader {state['leader']}, in sync {state['isr']}")
+                missing.append(f"{name}-{index}: leader {state['leader']}, in sync {state['isr']}")
         return missing
 
     def wait_well(self, timeout_s: float = 60.0) -> None:

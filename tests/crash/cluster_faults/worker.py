@@ -274,6 +274,7 @@ def committed_of(
             found = consumer.committed(partitions, timeout=5.0)
         except KafkaException as failure:
             record("note", name, f"committed: {failure.args[0].name()}")
+            time.sleep(0.05)
             if ending.is_set():
                 return [TopicPartition(tp.topic, tp.partition, OFFSET_INVALID) for tp in partitions]
             continue
