@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,7 +53,9 @@ class BrokerProcess:
         data: Path | None = None,
         files_max: int | None = None,
         file_size_max: int | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
+        self.arguments = tuple(arguments)
         self.directory = directory
         self.data = data or directory / "data"
         self.settings = {**FAST_SETTINGS, **(settings or {})}
@@ -89,7 +91,7 @@ class BrokerProcess:
             command += [f"--fsize={self.file_size_max}:"]
         command = [*command, "--"] if len(command) > 1 else []
         command += [sys.executable, "-m", "ottla.cli.main", "serve", "--data", str(self.data)]
-        command += ["--listen", f"{self.host}:{self.port}"]
+        command += ["--listen", f"{self.host}:{self.port}", *self.arguments]
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]
         with self._file("stdout").open("wb") as stdout, self._file("stderr").open("wb") as stderr:
