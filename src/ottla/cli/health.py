@@ -16,7 +16,7 @@ from ottla.types import TopicPartition
 
 ALIVE, FENCED = "alive", "fenced"
 # What is listed of partitions that are not well, in a table for people.
-NAMES_MAX = 100
+NAMES_MAX = 20
 
 
 def describe(found: Cluster) -> dict[str, Any]:
