@@ -338,7 +338,8 @@ class Partition:
             log.append_as_follower(records, now_ms=now_ms, leader_epoch=self.state.leader_epoch)
         if leader_log_start_offset > log.log_start_offset:
             log.follow_log_start(leader_log_start_offset, now_ms)
-        committed = min(leader_high_watermark, log.log_end_offset)
+        # A leader that is new may not know yet that what lies before its log's start is committed.
+        committed = max(min(leader_high_watermark, log.log_end_offset), log.log_start_offset)
         if committed > self.high_watermark:
             self.high_watermark = committed
             for waiter in tuple(self._waiters):
