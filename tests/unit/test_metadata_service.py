@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 from metadata_support import Cluster, run
 
+from ottla.broker.handlers._cluster import topic_views
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata import service
+from ottla.metadata import keys, service
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
-from ottla.metadata.store import CompactedError, Put, StoreError, WatchBatch
+from ottla.metadata.store import CompactedError, Delete, Put, StoreError, WatchBatch
 from ottla.metadata.topics import NewTopic
 
 # CPU seconds; a multiple of what it takes, for busy machines.
 LOAD_CPU_S_MAX = 1.0
+SESSION_MS = 300
 
 
 class BreakingStore:
@@ -166,6 +168,38 @@ def test_views_are_dropped_when_topics_or_brokers_change_and_only_then(tmp_path:
         assert metadata.views == {}
 
     run(tmp_path, body)
+
+
+def test_clients_are_told_of_a_node_that_went_until_its_session_would_have_ended(tmp_path: Path) -> None:
+    async def body(cluster: Cluster) -> None:
+        store, metadata = cluster.store, cluster.metadata
+
+        async def change(*operations: Put | Delete) -> None:
+            await metadata.reached((await store.txn([], operations)).revision)
+
+        async def register(port: int) -> None:
+            value = keys.broker_value({"PLAINTEXT": ("h", port)}, None)
+            await change(Put(keys.node(2), value), Put(keys.broker(2), value))
+
+        def told() -> dict[int, int]:
+            brokers = topic_views(metadata, "PLAINTEXT", 12).brokers
+            return {broker["node_id"]: broker["port"] for broker in brokers}
+
+        await register(7)
+        await change(Delete(keys.broker(2)))
+        assert 2 not in metadata.image.brokers
+        assert told() == {1: 9001, 2: 7}
+        await register(8)
+        assert told() == {1: 9001, 2: 8}
+        begun = time.monotonic()
+        await change(Delete(keys.broker(2)))
+        while told() != {1: 9001}:
+            assert told() == {1: 9001, 2: 8}
+            assert time.monotonic() < begun + 10
+            await asyncio.sleep(0.01)
+        assert time.monotonic() >= begun + SESSION_MS / 1000, "its first departure's timer counted"
+
+    run(tmp_path, body, properties={"broker.session.timeout.ms": str(SESSION_MS)})
 
 
 def test_a_thousand_topics_are_read_in_no_time(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from uuid import UUID
 from ottla.config import BrokerConfig
 from ottla.metadata import keys
 from ottla.metadata.controller import Controller, random_start, random_topic_id
-from ottla.metadata.image import EMPTY, ClusterImage, apply, load
+from ottla.metadata.image import EMPTY, BrokerImage, ClusterImage, apply, load
 from ottla.metadata.store import (
     CompactedError,
     Compare,
@@ -53,6 +53,10 @@ class Metadata:
         self.image: ClusterImage = EMPTY
         # What handlers derived from the image's topics and brokers; dropped when these change.
         self.views: dict[Any, Any] = {}
+        # Nodes that went a short while ago. Clients are still told of them, until the session would have
+        # ended by itself: librdkafka loses a partition's new leader, and its epoch, where one answer both
+        # names that leader and leaves out the old one, and asks again only a second later.
+        self.departed: dict[int, BrokerImage] = {}
         self._store = store
         self._config = config
         self._node_id = node_id
@@ -168,6 +172,8 @@ class Metadata:
         old, self.image = self.image, image
         if image.topics is not old.topics or image.brokers is not old.brokers:
             self.views = {}
+        if image.brokers is not old.brokers:
+            self._note_departures(old, image)
         if old.broker_configs is not image.broker_configs:
             self._config.update_dynamic(
                 image.broker_configs.get(keys.DEFAULT_BROKER, {}),
@@ -184,6 +190,20 @@ class Metadata:
         for future in reached:
             if not future.done():
                 future.set_result(None)
+
+    def _note_departures(self, old: ClusterImage, image: ClusterImage) -> None:
+        for node_id, broker in old.brokers.items():
+            if node_id not in image.brokers:
+                self.departed[node_id] = broker
+                session_ms = self._config.get("broker.session.timeout.ms")
+                asyncio.get_running_loop().call_later(session_ms / 1000, self._forget, broker)
+        for node_id in [node_id for node_id in self.departed if node_id in image.brokers]:
+            del self.departed[node_id]
+
+    def _forget(self, broker: BrokerImage) -> None:
+        if self.departed.get(broker.node_id) is broker:
+            del self.departed[broker.node_id]
+            self.views = {}
 
 
 def format_id(made: UUID) -> str:

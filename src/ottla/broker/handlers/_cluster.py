@@ -107,7 +107,9 @@ class TopicViews(dict[str, Fields]):
         self._listener = listener
         self._unavailable = unavailable
         self._error = error
-        self.brokers = broker_fields(metadata.image, listener)
+        # Also those that have only just gone.
+        known = {**metadata.departed, **metadata.image.brokers}
+        self.brokers = _with_listener(known.values(), listener, is_fenced=False)
 
     def __missing__(self, name: str) -> Fields:
         image = self._image

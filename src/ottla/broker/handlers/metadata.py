@@ -7,6 +7,9 @@ v8-10 tell the cluster's authorized operations, v8+ the topics'.
 v10 has topic ids in responses, v12 in requests: one with topic ids is answered for these alone.
 v13 adds an error code at the top.
 
+A node that has gone is named among the brokers until its session would have ended, as it is by Kafka, which
+notices no sooner; its partitions have other leaders, or none, at once.
+
 A topic that is missing is made if the request and ``auto.create.topics.enable`` allow it, and the answer has
 it already: Kafka answers UNKNOWN_TOPIC_OR_PARTITION first, and clients ask again.
 """
