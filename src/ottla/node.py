@@ -22,6 +22,7 @@ from ottla.coordinators.failover import GroupFailover
 from ottla.coordinators.runtime import GroupCoordinator
 from ottla.coordinators.settings import GroupConfig
 from ottla.env.clock import Clock, SystemClock
+from ottla.env.deadlines import Deadlines
 from ottla.env.disk import Disk, RealDisk
 from ottla.env.network import Network, TcpNetwork, show_address
 from ottla.log.data_dir import RegistrationMark
@@ -330,10 +331,13 @@ class Node:
         self._failover = GroupFailover(self.node_id, self._groups)
         self._held.callback(self._failover.close)
         self._metadata.subscribe(self._failover.apply)
+        deadlines = Deadlines(self._clock)
+        self._held.callback(deadlines.close)
         self.services = Services(
             node_id=self.node_id,
             config=self.config,
             clock=self._clock,
+            deadlines=deadlines,
             disk=self._disk,
             metadata=self._metadata,
             replicas=self._replicas,

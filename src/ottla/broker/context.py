@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ottla.config import BrokerConfig
     from ottla.coordinators.runtime import GroupCoordinator
     from ottla.env.clock import Clock
+    from ottla.env.deadlines import Deadlines
     from ottla.env.disk import Disk
     from ottla.log.manager import LogManager
     from ottla.metadata.service import Metadata
@@ -33,6 +34,7 @@ class Services:
     node_id: int
     config: BrokerConfig
     clock: Clock
+    deadlines: Deadlines
     disk: Disk
     metadata: Metadata
     replicas: ReplicaManager

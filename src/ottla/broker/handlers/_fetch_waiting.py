@@ -53,7 +53,7 @@ class Wait:
         self._expired = max_wait_ms <= 0
         self._timer: Timer | None = None
         if not self._expired:
-            self._timer = ctx.services.clock.call_later(max_wait_ms, self._expire)
+            self._timer = ctx.services.deadlines.add(max_wait_ms, self._expire)
         self.reply: Deferred[dict[str, Any]] = Deferred(on_cancel=self._stop_waiting)
         self._partitions: list[Partition] = []
         for want in reader.wants:

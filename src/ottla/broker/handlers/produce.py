@@ -177,7 +177,7 @@ class _Commit:
         self._waiting = [
             (partition, bind(self._committed, answer), answer) for partition, _, answer in uncommitted
         ]
-        self._timer = ctx.services.clock.call_later(max(timeout_ms, 0), self._expire)
+        self._timer = ctx.services.deadlines.add(max(timeout_ms, 0), self._expire)
         for (partition, offset, _), (_, committed, _) in zip(uncommitted, self._waiting, strict=True):
             partition.when_committed(offset, committed)
 
