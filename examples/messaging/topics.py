@@ -55,7 +55,7 @@ REPLY_PARTITION = "reply-partition"
 
 def create(bootstrap: str, timeout_s: float = 20.0) -> None:
     """Make the topics that are not there yet."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 4})
     new = [
         NewTopic(name, num_partitions=partitions, config={"retention.ms": str(RETENTION_MS)})
         for name, partitions in PARTITIONS.items()

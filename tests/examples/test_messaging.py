@@ -63,7 +63,7 @@ def test_every_order_is_done_once(ottla_process: Any, tmp_path: Path) -> None:
     assert run.figures["questions asked"] == run.figures["questions answered"] == len(taken["placed"])
     assert run.figures["killed"] == "billing-1"
     assert run.figures["most members of billing"] >= 2
-    assert "starting billing-2" in picture.read_text().replace("&#160;", " ")
+    assert "shop.billing&#160;rebalanced" in picture.read_text()
 
 
 def test_ctrl_c_finishes_what_is_under_way(ottla_process: Any, tmp_path: Path) -> None:
