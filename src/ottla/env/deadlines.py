@@ -1,7 +1,8 @@
 """Deadlines of requests, which are mostly cancelled before they come: many of them share one timer.
 
 A timer of the event loop costs several microseconds to set and to cancel, more than the rest of what a small
-request that waits costs. Here it is a dictionary's entry; the price is that a deadline may be ``TICK_MS`` late.
+request that waits costs. Here it is a dictionary's entry; the price is that a deadline may come ``TICK_MS``
+late.
 """
 
 from __future__ import annotations
