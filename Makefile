@@ -12,7 +12,7 @@ JOBS ?= 2
 ARGS ?=
 
 # The folders of examples/ that can be run.
-EXAMPLES := messaging logs
+EXAMPLES := messaging logs market
 # How an example is run: its own environment, the broker of `make run`.
 EXAMPLE = @$(BUILD_EXAMPLES)/$(1)/bin/python -m examples.$(1) --bootstrap $(LISTEN) $(ARGS)
 BUILD_EXAMPLES := build/examples
@@ -20,7 +20,7 @@ BUILD_EXAMPLES := build/examples
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports docs docs-check format soak compare examples example-messaging example-logs clean
+.PHONY: help run test check lint types imports docs docs-check format soak compare examples example-messaging example-logs example-market clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ example-messaging: $(BUILD_EXAMPLES)/messaging/.installed ## With `make run` goi
 
 example-logs: $(BUILD_EXAMPLES)/logs/.installed ## With `make run` going: logs of several programs, gathered, searched and kept.
 	$(call EXAMPLE,logs)
+
+example-market: $(BUILD_EXAMPLES)/market/.installed ## With `make run` going: a trading day as streams: bars, a join, alarms, signals.
+	$(call EXAMPLE,market)
 
 clean: ## Remove what was installed and built; data/ stays.
 	rm -rf $(VENV) build dist tests/interop/node/node_modules examples/*/node_modules
