@@ -13,6 +13,7 @@ packages_of() {
         java) echo default-jdk-headless ;;               # tests: the official Java client
         node) echo nodejs npm ca-certificates ;;         # tests: the clients from npm
         etcd) echo etcd-server etcd-client ;;            # tests: what a cluster keeps its metadata in
+        netns) echo iproute2 ;;                          # tests: machines that can be cut off from each other
         rsyslog) echo rsyslog rsyslog-kafka bsdutils ;;  # examples: rsyslogd with omkafka, and logger
         *) echo "debian-packages.sh: no group named $1" >&2; exit 2 ;;
     esac
@@ -25,6 +26,7 @@ is_there() {
         java) command -v javac >/dev/null && command -v java >/dev/null ;;
         node) command -v node >/dev/null && command -v npm >/dev/null ;;
         etcd) command -v etcd >/dev/null && command -v etcdctl >/dev/null ;;
+        netns) command -v ip >/dev/null ;;
         rsyslog) command -v logger >/dev/null && ls /usr/sbin/rsyslogd /usr/lib/*/rsyslog/omkafka.so >/dev/null 2>&1 ;;
     esac
 }

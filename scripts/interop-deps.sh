@@ -10,7 +10,7 @@ set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 
-scripts/debian-packages.sh kcat java node etcd
+scripts/debian-packages.sh kcat java node etcd netns
 
 mkdir -p build
 "$python" scripts/java_jars.py build/java/libs
