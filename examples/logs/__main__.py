@@ -154,7 +154,9 @@ def judge(
     """Compare what was written, line by line, with what is in the topic, the states and the files."""
     ends = observer.ends()
     ranges = {p: (first, ends[p]) for p, first in observer.began_at_offsets.items() if first < ends[p]}
-    reader = Consumer({"bootstrap.servers": arguments.bootstrap, "group.id": "logs.nobody"})
+    reader = Consumer(
+        {"bootstrap.servers": arguments.bootstrap, "group.id": "logs.nobody", "enable.auto.commit": False}
+    )
     lines = list(search.read_ranges(reader, ranges))
     reader.close()
     came = Counter((line.service, int(number[1])) for line in lines if (number := NUMBER.match(line.text)))
