@@ -30,6 +30,9 @@ class Surroundings:
     def is_eligible(self, node_id: int, broker_epoch: int) -> bool:
         return self.registered.get(node_id) == broker_epoch
 
+    def is_alive(self, node_id: int) -> bool:
+        return node_id in self.registered
+
     def propose(self, partition: Partition, state: PartitionState) -> None:
         self.proposed.append(state)
 

@@ -17,7 +17,7 @@ from ottla.errors import ErrorCode, KafkaError
 def test_a_start_that_cannot_be_written_down_is_a_storage_error() -> None:
     log = open_log(MemoryDisk())
     append(log, "a", "b")
-    held = SimpleNamespace(log=log, high_watermark=2, check_leader=lambda: None)
+    held = SimpleNamespace(log=log, high_watermark=2, check_leader=lambda: None, low_watermark=lambda: 1)
 
     def get(topic: str, index: int) -> Any:
         if index:

@@ -143,11 +143,17 @@ def test_who_does_not_lead_takes_nothing() -> None:
 
 
 def test_too_few_replicas_in_sync_stop_only_who_asks_for_all() -> None:
-    it = partition(MemoryDisk(), config=LogConfig(min_insync_replicas=2))
+    few = PartitionState(leader=1, leader_epoch=0, partition_epoch=0, replicas=(1, 2), isr=(1,))
+    it = partition(MemoryDisk(), few, LogConfig(min_insync_replicas=2))
     assert append(it, acks=1) == 0
     with pytest.raises(KafkaError) as raised:
         append(it, acks=-1)
-    assert raised.value.code == ErrorCode.not_enough_replicas and it.high_watermark == 1
+    assert raised.value.code == ErrorCode.not_enough_replicas and it.high_watermark == 0
+
+
+def test_no_more_replicas_are_asked_for_than_there_are() -> None:
+    it = partition(MemoryDisk(), config=LogConfig(min_insync_replicas=2))
+    assert append(it, acks=-1) == 0 and it.high_watermark == 1
 
 
 @pytest.mark.parametrize(

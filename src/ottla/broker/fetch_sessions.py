@@ -78,8 +78,10 @@ class Session:
         """Apply a request's changes: forgetting comes last, as in Kafka's FetchSession.update."""
         for want in wants:
             key = (want.topic, want.partition)
+            before = self.wants.get(key)
             self.wants[key] = want
-            if key not in self.sent:
+            if before is None or before.current_leader_epoch != want.current_leader_epoch:
+                # In another leader epoch whoever asks has dropped what it was told in the one before.
                 self.sent[key] = Sent()
         for key in forgotten:
             self.wants.pop(key, None)

@@ -10,6 +10,9 @@ from ottla.env.network import Network
 from ottla.metadata.image import ClusterImage
 from ottla.replication.follower import Fetcher
 from ottla.replication.partition import Partition
+from ottla.replication.throttle import Quota, is_listed
+
+RATE = "follower.replication.throttled.rate"
 
 
 class Fetchers:
@@ -33,6 +36,11 @@ class Fetchers:
         self._image: ClusterImage | None = None
         self._fetchers: dict[int, Fetcher] = {}
         self._leaders: dict[Partition, int] = {}
+        self._quota = Quota(
+            config.get(RATE),
+            1000 * config.get("replication.quota.window.size.seconds"),
+            config.get("replication.quota.window.num"),
+        )
 
     def follow(self, partition: Partition, leader_id: int) -> None:
         """Fetch a partition from its leader from now on."""
@@ -66,6 +74,12 @@ class Fetchers:
             if leader_id in new.brokers and new.brokers[leader_id] is not old.brokers.get(leader_id):
                 fetcher.reconnect()
 
+    def throttle_changed(self) -> None:
+        """The rate, or who is held to it, is another one: look again at those who are held back."""
+        self._quota.rate_max = self._config.get(RATE)
+        for fetcher in self._fetchers.values():
+            fetcher.end_rests()
+
     def close(self) -> None:
         for fetcher in self._fetchers.values():
             fetcher.close()
@@ -79,6 +93,15 @@ class Fetchers:
             return None
         return broker.endpoint(self._listener) or (broker.host, broker.port)
 
-    def received(self, partition: Partition, size: int) -> int:
-        """Count what was fetched; for how long the partition is to be left alone then."""
-        return 0
+    def received(self, partition: Partition, size: int) -> None:
+        """Count what was fetched, in sync or not, if the partition is throttled."""
+        if self._is_throttled(partition):
+            self._quota.record(size, self._clock.monotonic_ms())
+
+    def held_ms(self, partition: Partition) -> int:
+        """For how long a partition that is behind is not to be fetched: the node keeps to its rate."""
+        return self._quota.pause_ms(self._clock.monotonic_ms()) if self._is_throttled(partition) else 0
+
+    def _is_throttled(self, partition: Partition) -> bool:
+        replicas = partition.log.config.follower_replication_throttled_replicas
+        return bool(replicas) and is_listed(replicas, partition.topic_partition.partition, self._node_id)

@@ -49,6 +49,14 @@ _PASSING = frozenset(
 Key = tuple[UUID, int]
 
 
+def _error(code: int) -> KafkaError:
+    """What a leader refuses with, which may be of a later version than ours."""
+    try:
+        return KafkaError(ErrorCode(code))
+    except ValueError:
+        return KafkaError(ErrorCode.unknown_server_error, f"error code {code}")
+
+
 class Surroundings(Protocol):
     """What a fetcher asks of the node that it belongs to."""
 
@@ -58,16 +66,20 @@ class Surroundings(Protocol):
         """Where a node listens for others; None while it does not live."""
         ...
 
-    def received(self, partition: Partition, size: int) -> int:
-        """Count what was fetched; for how many ms the partition is to be left alone then, 0 for not at all
-        (follower.replication.throttled.rate)."""
+    def received(self, partition: Partition, size: int) -> None:
+        """Count what was fetched."""
+        ...
+
+    def held_ms(self, partition: Partition) -> int:
+        """For how long a partition that is behind is not to be fetched
+        (follower.replication.throttled.rate); 0 where it may be."""
         ...
 
 
 class Following:
     """One partition that is fetched, in one leader epoch."""
 
-    __slots__ = ("backoff_ms", "key", "leader_epoch", "partition", "sent")
+    __slots__ = ("backoff_ms", "behind", "key", "leader_epoch", "partition", "sent", "sent_start")
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
@@ -75,6 +87,10 @@ class Following:
         self.leader_epoch = partition.leader_epoch
         # The offset that the session fetches from, -1 where the session does not have this partition.
         self.sent = -1
+        # The log start that the session was last told.
+        self.sent_start = -1
+        # Whether it has not all that is committed, as far as is known: only then it is held to a rate.
+        self.behind = True
         self.backoff_ms = BACKOFF_MS_MIN
 
 
@@ -104,6 +120,8 @@ class Fetcher:
         self._forgotten: dict[Key, None] = {}
         self._peer: Peer | None = None
         self._connecting: asyncio.Task[None] | None = None
+        # Counts attempts to connect: what comes of earlier ones is not wanted any more.
+        self._attempt = 0
         self._session_id = NO_SESSION
         self._session_epoch = FIRST_EPOCH
         self._in_flight = False
@@ -153,35 +171,45 @@ class Fetcher:
 
     def reconnect(self) -> None:
         """The leader has registered anew, perhaps elsewhere: do not wait for the old connection to end."""
+        self._backoff_ms = BACKOFF_MS_MIN
         if self._peer is not None:
             self._peer.close()
-        self._backoff_ms = BACKOFF_MS_MIN
+            return
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+            self._attempt += 1
         self._soon()
 
-    async def _connect(self) -> None:
+    async def _connect(self, attempt: int) -> None:
         endpoint = self._node.endpoint(self._leader_id)
         peer = Peer(f"broker-{self._node_id}-fetcher-{self._leader_id}", lambda: self._lost(peer))
+        failure: Exception | None = None
         try:
             if endpoint is None:
                 raise ConnectionError("it is not registered")
             await asyncio.wait_for(self._network.connect(lambda: peer, *endpoint), CONNECT_MS_MAX / 1000)
         except (OSError, TimeoutError) as error:
-            self._connecting = None
-            if not self._complained:
-                self._complained = True
-                log.warning("node %d cannot be reached: %s", self._leader_id, error)
-            self._retry()
+            failure = error
+        except asyncio.CancelledError:
+            peer.close()
+            raise
+        if self._closed or attempt != self._attempt:
+            peer.close()
             return
         self._connecting = None
-        if self._closed:
-            peer.close()
-        elif peer.connected:
-            if self._complained:
-                log.info("node %d is reached again", self._leader_id)
-            self._complained = False
-            self._backoff_ms = BACKOFF_MS_MIN
-            self._peer = peer
-            self._send()
+        if not peer.connected:
+            if not self._complained:
+                self._complained = True
+                log.warning("node %d cannot be reached: %s", self._leader_id, failure or "it hangs up")
+            self._retry()
+            return
+        if self._complained:
+            log.info("node %d is reached again", self._leader_id)
+        self._complained = False
+        self._backoff_ms = BACKOFF_MS_MIN
+        self._peer = peer
+        self._send()
 
     def _lost(self, peer: Peer) -> None:
         if peer is not self._peer:
@@ -232,7 +260,8 @@ class Fetcher:
             return
         if self._peer is None:
             if self._connecting is None:
-                self._connecting = asyncio.ensure_future(self._connect())
+                self._attempt += 1
+                self._connecting = asyncio.ensure_future(self._connect(self._attempt))
             return
         fields = self._request()
         if fields is not None:
@@ -267,14 +296,15 @@ class Fetcher:
 
     def _request(self) -> dict[str, Any] | None:
         """What to fetch next; None where every partition has to wait."""
-        self._end_rests()
-        if len(self._resting) == len(self._following):
-            return None
+        self._wake_rested()
         max_bytes = self._config.get("replica.fetch.max.bytes")
         topics: dict[UUID, list[dict[str, Any]]] = {}
-        for key, following in self._changed.items():
+        for key, following in list(self._changed.items()):
+            if following.behind and (held_ms := self._node.held_ms(following.partition)):
+                self._rest(following, held_ms)
+                continue
             replica = following.partition.log
-            following.sent = replica.log_end_offset
+            following.sent, following.sent_start = replica.log_end_offset, replica.log_start_offset
             self._forgotten.pop(key, None)
             topics.setdefault(key[0], []).append(
                 {
@@ -282,23 +312,32 @@ class Fetcher:
                     "current_leader_epoch": following.leader_epoch,
                     "fetch_offset": following.sent,
                     "last_fetched_epoch": replica.latest_epoch,
-                    "log_start_offset": replica.log_start_offset,
+                    "log_start_offset": following.sent_start,
                     "partition_max_bytes": max_bytes,
                 }
             )
         self._changed.clear()
-        return self._fields(topics)
-
-    def _end_rests(self) -> None:
-        """Fetch again what has waited for long enough, and look again when the next one has."""
-        if not self._resting:
-            return
-        now_ms = self._clock.monotonic_ms()
-        for key in [key for key, until_ms in self._resting.items() if until_ms <= now_ms]:
-            del self._resting[key]
-            self._changed[key] = self._following[key]
+        rest_ms = None
         if self._resting:
-            self._wake_in(min(self._resting.values()) - now_ms)
+            rest_ms = max(min(self._resting.values()) - self._clock.monotonic_ms(), 1)
+            self._wake_in(rest_ms)
+            if len(self._resting) == len(self._following):
+                return None
+        return self._fields(topics, rest_ms)
+
+    def _wake_rested(self) -> None:
+        """Fetch again what has waited for long enough."""
+        if self._resting:
+            now_ms = self._clock.monotonic_ms()
+            for key in [key for key, until_ms in self._resting.items() if until_ms <= now_ms]:
+                del self._resting[key]
+                self._changed[key] = self._following[key]
+
+    def end_rests(self) -> None:
+        """Let nobody wait any longer: there is reason to try again now."""
+        if self._resting:
+            self._resting = dict.fromkeys(self._resting, 0)
+            self._soon()
 
     def _rest(self, following: Following, delay_ms: int) -> None:
         """Leave a partition out for a while."""
@@ -308,16 +347,16 @@ class Fetcher:
             following.sent = -1
             self._forgotten[following.key] = None
 
-    def _fields(self, topics: dict[UUID, list[dict[str, Any]]]) -> dict[str, Any]:
+    def _fields(self, topics: dict[UUID, list[dict[str, Any]]], rest_ms: int | None) -> dict[str, Any]:
         forgotten: dict[UUID, list[int]] = {}
         for topic_id, index in self._forgotten:
             forgotten.setdefault(topic_id, []).append(index)
         self._forgotten.clear()
         get = self._config.get
         max_wait_ms = get("replica.fetch.wait.max.ms")
-        if self._resting:
+        if rest_ms is not None:
             # The request must not hold up those that may be fetched again soon.
-            max_wait_ms = min(max_wait_ms, 2 * BACKOFF_MS_MIN)
+            max_wait_ms = min(max_wait_ms, max(rest_ms, 2 * BACKOFF_MS_MIN))
         return {
             "replica_state": {"replica_id": self._node_id, "replica_epoch": self._node.broker_epoch()},
             "max_wait_ms": max_wait_ms,
@@ -338,7 +377,7 @@ class Fetcher:
     def _answered(self, response: Any) -> None:
         if response.error_code:
             # The session is gone, most of all: the next request begins another.
-            log.debug("node %d refuses a fetch: %s", self._leader_id, ErrorCode(response.error_code).name)
+            log.debug("node %d refuses a fetch: %s", self._leader_id, _error(response.error_code))
             self._forget_session()
             self._retry()
             return
@@ -367,17 +406,18 @@ class Fetcher:
         if following.sent < 0:
             # Asked for before it was put aside, or in an earlier epoch.
             return False
-        code = ErrorCode(data.error_code)
         try:
-            if code is ErrorCode.offset_out_of_range:
+            if data.error_code == ErrorCode.offset_out_of_range:
                 return True
-            if code is not ErrorCode.none:
-                raise KafkaError(code)
+            if data.error_code:
+                raise _error(data.error_code)
             self._changed[following.key] = following
             if data.diverging_epoch.epoch >= 0:
                 self._truncate(partition, data.diverging_epoch.epoch, data.diverging_epoch.end_offset)
                 return False
             records = data.records or b""
+            if len(records):
+                self._node.received(partition, len(records))
             partition.append_as_follower(
                 records, data.high_watermark, data.log_start_offset, self._clock.now_ms()
             )
@@ -385,10 +425,9 @@ class Fetcher:
             self._put_off(following, error)
             return False
         following.backoff_ms = BACKOFF_MS_MIN
-        delay_ms = self._node.received(partition, len(records))
-        if delay_ms > 0:
-            self._rest(following, delay_ms)
-        elif partition.log.log_end_offset == following.sent:
+        replica = partition.log
+        following.behind = replica.log_end_offset < data.high_watermark
+        if (replica.log_end_offset, replica.log_start_offset) == (following.sent, following.sent_start):
             # Nothing but a high watermark: the session still knows what we want.
             del self._changed[following.key]
         return False
@@ -414,9 +453,13 @@ class Fetcher:
         found: list[int] = []
 
         def answered(response: Any) -> None:
+            if self._following.get(following.key) is not following:
+                # It is fetched from elsewhere by now, or in another leader epoch.
+                self._send()
+                return
             answer = response.topics[0].partitions[0]
             if answer.error_code:
-                self._put_off(following, KafkaError(ErrorCode(answer.error_code)))
+                self._put_off(following, _error(answer.error_code))
                 self._send()
                 return
             found.append(answer.offset)
@@ -446,8 +489,6 @@ class Fetcher:
         """Our end is not within the leader's log (AbstractFetcherThread.fetchOffsetAndTruncate): it is behind
         the leader's, after an unclean election, or everything between has been deleted."""
         partition = following.partition
-        if self._following.get(following.key) is not following:
-            return
         self._changed[following.key] = following
         own = partition.log.log_end_offset
         now_ms = self._clock.now_ms()

@@ -91,7 +91,11 @@ async def _committed(replica: Partition, offset: int) -> None:
             future.set_result(None)
 
     replica.when_committed(offset, committed)
-    await future
+    try:
+        await future
+    finally:
+        if not future.done() or future.cancelled():
+            replica.forget_commit(committed)
 
 
 def whole_batches(data: bytes) -> tuple[bytes, int]:

@@ -25,6 +25,7 @@ class Follower:
         "log_end_offset",
         "log_start_offset",
         "told_high_watermark",
+        "told_log_start",
     )
 
     def __init__(self, caught_up_ms: int) -> None:
@@ -37,8 +38,9 @@ class Follower:
         self.caught_up_ms = caught_up_ms
         self.fetched_ms = 0
         self.leader_end_offset = UNKNOWN_OFFSET
-        # The last high watermark that a response told it.
+        # The last high watermark and log start that a response told it.
         self.told_high_watermark = UNKNOWN_OFFSET
+        self.told_log_start = UNKNOWN_OFFSET
 
     def fetched(
         self, offset: int, log_start_offset: int, broker_epoch: int, leader_end_offset: int, now_ms: int

@@ -20,12 +20,15 @@ from ottla.metadata.image import ClusterImage, PartitionState, TopicImage
 from ottla.replication.fetchers import Fetchers
 from ottla.replication.partition import Partition
 from ottla.replication.proposals import Commit, Proposal, Proposals
+from ottla.replication.throttle import Quota, is_listed
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
 
 # Partitions that are made in one turn of the event loop: a quarter of a millisecond each.
 OPENED_AT_ONCE_MAX = 20
+RATE = "leader.replication.throttled.rate"
+_RATES = (RATE, "follower.replication.throttled.rate")
 
 
 class ReplicaManager:
@@ -60,6 +63,15 @@ class ReplicaManager:
         self._unopened: deque[tuple[TopicImage, int]] = deque()
         self._lag_timer: Timer | None = None
         self.lag_ms_max: int = config.get("replica.lag.time.max.ms")
+        # How many DeleteRecords wait for followers, which are told of log starts at once then.
+        self.deletions = 0
+        # What goes to followers of throttled replicas.
+        self._quota = Quota(
+            config.get(RATE),
+            1000 * config.get("replication.quota.window.size.seconds"),
+            config.get("replication.quota.window.num"),
+        )
+        config.subscribe(self._config_changed)
 
     # ------------------------------------------------------------ look-ups
 
@@ -219,13 +231,31 @@ class ReplicaManager:
             if partition is not None:
                 self._configure(partition, config)
 
-    @staticmethod
-    def _configure(partition: Partition, config: LogConfig) -> None:
-        before = partition.log.config.min_insync_replicas
+    def _configure(self, partition: Partition, config: LogConfig) -> None:
+        before = partition.log.config
         partition.log.update_config(config)
-        if config.min_insync_replicas != before:
+        if config.min_insync_replicas != before.min_insync_replicas:
             partition.settle()
             partition.advance()
+        if (
+            config.leader_replication_throttled_replicas,
+            config.follower_replication_throttled_replicas,
+        ) != (before.leader_replication_throttled_replicas, before.follower_replication_throttled_replicas):
+            self._throttle_changed([partition])
+
+    def _config_changed(self, names: frozenset[str]) -> None:
+        if any(name in names for name in _RATES):
+            self._quota.rate_max = self._config.get(RATE)
+            self._throttle_changed(list(self.partitions.values()))
+
+    def _throttle_changed(self, partitions: list[Partition]) -> None:
+        """Let followers that are held back, here or at their leaders, look again."""
+        if self._fetchers is None:
+            return
+        for partition in partitions:
+            if partition.log.config.leader_replication_throttled_replicas:
+                partition.wake()
+        self._fetchers.throttle_changed()
 
     def _remove_topic(self, topic: TopicImage) -> None:
         for index in range(len(topic.partitions)):
@@ -251,31 +281,47 @@ class ReplicaManager:
         """Whether consumers may be sent to followers, which must hear of commits at once then (KIP-392)."""
         return bool(self._config.get("replica.selector.class") == RACK_AWARE_SELECTOR)
 
-    def preferred_replica(self, partition: Partition, rack: str, offset: int) -> int | None:
+    def preferred_replica(self, partition: Partition, rack: str, offset: int, listener: str) -> int | None:
         """The follower that a consumer in ``rack`` had better read ``offset`` from; None: from this leader
-        (Kafka's RackAwareReplicaSelector)."""
+        (ReplicaManager.findPreferredReadReplica, RackAwareReplicaSelector).
+
+        One in sync that has the offset and can be reached by ``listener``: the one that has most, then the
+        one that was caught up last, then the one with the largest id.
+        """
         if not self.followers_serve or self._image is None or partition.leading is None:
             return None
         brokers = self._image.brokers
         own = brokers.get(self._node_id)
         if own is not None and own.rack == rack:
             return None
-        best, best_end = None, -1
+        best: tuple[int, int, int] | None = None
         for node_id in partition.state.isr:
             follower = partition.leading.followers.get(node_id)
             broker = brokers.get(node_id)
-            if follower is None or broker is None or broker.rack != rack:
+            if follower is None or broker is None or broker.rack != rack or not broker.endpoint(listener):
                 continue
-            if follower.log_start_offset <= offset <= follower.log_end_offset > best_end:
-                best, best_end = node_id, follower.log_end_offset
-        return best
+            if follower.log_start_offset <= offset <= follower.log_end_offset:
+                found = (follower.log_end_offset, follower.caught_up_ms, node_id)
+                best = found if best is None else max(best, found)
+        return best[2] if best is not None else None
 
     def may_send(self, partition: Partition, follower_id: int) -> bool:
-        """Whether a follower may be sent more now (leader.replication.throttled.rate)."""
-        return True
+        """Whether a follower may be sent more now: one that is throttled waits while the node sends more than
+        leader.replication.throttled.rate, unless it is in sync (ReplicaManager.shouldLeaderThrottle)."""
+        return not (
+            self._is_throttled(partition)
+            and follower_id not in partition.state.isr
+            and self._quota.pause_ms(self._clock.monotonic_ms()) > 0
+        )
 
-    def sent(self, partition: Partition, follower_id: int, size: int) -> None:
-        """Count what a follower is sent."""
+    def sent(self, partition: Partition, size: int) -> None:
+        """Count what a follower is sent, in sync or not, if the partition is throttled."""
+        if self._is_throttled(partition):
+            self._quota.record(size, self._clock.monotonic_ms())
+
+    def _is_throttled(self, partition: Partition) -> bool:
+        replicas = partition.log.config.leader_replication_throttled_replicas
+        return bool(replicas) and is_listed(replicas, partition.topic_partition.partition, self._node_id)
 
     # ------------------------------------------------------------ what partitions ask (partition.Cluster)
 
@@ -289,6 +335,10 @@ class ReplicaManager:
             return False
         broker = image.brokers.get(node_id)
         return broker is not None and broker.epoch == broker_epoch
+
+    def is_alive(self, node_id: int) -> bool:
+        """Whether a node is registered."""
+        return self._image is not None and node_id in self._image.brokers
 
     def propose(self, partition: Partition, state: PartitionState) -> None:
         """Send a leader's change of its ISR to the store."""

@@ -17,7 +17,7 @@ from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Appended, Log, Slice
 from ottla.log.settings import Origin
-from ottla.metadata.elections import with_isr
+from ottla.metadata.elections import effective_min_isr, with_isr
 from ottla.metadata.image import PartitionState
 from ottla.replication.isr import Follower, Leading
 from ottla.types import Buffer, TopicPartition
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 Waiter = Callable[[], None]
 # Told that an offset is committed (None), or why it never will be as far as this leader knows.
 Committed = Callable[[KafkaError | None], None]
+# Told the low watermark once it has reached an offset, or why it will not be told.
+Deleted = Callable[[int | KafkaError], None]
 
 
 class Cluster(Protocol):
@@ -38,6 +40,10 @@ class Cluster(Protocol):
 
     def is_eligible(self, node_id: int, broker_epoch: int) -> bool:
         """Whether a node lives with this registration and is not about to stop: it may join an ISR."""
+        ...
+
+    def is_alive(self, node_id: int) -> bool:
+        """Whether a node is registered."""
         ...
 
     def propose(self, partition: Partition, state: PartitionState) -> None:
@@ -61,6 +67,7 @@ class Partition:
         "_append_waiters",
         "_cluster",
         "_commits",
+        "_deletions",
         "_disk",
         "_flush_next",
         "_flushing",
@@ -103,6 +110,8 @@ class Partition:
         self._append_waiters: dict[Waiter, None] = {}
         # Producers that wait for their batches to be committed, the least offset first.
         self._commits: deque[tuple[int, Committed]] = deque()
+        # DeleteRecords that wait until each living replica begins at an offset, in the order of their coming.
+        self._deletions: list[tuple[int, Deleted]] = []
         # The task that flushes, while there is need, and the next flush, for those who came since the last.
         self._flushing: asyncio.Task[None] | None = None
         self._flush_next: asyncio.Future[None] | None = None
@@ -127,6 +136,8 @@ class Partition:
             else:
                 self.leading.update(state, self._cluster.monotonic_ms())
             self.advance()
+            if self._deletions:
+                self._tell_deletions()
         else:
             self.resign()
         self.wake()
@@ -137,11 +148,14 @@ class Partition:
         )
 
     def resign(self) -> None:
-        """Lead no more: whoever waits for a commit is sent to the next leader."""
+        """Lead no more: whoever waits for a commit, or a deletion, is sent to the next leader."""
         self.leading = None
         commits, self._commits = self._commits, deque()
         for _, committed in commits:
             committed(KafkaError(ErrorCode.not_leader_or_follower))
+        deletions, self._deletions = self._deletions, []
+        for _, deleted in deletions:
+            deleted(KafkaError(ErrorCode.not_leader_or_follower))
 
     def check_leader(self, current_leader_epoch: int = -1) -> None:
         """Refuse unless this node leads, in the epoch that the client believes in (KIP-320; -1: any)."""
@@ -165,18 +179,18 @@ class Partition:
         """Append as the leader and wake who waits for data.
 
         Raises KafkaError as ``Log.append`` does, NOT_LEADER_OR_FOLLOWER, and NOT_ENOUGH_REPLICAS where
-        ``acks`` is all (-1) and fewer replicas are in sync than min.insync.replicas.
+        ``acks`` is all (-1) and fewer replicas are in sync than min.insync.replicas, or all that there are.
         """
         state = self.state
         leading = self.leading
         if leading is None:
             raise KafkaError(ErrorCode.not_leader_or_follower)
         log = self.log
-        if acks == -1 and len(state.isr) < log.config.min_insync_replicas:
+        min_isr = log.config.min_insync_replicas
+        if acks == -1 and len(state.isr) < min_isr and len(state.isr) < len(state.replicas):
             raise KafkaError(
                 ErrorCode.not_enough_replicas,
-                f"{len(state.isr)} replicas are in sync and min.insync.replicas is "
-                f"{log.config.min_insync_replicas}",
+                f"{len(state.isr)} replicas are in sync and min.insync.replicas is {min_isr}",
             )
         appended = log.append(records, leader_epoch=state.leader_epoch, now_ms=now_ms, origin=origin)
         if len(leading.maximal_isr) == 1:
@@ -212,8 +226,10 @@ class Partition:
         return self._cluster.is_eligible(node_id, follower.broker_epoch)
 
     def _tell_commits(self, end: int) -> None:
+        assert self.leading is not None
         error = None
-        if len(self.state.isr) < self.log.config.min_insync_replicas:
+        min_isr = effective_min_isr(self.log.config.min_insync_replicas, self.state.replicas)
+        if len(self.leading.maximal_isr) < min_isr:
             error = KafkaError(ErrorCode.not_enough_replicas_after_append)
         commits = self._commits
         while commits and commits[0][0] <= end:
@@ -266,22 +282,30 @@ class Partition:
             # Sent by a process that has ended since: what it had, the present one may not have (KIP-903).
             raise KafkaError(ErrorCode.not_leader_or_follower, "a request from before a restart")
         end = self.log.log_end_offset
+        self.check_divergence(offset, last_epoch)
         if not self.log.log_start_offset <= offset <= end:
-            self._check_divergence(offset, last_epoch)
             raise KafkaError(ErrorCode.offset_out_of_range)
-        self._check_divergence(offset, last_epoch)
         follower.fetched(offset, log_start_offset, broker_epoch, end, self._cluster.monotonic_ms())
         if leading.may_join(node_id, self.high_watermark) and leading.pending is None:
             self._admit(node_id)
         self.advance()
+        if self._deletions:
+            self._tell_deletions()
         return follower
 
-    def _check_divergence(self, offset: int, last_epoch: int) -> None:
+    def check_divergence(self, offset: int, last_epoch: int) -> None:
+        """Refuse who asks for ``offset`` and has read up to there from ``last_epoch`` (-1: it does not say),
+        if that is not what this log has before it (Partition.readRecords).
+
+        Divergence; KafkaError OFFSET_OUT_OF_RANGE where it cannot be told, or is before the log's start.
+        """
         if last_epoch < 0:
             return
         epoch, end_offset = self.epoch_end_offset(last_epoch)
         if end_offset < 0:
             raise KafkaError(ErrorCode.offset_out_of_range, f"epoch {last_epoch} is not known any more")
+        if offset < self.log.log_start_offset:
+            raise KafkaError(ErrorCode.offset_out_of_range)
         if epoch < last_epoch or end_offset < offset:
             raise Divergence(epoch, end_offset)
 
@@ -321,6 +345,37 @@ class Partition:
         if self.leading is not None and self.leading.pending is state:
             self.leading.withdraw()
             self.advance()
+
+    # ------------------------------------------------------------ leading: deletions
+
+    def low_watermark(self) -> int:
+        """The least log start of this leader and its living followers; -1 while one has not said it."""
+        lowest = self.log.log_start_offset
+        if self.leading is not None:
+            for node_id, follower in self.leading.followers.items():
+                if follower.log_start_offset < lowest and self._cluster.is_alive(node_id):
+                    lowest = follower.log_start_offset
+        return lowest
+
+    def when_deleted(self, offset: int, deleted: Deleted) -> None:
+        """Call ``deleted`` once no living replica has records before ``offset``. Not at once: whoever finds
+        ``low_watermark`` there need not ask."""
+        self._deletions.append((offset, deleted))
+
+    def forget_deletion(self, deleted: Deleted) -> bool:
+        """Nobody waits for this one any more; whether it had still to be told."""
+        kept = [entry for entry in self._deletions if entry[1] is not deleted]
+        waited = len(kept) != len(self._deletions)
+        self._deletions = kept
+        return waited
+
+    def _tell_deletions(self) -> None:
+        low = self.low_watermark()
+        reached = [entry for entry in self._deletions if entry[0] <= low]
+        if reached:
+            self._deletions = [entry for entry in self._deletions if entry[0] > low]
+            for _, deleted in reached:
+                deleted(low)
 
     # ------------------------------------------------------------ following
 
@@ -409,7 +464,7 @@ class Partition:
         """
         end = self.log.log_end_offset
         latest = self.log.latest_epoch
-        if latest < epoch <= self.leader_epoch:
+        if latest < epoch <= self.leader_epoch and self.leading is not None:
             return (latest if latest >= 0 and epoch < self.leader_epoch else epoch), end
         return self.log.epoch_end_offset(epoch)
 

@@ -140,7 +140,7 @@ class Reader:
             elif "preferred_read_replica" in item.answer:
                 final = True
             found.append(item)
-        final = final or (size > 0 and max_bytes < limits.min_bytes) or self._owes_high_watermark(found)
+        final = final or (size > 0 and max_bytes < limits.min_bytes) or self._owes_news(found)
         return Collected(found, size, final)
 
     def _read(self, want: Want, max_bytes: int, has_room: bool, min_one: bool) -> Found:
@@ -155,36 +155,51 @@ class Reader:
                 raise refused
             if not has_room or not self._ctx.services.replicas.may_send(partition, limits.follower_id):
                 return Found(want, None, answer)
-            piece = partition.read_uncommitted(want.fetch_offset, max_bytes, min_one=min_one)
-            if piece is not None:
-                self._ctx.services.replicas.sent(partition, limits.follower_id, piece.size)
-            return Found(want, piece, answer)
+            return Found(
+                want, partition.read_uncommitted(want.fetch_offset, max_bytes, min_one=min_one), answer
+            )
         if limits.rack and partition.leading is not None:
             preferred = self._ctx.services.replicas.preferred_replica(
-                partition, limits.rack, want.fetch_offset
+                partition, limits.rack, want.fetch_offset, self._ctx.listener
             )
             if preferred is not None:
                 answer["preferred_read_replica"] = preferred
                 return Found(want, None, answer)
+        if want.last_fetched_epoch >= 0:
+            partition.check_divergence(want.fetch_offset, want.last_fetched_epoch)
         piece = partition.read(want.fetch_offset, max_bytes, min_one=min_one) if has_room else None
         return Found(want, piece, answer)
 
-    def _owes_high_watermark(self, found: list[Found]) -> bool:
-        """Whether a follower is to hear of a new high watermark at once, for consumers may read from it."""
-        if not self._followers or not self._ctx.services.replicas.followers_serve:
+    def _owes_news(self, found: list[Found]) -> bool:
+        """Whether a follower is to hear of something at once: of a new high watermark if consumers may read
+        from it, of a new log start while a DeleteRecords waits for it."""
+        if not self._followers:
+            return False
+        replicas = self._ctx.services.replicas
+        serve, deleting = replicas.followers_serve, replicas.deletions > 0
+        if not serve and not deleting:
             return False
         for item in found:
             follower = self._followers.get((item.want.topic, item.want.partition))
-            if follower is not None and item.answer["high_watermark"] > follower.told_high_watermark:
+            if follower is None:
+                continue
+            if serve and item.answer["high_watermark"] > follower.told_high_watermark:
+                return True
+            if deleting and item.answer["log_start_offset"] > follower.told_log_start:
                 return True
         return False
 
     def told(self, collected: Collected) -> None:
-        """A response goes out: its follower knows the high watermarks then."""
+        """A response goes out: its follower knows high watermarks and log starts then."""
+        replicas = self._ctx.services.replicas
         for item in collected.found:
-            follower = self._followers.get((item.want.topic, item.want.partition))
+            key = (item.want.topic, item.want.partition)
+            follower = self._followers.get(key)
             if follower is not None:
                 follower.told_high_watermark = item.answer["high_watermark"]
+                follower.told_log_start = item.answer["log_start_offset"]
+                if item.slice is not None:
+                    replicas.sent(self._led[key], item.slice.size)
 
     def _answer(self, want: Want, partition: Partition) -> dict[str, Any]:
         return {

@@ -3,6 +3,8 @@
 v1 one offset per partition; v2 isolation level; v4 leader epochs; v6 flexible; v7 the record with the
 largest timestamp (-3); v8 earliest local (-4); v9 latest tiered (-5); v10 a timeout; v11 earliest pending
 upload (-6).
+A consumer (replica id -1) is told of what is committed, a follower of all that its leader has; who debugs (-2)
+is answered by any replica, with all that it has.
 We keep all records locally: -4 is the earliest offset, and -5 and -6 find nothing.
 """
 
@@ -26,6 +28,11 @@ _SINCE = {
     EARLIEST_PENDING_UPLOAD: 11,
 }
 _READ_COMMITTED = 1
+_CONSUMER, _DEBUGGING = -1, -2
+# Clients before it do not know OFFSET_NOT_AVAILABLE.
+_NOT_AVAILABLE_SINCE = 5
+# What is told from the log alone, however far is committed.
+_STARTS = (EARLIEST, EARLIEST_LOCAL)
 
 
 async def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
@@ -58,41 +65,55 @@ async def _answer(
         if asked.timestamp < 0 and _SINCE.get(asked.timestamp, 99) > ctx.api_version:
             raise KafkaError(ErrorCode.unsupported_version)
         partition = ctx.services.replicas.get(topic, asked.partition_index)
-        partition.check_leader(getattr(asked, "current_leader_epoch", -1))
-        end = _end(partition, request)
+        believed_epoch = getattr(asked, "current_leader_epoch", -1)
+        if request.replica_id == _DEBUGGING:
+            partition.check_epoch(believed_epoch)
+        else:
+            partition.check_leader(believed_epoch)
         timestamp, offset, epoch = await settle(
-            ctx.services.disk, lambda: _find(partition, asked.timestamp, end)
+            ctx.services.disk, lambda: _find(partition, asked.timestamp, request)
         )
         return found | {"timestamp": timestamp, "offset": offset, "leader_epoch": epoch}
     except KafkaError as error:
-        return found | {"error_code": error.code, "timestamp": -1, "offset": -1}
+        code = error.code
+        if code is ErrorCode.offset_not_available and ctx.api_version < _NOT_AVAILABLE_SINCE:
+            code = ErrorCode.leader_not_available
+        return found | {"error_code": code, "timestamp": -1, "offset": -1}
 
 
-def _end(partition: Partition, request: Any) -> int:
-    """Where the log ends for who asks: a follower sees all of it.
+def _find(partition: Partition, timestamp: int, request: Any) -> tuple[int, int, int]:
+    """(timestamp, offset, leader epoch); all -1 where there is no such record that the client may see.
 
-    OFFSET_NOT_AVAILABLE for others as long as a new leader's high watermark has not reached its epoch's
-    beginning: what is committed may be more than it knows (KIP-207).
+    OFFSET_NOT_AVAILABLE in place of what is not before the high watermark, as long as a new leader's has not
+    reached its epoch's beginning: what is committed may be more than it knows (KIP-207).
     """
-    if request.replica_id >= 0:
-        return partition.log.log_end_offset
-    if partition.leading is not None and partition.high_watermark < partition.leading.epoch_start_offset:
-        raise KafkaError(ErrorCode.offset_not_available)
-    if getattr(request, "isolation_level", 0) == _READ_COMMITTED:
-        return partition.last_stable_offset
-    return partition.high_watermark
-
-
-def _find(partition: Partition, timestamp: int, end: int) -> tuple[int, int, int]:
-    """(timestamp, offset, leader epoch); all -1 where there is no such record."""
     log = partition.log
-    if timestamp == LATEST:
-        return -1, end, partition.leader_epoch
-    if timestamp in (EARLIEST, EARLIEST_LOCAL):
+    if timestamp in _STARTS:
         return -1, log.log_start_offset, log.epoch_for_offset(log.log_start_offset)
     if timestamp in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
         return -1, -1, -1
-    found = log.max_timestamp_offset() if timestamp == MAX_TIMESTAMP else log.offset_for_timestamp(timestamp)
-    if found is None or found[1] >= end:
-        return -1, -1, -1
-    return found
+    end = _end(partition, request)
+    found: tuple[int, int, int] | None = None
+    if timestamp == MAX_TIMESTAMP:
+        found = log.max_timestamp_offset()
+    elif timestamp != LATEST:
+        found = log.offset_for_timestamp(timestamp)
+    if found is not None and found[1] < end:
+        return found
+    leading = partition.leading
+    if (
+        request.replica_id == _CONSUMER
+        and leading is not None
+        and partition.high_watermark < leading.epoch_start_offset
+    ):
+        raise KafkaError(ErrorCode.offset_not_available)
+    return (-1, end, partition.leader_epoch) if timestamp == LATEST else (-1, -1, -1)
+
+
+def _end(partition: Partition, request: Any) -> int:
+    """Where the log ends for who asks."""
+    if request.replica_id != _CONSUMER:
+        return partition.log.log_end_offset
+    if getattr(request, "isolation_level", 0) == _READ_COMMITTED:
+        return partition.last_stable_offset
+    return partition.high_watermark

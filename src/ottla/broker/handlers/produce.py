@@ -66,7 +66,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | asyncio.Future[Fields]
         return None
     fields: Fields = {"responses": responses, "throttle_time_ms": 0}
     if failed is not None:
-        fields["node_endpoints"] = leader_nodes(ctx, [a for r in responses for a in r["partition_responses"]])
+        _add_nodes(ctx, fields)
     if not uncommitted:
         return asyncio.ensure_future(_when_flushed(flushes, fields)) if flushes else fields
     committed = _Commit(ctx, uncommitted, fields, request.timeout_ms).reply
@@ -127,6 +127,12 @@ def _is_zstd(records: Buffer | None) -> bool:
     )
 
 
+def _add_nodes(ctx: RequestContext, fields: Fields) -> None:
+    """Say where the leaders are to be found that the answers name."""
+    answers = [answer for topic in fields["responses"] for answer in topic["partition_responses"]]
+    fields["node_endpoints"] = leader_nodes(ctx, answers)
+
+
 def _leader(ctx: RequestContext, topic: Any, index: int, error: KafkaError) -> Fields:
     leader = leader_fields(ctx, topic, index, error)
     return {} if leader is None else {"current_leader": leader}
@@ -163,35 +169,53 @@ async def _when_both(flushes: list[Flush], committed: Deferred[Fields]) -> Field
 
 
 class _Commit:
-    """A Produce with acks=all that waits until its batches are in the log of every in-sync replica."""
+    """A Produce with acks=all that waits until its batches are in the log of every in-sync replica.
 
-    __slots__ = ("_fields", "_left", "_timer", "_waiting", "reply")
+    They stay in the log whatever becomes of the request: one that expires, or whose client goes away, is only
+    not told of them.
+    """
+
+    __slots__ = ("_ctx", "_failed", "_fields", "_left", "_timer", "_waiting", "reply")
 
     def __init__(
         self, ctx: RequestContext, uncommitted: list[Uncommitted], fields: Fields, timeout_ms: int
     ) -> None:
-        # The request runs to its end also where the client goes away: nothing is given up by that.
-        self.reply: Deferred[Fields] = Deferred()
+        self.reply: Deferred[Fields] = Deferred(on_cancel=self._forget)
+        self._ctx = ctx
         self._fields = fields
+        self._failed = False
         self._left = len(uncommitted)
         self._waiting = [
-            (partition, bind(self._committed, answer), answer) for partition, _, answer in uncommitted
+            (partition, bind(self._committed, partition, answer), answer)
+            for partition, _, answer in uncommitted
         ]
         self._timer = ctx.services.deadlines.add(max(timeout_ms, 0), self._expire)
         for (partition, offset, _), (_, committed, _) in zip(uncommitted, self._waiting, strict=True):
             partition.when_committed(offset, committed)
 
-    def _committed(self, answer: Fields, error: KafkaError | None) -> None:
+    def _committed(self, partition: Partition, answer: Fields, error: KafkaError | None) -> None:
         if error is not None:
-            answer.update(_refusal(answer["index"], error))
+            self._failed = True
+            name, index = partition.topic_partition
+            answer.update(_refusal(index, error), **_leader(self._ctx, name, index, error))
         self._left -= 1
         if not self._left:
             self._timer.cancel()
-            self.reply.resolve(self._fields)
+            self._answer()
+
+    def _answer(self) -> None:
+        if self._failed:
+            _add_nodes(self._ctx, self._fields)
+        self.reply.resolve(self._fields)
 
     def _expire(self) -> None:
         """The batches stay in the log, and may still be committed: the client cannot know."""
         for partition, committed, answer in self._waiting:
             if partition.forget_commit(committed):
                 answer.update(_refusal(answer["index"], KafkaError(ErrorCode.request_timed_out)))
-        self.reply.resolve(self._fields)
+        self._answer()
+
+    def _forget(self) -> None:
+        self._timer.cancel()
+        for partition, committed, _ in self._waiting:
+            partition.forget_commit(committed)
