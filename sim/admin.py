@@ -15,7 +15,7 @@ TOPIC_RESOURCE = 2
 SET_OPERATION = 0
 # What a topic's configuration may be changed to while it is used, whatever else goes on.
 CONFIG_CHANGES = (
-    ("segment.bytes", ("4096", "20000", "1048576")),
+    ("segment.ms", ("1000", "5000", "604800000")),
     ("flush.messages", ("1", "10", "9223372036854775807")),
     ("index.interval.bytes", ("128", "4096")),
     ("retention.ms", ("604800000", "-1")),

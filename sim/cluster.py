@@ -51,6 +51,13 @@ PROPERTIES = {
     "replica.lag.time.max.ms": "3000",
     "replica.socket.timeout.ms": "3000",
 }
+# What differs from run to run, all nodes being alike in it.
+DRAWN = {
+    "log.roll.ms": ("604800000", "604800000", "1500"),
+    "replica.fetch.max.bytes": ("1048576", "3000"),
+    "replica.fetch.wait.max.ms": ("500", "100"),
+    "log.flush.offset.checkpoint.interval.ms": ("60000", "2000"),
+}
 
 
 @dataclass(slots=True)
@@ -92,6 +99,8 @@ class Cluster:
         self.store_machine = self._machine("store", "10.0.1.1")
         self.store_server = StoreServer(WorldClock(loop))
         self.capacity_bytes = CAPACITY_BYTES
+        rng = self._rng("settings")
+        self.drawn = {name: rng.choice(values) for name, values in DRAWN.items()}
         self.nodes: dict[int, SimNode] = {}
         for node_id in range(1, options.nodes + 1):
             self._add_node(node_id)
@@ -117,7 +126,7 @@ class Cluster:
 
     def _add_node(self, node_id: int) -> None:
         factor = min(3, self.options.nodes)
-        properties = dict(PROPERTIES)
+        properties = PROPERTIES | self.drawn
         properties["default.replication.factor"] = str(factor)
         properties["offsets.topic.replication.factor"] = str(factor)
         properties["min.insync.replicas"] = str(self.min_insync)
@@ -161,6 +170,10 @@ class Cluster:
 
     def note_power_loss(self) -> None:
         self._power_lost = True
+        if len(self.nodes) == 1:
+            # Consumers see a record before it is flushed; what they saw beyond that may go.
+            self.model.forget_seen()
+            self.observer.forget_committed()
 
     def may_lose_power(self, node: SimNode) -> bool:
         """One machine at a time, until all replicas are in sync again."""

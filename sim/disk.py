@@ -155,6 +155,11 @@ class Volume:
         self.locks.clear()
         self.used_bytes = 0
 
+    def provide(self, name: str) -> None:
+        """An empty folder at the root that is on the disk, as an operator makes one before the first start."""
+        self.root.change({name: Folder()})
+        self.root.sync()
+
     def mount(self, process: Process) -> SimDisk:
         """The disk as a process sees it."""
         return SimDisk(self, process)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from ottla.metadata import keys
+from ottla.metadata.store import Event
 from ottla.types import TopicPartition
+from sim.loop import WORLD
 from sim.nodes import SimNode
 
 if TYPE_CHECKING:
@@ -65,6 +69,11 @@ class Faults:
 
         asyncio.get_running_loop().call_later(self._rng.uniform(least_s, most_s), end)
 
+    def _two_hosts(self) -> list[str]:
+        """Mostly two nodes."""
+        hosts = self._hosts() if self._rng.random() < 0.7 else []
+        return self._rng.sample(hosts if len(hosts) > 1 else list(self._cluster.fabric.machines), 2)
+
     def _some_node(self) -> SimNode:
         return self._rng.choice(list(self._cluster.nodes.values()))
 
@@ -103,6 +112,41 @@ class Faults:
     def lose_disk(self) -> bool:
         """A machine comes back with an empty disk: under the same rule."""
         return len(self._cluster.nodes) >= 3 and self.lose_power(disk_too=True)
+
+    def at_change(self) -> bool:
+        """For a while processes end just after the store has heard of a change that concerns them."""
+        server = self._cluster.store_server
+        if server.on_change is not None:
+            return False
+        loop = self._cluster.loop
+
+        def strike(node: SimNode) -> None:
+            if node.running and not self._cluster.quiet:
+                node.kill()
+                self._for_a_while(node.start, 0.05, 3)
+
+        def changed(events: list[Event]) -> None:
+            for event in events:
+                if event.value is None or not event.key.startswith(keys.PARTITIONS):
+                    continue
+                state = json.loads(event.value)
+                if self._rng.random() < 0.3:
+                    victim = (
+                        state["leader"] if self._rng.random() < 0.7 else self._rng.choice(state["replicas"])
+                    )
+                    if victim in self._cluster.nodes:
+                        delay_us = int(self._rng.choice((500, 3_000, 15_000)) * self._rng.random())
+                        loop.call_at_us(
+                            loop.now_us + delay_us, strike, self._cluster.nodes[victim], context=WORLD.copy()
+                        )
+
+        def undo() -> None:
+            server.on_change = None
+
+        self._note("whoever leads is in danger")
+        server.on_change = changed
+        self._for_a_while(undo, 0.5, 5)
+        return True
 
     def pause(self) -> bool:
         """A process stands still, as by SIGSTOP or a virtual machine that is moved."""
@@ -174,13 +218,13 @@ class Faults:
 
     def one_way(self) -> bool:
         """Packets get lost in one direction between two hosts."""
-        source, target = self._rng.sample(list(self._cluster.fabric.machines), 2)
+        source, target = self._two_hosts()
         self._note(f"{source} does not reach {target}")
         self._cut([(source, target)], self._rng.choice((1, 4, 12)))
         return True
 
     def slow_link(self) -> bool:
-        source, target = self._rng.sample(list(self._cluster.fabric.machines), 2)
+        source, target = self._two_hosts()
         link = self._cluster.fabric.link(source, target)
         link.slow_us = self._rng.choice((5_000, 50_000, 400_000))
         self._note(f"{source} to {target} takes {link.slow_us} us more")
@@ -335,6 +379,7 @@ KINDS: dict[str, Callable[[Faults], bool]] = {
     "kill-many": Faults.kill_many,
     "power": Faults.lose_power,
     "wipe": Faults.lose_disk,
+    "at-change": Faults.at_change,
     "pause": Faults.pause,
     "restart": Faults.restart,
     "isolate": Faults.isolate,

@@ -125,6 +125,11 @@ class Model:
         if seen != value:
             self.violate(ONE_RECORD, f"{value!r} {what} at {where} {offset}, where {seen!r} was seen before")
 
+    def forget_seen(self) -> None:
+        """What was seen and not acknowledged need not be there any more."""
+        for model in self.partitions.values():
+            model.seen = {offset: value for offset, value in model.acked.items() if offset in model.seen}
+
     def gap(self, where: TopicPartition, expected: int, offset: int, who: str) -> None:
         """A consumer that reads on got a record beyond the next one."""
         if expected >= self.of(where).deletable:

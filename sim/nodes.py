@@ -36,6 +36,7 @@ class SimNode:
         self.node_id = node_id
         self.machine = machine
         self.volume = Volume(machine, rngs[0])
+        self.volume.provide("data")
         # What runs, once it has started; and whether it is to be started again when it ends.
         self.node: Node | None = None
         self.process: Process | None = None
@@ -77,6 +78,12 @@ class SimNode:
         self._fabric.loop.spawn(process, self._run(process))
 
     async def _run(self, process: Process) -> None:
+        try:
+            await self._start(process)
+        except Exception as error:  # noqa: BLE001 - a finding: it says in no foreseen way why it cannot start
+            self._fabric.loop.failures.append(f"{process} cannot start: {error!r}")
+
+    async def _start(self, process: Process) -> None:
         fabric = self._fabric
         self.way = NodeWay(fabric, process, self._store, self._way_rng)
         settings = NodeSettings(
@@ -143,6 +150,7 @@ class SimNode:
             self._fabric.loop.kill(process)
         if disk_too:
             self.volume.wipe()
+            self.volume.provide("data")
         else:
             self.volume.lose_power()
 

@@ -121,6 +121,10 @@ class Observer:
                     f"{header.base_offset} than was committed",
                 )
 
+    def forget_committed(self) -> None:
+        """What was committed by the only replica need not be there any more."""
+        self._committed.clear()
+
     # ------------------------------------------------------------ at quiesce
 
     def compare_replicas(self, topic: str, index: int, replicas: list[int]) -> None:

@@ -58,6 +58,8 @@ class StoreServer:
         self._history: list[tuple[int, tuple[Event, ...]]] = []
         self._last_lease = 0
         self._watchers: dict[asyncio.Future[None], None] = {}
+        # Told of each change; for faults that strike when something is about to happen.
+        self.on_change: Callable[[list[Event]], None] | None = None
 
     # ------------------------------------------------------------ keys
 
@@ -114,6 +116,8 @@ class StoreServer:
         self.revision = revision
         self._history.append((revision, tuple(events)))
         self._wake()
+        if self.on_change is not None:
+            self.on_change(events)
 
     # ------------------------------------------------------------ history
 

@@ -1,0 +1,43 @@
+"""The product broken on purpose: the simulator notices each way, and says nothing where nothing is broken."""
+
+from __future__ import annotations
+
+import pytest
+
+from sim.cluster import Options, run
+from sim.mutations import MUTATIONS, Mutation
+
+SECONDS = 12.0
+# A mutation has to show within so many seeds.
+SEEDS_MAX = 40
+
+
+def options(mutation: Mutation, seed: int) -> Options:
+    return Options(seed, mutation.nodes, SECONDS, list(mutation.faults))
+
+
+def test_there_are_enough() -> None:
+    assert len(MUTATIONS) >= 10
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mutation_is_noticed(name: str) -> None:
+    mutation = MUTATIONS[name]
+    for seed in range(1, SEEDS_MAX + 1):
+        with mutation.active():
+            result = run(options(mutation, seed))
+        if result.violation is not None:
+            unbroken = run(options(mutation, seed))
+            assert unbroken.violation is None, f"seed {seed} fails without the mutation too"
+            return
+    pytest.fail(f"{SEEDS_MAX} seeds passed")
+
+
+@pytest.mark.parametrize(
+    "faults", sorted({(mutation.faults, mutation.nodes) for mutation in MUTATIONS.values()})
+)
+def test_nothing_is_noticed_where_nothing_is_broken(faults: tuple[tuple[str, ...], int]) -> None:
+    kinds, nodes = faults
+    for seed in range(1, 16):
+        result = run(Options(seed, nodes, SECONDS, list(kinds)))
+        assert result.violation is None, f"seed {seed}: {result.violation}"
