@@ -3,7 +3,7 @@
 v1 one offset per partition; v2 isolation level; v4 leader epochs; v6 flexible; v7 the record with the
 largest timestamp (-3); v8 earliest local (-4); v9 latest tiered (-5); v10 a timeout; v11 earliest pending
 upload (-6).
-A consumer (replica id -1) is told of what is committed, a follower of all that its leader has; who debugs (-2)
+A consumer (replica id -1) is told of what is committed, a follower of all there is; who debugs (-2)
 is answered by any replica, with all that it has.
 We keep all records locally: -4 is the earliest offset, and -5 and -6 find nothing.
 """
