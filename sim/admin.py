@@ -39,8 +39,9 @@ class Admin(Reader):
             await self.refresh()
             await self.pause()
 
-    async def change_config(self, topic: str) -> None:
-        name, values = self.rng.choice(CONFIG_CHANGES)
+    async def change_config(self, topic: str, keep: str = "") -> None:
+        """Change one of a topic's configurations, but not ``keep``."""
+        name, values = self.rng.choice([change for change in CONFIG_CHANGES if change[0] != keep])
         value = self.rng.choice(values)
         self.trace(self.name, f"{topic}: {name}={value}")
         change = {"name": name, "config_operation": SET_OPERATION, "value": value}

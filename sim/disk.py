@@ -156,7 +156,7 @@ class Volume:
         self.used_bytes = 0
 
     def provide(self, name: str) -> None:
-        """An empty folder at the root that is on the disk, as an operator makes one before the first start."""
+        """An empty folder at the root, on the disk, as an operator makes one before the first start."""
         self.root.change({name: Folder()})
         self.root.sync()
 

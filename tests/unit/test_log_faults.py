@@ -68,6 +68,26 @@ def test_a_failed_write_leaves_nothing(error: OSError) -> None:
     assert values(open_log(disk)) == [b"a", b"c"]
 
 
+def test_a_loss_of_power_does_not_bring_a_failed_write_back() -> None:
+    """All that the segment holds was synced, and it closes: the cut has to reach the disk too."""
+    disk, config = MemoryDisk(), LogConfig(segment_bytes=500)
+    log = open_log(disk, config)
+    append(log, "a" * 150)
+    log.flush()
+    path = log.segments[-1].path(".log")
+    disk.capacity = used(disk) + 100
+    refused(log, "b" * 150)
+    # Only the bytes have reached the disk.
+    disk.files[path].synced += b"torn"
+    disk.capacity = 1 << 40
+    append(log, "c" * 350)
+    log.flush()
+    assert len(log.segments) == 2
+    disk.lose_power()
+    assert len(disk.files[path].data) == log.segments[0].size
+    assert values(open_log(disk, config, recovery_point=2)) == [b"a" * 150, b"c" * 350]
+
+
 def test_a_torn_write_that_cannot_be_taken_back_stops_writes_until_it_can() -> None:
     disk = MemoryDisk()
     log = open_log(disk)

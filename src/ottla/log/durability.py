@@ -106,7 +106,7 @@ def _flush_segment(log: Log, segment: Segment, *, sync: bool, closed: bool) -> N
     try:
         if closed:
             segment.save_indexes()
-        if not sync:
+        if not (sync or segment.cut_unsynced):
             return
         file = segment.own_file()
     except FileNotFoundError:
@@ -114,6 +114,7 @@ def _flush_segment(log: Log, segment: Segment, *, sync: bool, closed: bool) -> N
             raise
         # Retention was faster.
         return
+    segment.cut_unsynced = False
     try:
         file.sync()
     except OSError as error:

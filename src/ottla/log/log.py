@@ -259,6 +259,7 @@ class Log:
 
     def _take_back(self) -> None:
         self._active.file.truncate(self._active.size)
+        self._active.cut_unsynced = True
         self._torn = False
 
     def get_ready(self) -> None:

@@ -82,6 +82,7 @@ class Segment:
         "_time_index",
         "base_offset",
         "created_ms",
+        "cut_unsynced",
         "directory",
         "first_timestamp_ms",
         "full",
@@ -116,6 +117,8 @@ class Segment:
         self.indexed = True
         # Whether all that an append asks of it is in memory.
         self.ready = False
+        # What a failed write left was cut off, and the disk may not know yet.
+        self.cut_unsynced = False
         # segment.index.bytes, and whether an index has reached it.
         self.index_bytes_max = 10 * 1024 * 1024
         self.full = False
