@@ -10,9 +10,11 @@ DATA ?= data
 # How many tests run at once, and what more pytest should be told: make test ARGS='-k groups'.
 JOBS ?= 2
 ARGS ?=
+# The seeds of `make simulate`.
+SEEDS ?= 1..
 
 # The folders of examples/ that can be run.
-EXAMPLES := messaging logs market
+EXAMPLES := messaging activity logs market
 # How an example is run: its own environment, the broker of `make run`.
 EXAMPLE = @$(BUILD_EXAMPLES)/$(1)/bin/python -m examples.$(1) --bootstrap $(LISTEN) $(ARGS)
 BUILD_EXAMPLES := build/examples
@@ -20,7 +22,7 @@ BUILD_EXAMPLES := build/examples
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports docs docs-check format soak compare examples example-messaging example-logs example-market clean
+.PHONY: help run test check lint types imports docs docs-check format soak simulate compare examples example-messaging example-activity example-logs example-market clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -53,8 +55,11 @@ format: $(VENV)/.installed-test ## Format the code and mend what ruff can mend.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-soak: $(VENV)/.installed-test ## Search longer: property tests with many more examples, more crashes.
-	@OTTLA_SOAK=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 3600 tests/unit tests/crash $(ARGS)
+soak: $(VENV)/.installed-test ## Search longer: property tests with more examples, more crashes, more seeds.
+	@OTTLA_SOAK=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 3600 tests/unit tests/crash tests/sim $(ARGS)
+
+simulate: $(VENV)/.installed-test ## Simulate a cluster under faults, seed after seed, until Ctrl-C. SEEDS=1..200 chooses.
+	@$(BIN)/python -m sim --seeds $(SEEDS) $(ARGS)
 
 compare: $(VENV)/.installed-test ## Run the same load against Ottla and its peers, and write docs/BENCHMARKS.md.
 	@$(BIN)/python bench/compare $(ARGS)
@@ -64,6 +69,9 @@ examples: $(VENV)/.installed $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Run
 
 example-messaging: $(BUILD_EXAMPLES)/messaging/.installed ## With `make run` going: orders, billing, parcels and mail, by way of topics.
 	$(call EXAMPLE,messaging)
+
+example-activity: $(BUILD_EXAMPLES)/activity/.installed ## With `make run` going: a web shop, and what its visitors do, live.
+	$(call EXAMPLE,activity)
 
 example-logs: $(BUILD_EXAMPLES)/logs/.installed ## With `make run` going: logs of several programs, gathered, searched and kept.
 	$(call EXAMPLE,logs)

@@ -16,7 +16,7 @@ SHOWN_LINES = 60
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sim", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seeds", help="a range such as 1..200, instead of one seed")
+    parser.add_argument("--seeds", help="a range such as 1..200, or 1.. for as long as you like")
     parser.add_argument("--nodes", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long faults strike, in virtual time")
     parser.add_argument("--faults", help=f"only these kinds, separated by commas; of {', '.join(KINDS)}")
@@ -43,21 +43,29 @@ def show(result: Result, took_s: float, lines: int) -> None:
 
 def main(arguments: list[str]) -> int:
     args = parse(arguments)
-    first, last = map(int, args.seeds.split("..")) if args.seeds else (args.seed, args.seed)
+    first, last = args.seed, args.seed
+    if args.seeds:
+        start, _, end = args.seeds.partition("..")
+        first, last = int(start), int(end) if end else sys.maxsize
     only = None if args.faults is None else [name for name in args.faults.split(",") if name]
     failed = []
     with ExitStack() as stack:
         trace = stack.enter_context(open(args.trace, "w")) if args.trace else None
-        for seed in range(first, last + 1):
-            began = time.perf_counter()
-            result = run(Options(seed, args.nodes, args.seconds, only, trace, args.verbose))
-            took_s = time.perf_counter() - began
-            if first == last or result.violation is not None:
-                show(result, took_s, args.lines if first == last else 0)
-            if result.violation is not None:
-                failed.append(seed)
+        seed = first
+        try:
+            for seed in range(first, last + 1):
+                began = time.perf_counter()
+                result = run(Options(seed, args.nodes, args.seconds, only, trace, args.verbose))
+                took_s = time.perf_counter() - began
+                if first == last or result.violation is not None:
+                    show(result, took_s, args.lines if first == last else 0)
+                if result.violation is not None:
+                    failed.append(seed)
+        except KeyboardInterrupt:
+            # Told to stop: the seed that was under way does not count.
+            seed -= 1
     if first != last:
-        print(f"{last - first + 1} seeds, {len(failed)} violated: {failed}")
+        print(f"{seed - first + 1} seeds, {len(failed)} violated: {failed}")
     return 1 if failed else 0
 
 
