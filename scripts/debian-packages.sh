@@ -13,8 +13,10 @@ packages_of() {
         java) echo default-jdk-headless ;;               # tests: the official Java client
         node) echo nodejs npm ca-certificates ;;         # tests: the clients from npm
         etcd) echo etcd-server etcd-client ;;            # tests: what a cluster keeps its metadata in
+        postgresql) echo postgresql ;;                   # tests: what Debezium reads; they start their own
         netns) echo iproute2 ;;                          # tests: machines that can be cut off from each other
         rsyslog) echo rsyslog rsyslog-kafka bsdutils ;;  # examples: rsyslogd with omkafka, and logger
+        chromium) echo chromium chromium-driver fonts-liberation ;;  # examples: a browser that clicks, and its driver
         *) echo "debian-packages.sh: no group named $1" >&2; exit 2 ;;
     esac
 }
@@ -27,6 +29,8 @@ is_there() {
         node) command -v node >/dev/null && command -v npm >/dev/null ;;
         etcd) command -v etcd >/dev/null && command -v etcdctl >/dev/null ;;
         netns) command -v ip >/dev/null ;;
+        postgresql) ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 ;;
+        chromium) command -v chromium >/dev/null && command -v chromedriver >/dev/null ;;
         rsyslog) command -v logger >/dev/null && ls /usr/sbin/rsyslogd /usr/lib/*/rsyslog/omkafka.so >/dev/null 2>&1 ;;
     esac
 }

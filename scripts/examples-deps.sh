@@ -13,6 +13,7 @@ python=${PYTHON:-.venv/bin/python}
 debian_groups_of() {
     case $1 in
         messaging) echo node ;;
+        activity) echo chromium ;;
         logs) echo rsyslog ;;
     esac
 }
