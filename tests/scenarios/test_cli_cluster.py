@@ -192,16 +192,21 @@ def test_replicas_are_changed_by_file_and_by_number(cluster: LocalCluster, tmp_p
 def test_moves_can_be_seen_and_cancelled(cluster: LocalCluster, tmp_path: Path) -> None:
     ottla = cluster.ottla
     ottla("topic", "create", "t", "-r", "2", "-p", "1")
-    before = cluster.partitions("t")[0]["replicas"]
-    (away,) = {1, 2, 3} - set(before)
-    # A paused node keeps a move from ending.
+    # A paused node keeps a move from ending. It is the controller, so that nobody may rely on its answers.
+    away = cluster.describe()["controller"]
+    before = sorted({1, 2, 3} - {away})
+    file = tmp_path / "plan.json"
+
+    def write_plan(*replicas: int) -> None:
+        partition = {"topic": "t", "partition": 0, "replicas": replicas}
+        file.write_text(json.dumps({"version": 1, "partitions": [partition]}))
+
+    write_plan(*before)
+    ottla("cluster", "reassign", "--file", str(file))
     pid = cluster.pid(away)
     os.kill(pid, signal.SIGSTOP)
-    file = tmp_path / "plan.json"
     replicas = [before[0], away]
-    file.write_text(
-        json.dumps({"version": 1, "partitions": [{"topic": "t", "partition": 0, "replicas": replicas}]})
-    )
+    write_plan(*replicas)
     moving = ottla.start("cluster", "reassign", "--file", str(file))
     try:
         wait_until(lambda: cluster.describe()["moving_partitions"] == ["t-0"])

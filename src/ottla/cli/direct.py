@@ -1,7 +1,7 @@
 """Requests over plain connections, for what librdkafka cannot ask.
 
-One request at a time on each connection. A broker that goes away costs another attempt at another broker,
-within a time limit, as long as the request may be sent twice.
+One request at a time on each connection. A broker that goes away, or hangs, costs another attempt at another
+broker, within a time limit; so what is asked must be the same when it is asked twice.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ from ottla.wire.messages import MalformedMessage, decode_response, encode_reques
 CLIENT_ID = b"ottla"
 CONNECT_TIMEOUT_S = 4.0
 REQUEST_TIMEOUT_S = 30.0
+# What only reads is answered at once, by any broker: one that hangs is passed over.
+READS = frozenset(
+    ("ApiVersions", "DescribeCluster", "DescribeLogDirs", "ListPartitionReassignments", "Metadata")
+)
+READ_TIMEOUT_S = 3.0
 # How long another broker is looked for where one does not answer.
 RETRY_S = 15.0
 RETRY_STEP_S = 0.25
@@ -46,7 +51,7 @@ class DirectConnection:
             self._socket = socket.create_connection(address, CONNECT_TIMEOUT_S)
         except OSError as error:
             raise self._unanswered(error) from None
-        self._socket.settimeout(timeout_s)
+        self._timeout_s = timeout_s
         self._stream = self._socket.makefile("rb")
 
     def _unanswered(self, error: OSError) -> Unanswered:
@@ -68,6 +73,7 @@ class DirectConnection:
         head = struct.pack(">hhih", api.key, version, correlation_id, len(CLIENT_ID)) + CLIENT_ID
         flexible = response_header_flexible(api.key, version)
         request = head + b"\0" * flexible + encode_request(api.key, version, dict(fields))
+        self._socket.settimeout(min(self._timeout_s, READ_TIMEOUT_S) if name in READS else self._timeout_s)
         try:
             self._socket.sendall(struct.pack(">i", len(request)) + request)
             size = int.from_bytes(self._stream.read(4), "big")
@@ -107,6 +113,8 @@ class DirectCluster:
         self._brokers: dict[int, Address] = {}
         self._controller = -1
         self._connections: dict[Address, DirectConnection] = {}
+        # Those that did not answer last time they were asked: they are asked last.
+        self._silent: dict[Address, None] = {}
 
     def close(self) -> None:
         for connection in self._connections.values():
@@ -118,23 +126,23 @@ class DirectCluster:
         self._brokers = {broker.node_id: (broker.host, broker.port) for broker in metadata.brokers}
         self._controller = metadata.controller_id
 
-    def ask(self, name: str, fields: Mapping[str, Any], *, again: bool = True) -> Any:
+    def ask(self, name: str, fields: Mapping[str, Any], *, retry_s: float = RETRY_S) -> Any:
         """The response of the controller, or of any broker where that does not answer.
 
-        ``again``: whether the request may be sent twice. CliError (unreachable) where nobody answers.
+        ``retry_s`` is how long it is tried again at all of them. CliError (unreachable) where nobody answers.
         """
-        deadline_s = time.monotonic() + RETRY_S
+        deadline_s = time.monotonic() + retry_s
         while True:
             why = "no broker is known"
             for address in self._order():
                 try:
-                    return self._connection(address).ask(name, fields)
+                    response = self._connection(address).ask(name, fields)
+                    self._silent.pop(address, None)
+                    return response
                 except Unanswered as error:
                     why = str(error)
                     self._forget(address)
-                    if not again:
-                        break
-            if not again or not self._brokers or time.monotonic() > deadline_s:
+            if not self._brokers or time.monotonic() >= deadline_s:
                 raise CliError(f"cannot reach a broker: {why}", ExitCode.UNREACHABLE)
             time.sleep(RETRY_STEP_S)
 
@@ -152,7 +160,8 @@ class DirectCluster:
     def _order(self) -> Sequence[Address]:
         controller = self._brokers.get(self._controller)
         first = [controller] if controller is not None else []
-        return list(dict.fromkeys((*first, *self._brokers.values(), *self._bootstrap)))
+        everyone = dict.fromkeys((*first, *self._brokers.values(), *self._bootstrap))
+        return sorted(everyone, key=lambda address: address in self._silent)
 
     def _connection(self, address: Address) -> DirectConnection:
         if address not in self._connections:
@@ -160,6 +169,7 @@ class DirectCluster:
         return self._connections[address]
 
     def _forget(self, address: Address) -> None:
+        self._silent[address] = None
         if (connection := self._connections.pop(address, None)) is not None:
             connection.close()
 

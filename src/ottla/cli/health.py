@@ -20,20 +20,20 @@ NAMES_MAX = 20
 
 
 def describe(found: Cluster) -> dict[str, Any]:
-    """The whole report, ready for JSON."""
-    described = found.wait(found.admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S), "cluster")
+    """The whole report, ready for JSON. Any broker that is well can give it: a controller may hang."""
+    metadata = found.metadata
+    racks, fenced, moving = _directly(found) or (_racks(found), {}, [])
     view = View(
-        brokers={node.id: Broker(node.host, node.port, node.rack or None) for node in described.nodes},
+        brokers={b.id: Broker(b.host, b.port, racks.get(b.id)) for b in metadata.brokers.values()},
         partitions={
             TopicPartition(name, p.id): PartitionView(p.leader, tuple(p.replicas), tuple(p.isrs))
-            for name, topic in sorted(found.metadata.topics.items())
+            for name, topic in sorted(metadata.topics.items())
             for p in sorted(topic.partitions.values(), key=lambda p: p.id)
         },
     )
-    fenced, moving = _directly(found)
     return {
-        "cluster_id": described.cluster_id,
-        "controller": described.controller.id if described.controller else None,
+        "cluster_id": metadata.cluster_id,
+        "controller": metadata.controller_id if metadata.controller_id in view.brokers else None,
         "brokers": nodes(view, fenced),
         "topics": len({partition.topic for partition in view.partitions}),
         "partitions": len(view.partitions),
@@ -42,10 +42,12 @@ def describe(found: Cluster) -> dict[str, Any]:
     }
 
 
-def _directly(found: Cluster) -> tuple[dict[int, Broker], list[TopicPartition]]:
-    """Nodes that have been there and are not now, and partitions that move: what librdkafka does not ask.
+def _directly(
+    found: Cluster,
+) -> tuple[dict[int, str | None], dict[int, Broker], list[TopicPartition]] | None:
+    """Racks, nodes that have been there and are not now, and partitions that move.
 
-    Nothing where brokers do not say, or only over TLS.
+    None where brokers do not say, or only over TLS: librdkafka does not ask for all of it.
     """
     try:
         cluster = DirectCluster(found.bootstrap, found.given)
@@ -56,16 +58,21 @@ def _directly(found: Cluster) -> tuple[dict[int, Broker], list[TopicPartition]]:
                 "endpoint_type": 1,
                 "include_fenced_brokers": True,
             },
-            again=False,
+            retry_s=0,
         )
-        fenced = {
-            b.broker_id: Broker(b.host, b.port, b.rack)
-            for b in response.brokers
-            if getattr(b, "is_fenced", False)
-        }
-        return fenced, list(Requests(cluster).ongoing())
+        fenced = {b.broker_id: b for b in response.brokers if getattr(b, "is_fenced", False)}
+        return (
+            {b.broker_id: b.rack for b in response.brokers if b.broker_id not in fenced},
+            {node: Broker(b.host, b.port, b.rack) for node, b in fenced.items()},
+            list(Requests(cluster).ongoing()),
+        )
     except CliError:
-        return {}, []
+        return None
+
+
+def _racks(found: Cluster) -> dict[int, str | None]:
+    described = found.wait(found.admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S), "cluster")
+    return {node.id: node.rack or None for node in described.nodes}
 
 
 def _min_isr(found: Cluster, topic: str) -> int:
