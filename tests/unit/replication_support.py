@@ -15,6 +15,10 @@ from ottla.types import TopicPartition
 LAG_MS_MAX = 30_000
 
 
+def topic_id_of(name: str) -> UUID:
+    return UUID(int=int.from_bytes(name.encode()))
+
+
 class Surroundings:
     """A node around a partition: who is alive is what the test puts into ``registered``."""
 
@@ -43,11 +47,12 @@ def make_partition(
     config: LogConfig | None = None,
     around: Surroundings | None = None,
     node_id: int = 1,
+    name: str = "t",
 ) -> Partition:
     """A partition in the role that ``state`` gives node ``node_id``."""
     made = Partition(
-        TopicPartition("t", 0),
-        UUID(int=1),
+        TopicPartition(name, 0),
+        topic_id_of(name),
         state,
         open_log(disk, config or LogConfig()),
         node_id=node_id,
