@@ -56,12 +56,26 @@ class Proposals:
     async def _work(self) -> None:
         try:
             while self._queue:
-                chunk, self._queue = self._queue[:PROPOSALS_PER_TXN], self._queue[PROPOSALS_PER_TXN:]
+                chunk = self._take_some()
                 if not await self._settle(chunk) and len(chunk) > 1:
                     for proposal in chunk:
                         await self._settle([proposal])
         finally:
             self._working = None
+
+    def _take_some(self) -> list[Proposal]:
+        """The next ones that can go together: those that know a joining node by the same registration. One that
+        knows it by an earlier one must fail, since what the node had then it may not have now."""
+        registrations: dict[int, int] = {}
+        chunk: list[Proposal] = []
+        for proposal in self._queue[:PROPOSALS_PER_TXN]:
+            joining = proposal.registrations
+            if any(registrations.get(node_id, epoch) != epoch for node_id, epoch in joining.items()):
+                break
+            registrations.update(joining)
+            chunk.append(proposal)
+        del self._queue[: len(chunk)]
+        return chunk
 
     async def _settle(self, chunk: Sequence[Proposal]) -> bool:
         """Commit, again and again while the store is out of reach; whether it was committed.
