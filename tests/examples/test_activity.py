@@ -393,7 +393,11 @@ def test_quiet_sessions_leave_the_funnel_and_stay_in_the_totals() -> None:
 
 def test_counts_of_a_second_and_a_minute() -> None:
     counts = counted(
-        ("a", "view", 90_000), ("a", "click", 110_000), ("a", "click", 110_900), ("b", "view", 159_999)
+        ("a", "view", 90_000),
+        ("a", "click", 110_000),
+        ("a", "click", 110_900),
+        ("b", "view", 159_999),
+        window_ms=100_000,
     )
     snapshot = counts.snapshot(160_500)
     # The second that is not over yet is not shown; the first of the minute is.
