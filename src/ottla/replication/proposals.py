@@ -64,8 +64,10 @@ class Proposals:
             self._working = None
 
     def _take_some(self) -> list[Proposal]:
-        """The next ones that can go together: those that know a joining node by the same registration. One that
-        knows it by an earlier one must fail, since what the node had then it may not have now."""
+        """The next ones that can go together: those that know a joining node by the same registration.
+
+        One that knows it by an earlier one must fail, since what the node had then it may not have now.
+        """
         registrations: dict[int, int] = {}
         chunk: list[Proposal] = []
         for proposal in self._queue[:PROPOSALS_PER_TXN]:
