@@ -134,17 +134,18 @@ class Campaign:
             producers = [*PRODUCERS, f"mortal-{self._mortals}"]
             return [(name, topic, i) for name in producers for topic, n in TOPICS.items() for i in range(n)]
 
-        def silent() -> list[tuple[str, str, int]]:
+        deadline = time.monotonic() + RECOVERY_S_MAX
+        while True:
             self._look()
-            return [stream for stream in streams() if self._last_ack.get(stream, 0.0) <= since]
-
-        wait_until(
-            lambda: not silent(),
-            RECOVERY_S_MAX,
-            f"acknowledgements to each producer from each partition {when}",
-            0.1,
-        )
-        return time.monotonic()
+            assert not self.history.trouble, f"{when}: {self.history.trouble}"
+            silent = [stream for stream in streams() if self._last_ack.get(stream, 0.0) <= since]
+            if not silent:
+                return time.monotonic()
+            assert time.monotonic() < deadline, (
+                f"{when}, {RECOVERY_S_MAX} s were not enough for each producer to hear of each partition: "
+                f"(producer, topic, partition) without an acknowledgement are {silent}"
+            )
+            time.sleep(0.1)
 
     def _look(self) -> None:
         """Take in what the workers have written since."""
@@ -348,6 +349,7 @@ class Campaign:
                 f"OTTLA_FAULTS_SEED={self.seed}; times are UTC, and of the monotonic clock",
                 "--- what was done:", *timeline,
                 "--- what the store holds:", *state,
+                "--- what must not happen, as clients saw it:", *self.history.trouble,
                 "--- what clients were told in between:", *notes,
                 "--- so far:", self.figures(), *logs,
             ]

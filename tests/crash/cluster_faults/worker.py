@@ -16,6 +16,7 @@ order. Times are of the monotonic clock, which all processes of a machine share.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -37,6 +38,12 @@ QUIET = {"log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms":
 # A producer hands over no more while so many records are not acknowledged.
 PENDING_MAX = 2_000
 FLUSH_TIMEOUT_S = 90.0
+# Between commits, and until one that nobody answered is given up.
+COMMIT_PAUSE_S = 0.2
+COMMIT_TIMEOUT_S = 30.0
+# How long a client that is not a producer may take to close. librdkafka's consumers hang now and then, in
+# locks of their own, when brokers come and go; a group has to do without such a member.
+CLOSE_TIMEOUT_S = 30.0
 
 ending = threading.Event()
 
@@ -160,6 +167,7 @@ class Member:
                 "group.id": self._group,
                 "partition.assignment.strategy": setup["strategy"],
                 "enable.auto.commit": False,
+                "on_commit": self._on_commit,
                 # Where to begin is said at each assignment: that an offset is out of range is an error.
                 "auto.offset.reset": "error",
                 "session.timeout.ms": 6_000,
@@ -173,8 +181,10 @@ class Member:
             }
         )
         self._consumer.subscribe(list(setup["topics"]), on_assign=self._assigned, on_revoke=self._revoked)
-        # What was read and is not committed: the next offset of each partition.
+        # What was read and is not committed, and what is being committed: the next offset of each partition.
         self._next: dict[tuple[str, int], int] = {}
+        self._underway: dict[tuple[str, int], int] = {}
+        self._asked = self._commits_again = 0.0
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         found = self._committed(partitions)
@@ -188,44 +198,43 @@ class Member:
             consumer.assign(starts)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._commit({(tp.topic, tp.partition) for tp in partitions})
+        for tp in partitions:
+            self._next.pop((tp.topic, tp.partition), None)
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Ask until there is an answer, as a consumer has to before it reads."""
         return committed_of(self._record, self._consumer, self._group, self._name, partitions)
 
-    def _commit(self, only: set[tuple[str, int]] | None = None) -> None:
-        chosen = {where: at for where, at in self._next.items() if only is None or where in only}
-        for where in chosen:
-            del self._next[where]
-        if not chosen:
+    def _commit(self) -> None:
+        """Commit what has been read, unless a commit is on its way. Nothing waits for it: librdkafka's own
+        waiting has no limit."""
+        now = time.monotonic()
+        if not self._next or now < self._commits_again:
             return
-        asked = time.monotonic()
-        errors: dict[tuple[str, int], str] = {}
+        self._underway, self._next = self._next, {}
+        self._asked, self._commits_again = now, now + COMMIT_TIMEOUT_S
+        offsets = [TopicPartition(*where, at) for where, at in self._underway.items()]
         try:
-            answers = self._consumer.commit(
-                offsets=[TopicPartition(*where, at) for where, at in chosen.items()], asynchronous=False
-            )
-            errors = {(tp.topic, tp.partition): tp.error.name() for tp in answers or () if tp.error}
+            self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as failure:
-            errors = dict.fromkeys(chosen, failure.args[0].name())
+            self._on_commit(failure.args[0], [])
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        errors = {(tp.topic, tp.partition): tp.error.name() for tp in partitions if tp.error}
         answered = time.monotonic()
-        for where, at in chosen.items():
-            self._record(
-                "commit", self._group, self._name, *where, at, asked, answered, errors.get(where, "")
-            )
+        underway, self._underway = self._underway, {}
+        for where, at in underway.items():
+            said = error.name() if error is not None else errors.get(where, "")
+            self._record("commit", self._group, self._name, *where, at, self._asked, answered, said)
+        self._commits_again = self._asked + COMMIT_PAUSE_S
 
     def run(self) -> None:
-        last_commit = time.monotonic()
         while not ending.is_set():
             # One at a time: of a batch some might be of partitions that are others' by now.
             message = self._consumer.poll(0.1)
             if message is not None:
                 self._take(message)
-            if time.monotonic() - last_commit > 0.2:
-                last_commit = time.monotonic()
-                self._commit()
-        self._commit()
+            self._commit()
         self._consumer.close()
 
     def _take(self, message: Message) -> None:
@@ -307,13 +316,21 @@ def main() -> None:
                 record("trouble", name, f"ended with {failure!r}")
                 raise
 
-        threads.append(threading.Thread(target=run, name=each["name"]))
+        threads.append(threading.Thread(target=run, name=each["name"], daemon=True))
     for thread in threads:
         thread.start()
+    # In steps, so that the main thread gets to handle the signal.
+    while not ending.wait(0.2) and any(thread.is_alive() for thread in threads):
+        pass
+    produces = any(each["role"] == "produce" for each in setup["clients"])
+    deadline = time.monotonic() + (FLUSH_TIMEOUT_S + 10 if produces else CLOSE_TIMEOUT_S)
     for thread in threads:
-        # In steps, so that the main thread gets to handle the signal.
-        while thread.is_alive():
-            thread.join(0.2)
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            record("trouble" if produces else "note", thread.name, "it hangs, and was left alone")
+    sys.stdout.flush()
+    # Threads of clients that hang would keep the process.
+    os._exit(0)
 
 
 if __name__ == "__main__":
