@@ -68,6 +68,7 @@ class Cluster:
         self._etcd = etcd_support.shared()
         self._settings = {**SETTINGS, **(settings or {})}
         self._directory = directory
+        self._admins: list[AdminClient] = []
         self.nodes: dict[int, Node] = {}
         for index in range(nodes):
             self.add(index + 1, racks[index] if racks is not None else f"r{index + 1}")
@@ -93,6 +94,7 @@ class Cluster:
         return self
 
     def stop(self) -> None:
+        self._admins.clear()
         for node in self.nodes.values():
             node.kill()
 
@@ -154,8 +156,11 @@ class Cluster:
 
     # ------------------------------------------------------------ topics
 
-    def admin(self, **settings: Any) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap, **QUIET, **settings})
+    def admin(self) -> AdminClient:
+        """A client that knows all nodes. Its answers come only while there is a reference to it."""
+        made = AdminClient({"bootstrap.servers": self.bootstrap, **QUIET})
+        self._admins.append(made)
+        return made
 
     def create(
         self,
