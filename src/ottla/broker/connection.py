@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ottla.broker.context import CloseConnection
 from ottla.broker.deferred import Deferred
+from ottla.broker.refusals import Refusals
 from ottla.types import Buffer
 from ottla.wire.framing import FrameDecoder, FrameError
 from ottla.wire.messages import MalformedMessage
@@ -61,12 +62,15 @@ class Connection(asyncio.BufferedProtocol):
         "_unsent_bytes",
         "active",
         "client_host",
+        "refusals",
         "server",
     )
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.client_host = ""
+        # What its producers were refused, once there is any such thing.
+        self.refusals: Refusals | None = None
         # Set when something moves, cleared by the server's sweep: what stays clear for a whole sweep is idle.
         self.active = True
         self._frames = FrameDecoder(server.scratch, server.request_bytes_max)

@@ -4,6 +4,9 @@ v3-8: record batches of format v2 only; v9 flexible; v10 says who leads now; v13
 acks=0 gets no response, and a closed connection where something failed; acks=1 and acks=all are answered
 once the batch is in the log of this node, of every in-sync replica respectively. A topic that asks for it
 (flush.messages) is answered once its batch is on the disk.
+
+A batch that comes on a connection behind one that was just refused, for a reason that passes, is refused for
+the same reason (broker/refusals.py), where Kafka answers OUT_OF_ORDER_SEQUENCE_NUMBER or takes it first.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 from ottla.broker.context import CloseConnection, RequestContext
 from ottla.broker.deferred import Deferred
 from ottla.broker.handlers._leader import leader_fields, leader_nodes
+from ottla.broker.refusals import Refusals
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.validation import RecordsRefused
 from ottla.metadata.image import INTERNAL_TOPICS
@@ -57,6 +61,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | asyncio.Future[Fields]
             except KafkaError as error:
                 failed = error
                 answers.append(_refusal(data.index, error) | _leader(ctx, topic[0], data.index, error))
+                _remember(ctx, topic[0], data, error)
         key = "topic_id" if by_id else "name"
         responses.append({key: topic[0], "partition_responses": answers})
     if acks == 0:
@@ -98,7 +103,12 @@ def _append(
             ErrorCode.unsupported_compression_type,
             f"Produce requests with version {ctx.api_version} are not allowed to use zstd",
         )
+    refusals = ctx.connection.refusals
+    if refusals:
+        refusals.check(topic[0], data.index, data.records, ctx.services.clock.monotonic_ms())
     appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
+    if refusals:
+        refusals.appended(topic[0], data.index, data.records)
     answer = {
         "index": data.index,
         "error_code": NONE,
@@ -117,6 +127,14 @@ def _append(
             # Nobody waits for it, and the log has said why it failed.
             flushed.add_done_callback(lambda done: done.cancelled() or done.exception())
     return answer
+
+
+def _remember(ctx: RequestContext, topic: Any, data: Any, error: KafkaError) -> None:
+    """What the client has sent behind a batch that was refused is not to be taken before it."""
+    refusals = ctx.connection.refusals
+    if refusals is None:
+        refusals = ctx.connection.refusals = Refusals()
+    refusals.refused(topic, data.index, data.records, error, ctx.services.clock.monotonic_ms())
 
 
 def _is_zstd(records: Buffer | None) -> bool:

@@ -1,0 +1,109 @@
+"""What producers on a connection were refused for a reason that passes, so that what they had sent behind it
+is refused as well (pure).
+
+An idempotent producer has several batches under way. Where the first finds a node that does not lead yet, or
+too few replicas in sync, and the next one finds that over, the next is out of order, or, of a producer that
+the log does not know, would be taken before the first. Kafka lets that happen. librdkafka then takes records
+for lost, begins another producer epoch for all of its partitions, and sends again what it has no answer for,
+though it may be in the log: records come twice. But it was we who left the first one out. So the next one
+gets the same answer, and both are sent again in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.types import Buffer
+from ottla.wire.records import HEADER, HEADER_BYTES, SEQUENCE_MAX, BatchHeader
+
+# How long a refusal counts. What was under way behind it has come by then; a producer that has had the batch
+# appended elsewhere meanwhile does not come back sooner.
+REMEMBERED_MS_MAX = 1_000
+# Producers and partitions that are remembered for a connection; beyond that the answers are Kafka's.
+REMEMBERED_MAX = 10_000
+# Errors that leave nothing in the log and go away by themselves.
+_PASSING = frozenset(
+    {
+        ErrorCode.not_leader_or_follower,
+        ErrorCode.not_enough_replicas,
+        ErrorCode.unknown_topic_or_partition,
+        ErrorCode.unknown_topic_id,
+    }
+)
+
+# Topic (name or id), partition, producer id and epoch.
+_Key = tuple[Hashable, int, int, int]
+
+
+class _Refused(NamedTuple):
+    sequence: int
+    code: ErrorCode
+    since_ms: int
+
+
+class Refusals:
+    """The first batch of each producer and partition that was refused and has not been appended since.
+
+    Times are monotonic milliseconds.
+    """
+
+    __slots__ = ("_first",)
+
+    def __init__(self) -> None:
+        self._first: dict[_Key, _Refused] = {}
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def check(self, topic: Hashable, index: int, records: Buffer | None, now_ms: int) -> None:
+        """Refuse a batch that comes behind one that was refused a moment ago, with the same KafkaError."""
+        header = _header(records)
+        if header is None:
+            return
+        key = _key(topic, index, header)
+        known = self._first.get(key)
+        if known is None:
+            return
+        if now_ms - known.since_ms > REMEMBERED_MS_MAX:
+            del self._first[key]
+        elif _is_behind(header.base_sequence, known.sequence):
+            raise KafkaError(known.code, "a batch that comes before it was refused")
+
+    def refused(
+        self, topic: Hashable, index: int, records: Buffer | None, error: KafkaError, now_ms: int
+    ) -> None:
+        """Appending ``records`` failed with ``error``."""
+        header = _header(records)
+        if header is None or error.code not in _PASSING:
+            return
+        key = _key(topic, index, header)
+        known = self._first.get(key)
+        if known is None and len(self._first) >= REMEMBERED_MAX:
+            return
+        if known is None or not _is_behind(header.base_sequence, known.sequence):
+            self._first[key] = _Refused(header.base_sequence, ErrorCode(error.code), now_ms)
+
+    def appended(self, topic: Hashable, index: int, records: Buffer | None) -> None:
+        """Records were appended: what comes now is judged by itself."""
+        header = _header(records)
+        if header is not None:
+            self._first.pop(_key(topic, index, header), None)
+
+
+def _key(topic: Hashable, index: int, header: BatchHeader) -> _Key:
+    return topic, index, header.producer_id, header.producer_epoch
+
+
+def _header(records: Buffer | None) -> BatchHeader | None:
+    """The header of an idempotent producer's batch."""
+    if records is None or len(records) < HEADER_BYTES:
+        return None
+    header = BatchHeader._make(HEADER.unpack_from(records))
+    return header if header.producer_id >= 0 and header.base_sequence >= 0 else None
+
+
+def _is_behind(sequence: int, first: int) -> bool:
+    """Whether a sequence number comes after another; they begin again after the largest."""
+    return 0 < ((sequence - first) & SEQUENCE_MAX) <= SEQUENCE_MAX // 2

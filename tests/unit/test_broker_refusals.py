@@ -1,0 +1,118 @@
+"""Batches behind one that was refused: refused alike, for a moment, and taken in their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from admin_support import Client, code, create, new_topic, run
+
+from ottla.broker import refusals
+from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals
+from ottla.errors import ErrorCode, KafkaError
+from ottla.types import Record
+from ottla.wire.records import SEQUENCE_MAX, build_batch
+
+NOT_LEADER = KafkaError(ErrorCode.not_leader_or_follower)
+
+
+def batch(sequence: int, producer: int = 7, epoch: int = 0) -> bytes:
+    return build_batch(
+        [Record(0, 1_000, None, b"v")], producer_id=producer, producer_epoch=epoch, base_sequence=sequence
+    )
+
+
+def passes(known: Refusals, records: bytes | None, *, index: int = 0, now_ms: int = 0) -> bool:
+    try:
+        known.check("t", index, records, now_ms)
+    except KafkaError as error:
+        assert error.code == ErrorCode.not_leader_or_follower
+        return False
+    return True
+
+
+def refused(sequence: int = 5, now_ms: int = 0) -> Refusals:
+    known = Refusals()
+    known.refused("t", 0, batch(sequence), NOT_LEADER, now_ms)
+    return known
+
+
+def test_what_comes_behind_a_refused_batch_is_refused_and_nothing_else() -> None:
+    known = refused(5)
+    assert not passes(known, batch(6))
+    assert not passes(known, batch(900))
+    assert passes(known, batch(5)), "it is sent again"
+    assert passes(known, batch(4)), "a repetition of what came before"
+    assert passes(known, batch(6), index=1)
+    assert passes(known, batch(6, producer=8))
+    assert passes(known, batch(6, epoch=1))
+    assert passes(known, build_batch([Record(0, 1_000, None, b"v")])), "of no producer"
+    assert passes(known, b"")
+    assert passes(known, None)
+
+
+def test_once_it_is_appended_all_is_well() -> None:
+    known = refused(5)
+    known.appended("t", 0, batch(5))
+    assert not known
+    assert passes(known, batch(6))
+
+
+def test_those_behind_it_do_not_take_its_place() -> None:
+    known = refused(5, now_ms=0)
+    known.refused("t", 0, batch(6), NOT_LEADER, REMEMBERED_MS_MAX)
+    assert passes(known, batch(5))
+    assert not passes(known, batch(6), now_ms=REMEMBERED_MS_MAX)
+    assert passes(known, batch(6), now_ms=REMEMBERED_MS_MAX + 1), "nor make it last longer"
+    assert not known
+
+
+def test_an_earlier_one_does() -> None:
+    known = refused(5)
+    known.refused("t", 0, batch(4), NOT_LEADER, 10)
+    assert not passes(known, batch(5))
+
+
+def test_sequence_numbers_begin_again() -> None:
+    known = refused(SEQUENCE_MAX)
+    assert not passes(known, batch(0))
+    assert passes(known, batch(SEQUENCE_MAX - 1))
+
+
+def test_errors_that_stay_are_not_remembered() -> None:
+    known = Refusals()
+    for error in (ErrorCode.corrupt_message, ErrorCode.out_of_order_sequence_number, ErrorCode.none):
+        known.refused("t", 0, batch(5), KafkaError(error), 0)
+    known.refused("t", 0, None, NOT_LEADER, 0)
+    assert not known
+
+
+def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "REMEMBERED_MAX", 2)
+    known = Refusals()
+    for index in range(3):
+        known.refused("t", index, batch(5), NOT_LEADER, 0)
+    assert len(known) == 2
+    assert passes(known, batch(6), index=2)
+
+
+def test_a_topic_that_comes_between_two_batches(tmp_path: Path) -> None:
+    """A producer that the log does not know may begin with any number: it must not be the second."""
+
+    def fields(sequence: int) -> dict[str, Any]:
+        topics = [{"name": "t", "partition_data": [{"index": 0, "records": batch(sequence)}]}]
+        return {"transactional_id": None, "acks": -1, "timeout_ms": 1_000, "topic_data": topics}
+
+    async def body(client: Client) -> None:
+        async def produce(sequence: int) -> str:
+            answer = await client.ask("Produce", 9, fields(sequence))
+            return code(answer["responses"][0]["partition_responses"][0])
+
+        assert await produce(0) == "unknown_topic_or_partition"
+        await create(client, new_topic("t"))
+        assert await produce(1) == "unknown_topic_or_partition"
+        assert [await produce(sequence) for sequence in (0, 1, 2)] == ["none"] * 3
+        assert await produce(5) == "out_of_order_sequence_number"
+
+    run(tmp_path, body)
