@@ -2,7 +2,9 @@
 # interop-deps.sh: prepare the clients in other languages, and the servers, that the tests use.
 #
 #   kcat, etcd      from Debian
-#   Java            the JDK from Debian; kafka-clients and what it needs, as jars under build/java/libs
+#   Java            the JDK from Debian; kafka-clients and what it needs, as jars under build/java/libs;
+#                   Kafka Connect and Debezium, as jars under build/java/connect
+#   PostgreSQL      from Debian: what Debezium reads
 #   Node.js         from Debian; the packages that tests/interop/node/package.json names, beside it
 #
 # What is there already is left alone, so a second run takes no time. PYTHON names the interpreter to use.
@@ -10,10 +12,10 @@ set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 
-scripts/debian-packages.sh kcat java node etcd netns
+scripts/debian-packages.sh kcat java node etcd netns postgresql
 
 mkdir -p build
-"$python" scripts/java_jars.py build/java/libs
+"$python" scripts/java_jars.py build/java/libs build/java/connect
 
 node=tests/interop/node
 if [ -f $node/package.json ] && ! cmp -s $node/package.json $node/node_modules/.installed; then
