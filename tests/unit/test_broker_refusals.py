@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from admin_support import Client, code, create, new_topic, run
+from memory_disk import MemoryDisk
+from replication_support import make_partition
 
 from ottla.broker import refusals
-from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals
+from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals, has_come_over
 from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import PartitionState
+from ottla.replication.partition import Partition
 from ottla.types import Record
 from ottla.wire.records import SEQUENCE_MAX, build_batch
 
@@ -95,6 +99,51 @@ def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None
         known.refused("t", index, batch(5), NOT_LEADER, 0)
     assert len(known) == 2
     assert passes(known, batch(6), index=2)
+
+
+def led(end_of_first: int = 3) -> Partition:
+    """A partition that node 1 leads in epoch 1; producer 7 wrote ``end_of_first`` batches in epoch 0."""
+    disk = MemoryDisk()
+    partition = make_partition(disk, PartitionState(2, 0, 0, (1, 2), (1, 2)))
+    for sequence in range(end_of_first):
+        records = bytearray(batch(sequence))
+        records[:8] = sequence.to_bytes(8, "big")
+        records[12:16] = bytes(4)
+        partition.append_as_follower(bytes(records), 0, 0, now_ms=0)
+    partition.apply(PartitionState(1, 1, 1, (1, 2), (1, 2)))
+    return partition
+
+
+def test_a_gap_of_a_producer_that_has_come_over_may_be_the_order_only() -> None:
+    partition = led(3)
+    assert has_come_over(partition, batch(4))
+    assert not has_come_over(partition, batch(3)), "it is no gap"
+    assert not has_come_over(partition, batch(1)), "it is behind"
+    assert not has_come_over(partition, batch(4, epoch=1))
+    assert not has_come_over(partition, batch(4, producer=8)), "nothing is known of it"
+    assert not has_come_over(partition, build_batch([Record(0, 1_000, None, b"v")]))
+    partition.append(batch(3), now_ms=0, acks=-1)
+    assert not has_come_over(partition, batch(5)), "it is here already"
+    partition.resign()
+    assert not has_come_over(partition, batch(5))
+
+
+def test_a_partition_with_one_replica_has_no_other_leaders() -> None:
+    partition = make_partition(MemoryDisk(), PartitionState(1, 0, 0, (1,), (1,)))
+    partition.append(batch(0), now_ms=0, acks=-1)
+    partition.apply(PartitionState(1, 1, 1, (1,), (1,)))
+    assert not has_come_over(partition, batch(4))
+
+
+def test_a_gap_is_excused_for_a_moment() -> None:
+    known = Refusals()
+    assert known.excuses_gap("t", 0, batch(4), 10)
+    assert known.excuses_gap("t", 0, batch(4), 10 + REMEMBERED_MS_MAX)
+    for _ in range(2):
+        assert not known.excuses_gap("t", 0, batch(4), 11 + REMEMBERED_MS_MAX), "something is missing"
+    known.appended("t", 0, batch(3))
+    assert not known
+    assert known.excuses_gap("t", 0, batch(9), 11 + REMEMBERED_MS_MAX)
 
 
 def test_a_topic_that_comes_between_two_batches(tmp_path: Path) -> None:

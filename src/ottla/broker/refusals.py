@@ -7,6 +7,10 @@ the log does not know, would be taken before the first. Kafka lets that happen. 
 for lost, begins another producer epoch for all of its partitions, and sends again what it has no answer for,
 though it may be in the log: records come twice. But it was we who left the first one out. So the next one
 gets the same answer, and both are sent again in their order.
+
+The same happens where a producer comes over from another leader: librdkafka may send the second batch to the
+new leader before the old one has said that it refuses the first. To a new leader's first gap from a producer
+the answer is NOT_LEADER_OR_FOLLOWER therefore, for a moment: if more than the order is wrong, it stays so.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from ottla.errors import ErrorCode, KafkaError
+from ottla.replication.partition import Partition
 from ottla.types import Buffer
 from ottla.wire.records import HEADER, HEADER_BYTES, SEQUENCE_MAX, BatchHeader
 
@@ -49,13 +54,15 @@ class Refusals:
     Times are monotonic milliseconds.
     """
 
-    __slots__ = ("_first",)
+    __slots__ = ("_first", "_gaps")
 
     def __init__(self) -> None:
         self._first: dict[_Key, _Refused] = {}
+        # Since when a gap has been put down to a change of leaders.
+        self._gaps: dict[_Key, int] = {}
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self._first) + len(self._gaps)
 
     def check(self, topic: Hashable, index: int, records: Buffer | None, now_ms: int) -> None:
         """Refuse a batch that comes behind one that was refused a moment ago, with the same KafkaError."""
@@ -85,11 +92,43 @@ class Refusals:
         if known is None or not _is_behind(header.base_sequence, known.sequence):
             self._first[key] = _Refused(header.base_sequence, ErrorCode(error.code), now_ms)
 
+    def excuses_gap(self, topic: Hashable, index: int, records: Buffer | None, now_ms: int) -> bool:
+        """Whether a gap before a batch may still close by itself; call it where ``has_come_over``."""
+        header = _header(records)
+        if header is None:
+            return False
+        key = _key(topic, index, header)
+        since_ms = self._gaps.get(key)
+        if since_ms is None:
+            if len(self._gaps) < REMEMBERED_MAX:
+                self._gaps[key] = now_ms
+                return True
+            return False
+        return now_ms - since_ms <= REMEMBERED_MS_MAX
+
     def appended(self, topic: Hashable, index: int, records: Buffer | None) -> None:
         """Records were appended: what comes now is judged by itself."""
         header = _header(records)
         if header is not None:
-            self._first.pop(_key(topic, index, header), None)
+            key = _key(topic, index, header)
+            self._first.pop(key, None)
+            self._gaps.pop(key, None)
+
+
+def has_come_over(partition: Partition, records: Buffer | None) -> bool:
+    """Whether batches are missing before this one, and its producer's last came from an earlier leader."""
+    header = _header(records)
+    leading = partition.leading
+    if header is None or leading is None or not leading.followers:
+        return False
+    entry = partition.log.producers.get(header.producer_id)
+    return (
+        entry is not None
+        and entry.epoch == header.producer_epoch
+        and bool(entry.batches)
+        and entry.batches[-1].last_offset < leading.epoch_start_offset
+        and _is_behind(header.base_sequence, entry.next_sequence)
+    )
 
 
 def _key(topic: Hashable, index: int, header: BatchHeader) -> _Key:

@@ -6,7 +6,8 @@ once the batch is in the log of this node, of every in-sync replica respectively
 (flush.messages) is answered once its batch is on the disk.
 
 A batch that comes on a connection behind one that was just refused, for a reason that passes, is refused for
-the same reason (broker/refusals.py), where Kafka answers OUT_OF_ORDER_SEQUENCE_NUMBER or takes it first.
+the same reason, where Kafka answers OUT_OF_ORDER_SEQUENCE_NUMBER or takes it first. So is, for a moment, one
+that a producer sends to a new leader before those that it has to send there first (broker/refusals.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from ottla.broker.context import CloseConnection, RequestContext
 from ottla.broker.deferred import Deferred
 from ottla.broker.handlers._leader import leader_fields, leader_nodes
-from ottla.broker.refusals import Refusals
+from ottla.broker.refusals import Refusals, has_come_over
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.validation import RecordsRefused
 from ottla.metadata.image import INTERNAL_TOPICS
@@ -106,7 +107,12 @@ def _append(
     refusals = ctx.connection.refusals
     if refusals:
         refusals.check(topic[0], data.index, data.records, ctx.services.clock.monotonic_ms())
-    appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
+    try:
+        appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
+    except KafkaError as error:
+        if error.code != ErrorCode.out_of_order_sequence_number:
+            raise
+        raise _gap(ctx, partition, topic[0], data, error) from error
     if refusals:
         refusals.appended(topic[0], data.index, data.records)
     answer = {
@@ -129,12 +135,25 @@ def _append(
     return answer
 
 
-def _remember(ctx: RequestContext, topic: Any, data: Any, error: KafkaError) -> None:
-    """What the client has sent behind a batch that was refused is not to be taken before it."""
+def _gap(ctx: RequestContext, partition: Partition, topic: Any, data: Any, error: KafkaError) -> KafkaError:
+    """What to answer where batches are missing before this one."""
+    if has_come_over(partition, data.records):
+        now_ms = ctx.services.clock.monotonic_ms()
+        if _refusals(ctx).excuses_gap(topic, data.index, data.records, now_ms):
+            return KafkaError(ErrorCode.not_leader_or_follower, f"not yet: {error.message}")
+    return error
+
+
+def _refusals(ctx: RequestContext) -> Refusals:
     refusals = ctx.connection.refusals
     if refusals is None:
         refusals = ctx.connection.refusals = Refusals()
-    refusals.refused(topic, data.index, data.records, error, ctx.services.clock.monotonic_ms())
+    return refusals
+
+
+def _remember(ctx: RequestContext, topic: Any, data: Any, error: KafkaError) -> None:
+    """What the client has sent behind a batch that was refused is not to be taken before it."""
+    _refusals(ctx).refused(topic, data.index, data.records, error, ctx.services.clock.monotonic_ms())
 
 
 def _is_zstd(records: Buffer | None) -> bool:
