@@ -11,7 +11,7 @@ from memory_disk import MemoryDisk
 from replication_support import make_partition
 
 from ottla.broker import refusals
-from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals, has_come_over
+from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals, has_come_over, is_unknown
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
@@ -119,13 +119,28 @@ def test_a_gap_of_a_producer_that_has_come_over_may_be_the_order_only() -> None:
     assert has_come_over(partition, batch(4))
     assert not has_come_over(partition, batch(3)), "it is no gap"
     assert not has_come_over(partition, batch(1)), "it is behind"
-    assert not has_come_over(partition, batch(4, epoch=1))
+    assert has_come_over(partition, batch(4, epoch=1)), "the first of its epoch is missing"
+    assert not has_come_over(partition, batch(0, epoch=1))
     assert not has_come_over(partition, batch(4, producer=8)), "nothing is known of it"
     assert not has_come_over(partition, build_batch([Record(0, 1_000, None, b"v")]))
     partition.append(batch(3), now_ms=0, acks=-1)
     assert not has_come_over(partition, batch(5)), "it is here already"
     partition.resign()
     assert not has_come_over(partition, batch(5))
+
+
+def test_a_producer_of_which_a_new_leader_has_nothing() -> None:
+    """Otherwise its second batch would be the log's first, and the first one lost."""
+    partition = led(3)
+    assert is_unknown(partition, batch(4, producer=8))
+    assert not is_unknown(partition, batch(0, producer=8))
+    assert not is_unknown(partition, batch(9)), "known"
+    assert not is_unknown(partition, build_batch([Record(0, 1_000, None, b"v")]))
+    assert not is_unknown(partition, None)
+    first = make_partition(MemoryDisk(), PartitionState(1, 0, 0, (1, 2), (1, 2)))
+    assert not is_unknown(first, batch(4)), "there was no other leader"
+    alone = make_partition(MemoryDisk(), PartitionState(1, 1, 1, (1,), (1,)))
+    assert not is_unknown(alone, batch(4))
 
 
 def test_a_partition_with_one_replica_has_no_other_leaders() -> None:

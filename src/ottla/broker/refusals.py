@@ -9,12 +9,15 @@ though it may be in the log: records come twice. But it was we who left the firs
 gets the same answer, and both are sent again in their order.
 
 The same happens where a producer comes over from another leader: librdkafka may send the second batch to the
-new leader before the old one has said that it refuses the first. To a new leader's first gap from a producer
-the answer is NOT_LEADER_OR_FOLLOWER therefore, for a moment: if more than the order is wrong, it stays so.
+new leader before the old one has said that it refuses the first. A leader that has nothing of that producer
+would even take it, as Kafka does since KIP-360, and librdkafka would hold the first for acknowledged as well:
+it would be lost. To a new leader's first gap from a producer the answer is NOT_LEADER_OR_FOLLOWER therefore,
+for a moment. If more than the order is wrong, or the producer's records have been deleted, it is Kafka's then.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Hashable
 from typing import NamedTuple
 
@@ -37,6 +40,9 @@ _PASSING = frozenset(
         ErrorCode.unknown_topic_id,
     }
 )
+
+# Where a batch has its producer's id and epoch, and its first sequence number: looked at in each Produce.
+_PRODUCER, _PRODUCER_POSITION = struct.Struct(">qhi"), 43
 
 # Topic (name or id), partition, producer id and epoch.
 _Key = tuple[Hashable, int, int, int]
@@ -93,7 +99,8 @@ class Refusals:
             self._first[key] = _Refused(header.base_sequence, ErrorCode(error.code), now_ms)
 
     def excuses_gap(self, topic: Hashable, index: int, records: Buffer | None, now_ms: int) -> bool:
-        """Whether a gap before a batch may still close by itself; call it where ``has_come_over``."""
+        """Whether a gap before a batch may still close by itself; call it where ``has_come_over`` or
+        ``is_unknown`` says that there is one."""
         header = _header(records)
         if header is None:
             return False
@@ -122,13 +129,28 @@ def has_come_over(partition: Partition, records: Buffer | None) -> bool:
     if header is None or leading is None or not leading.followers:
         return False
     entry = partition.log.producers.get(header.producer_id)
+    if entry is None:
+        return False
+    if entry.epoch < header.producer_epoch:
+        return header.base_sequence > 0
     return (
-        entry is not None
-        and entry.epoch == header.producer_epoch
+        entry.epoch == header.producer_epoch
         and bool(entry.batches)
         and entry.batches[-1].last_offset < leading.epoch_start_offset
         and _is_behind(header.base_sequence, entry.next_sequence)
     )
+
+
+def is_unknown(partition: Partition, records: Buffer | None) -> bool:
+    """Whether a batch that is not its producer's first comes to a leader that has nothing of that producer,
+    and is not the partition's first leader."""
+    leading = partition.leading
+    if leading is None or not leading.followers or not partition.leader_epoch:
+        return False
+    if records is None or len(records) < HEADER_BYTES:
+        return False
+    producer_id, _, sequence = _PRODUCER.unpack_from(records, _PRODUCER_POSITION)
+    return sequence > 0 and producer_id >= 0 and partition.log.producers.get(producer_id) is None
 
 
 def _key(topic: Hashable, index: int, header: BatchHeader) -> _Key:

@@ -19,7 +19,7 @@ from typing import Any
 from ottla.broker.context import CloseConnection, RequestContext
 from ottla.broker.deferred import Deferred
 from ottla.broker.handlers._leader import leader_fields, leader_nodes
-from ottla.broker.refusals import Refusals, has_come_over
+from ottla.broker.refusals import Refusals, has_come_over, is_unknown
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.validation import RecordsRefused
 from ottla.metadata.image import INTERNAL_TOPICS
@@ -107,12 +107,14 @@ def _append(
     refusals = ctx.connection.refusals
     if refusals:
         refusals.check(topic[0], data.index, data.records, ctx.services.clock.monotonic_ms())
+    if acks == -1 and is_unknown(partition, data.records):
+        _excuse(ctx, topic[0], data, "nothing is known of what the producer sent before")
     try:
         appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
     except KafkaError as error:
-        if error.code != ErrorCode.out_of_order_sequence_number:
-            raise
-        raise _gap(ctx, partition, topic[0], data, error) from error
+        if error.code == ErrorCode.out_of_order_sequence_number and has_come_over(partition, data.records):
+            _excuse(ctx, topic[0], data, error.message)
+        raise
     if refusals:
         refusals.appended(topic[0], data.index, data.records)
     answer = {
@@ -135,13 +137,11 @@ def _append(
     return answer
 
 
-def _gap(ctx: RequestContext, partition: Partition, topic: Any, data: Any, error: KafkaError) -> KafkaError:
-    """What to answer where batches are missing before this one."""
-    if has_come_over(partition, data.records):
-        now_ms = ctx.services.clock.monotonic_ms()
-        if _refusals(ctx).excuses_gap(topic, data.index, data.records, now_ms):
-            return KafkaError(ErrorCode.not_leader_or_follower, f"not yet: {error.message}")
-    return error
+def _excuse(ctx: RequestContext, topic: Any, data: Any, why: str | None) -> None:
+    """Refuse a batch before which others are missing that may still come, for as long as that may be."""
+    now_ms = ctx.services.clock.monotonic_ms()
+    if _refusals(ctx).excuses_gap(topic, data.index, data.records, now_ms):
+        raise KafkaError(ErrorCode.not_leader_or_follower, f"not yet: {why}")
 
 
 def _refusals(ctx: RequestContext) -> Refusals:
