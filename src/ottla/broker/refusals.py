@@ -12,7 +12,7 @@ The same happens where a producer comes over from another leader: librdkafka may
 new leader before the old one has said that it refuses the first. A leader that has nothing of that producer
 would even take it, as Kafka does since KIP-360, and librdkafka would hold the first for acknowledged as well:
 it would be lost. To a new leader's first gap from a producer the answer is NOT_LEADER_OR_FOLLOWER therefore,
-for a moment. If more than the order is wrong, or the producer's records have been deleted, it is Kafka's then.
+for a moment. If more than the order is wrong, or the producer's records have been deleted, it is Kafka's.
 """
 
 from __future__ import annotations
