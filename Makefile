@@ -14,7 +14,7 @@ ARGS ?=
 SEEDS ?= 1..
 
 # The folders of examples/ that can be run.
-EXAMPLES := messaging activity logs market
+EXAMPLES := messaging activity metrics logs market
 # How an example is run: its own environment, the broker of `make run`.
 EXAMPLE = @$(BUILD_EXAMPLES)/$(1)/bin/python -m examples.$(1) --bootstrap $(LISTEN) $(ARGS)
 BUILD_EXAMPLES := build/examples
@@ -22,7 +22,7 @@ BUILD_EXAMPLES := build/examples
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports docs docs-check format soak simulate compare examples example-messaging example-activity example-logs example-market clean
+.PHONY: help run test check lint types imports docs docs-check format soak simulate compare examples example-messaging example-activity example-metrics example-logs example-market clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ example-messaging: $(BUILD_EXAMPLES)/messaging/.installed ## With `make run` goi
 
 example-activity: $(BUILD_EXAMPLES)/activity/.installed ## With `make run` going: a web shop, and what its visitors do, live.
 	$(call EXAMPLE,activity)
+
+example-metrics: $(BUILD_EXAMPLES)/metrics/.installed ## With `make run` going: host metrics on a live plot, anomalies, one alert each.
+	$(call EXAMPLE,metrics)
 
 example-logs: $(BUILD_EXAMPLES)/logs/.installed ## With `make run` going: logs of several programs, gathered, searched and kept.
 	$(call EXAMPLE,logs)

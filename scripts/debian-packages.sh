@@ -17,6 +17,7 @@ packages_of() {
         netns) echo iproute2 ;;                          # tests: machines that can be cut off from each other
         rsyslog) echo rsyslog rsyslog-kafka bsdutils ;;  # examples: rsyslogd with omkafka, and logger
         chromium) echo chromium chromium-driver fonts-liberation ;;  # examples: a browser that clicks, and its driver
+        collectd) echo collectd-core ;;                  # examples: collectd with write_kafka; starts no service
         *) echo "debian-packages.sh: no group named $1" >&2; exit 2 ;;
     esac
 }
@@ -31,6 +32,7 @@ is_there() {
         netns) command -v ip >/dev/null ;;
         postgresql) ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 ;;
         chromium) command -v chromium >/dev/null && command -v chromedriver >/dev/null ;;
+        collectd) ls /usr/sbin/collectd /usr/lib/collectd/write_kafka.so >/dev/null 2>&1 ;;
         rsyslog) command -v logger >/dev/null && ls /usr/sbin/rsyslogd /usr/lib/*/rsyslog/omkafka.so >/dev/null 2>&1 ;;
     esac
 }

@@ -14,6 +14,7 @@ debian_groups_of() {
     case $1 in
         messaging) echo node ;;
         activity) echo chromium ;;
+        metrics) echo collectd ;;
         logs) echo rsyslog ;;
     esac
 }
