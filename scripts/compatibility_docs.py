@@ -42,6 +42,7 @@ CLIENTS = {
     "librdkafka, through confluent-kafka for Python": "test_confluent.py",
     "librdkafka 2.0.2, through Debian's kcat": "test_kcat.py",
     "Apache Kafka's Java client 4.3.0": "test_java.py",
+    "Kafka Connect 4.3.0, with Debezium 3.6.3": "test_connect.py",
     "aiokafka": "test_aiokafka.py",
     "kafka-python": "test_kafka_python.py",
     "KafkaJS and @platformatic/kafka for Node.js": "test_node.py",
