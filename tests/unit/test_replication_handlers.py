@@ -1,4 +1,4 @@
-"""Requests to a node whose high watermark lags, or that follows: what is told to whom, and that nothing is left
+"""Requests to a node whose high watermark lags, or that follows: what is told to whom, and that nothing stays
 of those that nobody waits for any more.
 
 The node stands by itself; its partition is told that it is one of several replicas.
