@@ -214,7 +214,7 @@ def test_a_detector_that_is_killed_again_and_again_says_each_thing_once(
 
 
 def alert(number: int, state: str = "firing") -> dict[str, Any]:
-    return {"incident": f"host/series@{number}", "state": state, "host": "host", "series": "series"}
+    return {"incident": f"host/series@{number}", "state": state, "host": "host", "series": "s", "reasons": []}
 
 
 def test_what_was_sent_before_a_crash_is_not_sent_again(ottla_process: Any, tmp_path: Path) -> None:
@@ -230,20 +230,29 @@ def test_what_was_sent_before_a_crash_is_not_sent_again(ottla_process: Any, tmp_
     produce(alert(0), alert(1))
     path = tmp_path / "detector.db"
     store = Store(path)
-    store.begin({0: 7, 1: 0}, 1)
-    store.step({0: (10, 3)}, {("host", "series"): {"last_ms": 5}}, [alert(1), alert(2), alert(2, "resolved")])
+    store.begin({0: 7, 1: 0, 2: 0, 3: 0}, 1)
+    store.step({0: (10, 3)}, {("host", "s"): {"last_ms": 5}}, [alert(1), alert(2), alert(2, "resolved")])
     store.close()  # and the process died here, with the first of three sent by then
 
     store = Store(path)
-    assert store.positions() == {0: 10, 1: 0}
-    assert store.series() == {("host", "series"): {"last_ms": 5}}
+    assert store.positions() == {0: 10, 1: 0, 2: 0, 3: 0}
+    assert store.series() == {("host", "s"): {"last_ms": 5}}
     assert store.unsent(broker.bootstrap) == [alert(2), alert(2, "resolved")]
     produce(alert(2))
     assert store.unsent(broker.bootstrap) == [alert(2, "resolved")]
-    produce(alert(2, "resolved"))
-    assert store.unsent(broker.bootstrap) == []
     assert len(store.outbox()) == 3
-    store.sent(4)
+    store.close()
+
+    for _ in range(2):  # the second finds nothing to send
+        with a_detector(broker.bootstrap, tmp_path) as process:
+            assert process.stdout is not None
+            said = [process.stdout.readline()]
+            while said[-1] not in ("watching\n", ""):
+                said.append(process.stdout.readline())
+        assert said[-1] == "watching\n", said
+        alerts = read_all(broker.bootstrap, topics.ALERTS)
+        assert alerts == [alert(0), alert(1), alert(2), alert(2, "resolved")]
+    store = Store(path)
     assert store.outbox() == []
     store.close()
 
