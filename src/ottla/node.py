@@ -108,6 +108,9 @@ class Node:
         self.services: Services
         # Where the first listener was bound.
         self.address: tuple[str, int]
+        # Set when the node cannot go on: whoever runs it had better ``kill`` it, and start another.
+        self.failed = asyncio.Event()
+        self._failing: asyncio.Future[None] | None = None
         self._clock = clock or SystemClock()
         self._disk = disk or RealDisk()
         self._network = network or TcpNetwork()
@@ -215,11 +218,17 @@ class Node:
             self._groups.close()
             self._failover.close()
             await asyncio.gather(*(server.stop() for server in self._servers))
-            await self._logs.close()
+            all_kept = await self._logs.close()
             if self._clustered:
-                await self._membership.mark_clean()
+                await (self._membership.mark_clean() if all_kept else self._membership.mark_doubtful())
         finally:
             await self._held.aclose()
+
+    def _fail(self, what: str) -> None:
+        """The disk has failed, and a restart has to see what is left: others had better lead meanwhile."""
+        log.error("the disk fails, this node gives up: %s", what)
+        self._failing = asyncio.ensure_future(self._membership.mark_doubtful())
+        self._failing.add_done_callback(lambda _: self.failed.set())
 
     async def kill(self) -> None:
         """Stop as a crash would: nothing more is answered, flushed or written down."""
@@ -303,7 +312,10 @@ class Node:
         fetchers = Fetchers(
             self.node_id, self._network, self._clock, self.config, lambda: member.broker_epoch, listener
         )
-        return ReplicaManager(*parts, fetchers=fetchers, commit=self._metadata.controller.change_partitions)
+        commit = self._metadata.controller.change_partitions
+        replicas = ReplicaManager(*parts, fetchers=fetchers, commit=commit)
+        replicas.disk_failed = self._fail
+        return replicas
 
     async def _join(self, endpoints: Mapping[str, tuple[str, int]], rack: str | None) -> None:
         """Take this node's place: alone, as its own controller, or among others."""

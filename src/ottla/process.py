@@ -108,7 +108,10 @@ async def _serve(settings: NodeSettings) -> int:
         log.warning("the line that says where we listen could not be printed: %s", error)
         # It is still in Python's buffer, whose flush at the very end would fail and spoil the exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    await stopping.wait()
+    await _first(stopping, node.failed)
+    if node.failed.is_set():
+        await node.kill()
+        return 1
     log.info("stopping: finishing what is in flight")
     await node.stop()
     log.info("stopped")
@@ -133,6 +136,14 @@ async def _start(node: Node, stopping: asyncio.Event) -> bool:
             return False
     starting.result()
     return True
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def _read(config_file: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import sqlite3
 import threading
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from ottla.env.clock import SystemClock
+from ottla.env.disk import RealDisk
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.data_dir import DataDirectoryError
+from ottla.log.data_dir import DataDirectoryError, RegistrationMark
+from ottla.metadata.sqlite import SqliteStore
 from ottla.metadata.store import StoreError
 from ottla.metadata.topics import NewTopic
 from ottla.node import Node, NodeSettings, StartError
@@ -190,3 +194,56 @@ def test_a_node_that_listens_everywhere_says_where_clients_are_sent(
 
     with caplog.at_level("INFO"):
         asyncio.run(main())
+
+
+async def member(data: Path, store: Path) -> Node:
+    """A node of a cluster, alone in it."""
+    made = Node(
+        NodeSettings(data=str(data), port=0, node_id=1),
+        store=await SqliteStore.open(str(store), SystemClock()),
+    )
+    await made.start()
+    if "t" not in made.services.metadata.image.topics:
+        await made.services.metadata.controller.create_topics([NewTopic("t", num_partitions=1)])
+    return made
+
+
+def may_have_lost_data(data: Path, made: Node) -> bool:
+    """Whether the next start would say so, on the same machine."""
+    epoch = made.services.metadata.image.nodes[1].epoch
+    return RegistrationMark(RealDisk(), str(data)).may_have_lost_data(epoch)
+
+
+@pytest.mark.parametrize("ends_in_order", [True, False])
+def test_a_node_of_a_cluster_gives_up_when_a_sync_has_failed(tmp_path: Path, ends_in_order: bool) -> None:
+    """It leads no more, and does not vouch for data that the disk may have dropped."""
+
+    async def body() -> None:
+        made = await member(tmp_path / "data", tmp_path / "store.db")
+        partition = made.services.replicas.get("t", 0)
+        assert not may_have_lost_data(tmp_path / "data", made)
+        partition.log.failed = OSError(errno.EIO, "Input/output error")
+        if ends_in_order:
+            await made.stop()
+            assert not RegistrationMark(RealDisk(), str(tmp_path / "data")).last.clean  # type: ignore[union-attr]
+            return
+        made.services.replicas.look_for_laggards()
+        await asyncio.wait_for(made.failed.wait(), 10)
+        assert may_have_lost_data(tmp_path / "data", made)
+        await made.kill()
+        again = await member(tmp_path / "data", tmp_path / "store.db")
+        assert not may_have_lost_data(tmp_path / "data", again)
+        await again.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+def test_a_node_of_a_cluster_that_stops_in_order_vouches_for_its_data(tmp_path: Path) -> None:
+    async def body() -> None:
+        made = await member(tmp_path / "data", tmp_path / "store.db")
+        await made.stop()
+        mark = RegistrationMark(RealDisk(), str(tmp_path / "data"))
+        assert mark.last is not None
+        assert mark.last.clean
+
+    asyncio.run(asyncio.wait_for(body(), 30))

@@ -184,6 +184,11 @@ class RegistrationMark:
         if self.last is not None:
             self._write(self.last._replace(clean=True))
 
+    def doubted(self) -> None:
+        """A sync has failed: what is still in memory may be lost without a restart of the machine. Blocks."""
+        if self.last is not None:
+            self._write(self.last._replace(epoch=-1))
+
     def _read(self) -> Registration | None:
         if not self._disk.exists(self._path):
             return None

@@ -126,10 +126,10 @@ class LogManager:
         """Write down, or check, which cluster the data belongs to. DataDirectoryError: another one."""
         self._dir.check_identity(self._node_id, cluster_id)
 
-    async def close(self) -> None:
+    async def close(self) -> bool:
         """Close all logs, so that the next start need not look at them, and free the directory.
 
-        Where the disk fails that is logged, and the next start looks.
+        Whether all is on the disk. Where the disk fails that is logged, and the next start looks.
         """
         self._stop()
         while self._tasks:
@@ -146,8 +146,10 @@ class LogManager:
                 await self._disk.run(self._dir.leave_clean_mark)
         except OSError as error:
             logger.error("%s: what the next start needs to know cannot be written: %s", self.path, error)
+            return False
         finally:
             self._dir.release()
+        return not failures
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is written."""

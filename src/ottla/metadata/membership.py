@@ -309,7 +309,17 @@ class Membership:
 
     async def mark_clean(self) -> None:
         """Call it when all logs are closed and on the disk: nothing of this registration will be lost."""
-        await self._disk.run(self._mark.ended)
+        try:
+            await self._disk.run(self._mark.ended)
+        except OSError as error:
+            log.warning("node %d counts as not stopped in order: %s", self.node_id, error)
+
+    async def mark_doubtful(self) -> None:
+        """Call it when a sync has failed: the node may have lost data by its next registration."""
+        try:
+            await self._disk.run(self._mark.doubted)
+        except OSError as error:
+            log.error("node %d could not note that it may have lost data: %s", self.node_id, error)
 
     async def close(self) -> None:
         """Stop as a crash would: the registration ends when its lease does, or others notice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from uuid import UUID
 
@@ -62,6 +62,8 @@ class ReplicaManager:
         # New partitions that are not open yet; whoever asks for one of them has it opened at once.
         self._unopened: deque[tuple[TopicImage, int]] = deque()
         self._lag_timer: Timer | None = None
+        # Told that a log can take nothing more until a restart. In a cluster others had better lead then.
+        self.disk_failed: Callable[[str], None] | None = None
         self.lag_ms_max: int = config.get("replica.lag.time.max.ms")
         # How many DeleteRecords wait for followers, which are told of log starts at once then.
         self.deletions = 0
@@ -121,7 +123,7 @@ class ReplicaManager:
             if self._image is not None and name in self._image.topics:
                 self._give_role(partition, self._image.topics[name].partitions[index])
         if self._fetchers is not None:
-            self._look_for_laggards()
+            self.look_for_laggards()
 
     def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
         """Make the partitions what ``new`` says. Called on each change, in order.
@@ -352,8 +354,14 @@ class ReplicaManager:
         change = PartitionChange(topic, partition.topic_partition.partition, partition.state, state)
         self._proposals.add(Proposal(partition, change, registrations))
 
-    def _look_for_laggards(self) -> None:
-        """Every half of replica.lag.time.max.ms, so that a follower is out after one and a half at most."""
+    def look_for_laggards(self) -> None:
+        """Take out of ISRs who does not keep up, and look whether all logs can still be written.
+
+        Every half of replica.lag.time.max.ms, so that a follower is out after one and a half at most.
+        """
         for partition in list(self.partitions.values()):
+            if partition.log.failed is not None and self.disk_failed is not None:
+                self.disk_failed(f"{partition.topic_partition}: {partition.log.failed.strerror}")
+                return
             partition.shrink()
-        self._lag_timer = self._clock.call_later(max(self.lag_ms_max / 2, 1), self._look_for_laggards)
+        self._lag_timer = self._clock.call_later(max(self.lag_ms_max / 2, 1), self.look_for_laggards)
