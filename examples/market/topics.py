@@ -96,18 +96,19 @@ def read_all(bootstrap: str, topic: str, timeout_s: float = 60.0) -> list[Messag
     end = {partition: at for (_, partition), at in ends(consumer, (topic,)).items()}
     consumer.assign([TopicPartition(topic, partition, 0) for partition in end])
     found: list[Message] = []
-    left = {partition for partition, at in end.items() if at > 0}
-    while left:
-        messages = consumer.consume(10_000, 0.5)
+    begun = [TopicPartition(topic, partition) for partition, at in end.items() if at > 0]
+    while True:
+        # The position tells, not what was seen last: compaction may have taken that. Before the first record
+        # there is none.
+        left = sum(end[at.partition] - max(0, at.offset) for at in consumer.position(begun))
+        if left <= 0:
+            break
+        messages = consumer.consume(min(left, 10_000), 0.5)
         assert messages or (timeout_s := timeout_s - 0.5) > 0, f"{topic}: nothing comes any more"
         for message in messages:
             if message.error() is not None:
                 raise KafkaException(message.error())
             if message.offset() < end[message.partition()]:
                 found.append(message)
-        for at in consumer.position([TopicPartition(topic, partition) for partition in left]):
-            # Compaction may have taken the last records: the position tells, not the offset seen last.
-            if at.offset >= end[at.partition]:
-                left.discard(at.partition)
     consumer.close()
     return sorted(found, key=lambda message: (message.partition(), message.offset()))
