@@ -29,9 +29,9 @@ message format when it does not see those versions; they are not served. Only re
 
 ## Not served yet
 
-Transactions (a transactional id is refused with a clear error), consumer groups of the new protocol
-(KIP-848) and share groups (KIP-932), SASL and TLS, ACLs, quotas, delegation tokens, replication between
-nodes, tiered storage. Clients see this in ApiVersions and fall back or say so.
+Transactions (InitProducerId with a transactional id says UNSUPPORTED_VERSION; librdkafka asks again until its
+own time is up), consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs,
+client quotas, delegation tokens, tiered storage. Clients see this in ApiVersions and fall back or say so.
 
 ## Clients that the tests run against a real broker
 
