@@ -304,7 +304,7 @@ def test_a_broker_that_stands_still_pushes_back_and_loses_nothing(ottla_process:
                 answer = threads.submit(client.send, *last)
                 wait_until(lambda: client.request("GET", "/health")[1]["waiting"] == 5, 30, "the batch")
                 process.terminate()
-                with pytest.raises(ConnectionRefusedError):
+                with pytest.raises(ConnectionError):
                     wait_until(lambda: not client.request("GET", "/health"), 10, "a closed door")
                 broker.process.send_signal(signal.SIGCONT)
                 assert answer.result(30) == 204
@@ -317,6 +317,32 @@ def test_a_broker_that_stands_still_pushes_back_and_loses_nothing(ottla_process:
     assert {event["id"] for event in last} <= set(kept)
     # Those whose sender was told 503 got there all the same; no event is there twice for that.
     assert len(kept) == len(set(kept)) == report["accepted"] + 30
+
+
+def test_what_still_waits_at_the_end_is_sent(ottla_process: Any, tmp_path: Path) -> None:
+    """Nobody waits for an answer any more, but the collector took it, and sends it before it ends."""
+    broker: BrokerProcess = ottla_process()
+    with a_collector(broker.bootstrap, tmp_path) as (url, process):
+        client = Client(url)
+        client.agree()
+        assert client.send(an_event()) == 204
+        assert broker.process is not None
+        broker.process.send_signal(signal.SIGSTOP)
+        late = [an_event() for _ in range(5)]
+        try:
+            assert client.send(*late) == 503
+            process.terminate()
+            with pytest.raises(ConnectionError):
+                wait_until(lambda: not client.request("GET", "/health"), 10, "a closed door")
+            assert process.poll() is None, "it ended with events in its hands"
+        finally:
+            broker.process.send_signal(signal.SIGCONT)
+        process.wait(30)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["lost"], report["waiting"], report["accepted"]) == (0, 0, 1)
+    kept = [json.loads(value)["id"] for value in read_all(broker.bootstrap)]
+    assert sorted(kept[-5:]) == sorted(event["id"] for event in late)
+    assert len(kept) == 6
 
 
 def test_the_page_sends_again_what_was_not_taken(ottla_process: Any, tmp_path: Path) -> None:
