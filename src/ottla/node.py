@@ -335,6 +335,11 @@ class Node:
         await self._liveness.close()
         await self._leadership.close()
 
+    def _step_down(self) -> None:
+        """The store says that this node is no member any more: lead and coordinate nothing."""
+        self._replicas.step_down()
+        self._failover.step_down()
+
     def _compose(self) -> None:
         """Build what serves requests upon the partitions."""
         offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
@@ -343,6 +348,8 @@ class Node:
         self._failover = GroupFailover(self.node_id, self._groups)
         self._held.callback(self._failover.close)
         self._metadata.subscribe(self._failover.apply)
+        if self._clustered:
+            self._membership.on_ended = self._step_down
         deadlines = Deadlines(self._clock)
         self._held.callback(deadlines.close)
         self.services = Services(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from admin_support import Client, code, create, new_topic, run
 from memory_disk import MemoryDisk
-from replication_support import make_partition
+from replication_support import Surroundings, make_partition
 
 from ottla.broker import refusals
-from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals, has_come_over, is_unknown
+from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals, has_come_over, is_followed, is_unknown
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
@@ -141,6 +141,28 @@ def test_a_producer_of_which_a_new_leader_has_nothing() -> None:
     assert not is_unknown(first, batch(4)), "there was no other leader"
     alone = make_partition(MemoryDisk(), PartitionState(1, 1, 1, (1,), (1,)))
     assert not is_unknown(alone, batch(4))
+
+
+def test_a_leader_that_nobody_follows_is_found_out() -> None:
+    around = Surroundings()
+    around.registered = {1: 1, 2: 1, 3: 1}
+    partition = make_partition(MemoryDisk(), PartitionState(1, 0, 0, (1, 2, 3), (1, 2)), around=around)
+
+    def followed(now_ms: int) -> bool:
+        return is_followed(partition, now_ms, 1_500)
+
+    around.now_ms = 10_000
+    for node_id in (2, 3):
+        partition.follower_fetched(node_id, 1, 0, -1, 0, current_leader_epoch=0)
+    assert followed(11_500)
+    assert not followed(11_501)
+    around.now_ms = 12_000
+    partition.follower_fetched(3, 1, 0, -1, 0, current_leader_epoch=0)
+    assert not followed(12_000), "who is not in sync is not elected either"
+    partition.apply(PartitionState(1, 0, 1, (1, 2, 3), (1,)))
+    assert followed(99_000), "nobody else is in sync"
+    partition.resign()
+    assert followed(99_000)
 
 
 def test_a_partition_with_one_replica_has_no_other_leaders() -> None:

@@ -354,6 +354,13 @@ def test_a_node_whose_lease_was_lost_joins_with_a_new_one(tmp_path: Path) -> Non
         await members.start(1, leads=False)
         node = members.nodes[1]
         first, epoch = node.membership.lease, node.membership.broker_epoch
+        told: list[int] = []
+        node.membership.on_ended = lambda: told.append(node.membership.broker_epoch)
+        # What a store calls that says so, before the image shows it.
+        node.membership._on_lease_lost(first + 1)
+        assert told == [], "of another lease"
+        node.membership._on_lease_lost(first)
+        assert told == [-1]
         await members.store.lease_revoke(first)
         await members.until(lambda: node.membership.broker_epoch > epoch)
         assert node.membership.lease not in (0, first)

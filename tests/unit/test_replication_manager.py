@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,9 @@ import pytest
 from admin_support import Client, code, create, new_topic, run
 
 from ottla.env.disk import RealDisk, RealFile
+from ottla.metadata import keys
+from ottla.metadata.image import state_value
+from ottla.metadata.store import Put
 from ottla.types import Record
 from ottla.wire.records import build_batch
 
@@ -162,6 +166,45 @@ def test_groups_are_served_when_the_disk_can_be_read_again(
         run(tmp_path, body, ONE_PARTITION)
     broken, mended = said(caplog)
     assert "Input/output error" in broken and mended.endswith("can be read again")
+
+
+def test_a_node_whose_registration_has_ended_leads_and_coordinates_nothing_until_it_has_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the image still says so, for as long as it has not caught up."""
+    monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
+
+    async def body(client: Client) -> None:
+        node = client.node
+        metadata, store = node.services.metadata, node._store
+
+        async def change(*operations: Put) -> None:
+            await metadata.reached((await store.txn([], operations)).revision)
+
+        async def lead(topic: str, epoch: int) -> None:
+            state = replace(
+                metadata.image.topics[topic].partitions[0], leader_epoch=epoch, partition_epoch=epoch
+            )
+            await change(Put(keys.partition(topic, 0), state_value(state)))
+
+        await create(client, new_topic("t"), new_topic("u"))
+        await find(client)
+        assert (await produce(client, "t"), await commit(client)) == ("none", "none")
+        node._step_down()
+        for _ in range(2):
+            assert await produce(client, "t") == "not_leader_or_follower"
+            assert await commit(client) == "not_coordinator"
+            # Made before the registration ended, and only seen now.
+            await lead("t", 1)
+            await lead("__consumer_offsets", 1)
+        value = keys.broker_value({"PLAINTEXT": node.address}, None)
+        await change(Put(keys.broker(node.node_id), value))
+        await lead("t", 2)
+        await lead("__consumer_offsets", 2)
+        assert await produce(client, "t") == "none"
+        assert await commit(client) in ("none", "coordinator_load_in_progress")
+
+    run(tmp_path, body, properties=ONE_PARTITION)
 
 
 def test_a_topic_that_is_made_again_begins_anew(tmp_path: Path) -> None:

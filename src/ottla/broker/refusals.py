@@ -153,6 +153,18 @@ def is_unknown(partition: Partition, records: Buffer | None) -> bool:
     return sequence > 0 and producer_id >= 0 and partition.log.producers.get(producer_id) is None
 
 
+def is_followed(partition: Partition, now_ms: int, silence_ms_max: int) -> bool:
+    """Whether a follower in sync has fetched in the last while, or there is none.
+
+    A leader that nobody follows any more may have been replaced, and not have heard of it.
+    """
+    leading = partition.leading
+    if leading is None:
+        return True
+    in_sync = [follower for node, follower in leading.followers.items() if node in partition.state.isr]
+    return not in_sync or any(now_ms - follower.fetched_ms <= silence_ms_max for follower in in_sync)
+
+
 def _key(topic: Hashable, index: int, header: BatchHeader) -> _Key:
     return topic, index, header.producer_id, header.producer_epoch
 

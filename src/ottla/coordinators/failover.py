@@ -23,12 +23,15 @@ class GroupFailover:
         self._node_id = node_id
         self._groups = groups
         self._loading: dict[int, asyncio.Task[None]] = {}
+        # Partitions that there may be shards of.
+        self._count = 0
 
     def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
         """Serve the groups of partitions that this node leads now; forget those of topics that are gone."""
         before = old.topics.get(GROUP_METADATA_TOPIC) if old is not None else None
         after = new.topics.get(GROUP_METADATA_TOPIC)
         if after is not None and after is not before:
+            self._count = len(after.partitions)
             known: tuple[PartitionState, ...] = before.partitions if before is not None else ()
             for index, state in enumerate(after.partitions):
                 if index >= len(known) or known[index].leader_epoch != state.leader_epoch:
@@ -36,6 +39,14 @@ class GroupFailover:
         if old is not None and old.topics is not new.topics:
             for name in sorted(old.topics.keys() - new.topics.keys()):
                 self._groups.on_topic_deleted(name)
+
+    def step_down(self) -> None:
+        """This node leads nothing any more, whatever the image shows: coordinate no groups, so that nobody is
+        told of what they were."""
+        self.close()
+        self._loading.clear()
+        for index in range(self._count):
+            self._groups.unload(index)
 
     def _lead(self, index: int, state: PartitionState) -> None:
         loading = self._loading.pop(index, None)

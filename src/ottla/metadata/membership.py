@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ottla.config import BrokerConfig
 from ottla.env.disk import Disk
@@ -54,6 +54,8 @@ class Membership:
         self.broker_epoch = NOT_REGISTERED
         # What the node's keys go with; 0 while there is none.
         self.lease = 0
+        # Told when the store says that the registration has ended, which the image may show only later.
+        self.on_ended: Callable[[], None] | None = None
         self._store = store
         self._metadata = metadata
         self._config = config
@@ -238,6 +240,8 @@ class Membership:
             self.lease = 0
             self.broker_epoch = NOT_REGISTERED
             self._moved.set()
+            if self.on_ended is not None:
+                self.on_ended()
 
     async def _stay(self) -> None:
         """Join again whenever the registration is gone."""

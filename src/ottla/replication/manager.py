@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # Partitions that are made in one turn of the event loop: a quarter of a millisecond each.
 OPENED_AT_ONCE_MAX = 20
+NO_EPOCH = -1
 RATE = "leader.replication.throttled.rate"
 _RATES = (RATE, "follower.replication.throttled.rate")
 
@@ -59,6 +60,9 @@ class ReplicaManager:
         self.stopping = False
         # Whether partitions take on the roles that the image gives them: not before the node has joined.
         self.active = False
+        # The registration that the store says has ended, until the image shows another one; None: there is no
+        # such thing.
+        self._ended: int | None = None
         # New partitions that are not open yet; whoever asks for one of them has it opened at once.
         self._unopened: deque[tuple[TopicImage, int]] = deque()
         self._lag_timer: Timer | None = None
@@ -132,6 +136,10 @@ class ReplicaManager:
         that does not is tried again when it is asked for.
         """
         self._image = new
+        if self._ended is not None:
+            own = new.brokers.get(self._node_id)
+            if own is not None and own.epoch != self._ended:
+                self._ended = None
         before: Mapping[str, TopicImage] = old.topics if old is not None else {}
         if before is not new.topics:
             for name, topic in before.items():
@@ -152,6 +160,17 @@ class ReplicaManager:
                 self._apply_config(topic)
         if self._fetchers is not None:
             self._fetchers.apply(old, new)
+
+    def step_down(self) -> None:
+        """This node's registration has ended, says the store: lead nothing, though the image may take a while
+        to show who does. What names this node leader was made for that registration, until the image has
+        another one."""
+        own = self._image.brokers.get(self._node_id) if self._image is not None else None
+        self._ended = own.epoch if own is not None else NO_EPOCH
+        for partition in self.partitions.values():
+            if partition.leading is not None:
+                partition.resign()
+                partition.wake()
 
     def wake_all(self) -> None:
         """Let every waiting fetch answer with what there is: the node stops."""
@@ -188,10 +207,10 @@ class ReplicaManager:
         if not self.active:
             partition.state = state
             return
-        partition.apply(state)
+        partition.apply(state, may_lead=self._ended is None)
         if self._fetchers is None:
             return
-        if partition.leading is None and state.leader >= 0:
+        if partition.leading is None and state.leader >= 0 and state.leader != self._node_id:
             self._fetchers.follow(partition, state.leader)
         else:
             self._fetchers.forget(partition)

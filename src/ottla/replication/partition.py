@@ -127,10 +127,11 @@ class Partition:
 
     # ------------------------------------------------------------ roles
 
-    def apply(self, state: PartitionState) -> None:
-        """Take on the role that ``state``, from the image, gives this node."""
+    def apply(self, state: PartitionState, *, may_lead: bool = True) -> None:
+        """Take on the role that ``state``, from the image, gives this node; not that of the leader unless it
+        ``may_lead``."""
         before, self.state = self.state, state
-        if state.leader == self.node_id:
+        if may_lead and state.leader == self.node_id:
             if self.leading is None or before.leader_epoch != state.leader_epoch:
                 self._lead()
             else:

@@ -8,6 +8,7 @@ once the batch is in the log of this node, of every in-sync replica respectively
 A batch that comes on a connection behind one that was just refused, for a reason that passes, is refused for
 the same reason, where Kafka answers OUT_OF_ORDER_SEQUENCE_NUMBER or takes it first. So is, for a moment, one
 that a producer sends to a new leader before those that it has to send there first (broker/refusals.py).
+A leader that nobody follows says NOT_LEADER_OR_FOLLOWER, too: others may have what it lacks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from ottla.broker.context import CloseConnection, RequestContext
 from ottla.broker.deferred import Deferred
 from ottla.broker.handlers._leader import leader_fields, leader_nodes
-from ottla.broker.refusals import Refusals, has_come_over, is_unknown
+from ottla.broker.refusals import Refusals, has_come_over, is_followed, is_unknown
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.validation import RecordsRefused
 from ottla.metadata.image import INTERNAL_TOPICS
@@ -34,6 +35,9 @@ Flush = tuple[asyncio.Future[None], dict[str, Any]]
 # A partition, the offset that has to be committed, and the answer that is true only then.
 Uncommitted = tuple[Partition, int, dict[str, Any]]
 Fields = dict[str, Any]
+
+# A follower fetches as often as this, at least; longer silence means that it does not follow.
+SILENT_FETCHES_MAX = 3
 
 # The one client that may write to internal topics, by its id (Kafka's AdminUtils.ADMIN_CLIENT_ID).
 ADMIN_CLIENT_ID = "__admin_client"
@@ -112,8 +116,8 @@ def _append(
     try:
         appended = partition.append(data.records or b"", now_ms=now_ms, acks=acks)
     except KafkaError as error:
-        if error.code == ErrorCode.out_of_order_sequence_number and has_come_over(partition, data.records):
-            _excuse(ctx, topic[0], data, error.message)
+        if error.code == ErrorCode.out_of_order_sequence_number:
+            _check_order(ctx, partition, topic[0], data, error)
         raise
     if refusals:
         refusals.appended(topic[0], data.index, data.records)
@@ -135,6 +139,15 @@ def _append(
             # Nobody waits for it, and the log has said why it failed.
             flushed.add_done_callback(lambda done: done.cancelled() or done.exception())
     return answer
+
+
+def _check_order(ctx: RequestContext, partition: Partition, topic: Any, data: Any, error: KafkaError) -> None:
+    """OUT_OF_ORDER_SEQUENCE_NUMBER ends a producer: say so only where it is certain."""
+    silence_ms_max = SILENT_FETCHES_MAX * ctx.services.config.get("replica.fetch.wait.max.ms")
+    if not is_followed(partition, ctx.services.clock.monotonic_ms(), silence_ms_max):
+        raise KafkaError(ErrorCode.not_leader_or_follower, "nobody follows this leader") from error
+    if has_come_over(partition, data.records):
+        _excuse(ctx, topic, data, error.message)
 
 
 def _excuse(ctx: RequestContext, topic: Any, data: Any, why: str | None) -> None:
