@@ -193,6 +193,9 @@ class Shard:
         task.add_done_callback(self._tasks.discard)
 
     async def _append(self, batch: Batch, data: bytes) -> None:
+        if self.is_closed:
+            # What this node may lead by now is another leader epoch, whose shard reads the log without it.
+            return
         try:
             await self._log.append(self.partition, data)
             batch.error = ErrorCode.none

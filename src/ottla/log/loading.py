@@ -63,8 +63,9 @@ class Loader:
         names = self._names()
         self.producers = Producers(0, self.producer_expiration_ms)
         self._find_segments(names)
-        if EPOCHS_FILE in names:
-            self._load_epochs()
+        if not self._load_epochs(names) and any(segment.size for segment in self.segments):
+            # Batches tell their epochs. Without these a follower would not notice where its leader's log parts.
+            self.clean, self.recovery_point = False, 0
         if PARTITION_METADATA_FILE in names:
             self.topic_id = read_topic_id(self.disk, self.directory)
         if self.clean and self._trust_recovery_point():
@@ -113,12 +114,17 @@ class Loader:
                 logger.warning("%s/%s has no log file, removing it", self.directory, name)
                 self._remove(names, name)
 
-    def _load_epochs(self) -> None:
+    def _load_epochs(self, names: set[str]) -> bool:
+        """Read the checkpoint of leader epochs; whether there is one that makes sense."""
+        if EPOCHS_FILE not in names:
+            return False
         try:
             data = self.disk.read_file(f"{self.directory}/{EPOCHS_FILE}")
             self.epochs = LeaderEpochs(decode_epochs(data))
         except CheckpointDamaged as error:
-            logger.warning("%s/%s is damaged, ignoring it: %s", self.directory, EPOCHS_FILE, error)
+            logger.warning("%s/%s is damaged, reading the log for it: %s", self.directory, EPOCHS_FILE, error)
+            return False
+        return True
 
     # -- where it ends ------------------------------------------------------------------------------------
 

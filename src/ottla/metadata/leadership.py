@@ -126,13 +126,14 @@ class Leadership:
         if me in image.stopping:
             turn = TURNS_MAX
         await asyncio.sleep(min(turn, TURNS_MAX) * TURN_MS / 1000)
-        image = self._metadata.image
-        if image.controller_id != NO_LEADER or not self._is_member(image):
+        image, lease = self._metadata.image, self._member.lease
+        if image.controller_id != NO_LEADER or not self._is_member(image) or not lease:
+            # Without a lease, as when it is just being given back, the key would outlive this node.
             return
         try:
             done = await self._store.txn(
                 [Compare(keys.CONTROLLER, 0), Compare(keys.broker(me), self._member.broker_epoch)],
-                [Put(keys.CONTROLLER, keys.encode({"node_id": me}), self._member.lease)],
+                [Put(keys.CONTROLLER, keys.encode({"node_id": me}), lease)],
             )
         except LeaseError:
             # The membership notices, and joins again.

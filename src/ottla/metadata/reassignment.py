@@ -145,7 +145,7 @@ def _on(
     rest = replace(state, replicas=replicas, adding_replicas=(), removing_replicas=())
     made = with_isr(rest, isr, min_isr)
     made = replace(made, last_elr=tuple(node_id for node_id in made.last_elr if node_id in replicas))
-    if made.leader not in made.isr:
+    if made.leader not in made.isr or not (made.leader in live or made.leader in stopping):
         made = elect(made, live, min_isr, stopping=stopping, unclean_enabled=unclean_enabled)
     left = any(node_id not in replicas for node_id in state.replicas)
     return replace(

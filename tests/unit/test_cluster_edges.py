@@ -1,0 +1,104 @@
+"""Rare timings and losses that once cost a cluster its order."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from coordinators_support import settle
+from log_support import FOLDER, append, open_log, read_all, values
+from members_support import Members
+from members_support import run as run_members
+from memory_disk import MemoryDisk
+from test_coordinators_runtime import Node, commit_request, error_of, run
+
+from ottla.log.settings import LogConfig
+from ottla.metadata.image import initial_state
+from ottla.metadata.reassignment import reassign
+from ottla.metadata.store import Delete
+
+EPOCHS = f"{FOLDER}/leader-epoch-checkpoint"
+SMALL = LogConfig(segment_bytes=250)
+
+
+def test_what_a_truncation_cut_off_does_not_come_back_behind_what_replaced_it() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    for value in ("a", "b", "c"):
+        append(log, value, epoch=1)
+    size = log.segments[-1].size // 3
+    old = bytes(disk.files[log.segments[-1].path(".log")].data)
+    log.truncate_to(1, 0)
+    append(log, "n", epoch=2)
+    data = disk.files[log.segments[-1].path(".log")].data
+    data += old[2 * size :]
+    again = open_log(disk)
+    assert values(again) == [b"a", b"n"]
+    assert again.epochs.entries == [(1, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("damage", ["lost", "damaged"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_leader_epochs_are_read_from_the_log_where_their_checkpoint_is_gone(damage: str, clean: bool) -> None:
+    disk = MemoryDisk()
+    log = open_log(disk, SMALL)
+    for number in range(9):
+        append(log, f"{number}" * 50, epoch=number // 2)
+    assert len(log.segments) > 2
+    expected, entries, end = read_all(log), log.epochs.entries, log.log_end_offset
+    log.close()
+    if damage == "lost":
+        del disk.files[EPOCHS]
+    else:
+        disk.files[EPOCHS].data[:] = b"junk"
+    again = open_log(disk, SMALL, clean=clean, recovery_point=end)
+    assert again.epochs.entries == entries
+    assert read_all(again) == expected
+
+
+def test_a_reassignment_that_is_complete_at_once_finds_another_leader_than_a_dead_one() -> None:
+    made = reassign(initial_state((3, 1, 2)), (3, 1), frozenset((1, 2)), 1)
+    assert (made.leader, made.replicas) == (1, (3, 1))
+
+
+def test_a_shard_that_was_closed_appends_nothing_more() -> None:
+    """Its node may lead on, in another epoch, whose shard has read the log without it."""
+
+    async def story() -> None:
+        node = await Node().start()
+        commit = asyncio.ensure_future(node.groups.commit(commit_request()))
+        await asyncio.sleep(0)  # the commit's write is queued
+        await asyncio.sleep(0)  # its append is made a task, which has not begun
+        node.groups.unload(0, 1)
+        await node.groups.load(0, 1)
+        assert await error_of(commit) == "not_coordinator"
+        await settle()
+        assert node.log.batches[0] == []
+        assert node.groups.fetch("g", None, require_stable=False) == []
+
+    run(story)
+
+
+def test_who_gives_its_lease_back_does_not_become_controller_for_ever(tmp_path: Path) -> None:
+    async def body(members: Members) -> None:
+        await members.start(1, 2)
+        await members.until(lambda: members.any().image.controller_id == 1)
+        leaving = members.nodes[2]
+        revoke, gone = leaving.store.lease_revoke, asyncio.Event()
+
+        async def slow_revoke(lease: int) -> None:
+            await gone.wait()
+            await revoke(lease)
+
+        leaving.store.lease_revoke = slow_revoke  # type: ignore[method-assign]
+        left = asyncio.ensure_future(leaving.membership.leave())
+        await members.until(lambda: not leaving.membership.lease)
+        await members.kill(1, expire=False)
+        await members.store.txn([], [Delete("brokers/1"), Delete("controller")])
+        await asyncio.sleep(0.2)
+        gone.set()
+        await left
+        assert await members.store.get("controller") is None
+
+    run_members(tmp_path, body)
