@@ -12,6 +12,7 @@ from members_support import Members
 from members_support import run as run_members
 from memory_disk import MemoryDisk
 from test_coordinators_runtime import Node, commit_request, error_of, run
+from test_replication_leading import Bench, state
 
 from ottla.log.settings import LogConfig
 from ottla.metadata.image import initial_state
@@ -102,3 +103,31 @@ def test_who_gives_its_lease_back_does_not_become_controller_for_ever(tmp_path: 
         assert await members.store.get("controller") is None
 
     run_members(tmp_path, body)
+
+
+def test_fetches_of_a_process_without_a_registration_are_no_progress() -> None:
+    """Another process of its id may be the member by now, with less data."""
+    bench = Bench(state(isr=(1, 2)))
+    bench.wait("a", bench.append() + 1)
+    assert bench.refusal(2, 1, broker_epoch=-1) == "not_leader_or_follower"
+    assert bench.it.high_watermark == 0 and bench.told == []
+    bench.fetch(2, 1)
+    assert bench.told == [("a", None)]
+
+
+@pytest.mark.parametrize("goes", ["dies", "falls behind"])
+def test_a_follower_that_was_about_to_join_and_goes_holds_no_commit_back(goes: str) -> None:
+    bench = Bench(state(isr=(1,)))
+    bench.append()
+    bench.fetch(2, 1)
+    assert bench.around.proposed
+    bench.it.proposal_failed(bench.around.proposed[0])
+    bench.wait("a", bench.append() + 1)
+    bench.it.look_again()
+    assert bench.told == []
+    if goes == "dies":
+        del bench.around.registered[2]
+    else:
+        bench.around.now_ms += bench.around.lag_ms_max + 1
+    bench.it.look_again()
+    assert bench.told == [("a", None)]

@@ -64,7 +64,7 @@ class Loader:
         self.producers = Producers(0, self.producer_expiration_ms)
         self._find_segments(names)
         if not self._load_epochs(names) and any(segment.size for segment in self.segments):
-            # Batches tell their epochs. Without these a follower would not notice where its leader's log parts.
+            # Batches tell their epochs. Without these nobody would notice where this log parts from another.
             self.clean, self.recovery_point = False, 0
         if PARTITION_METADATA_FILE in names:
             self.topic_id = read_topic_id(self.disk, self.directory)

@@ -98,8 +98,8 @@ def recover_segment(segment: Segment, producers: Producers, epochs: LeaderEpochs
     for header, position, batch in valid_batches(file, size, segment.base_offset):
         last_offset = header.base_offset + header.last_offset_delta
         if not segment.can_hold(last_offset) or 0 <= header.partition_leader_epoch < epochs.latest:
-            # Epochs only grow: a batch of an earlier one is what a truncation had cut off, and a loss of power
-            # brought back behind what was written in its place.
+            # Epochs only grow: a batch of an earlier one is what a truncation had cut off, and a loss of
+            # power brought back behind what was written in its place.
             break
         end = position + header.length + LENGTH_OVERHEAD_BYTES
         segment.note(position, end - position, last_offset, header.max_timestamp_ms, interval)

@@ -159,7 +159,13 @@ class ReplicaManager:
             for topic in new.topics.values():
                 self._apply_config(topic)
         if self._fetchers is not None:
-            self._fetchers.apply(old, new)
+            self._follow_nodes(self._fetchers, old, new)
+
+    def _follow_nodes(self, fetchers: Fetchers, old: ClusterImage | None, new: ClusterImage) -> None:
+        if old is not None and (old.brokers is not new.brokers or old.stopping is not new.stopping):
+            for partition in self.partitions.values():
+                partition.look_again()
+        fetchers.apply(old, new)
 
     def step_down(self) -> None:
         """This node's registration has ended, says the store: lead nothing, though the image may take a while
@@ -382,5 +388,6 @@ class ReplicaManager:
             if partition.log.failed is not None and self.disk_failed is not None:
                 self.disk_failed(f"{partition.topic_partition}: {partition.log.failed.strerror}")
                 return
+            partition.look_again()
             partition.shrink()
         self._lag_timer = self._clock.call_later(max(self.lag_ms_max / 2, 1), self.look_for_laggards)

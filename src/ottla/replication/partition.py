@@ -279,9 +279,10 @@ class Partition:
         if leading is None or follower is None:
             knows_us = leading is not None and current_leader_epoch >= 0
             raise KafkaError(ErrorCode.unknown_leader_epoch if knows_us else ErrorCode.not_leader_or_follower)
-        if broker_epoch < follower.broker_epoch:
-            # Sent by a process that has ended since: what it had, the present one may not have (KIP-903).
-            raise KafkaError(ErrorCode.not_leader_or_follower, "a request from before a restart")
+        if broker_epoch < max(follower.broker_epoch, 0):
+            # Sent by a process that has ended since, or has lost its registration, perhaps to another one of
+            # its id: what it had, the present one may not have (KIP-903).
+            raise KafkaError(ErrorCode.not_leader_or_follower, "a request from no present registration")
         end = self.log.log_end_offset
         self.check_divergence(offset, last_epoch)
         if not self.log.log_start_offset <= offset <= end:
@@ -314,6 +315,15 @@ class Partition:
         assert self.leading is not None
         if self._is_eligible(node_id, self.leading.followers[node_id]):
             self._propose(tuple(r for r in self.state.replicas if r in self.state.isr or r == node_id))
+
+    def look_again(self) -> None:
+        """Nodes came or went, or time did: a follower that is gone, or too far behind to join, holds nothing
+        back."""
+        if self.leading is not None:
+            if self.high_watermark < self.log.log_end_offset:
+                self.advance()
+            if self._deletions:
+                self._tell_deletions()
 
     def shrink(self) -> None:
         """Take followers that have not kept up out of the ISR (Kafka's maybeShrinkIsr)."""
