@@ -187,12 +187,26 @@ def test_a_node_whose_registration_has_ended_leads_and_coordinates_nothing_until
             )
             await change(Put(keys.partition(topic, 0), state_value(state)))
 
+        async def fetch() -> str:
+            partition = {
+                "partition": 0, "current_leader_epoch": -1, "fetch_offset": 0, "last_fetched_epoch": -1,
+                "log_start_offset": -1, "partition_max_bytes": 1000,
+            }  # fmt: skip
+            fields = {
+                "replica_id": -1, "max_wait_ms": 0, "min_bytes": 1, "max_bytes": 1000, "isolation_level": 0,
+                "session_id": 0, "session_epoch": -1, "forgotten_topics_data": [], "rack_id": "",
+                "topics": [{"topic": "t", "partitions": [partition]}],
+            }  # fmt: skip
+            answer = await client.ask("Fetch", 12, fields)
+            return code(answer["responses"][0]["partitions"][0])
+
         await create(client, new_topic("t"), new_topic("u"))
         await find(client)
-        assert (await produce(client, "t"), await commit(client)) == ("none", "none")
+        assert (await produce(client, "t"), await commit(client), await fetch()) == ("none", "none", "none")
         node._step_down()
         for _ in range(2):
             assert await produce(client, "t") == "not_leader_or_follower"
+            assert await fetch() == "not_leader_or_follower"
             assert await commit(client) == "not_coordinator"
             # Made before the registration ended, and only seen now.
             await lead("t", 1)
@@ -201,7 +215,7 @@ def test_a_node_whose_registration_has_ended_leads_and_coordinates_nothing_until
         await change(Put(keys.broker(node.node_id), value))
         await lead("t", 2)
         await lead("__consumer_offsets", 2)
-        assert await produce(client, "t") == "none"
+        assert (await produce(client, "t"), await fetch()) == ("none", "none")
         assert await commit(client) in ("none", "coordinator_load_in_progress")
 
     run(tmp_path, body, properties=ONE_PARTITION)

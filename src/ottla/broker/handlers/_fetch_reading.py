@@ -109,7 +109,13 @@ class Reader:
         topic = want.topic
         name = topic if type(topic) is str else replicas.topic_name(topic)  # type: ignore[arg-type]
         partition = replicas.get(name, want.partition)
-        if partition.leading is None and self.limits.any_replica:
+        # A state that names this node, which does not lead, is of a registration that has ended: the log may
+        # be another one by now, and the reader be told that its offset is out of range.
+        if (
+            partition.leading is None
+            and self.limits.any_replica
+            and partition.state.leader != partition.node_id
+        ):
             partition.check_epoch(want.current_leader_epoch)
         else:
             partition.check_leader(want.current_leader_epoch)
