@@ -308,18 +308,18 @@ def test_the_state_of_nodes_and_partitions_is_counted() -> None:
         (None, None, None),
         (None, None, None),
     ]
-    asked: list[str] = []
+    asked: list[Sequence[str]] = []
 
-    def min_isr(topic: str) -> int:
-        asked.append(topic)
-        return {"t": 3, "u": 1}[topic]
+    def min_isr(topics: Sequence[str]) -> dict[str, str | None]:
+        asked.append(topics)
+        return {"t": "3", "u": None}
 
     assert health.unwell(view, min_isr) == {
         "offline_partitions": ["t-1"],
         "under_replicated_partitions": ["t-0", "t-1", "u-0"],
         "under_min_isr_partitions": ["t-0", "t-1"],
     }
-    assert asked == ["t", "u"], "only topics that are short are asked for"
+    assert asked == [["t", "u"]], "only topics that are short are asked for, together"
 
 
 # -- small things -----------------------------------------------------------------------------------------

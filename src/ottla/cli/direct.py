@@ -24,9 +24,8 @@ CLIENT_ID = b"ottla"
 CONNECT_TIMEOUT_S = 4.0
 REQUEST_TIMEOUT_S = 30.0
 # What only reads is answered at once, by any broker: one that hangs is passed over.
-READS = frozenset(
-    ("ApiVersions", "DescribeCluster", "DescribeLogDirs", "ListPartitionReassignments", "Metadata")
-)
+READS = {"ApiVersions", "DescribeCluster", "DescribeConfigs", "DescribeLogDirs", "Metadata"}
+READS |= {"ListPartitionReassignments"}
 READ_TIMEOUT_S = 3.0
 # How long another broker is looked for where one does not answer.
 RETRY_S = 15.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from ottla.cli import output
@@ -11,7 +12,7 @@ from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster
 from ottla.cli.config import describe_configs
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError
-from ottla.cli.moves.requests import Broker, PartitionView, Requests, View
+from ottla.cli.moves.requests import Broker, Members, PartitionView, Requests, View
 from ottla.types import TopicPartition
 
 ALIVE, FENCED = "alive", "fenced"
@@ -19,12 +20,27 @@ ALIVE, FENCED = "alive", "fenced"
 NAMES_MAX = 20
 
 
+MIN_ISR = "min.insync.replicas"
+
+
 def describe(found: Cluster) -> dict[str, Any]:
     """The whole report, ready for JSON. Any broker that is well can give it: a controller may hang."""
     metadata = found.metadata
-    racks, fenced, moving = _directly(found) or (_racks(found), {}, [])
+    try:
+        requests = Requests(DirectCluster(found.bootstrap, found.given))
+        members, moving = requests.members(), list(requests.ongoing())
+
+        def min_isr(topics: Sequence[str]) -> Mapping[str, str | None]:
+            return requests.topic_configs(topics, MIN_ISR)
+    except CliError:
+        # Over TLS, or of brokers of another kind, librdkafka gets what it can.
+        members, moving = Members(_brokers(found), {}), []
+
+        def min_isr(topics: Sequence[str]) -> Mapping[str, str | None]:
+            return {topic: _config(found, topic, MIN_ISR) for topic in topics}
+
     view = View(
-        brokers={b.id: Broker(b.host, b.port, racks.get(b.id)) for b in metadata.brokers.values()},
+        brokers=members.brokers,
         partitions={
             TopicPartition(name, p.id): PartitionView(p.leader, tuple(p.replicas), tuple(p.isrs))
             for name, topic in sorted(metadata.topics.items())
@@ -34,50 +50,31 @@ def describe(found: Cluster) -> dict[str, Any]:
     return {
         "cluster_id": metadata.cluster_id,
         "controller": metadata.controller_id if metadata.controller_id in view.brokers else None,
-        "brokers": nodes(view, fenced),
+        "brokers": nodes(view, members.fenced),
         "topics": len({partition.topic for partition in view.partitions}),
         "partitions": len(view.partitions),
-        **unwell(view, lambda topic: _min_isr(found, topic)),
+        **unwell(view, min_isr),
         "moving_partitions": [str(partition) for partition in moving],
     }
 
 
-def _directly(
-    found: Cluster,
-) -> tuple[dict[int, str | None], dict[int, Broker], list[TopicPartition]] | None:
-    """Racks, nodes that have been there and are not now, and partitions that move.
-
-    None where brokers do not say, or only over TLS: librdkafka does not ask for all of it.
-    """
+def living(found: Cluster) -> int:
+    """How many nodes are there; those that metadata still names for a while are not."""
     try:
-        cluster = DirectCluster(found.bootstrap, found.given)
-        response = cluster.ask(
-            "DescribeCluster",
-            {
-                "include_cluster_authorized_operations": False,
-                "endpoint_type": 1,
-                "include_fenced_brokers": True,
-            },
-            retry_s=0,
-        )
-        fenced = {b.broker_id: b for b in response.brokers if getattr(b, "is_fenced", False)}
-        return (
-            {b.broker_id: b.rack for b in response.brokers if b.broker_id not in fenced},
-            {node: Broker(b.host, b.port, b.rack) for node, b in fenced.items()},
-            list(Requests(cluster).ongoing()),
-        )
+        with closing(DirectCluster(found.bootstrap, found.given)) as cluster:
+            return len(Requests(cluster).members().brokers)
     except CliError:
-        return None
+        return len(_brokers(found))
 
 
-def _racks(found: Cluster) -> dict[int, str | None]:
+def _brokers(found: Cluster) -> dict[int, Broker]:
     described = found.wait(found.admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S), "cluster")
-    return {node.id: node.rack or None for node in described.nodes}
+    return {node.id: Broker(node.host, node.port, node.rack or None) for node in described.nodes}
 
 
-def _min_isr(found: Cluster, topic: str) -> int:
+def _config(found: Cluster, topic: str, name: str) -> str | None:
     values = {entry["name"]: entry["value"] for entry in describe_configs(found, "topic", topic)}
-    return int(values.get("min.insync.replicas") or 1)
+    return values.get(name)
 
 
 def nodes(view: View, fenced: Mapping[int, Broker]) -> list[dict[str, Any]]:
@@ -109,17 +106,21 @@ def nodes(view: View, fenced: Mapping[int, Broker]) -> list[dict[str, Any]]:
     ]
 
 
-def unwell(view: View, min_isr: Callable[[str], int]) -> dict[str, list[str]]:
-    """Partitions without a leader, short of replicas in sync, and with too few for acks=all."""
+def unwell(view: View, min_isr: Callable[[Sequence[str]], Mapping[str, str | None]]) -> dict[str, list[str]]:
+    """Partitions without a leader, short of replicas in sync, and with too few for acks=all.
+
+    ``min_isr`` gives the min.insync.replicas of topics; it is asked once, for those that are short.
+    """
     short = [p for p, found in view.partitions.items() if len(found.isr) < len(found.replicas)]
-    least = {topic: min_isr(topic) for topic in dict.fromkeys(p.topic for p in short)}
+    asked = min_isr(list(dict.fromkeys(p.topic for p in short))) if short else {}
+    least = {topic: int(value or 1) for topic, value in asked.items()}
     return {
         "offline_partitions": [str(p) for p, found in view.partitions.items() if found.leader < 0],
         "under_replicated_partitions": [str(p) for p in short],
         "under_min_isr_partitions": [
             str(p)
             for p in short
-            if len(view.partitions[p].isr) < min(least[p.topic], len(view.partitions[p].replicas))
+            if len(view.partitions[p].isr) < min(least.get(p.topic, 1), len(view.partitions[p].replicas))
         ],
     }
 

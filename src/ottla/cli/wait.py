@@ -10,6 +10,7 @@ import typer
 from ottla.cli import output
 from ottla.cli.client import Cluster
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.health import living
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
 
 TIMEOUT_DEFAULT_S = 300.0
@@ -76,6 +77,6 @@ def _lacking(cluster: Cluster, nodes: int | None) -> tuple[str | None, int]:
     if unwell:
         more = f" and {len(unwell) - NAMES_MAX} more" if len(unwell) > NAMES_MAX else ""
         return f"not in sync: {' '.join(unwell[:NAMES_MAX])}{more}", len(unwell)
-    if nodes is not None and len(found.brokers) < nodes:
-        return f"there are {len(found.brokers)} nodes, not {nodes}", 0
+    if nodes is not None and (there := living(cluster)) < nodes:
+        return f"there are {there} nodes, not {nodes}", 0
     return None, 0

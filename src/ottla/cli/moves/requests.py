@@ -48,6 +48,13 @@ class Ongoing(NamedTuple):
         return tuple(node for node in self.replicas if node not in self.removing)
 
 
+class Members(NamedTuple):
+    """Who is there, and who was and is not."""
+
+    brokers: dict[int, Broker]
+    fenced: dict[int, Broker]
+
+
 class Elected(NamedTuple):
     """What became of an election: where there is a new leader, and where there cannot be one, and why."""
 
@@ -128,10 +135,29 @@ class Requests:
             for p in topic.partitions
         }
         return View(
-            brokers={b.node_id: Broker(b.host, b.port, b.rack) for b in metadata.brokers},
+            brokers=self.members().brokers,
             partitions=dict(sorted(partitions.items())),
             ongoing=self.ongoing(),
         )
+
+    def members(self) -> Members:
+        """The brokers that are there, and those that have been there and are not.
+
+        Metadata does not say: a broker that has just gone is named there for a while.
+        """
+        response = self._cluster.ask(
+            "DescribeCluster",
+            {
+                "include_cluster_authorized_operations": False,
+                "endpoint_type": 1,
+                "include_fenced_brokers": True,
+            },
+        )
+        members = Members({}, {})
+        for b in sorted(response.brokers, key=lambda b: int(b.broker_id)):
+            fenced = getattr(b, "is_fenced", False)
+            (members.fenced if fenced else members.brokers)[b.broker_id] = Broker(b.host, b.port, b.rack)
+        return members
 
     def ongoing(self) -> dict[TopicPartition, Ongoing]:
         """What is being reassigned."""
@@ -209,6 +235,16 @@ class Requests:
         """Have the cluster forget a node that is gone."""
         response = self._cluster.ask("UnregisterBroker", {"broker_id": node})
         check(response.error_code, response.error_message, f"node {node}")
+
+    def topic_configs(self, topics: Iterable[str], name: str) -> dict[str, str | None]:
+        """One configuration of several topics; those that do not exist are left out."""
+        resources = [
+            {"resource_type": TOPIC_RESOURCE, "resource_name": topic, "configuration_keys": [name]}
+            for topic in topics
+        ]
+        fields = {"resources": resources, "include_synonyms": False, "include_documentation": False}
+        response = self._cluster.ask("DescribeConfigs", fields)
+        return {result.resource_name: entry.value for result in response.results for entry in result.configs}
 
     def alter_topic(self, topic: str, configs: Mapping[str, str | None]) -> None:
         """Set configurations of a topic; those whose value is None are removed."""
