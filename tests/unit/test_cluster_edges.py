@@ -14,6 +14,8 @@ from memory_disk import MemoryDisk
 from test_coordinators_runtime import Node, commit_request, error_of, run
 from test_replication_leading import Bench, state
 
+from ottla.broker.fetch_sessions import Session, Want
+from ottla.errors import KafkaError
 from ottla.log.settings import LogConfig
 from ottla.metadata.image import initial_state
 from ottla.metadata.reassignment import reassign
@@ -131,3 +133,45 @@ def test_a_follower_that_was_about_to_join_and_goes_holds_no_commit_back(goes: s
         bench.around.now_ms += bench.around.lag_ms_max + 1
     bench.it.look_again()
     assert bench.told == [("a", None)]
+
+
+def test_each_producer_is_told_once_though_another_gives_up_meanwhile() -> None:
+    bench = Bench()
+    offset = bench.append() + 1
+    bench.it.when_committed(offset, lambda error: bench.it.forget_commit(third) and None)
+    bench.wait("second", offset)
+    third = bench.wait("third", offset)
+    bench.fetch(2, offset)
+    bench.fetch(3, offset)
+    bench.append()
+    bench.fetch(2, offset + 1)
+    bench.fetch(3, offset + 1)
+    assert bench.told == [("second", None)]
+
+
+def test_each_producer_is_told_once_though_a_batch_is_repeated_meanwhile() -> None:
+    bench = Bench()
+    first, second, third = (bench.append() + 1 for _ in range(3))
+
+    def repeated(error: KafkaError | None) -> None:
+        bench.wait("again", second)
+
+    bench.it.when_committed(first, repeated)
+    bench.wait("second", second)
+    bench.wait("third", third)
+    bench.fetch(2, third)
+    bench.fetch(3, second)
+    bench.fetch(3, third)
+    assert sorted(bench.told) == [("again", None), ("second", None), ("third", None)]
+
+
+def test_a_session_tells_each_time_that_another_replica_is_nearer() -> None:
+    """Otherwise the client would ask again and again, and be answered nothing at once."""
+    session = Session(1, False, 0)
+    want = Want("t", 0, 5, 1024, -1)
+    session.update([want], ())
+    answer = {"records": b"", "error_code": 0, "high_watermark": 9, "log_start_offset": 0}
+    assert len(session.news([(want, dict(answer))])) == 1
+    assert session.news([(want, dict(answer))]) == []
+    for _ in range(2):
+        assert len(session.news([(want, answer | {"preferred_read_replica": 2})])) == 1

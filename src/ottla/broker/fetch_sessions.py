@@ -48,7 +48,7 @@ class Sent:
     def update(self, answer: dict[str, Any]) -> bool:
         """Take over an answer; whether there is anything in it that the client does not know."""
         troubled = bool(answer["error_code"]) or "diverging_epoch" in answer
-        news = troubled or bool(answer["records"])
+        news = troubled or bool(answer["records"]) or "preferred_read_replica" in answer
         for name in self.__slots__:
             value = answer.get(name, -1)
             if value != getattr(self, name):

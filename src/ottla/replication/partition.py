@@ -232,9 +232,9 @@ class Partition:
         min_isr = effective_min_isr(self.log.config.min_insync_replicas, self.state.replicas)
         if len(self.leading.maximal_isr) < min_isr:
             error = KafkaError(ErrorCode.not_enough_replicas_after_append)
-        commits = self._commits
-        while commits and commits[0][0] <= end:
-            commits.popleft()[1](error)
+        # Looked up each time: who is told may have the next request handled, and that may replace them.
+        while self._commits and self._commits[0][0] <= end:
+            self._commits.popleft()[1](error)
 
     def when_committed(self, offset: int, committed: Committed) -> None:
         """Call ``committed`` once everything before ``offset`` is: NOT_ENOUGH_REPLICAS_AFTER_APPEND where
