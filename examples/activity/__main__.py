@@ -199,6 +199,9 @@ def judge(
     wanted = {session: Counter(deeds) for session, deeds in visits["agreed"].items()}
     deeds = reader.deeds()
     others = [session for session in deeds if session not in wanted]
+    for session, steps in wanted.items():
+        if deeds.get(session) != steps:
+            print(f"{session}: did {dict(steps)}, and the topic has {dict(deeds.get(session, {}))}")
     figures = {
         "visitors who agreed": len(wanted),
         "visitors who declined": visits["declined"],

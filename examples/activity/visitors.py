@@ -29,7 +29,8 @@ from examples.common.command import stop_event
 PRODUCTS = ("mug", "lamp", "kettle", "bowl", "chair", "clock", "plant", "notebook")
 QUERIES = ("lamp", "coffee", "tea", "clay", "sofa", "green", "hammock", "paper", "clock", "wood")
 WAIT_S = 30.0
-# How many who left keep their cookies for a while: a browser sends the last events of a page that is gone.
+# How many who left keep their window and cookies for a while: a browser sends the last events of a page when
+# the page is gone, but hardly those of a window that is gone with all its cookies.
 GONE_KEPT = 8
 FLAGS = (
     "--headless=new",
@@ -44,6 +45,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--window-size=1440,1040",
 )
+SHOWN = "return document.querySelector('main').dataset.page === arguments[0]"
 # The shop counts what a click on an element does; so do we, apart from it.
 Deeds = Counter[str]
 
@@ -102,14 +104,20 @@ class Visitor:
         if chance.random() < 0.45:
             self._search(chance.choice(QUERIES))
             yield self._think()
-            self._click(".brand", "click", "view")
+            self._click(".brand", "click", "view", page="home")
             yield self._think()
         if chance.random() < 0.2:
             self._find("#letter").send_keys("somebody@example.org")
             self._click(".newsletter button", "click", "form")
             yield self._think()
         for _ in range(chance.choice((0, 1, 1, 2, 3))):
-            self._click(f'.card[href="#/product/{chance.choice(PRODUCTS)}"]', "click", "view", "product")
+            self._click(
+                f'.card[href="#/product/{chance.choice(PRODUCTS)}"]',
+                "click",
+                "view",
+                "product",
+                page="product",
+            )
             yield self._think()
             if chance.random() < 0.55:
                 self._click("#add", "click", "cart")
@@ -117,29 +125,27 @@ class Visitor:
                 if chance.random() < 0.6:
                     yield from self._buy()
                     return
-            self._click(".back", "click", "view")
+            self._click(".back", "click", "view", page="home")
             yield self._think()
 
     def _buy(self) -> Iterator[float]:
-        self._click(".then", "click", "view")
+        self._click(".then", "click", "view", page="cart")
         yield self._think()
-        self._click("#to-checkout", "click", "view", "checkout")
+        self._click("#to-checkout", "click", "view", "checkout", page="checkout")
         yield self._think()
         if self._chance.random() < 0.7:
             for name, text in (("name", "A. Nobody"), ("email", "nobody@example.org"), ("address", "Here 1")):
                 self._find(f".order [name={name}]").send_keys(text)
-            self._click(".order button", "click", "form", "view")
-            self._wait("return document.querySelector('main').dataset.page === 'thanks'")
+            self._click(".order button", "click", "form", "view", page="thanks")
             yield self._think()
 
     def leave(self, patiently: bool = False) -> None:
-        """Close the window; the page sends what it still has, or `patiently` has been waited for."""
+        """Leave the page, which sends what it still has; or wait `patiently` until it has sent it."""
         if self._came and self.session is None:
             self.leftovers = leftovers(self._driver)
         elif self._came and patiently:
             self._wait("return window.activity.pending() === 0")
         self._driver.get("about:blank")
-        self._driver.close()
 
     def _decide(self, granted: bool) -> None:
         self._click("#accept" if granted else "#decline")
@@ -155,7 +161,7 @@ class Visitor:
         field.send_keys(query)
         field.submit()
         self.deeds.update(("search", "view"))
-        self._wait("return document.querySelector('main').dataset.page === 'search'")
+        self._wait(SHOWN, "search")
 
     def _think(self) -> float:
         return self._chance.uniform(0.1, 0.6)
@@ -163,15 +169,20 @@ class Visitor:
     def _find(self, selector: str) -> WebElement:
         return self._driver.find_element(By.CSS_SELECTOR, selector)
 
-    def _click(self, selector: str, *deeds: str) -> None:
+    def _click(self, selector: str, *deeds: str, page: str | None = None) -> None:
+        """Click, and wait for the page that it leads to, as somebody who looks at it would."""
         element = WebDriverWait(self._driver, WAIT_S, 0.05).until(lambda _: self._find(selector))
         # The bar at the top and the question at the bottom lie above the page: not under them.
         self._driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
         self.deeds.update(deeds)
+        if page is not None:
+            self._wait(SHOWN, page)
 
-    def _wait(self, script: str) -> None:
-        WebDriverWait(self._driver, WAIT_S, 0.05).until(lambda driver: driver.execute_script(script))
+    def _wait(self, script: str, *arguments: str) -> None:
+        WebDriverWait(self._driver, WAIT_S, 0.05).until(
+            lambda driver: driver.execute_script(script, *arguments)
+        )
 
 
 class Crowd:
@@ -214,8 +225,6 @@ class Crowd:
         else:
             self.agreed[visitor.session] = visitor.deeds
         self._gone.append(visitor.context)
-        # Without a window of its own the driver has none to speak through.
-        self._driver.switch_to.window(self._driver.window_handles[0])
         while len(self._gone) > GONE_KEPT:
             self._driver.browser.remove_user_context(self._gone.popleft())
 
@@ -225,6 +234,8 @@ class Crowd:
             self._driver.switch_to.window(visitor.window)
             self._leave(visitor, patiently=True)
         self._visits.clear()
+        # The pictures are taken with the window that was there first.
+        self._driver.switch_to.window(self._driver.window_handles[0])
         wanted = sum(deeds.total() for deeds in self.agreed.values())
         deadline = time.monotonic() + WAIT_S / 3
         while time.monotonic() < deadline:

@@ -29,17 +29,21 @@ def a_browser() -> Iterator[webdriver.Chrome]:
 
 
 def click(driver: webdriver.Chrome, selector: str) -> None:
-    """Click on it, as soon as it is there and can be clicked."""
-    script = (
-        "const e = document.querySelector(arguments[0]); e?.scrollIntoView({block: 'center'}); return !!e"
-    )
-    wait_until(lambda: driver.execute_script(script, selector), BROWSER_WAIT_S, f"{selector} on the page")
+    """Click on it, as soon as it is there."""
+    _show(driver, selector)
     driver.find_element(By.CSS_SELECTOR, selector).click()
 
 
 def write(driver: webdriver.Chrome, selector: str, text: str) -> None:
-    """Write into a field."""
+    """Write into a field, as soon as it is there."""
+    _show(driver, selector)
     driver.find_element(By.CSS_SELECTOR, selector).send_keys(text)
+
+
+def _show(driver: webdriver.Chrome, selector: str) -> None:
+    find = "const e = document.querySelector(arguments[0])"
+    script = f"{find}; e?.scrollIntoView({{block: 'center'}}); return !!e"
+    wait_until(lambda: driver.execute_script(script, selector), BROWSER_WAIT_S, f"{selector} on the page")
 
 
 def text_of(driver: webdriver.Chrome, selector: str) -> str:

@@ -68,18 +68,27 @@ def test_what_visitors_do_is_in_the_topic_and_on_the_page(ottla_process: Any, tm
 
 def visit(driver: webdriver.Chrome) -> Counter[str]:
     """Look around, search, buy, subscribe; the events that this makes for those who agreed."""
+
+    def see(page: str) -> None:
+        shown = f"return document.querySelector('main').dataset.page === '{page}'"
+        until(driver, shown, f"the page: {page}")
+
     write(driver, "#search input", f"lamp {PERSONAL[1]}\n")
-    until(driver, "return document.querySelector('main').dataset.page === 'search'", "the search")
-    click(driver, ".brand")
-    click(driver, '.card[href="#/product/lamp"]')
-    click(driver, "#add")
-    click(driver, "#add")
-    click(driver, ".then")
-    click(driver, "#to-checkout")
+    see("search")
+    for selector, page in (
+        (".brand", "home"),
+        ('.card[href="#/product/lamp"]', "product"),
+        ("#add", "product"),
+        ("#add", "product"),
+        (".then", "cart"),
+        ("#to-checkout", "checkout"),
+    ):
+        click(driver, selector)
+        see(page)
     for name, text in zip(("name", "email", "address"), PERSONAL, strict=True):
         write(driver, f".order [name={name}]", text)
     click(driver, ".order button")
-    until(driver, "return document.querySelector('main').dataset.page === 'thanks'", "the thanks")
+    see("thanks")
     write(driver, "#letter", PERSONAL[1])
     click(driver, ".newsletter button")
     return Counter(view=6, click=8, search=1, product=1, cart=2, checkout=1, form=2)
