@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
+from admin_support import Client, new_topic
+from admin_support import run as run_node
 from coordinators_support import settle
 from log_support import FOLDER, append, open_log, read_all, values
 from members_support import Members
@@ -15,11 +18,13 @@ from test_coordinators_runtime import Node, commit_request, error_of, run
 from test_replication_leading import Bench, state
 
 from ottla.broker.fetch_sessions import Session, Want
+from ottla.env.disk import RealDisk
 from ottla.errors import KafkaError
 from ottla.log.settings import LogConfig
+from ottla.metadata import service
 from ottla.metadata.image import initial_state
 from ottla.metadata.reassignment import reassign
-from ottla.metadata.store import Delete
+from ottla.metadata.store import Delete, Put
 
 EPOCHS = f"{FOLDER}/leader-epoch-checkpoint"
 SMALL = LogConfig(segment_bytes=250)
@@ -175,3 +180,41 @@ def test_a_session_tells_each_time_that_another_replica_is_nearer() -> None:
     assert session.news([(want, dict(answer))]) == []
     for _ in range(2):
         assert len(session.news([(want, answer | {"preferred_read_replica": 2})])) == 1
+
+
+def test_a_replica_that_nobody_asks_for_is_made_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        whole = RealDisk.make_dirs
+
+        def make_dirs(disk: RealDisk, path: str) -> None:
+            if "/t-" in path:
+                raise OSError(errno.ENOSPC, "No space left on device", path)
+            whole(disk, path)
+
+        monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
+        await client.ask("CreateTopics", 5, {"topics": [new_topic("t")], "timeout_ms": 1_000})
+        replicas = client.node.services.replicas
+        replicas.look_for_laggards()
+        assert ("t", 0) not in replicas.partitions
+        monkeypatch.undo()
+        replicas.look_for_laggards()
+        assert ("t", 0) in replicas.partitions
+
+    run_node(tmp_path, body)
+
+
+def test_metadata_that_cannot_be_understood_is_read_again_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(members: Members) -> None:
+        monkeypatch.setattr(service, "RETRY_MS_MAX", 20)
+        await members.start(1)
+        await members.store.txn([], [Put("brokers/of-another-version", b"{}")])
+        await members.until(lambda: caplog.text.count("cannot be understood") > 1)
+        await members.store.txn([], [Delete("brokers/of-another-version")])
+        await members.create("t", (1,))
+        assert "t" in members.any().image.topics
+
+    run_members(tmp_path, body)

@@ -131,9 +131,13 @@ class Metadata:
     async def _watch(self) -> None:
         """Follow the store for ever, whatever happens to it."""
         pause_ms = RETRY_MS_MIN
+        unreadable = False
         while True:
             revision = self.image.revision
             try:
+                if unreadable:
+                    await self._load()
+                    unreadable = False
                 await self._follow()
             except StoreError as error:
                 if self.image.revision > revision:
@@ -141,6 +145,12 @@ class Metadata:
                 self._say(error)
                 await asyncio.sleep(pause_ms / 1000)
                 pause_ms = min(pause_ms * 2, RETRY_MS_MAX)
+            except Exception:
+                # Something in the store that this version does not understand. To follow nothing more, and
+                # say nothing, would be worse than to try, and say so, again and again.
+                log.exception("the cluster's metadata cannot be understood, reading all of it again soon")
+                unreadable = True
+                await asyncio.sleep(RETRY_MS_MAX / 1000)
 
     async def _follow(self) -> None:
         """Apply changes until the watch ends, and say why it did: StoreError, unless all was read again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from uuid import UUID
 
 from ottla.config import BrokerConfig
@@ -65,6 +64,8 @@ class ReplicaManager:
         self._ended: int | None = None
         # New partitions that are not open yet; whoever asks for one of them has it opened at once.
         self._unopened: deque[tuple[TopicImage, int]] = deque()
+        # Those that the disk could not take, to be tried again from time to time.
+        self._failing: list[tuple[TopicImage, int]] = []
         self._lag_timer: Timer | None = None
         # Told that a log can take nothing more until a restart. In a cluster others had better lead then.
         self.disk_failed: Callable[[str], None] | None = None
@@ -226,9 +227,13 @@ class ReplicaManager:
         """Open new partitions, so many that other clients do not have to wait, and go on soon."""
         for _ in range(min(OPENED_AT_ONCE_MAX, len(self._unopened))):
             topic, index = self._unopened.popleft()
-            with suppress(KafkaError):  # it is gone again, or opening failed and was logged
+            try:
                 if self._image is not None and topic.topic_id in self._image.topics_by_id:
                     self.get(topic.name, index)
+            except KafkaError as error:
+                # Otherwise it is gone again. Clients may not ask for a partition that is led elsewhere.
+                if error.code is ErrorCode.kafka_storage_error:
+                    self._failing.append((topic, index))
         if self._unopened and not self.stopping:
             self._clock.call_later(0, self._open_some)
 
@@ -380,7 +385,8 @@ class ReplicaManager:
         self._proposals.add(Proposal(partition, change, registrations))
 
     def look_for_laggards(self) -> None:
-        """Take out of ISRs who does not keep up, and look whether all logs can still be written.
+        """Take out of ISRs who does not keep up; look whether all logs can still be written, and those that
+        could not be made be made by now.
 
         Every half of replica.lag.time.max.ms, so that a follower is out after one and a half at most.
         """
@@ -390,4 +396,8 @@ class ReplicaManager:
                 return
             partition.look_again()
             partition.shrink()
+        if self._failing:
+            failing, self._failing = self._failing, []
+            self._unopened.extend(failing)
+            self._open_some()
         self._lag_timer = self._clock.call_later(max(self.lag_ms_max / 2, 1), self.look_for_laggards)
