@@ -34,6 +34,18 @@ ELECTION_MS = 500
 _namespaces = itertools.count(1)
 
 
+def _start_spawner() -> ThreadPoolExecutor:
+    """The thread that starts processes. They die with it (``setpriv --pdeathsig``), so it is one that lives
+    as long as this process. It starts at once: later, the thread that asks may be in another network's
+    namespace, where this one and all members that it starts would stay."""
+    spawner = ThreadPoolExecutor(1)
+    spawner.submit(os.getpid).result()
+    return spawner
+
+
+_SPAWNER = _start_spawner()
+
+
 @dataclass(frozen=True)
 class Tls:
     """Files that members serve with (``ca``, ``cert``, ``key``); they ask clients for certificates of
@@ -100,7 +112,7 @@ class Member:
             command += ["--client-cert-auth"] if self.tls.client_auth else []
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log").open("ab") as log:
-            spawned = _spawner().submit(
+            spawned = _SPAWNER.submit(
                 subprocess.Popen,
                 [*command, *extra],
                 stdin=subprocess.DEVNULL,
@@ -361,13 +373,6 @@ def shared() -> EtcdCluster:
 def namespace() -> str:
     """A name for an Ottla cluster that no other test of this process uses."""
     return f"test-{os.getpid()}-{next(_namespaces)}"
-
-
-@cache
-def _spawner() -> ThreadPoolExecutor:
-    """The thread that starts processes. They die with it (``setpriv --pdeathsig``), so it is one that lives
-    as long as this process."""
-    return ThreadPoolExecutor(1)
 
 
 def _memory() -> str | None:

@@ -611,6 +611,58 @@ def test_describe_topic_partitions(client: RawClient, topic: str, topic_id: UUID
     assert rest.next_cursor is None
 
 
+@versions("ElectLeaders")
+def test_elect_leaders(client: RawClient, topic: str, version: int) -> None:
+    asked = [{"topic": topic, "partitions": [0, 7]}]
+    answer = client.call("ElectLeaders", version, election_type=0, topic_partitions=asked, timeout_ms=1000)
+    (found,) = answer.replica_election_results
+    errors = {one.partition_id: one.error_code for one in found.partition_result}
+    assert (found.topic, errors) == (
+        topic,
+        {0: ErrorCode.election_not_needed, 7: ErrorCode.unknown_topic_or_partition},
+    )
+    if version >= 1:
+        assert answer.error_code == 0
+    answer = client.call("ElectLeaders", version, election_type=0, topic_partitions=None, timeout_ms=1000)
+    assert list(answer.replica_election_results) == []
+
+
+@versions("AlterPartitionReassignments")
+def test_alter_partition_reassignments(client: RawClient, topic: str, version: int) -> None:
+    wishes: list[tuple[int, list[int] | None]] = [(0, [1]), (1, [1, 2]), (2, None)]
+    partitions = [{"partition_index": index, "replicas": replicas} for index, replicas in wishes]
+    answer = client.call(
+        "AlterPartitionReassignments",
+        version,
+        timeout_ms=1000,
+        allow_replication_factor_change=True,
+        topics=[{"name": topic, "partitions": partitions}],
+    )
+    assert answer.error_code == 0
+    (found,) = answer.responses
+    assert (found.name, [(one.partition_index, one.error_code) for one in found.partitions]) == (
+        topic,
+        [(0, 0), (1, ErrorCode.invalid_replica_assignment), (2, ErrorCode.unknown_topic_or_partition)],
+    )
+    if version >= 1:
+        assert answer.allow_replication_factor_change
+
+
+@versions("ListPartitionReassignments")
+def test_list_partition_reassignments(client: RawClient, topic: str, version: int) -> None:
+    for asked in (None, [{"name": topic, "partition_indexes": [0, 1, 9]}]):
+        answer = client.call("ListPartitionReassignments", version, timeout_ms=1000, topics=asked)
+        assert (answer.error_code, list(answer.topics)) == (0, [])
+
+
+@versions("UnregisterBroker")
+def test_unregister_broker(client: RawClient, version: int) -> None:
+    assert (
+        client.call("UnregisterBroker", version, broker_id=9).error_code == ErrorCode.broker_id_not_registered
+    )
+    assert client.call("UnregisterBroker", version, broker_id=1).error_code == ErrorCode.invalid_request
+
+
 def test_an_ipv6_listener(tmp_path: Path) -> None:
     """The line that says where it listens can be given to a client as it is."""
     try:
