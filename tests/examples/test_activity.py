@@ -269,9 +269,8 @@ def test_the_collector_takes_events_and_nothing_else(ottla_process: Any, tmp_pat
         assert client.cookies["session"] not in ("mine", session)
         assert "Cart" in json.dumps(client.request("GET", "/schema")[1])
 
-        statuses = [client.send(*(an_event() for _ in range(100))) for _ in range(5)]
-        assert statuses[0] == 204
-        assert set(statuses) == {204, 429}
+        # Of 300 that a session may send at once, one was sent. The bucket fills in 15 s.
+        assert [client.send(*(an_event() for _ in range(99))) for _ in range(3)] == [204] * 3
         status, _, headers = client.request("POST", "/events", {"events": [an_event()] * 100})
         assert status == 429
         assert 1 <= int(headers["Retry-After"]) <= 5
