@@ -17,7 +17,12 @@ T = TypeVar("T")
 
 
 class Deferred(Generic[T]):
-    """A value that comes later. It has one listener, which is told at once."""
+    """A value that comes later. It has one listener, which is told at once.
+
+    Once it is done it holds neither the listener nor what was to be called if it was cancelled. Both usually
+    lead back to it, and a request that is part of a cycle keeps its records in memory until the collector of
+    garbage comes by.
+    """
 
     __slots__ = ("_error", "_listener", "_on_cancel", "_value", "done")
 
@@ -50,17 +55,19 @@ class Deferred(Generic[T]):
 
     def listen(self, listener: Callable[[Deferred[T]], None]) -> None:
         """Call ``listener`` when it is done: now, if it is."""
-        self._listener = listener
         if self.done:
             listener(self)
+        else:
+            self._listener = listener
 
     def cancel(self) -> None:
         """Nobody waits any more: whoever would have given the value may stop working on it."""
         if not self.done:
             self.done = True
             self._listener = None
-            if self._on_cancel is not None:
-                self._on_cancel()
+            on_cancel, self._on_cancel = self._on_cancel, None
+            if on_cancel is not None:
+                on_cancel()
 
     def settle(self, source: asyncio.Future[T]) -> None:
         """Take over what a finished future has: for its ``add_done_callback``."""
@@ -76,8 +83,10 @@ class Deferred(Generic[T]):
         asyncio.ensure_future(source).add_done_callback(self.settle)
 
     def _tell(self) -> None:
-        if self._listener is not None:
-            self._listener(self)
+        self._on_cancel = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener(self)
 
     def __await__(self) -> Generator[Any, None, T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -19,19 +19,23 @@ TICK_MS = 5
 
 
 class Deadline:
-    """A callback that was scheduled; cancelling it twice, or after it ran, is harmless."""
+    """A callback that was scheduled; cancelling it twice, or after it ran, is harmless. It does not hold the
+    callback any longer than that: whose it is usually holds the deadline."""
 
     __slots__ = ("_callback", "_tick")
 
     def __init__(self, tick: dict[Deadline, None], callback: Callable[[], object]) -> None:
         self._tick = tick
-        self._callback = callback
+        self._callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
         self._tick.pop(self, None)
+        self._callback = None
 
     def run(self) -> None:
-        self._callback()
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
 
 
 class Deadlines:

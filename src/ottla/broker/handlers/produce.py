@@ -57,14 +57,15 @@ def handle(ctx: RequestContext, request: Any) -> Fields | asyncio.Future[Fields]
     flushes: list[Flush] = []
     uncommitted: list[Uncommitted] = []
     responses = []
-    failed: KafkaError | None = None
+    # Not the error itself: it knows this frame, which would know it, and keep the request's records.
+    failed: str | None = None
     for topic in request.topic_data:
         answers = []
         for data in topic.partition_data:
             try:
                 answers.append(_append(ctx, request, topic, data, by_id, now_ms, flushes, uncommitted))
             except KafkaError as error:
-                failed = error
+                failed = str(error)
                 answers.append(_refusal(data.index, error) | _leader(ctx, topic[0], data.index, error))
                 _remember(ctx, topic[0], data, error)
         key = "topic_id" if by_id else "name"
@@ -254,6 +255,7 @@ class _Commit:
             self._answer()
 
     def _answer(self) -> None:
+        self._waiting = []
         if self._failed:
             _add_nodes(self._ctx, self._fields)
         self.reply.resolve(self._fields)
@@ -267,5 +269,6 @@ class _Commit:
 
     def _forget(self) -> None:
         self._timer.cancel()
-        for partition, committed, _ in self._waiting:
+        waiting, self._waiting = self._waiting, []
+        for partition, committed, _ in waiting:
             partition.forget_commit(committed)
