@@ -459,7 +459,10 @@ def test_the_last_one_awaited_leaves_and_the_rebalance_ends() -> None:
 # Static members (KIP-345)
 
 
-def test_a_static_member_that_comes_back_keeps_its_assignment_without_a_rebalance() -> None:
+def test_a_static_member_that_comes_back_keeps_its_assignment_without_a_rebalance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="ottla")
     bench = Bench()
     bench.stable("leader", "other")
     bench.join(new_id="s1", instance="i1")
@@ -469,6 +472,7 @@ def test_a_static_member_that_comes_back_keeps_its_assignment_without_a_rebalanc
         bench.sync(each, 2, {"s1": b"its"})
     assert states(bench) == "Stable"
     reply = bench.replies[bench.join(new_id="s2", instance="i1", version=9)]
+    assert caplog.messages[-1] == "group g: static member i1 is back, as member s2"
     assert (reply.error, reply.member_id, reply.generation_id) == (0, "s2", 2)
     assert (reply.leader, reply.members, reply.skip_assignment) == ("leader", (), False)
     assert states(bench) == "Stable"

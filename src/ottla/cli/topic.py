@@ -115,6 +115,8 @@ def describe(
         )
         for name, value in found["configs"].items():
             print(f"  {name}={value}")
+        # What a compacted topic holds cannot be told from its offsets.
+        compacted = "compact" in found["configs"].get("cleanup.policy", "")
         output.table(
             ("partition", "leader", "replicas", "isr", "start", "end", "messages"),
             [
@@ -125,7 +127,7 @@ def describe(
                     ",".join(map(str, p["isr"])),
                     p["start_offset"],
                     p["end_offset"],
-                    None if p["end_offset"] is None else p["end_offset"] - p["start_offset"],
+                    None if p["end_offset"] is None or compacted else p["end_offset"] - p["start_offset"],
                 )
                 for p in found["partitions"]
             ],

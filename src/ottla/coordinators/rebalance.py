@@ -183,6 +183,9 @@ def _replace_static(group: ClassicGroup, request: JoinRequest, waiter: Waiter, s
     answer_join(group, member, JoinResponse(ErrorCode.fenced_instance_id, old_id), step)
     answer_sync(member, SyncResponse(ErrorCode.fenced_instance_id), step)
     group.rename_static(instance_id, old_id, request.new_member_id)
+    log.info(
+        "group %s: static member %s is back, as member %s", group.group_id, instance_id, member.member_id
+    )
     # From now on it knows its id and sends heartbeats.
     member.is_new = False
     group.extend_session(member, step.now_ms)
