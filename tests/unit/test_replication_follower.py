@@ -156,6 +156,38 @@ def test_a_leader_without_room_for_sessions_is_asked_for_everything_each_time() 
     run(body)
 
 
+def test_what_a_leader_without_room_for_sessions_sends_is_taken() -> None:
+    async def body(bench: Bench) -> None:
+        asked, (t, _) = await bench.begin("t", "u")
+        bench.leader.answer(asked, answer_of("t", batches(3), 3), answer_of("u"), session=0)
+        asked = await bench.leader.asked()
+        assert (t.log.log_end_offset, t.high_watermark) == (3, 3)
+        # Whoever got something is last, so that it does not take all the room of the next response, too.
+        assert [(name, want["offset"]) for name, want in asked.partitions.items()] == [("u", 0), ("t", 3)]
+        bench.leader.answer(
+            asked,
+            answer_of("u", error_code=ErrorCode.offset_out_of_range),
+            answer_of("t", batches(2, start=3), 4),
+            session=0,
+        )
+        assert (await bench.leader.asked()).header.api_key == LIST_OFFSETS
+        assert (t.log.log_end_offset, t.high_watermark) == (5, 4)
+
+    run(body)
+
+
+def test_a_session_that_the_leader_gives_later_is_gone_on_with() -> None:
+    async def body(bench: Bench) -> None:
+        asked, (t, _) = await bench.begin("t", "u")
+        bench.leader.answer(asked, answer_of("t", batches(1), 1), answer_of("u"), session=0)
+        asked = await bench.leader.asked()
+        bench.leader.answer(asked, answer_of("t", batches(1, start=1), 2), answer_of("u"), session=7)
+        asked = await bench.leader.asked()
+        assert (asked.session, list(asked.partitions), t.log.log_end_offset) == ((7, 1), ["t"], 2)
+
+    run(body)
+
+
 def test_the_leader_hears_where_our_log_begins() -> None:
     async def body(bench: Bench) -> None:
         asked, (t,) = await bench.begin()

@@ -232,6 +232,7 @@ class Fetcher:
     def _forget_session(self) -> None:
         self._session_id, self._session_epoch = NO_SESSION, FIRST_EPOCH
         self._forgotten.clear()
+        self._changed.clear()
         for key, following in self._following.items():
             following.sent = -1
             if key not in self._resting:
@@ -382,17 +383,17 @@ class Fetcher:
             self._retry()
             return
         self._backoff_ms = BACKOFF_MS_MIN
-        if response.session_id == NO_SESSION:
-            self._forget_session()
-        else:
-            self._session_id = response.session_id
-            self._session_epoch = 1 if self._session_epoch == LAST_EPOCH else self._session_epoch + 1
+        self._session_id = response.session_id
+        self._session_epoch = 1 if self._session_epoch == LAST_EPOCH else self._session_epoch + 1
         out_of_range = None
         for topic in response.responses:
             for data in topic.partitions:
                 following = self._following.get((topic.topic_id, data.partition_index))
                 if following is not None and self._take(following, data):
                     out_of_range = following
+        if response.session_id == NO_SESSION:
+            # The leader has no room for one: what it sent counts, and it is asked for everything again.
+            self._forget_session()
         if out_of_range is not None:
             self._ask_for_offsets(out_of_range)
         else:
@@ -418,6 +419,9 @@ class Fetcher:
             records = data.records or b""
             if len(records):
                 self._node.received(partition, len(records))
+                if self._session_id == NO_SESSION:
+                    # Asked for last next time: the others must not go without for its sake.
+                    self._following[following.key] = self._following.pop(following.key)
             partition.append_as_follower(
                 records, data.high_watermark, data.log_start_offset, self._clock.now_ms()
             )
