@@ -118,6 +118,9 @@ class Bench:
                 raise MalformedMessage("nonsense")
             case b"0":
                 return None
+            case b"a":
+                # Its handling answers an earlier request: an append commits what another has waited for.
+                self.answer(request[1:])
         return [request]
 
     def receive(self, *requests: bytes, raw: bytes = b"") -> None:
@@ -145,6 +148,14 @@ def test_what_follows_a_pending_produce_is_handled_and_answered_behind_it(bench:
     assert not bench.transport.sent
     bench.answer(b"p1")
     assert bench.transport.sent == b"p1r2p3r5"
+
+
+def test_a_request_that_answers_one_before_it_is_answered_before_those_behind_it(bench: Bench) -> None:
+    bench.receive(b"p1", b"ap1", b"r3", b"p4", b"ap4", b"r6")
+    assert bench.handled == [b"p1", b"ap1", b"r3", b"p4", b"ap4", b"r6"]
+    assert bench.transport.sent == b"p1ap1r3p4ap4r6"
+    bench.receive(b"r7")
+    assert bench.transport.sent.endswith(b"r7") and bench.transport.reading
 
 
 def test_what_follows_a_request_that_blocks_is_not_handled_before_its_answer(bench: Bench) -> None:

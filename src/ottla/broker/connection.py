@@ -56,6 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         "_paused_reading",
         "_paused_writing",
         "_pending_bytes",
+        "_processing",
         "_queue",
         "_replies",
         "_transport",
@@ -77,6 +78,8 @@ class Connection(asyncio.BufferedProtocol):
         self._queue: deque[Buffer] = deque()
         self._replies: deque[Pending | list[Any]] = deque()
         self._pending_bytes = 0
+        # A request is being handled. If that answers an earlier one, those behind it wait all the same.
+        self._processing = False
         self._blocked = False
         # To be closed as soon as all that was taken on is answered.
         self._ending = False
@@ -202,15 +205,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def _process(self) -> None:
         """Handle what has come, as far as nothing is in the way."""
+        if self._processing:
+            return
         queue = self._queue
         dispatch = self.server.dispatch
         while queue and not self._blocked and not self._paused_writing and self._transport is not None:
             frame = queue.popleft()
+            self._processing = True
             try:
                 reply = dispatch(self, frame)
             except (MalformedMessage, CloseConnection) as error:
                 self.refuse(str(error))
                 return
+            finally:
+                self._processing = False
             if reply is None:
                 continue
             if isinstance(reply, Pending):
