@@ -51,6 +51,15 @@ class Cluster(Protocol):
         ...
 
 
+class Position(Protocol):
+    """Where a follower stands in a partition, as its request says."""
+
+    fetch_offset: int
+    current_leader_epoch: int
+    last_fetched_epoch: int
+    log_start_offset: int
+
+
 class Divergence(Exception):
     """A follower's log parts from ours: the last epoch that both may have, and where it ends here."""
 
@@ -294,6 +303,30 @@ class Partition:
         if self._deletions:
             self._tell_deletions()
         return follower
+
+    def follower_stands(
+        self, node_id: int, broker_epoch: int, follower: Follower, asked: Position, now_ms: int
+    ) -> bool:
+        """Whether a member of the ISR asks again for the log's end, and nothing has happened since it was
+        last there: that is noted, and ``follower_fetched`` would do no more."""
+        leading, log = self.leading, self.log
+        end = log.log_end_offset
+        if (
+            asked.fetch_offset != end
+            or self.high_watermark != end
+            or follower.log_end_offset != end
+            or follower.broker_epoch != broker_epoch
+            or follower.log_start_offset != asked.log_start_offset
+            or leading is None
+            or leading.followers.get(node_id) is not follower
+            or node_id not in leading.maximal_isr
+            or asked.current_leader_epoch != self.state.leader_epoch
+            or asked.last_fetched_epoch != log.latest_epoch
+            or self._deletions
+        ):
+            return False
+        follower.caught_up_ms = follower.fetched_ms = now_ms
+        return True
 
     def check_divergence(self, offset: int, last_epoch: int) -> None:
         """Refuse who asks for ``offset`` and has read up to there from ``last_epoch`` (-1: it does not say),

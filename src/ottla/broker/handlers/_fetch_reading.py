@@ -12,11 +12,10 @@ import logging
 from typing import Any, NamedTuple
 
 from ottla.broker.context import RequestContext
-from ottla.broker.fetch_sessions import Key, Session, Want
+from ottla.broker.fetch_sessions import Session, Want
 from ottla.broker.handlers._leader import leader_fields, leader_nodes
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Slice
-from ottla.replication.isr import Follower
 from ottla.replication.manager import ReplicaManager
 from ottla.replication.partition import Divergence, Partition
 
@@ -67,41 +66,49 @@ class Collected(NamedTuple):
 class Reader:
     """One request's looks at its partitions: the first one when it comes, more while it waits."""
 
-    __slots__ = ("_ctx", "_followers", "_led", "_refused", "limits", "wants")
+    __slots__ = ("_ctx", "_is_follower", "_skips", "limits", "wants")
 
     def __init__(self, ctx: RequestContext, wants: list[Want], limits: Limits) -> None:
         self.wants = wants
         self.limits = limits
         self._ctx = ctx
-        # The partitions that this node was found to lead, for the next look.
-        self._led: dict[Key, Partition] = {}
-        # A follower's partitions: what we know of it, or why what it asks for cannot be given.
-        self._followers: dict[Key, Follower] = {}
-        self._refused: dict[Key, KafkaError | Divergence] = {}
-        if limits.follower_id >= 0:
+        self._is_follower = limits.follower_id >= 0
+        # Whether a partition of which the client knows all may be passed over: one that has a nearer replica,
+        # or is compressed as the client cannot read, has to be looked at each time.
+        serves_elsewhere = bool(limits.rack) and ctx.services.replicas.followers_serve
+        self._skips = not serves_elsewhere and not limits.without_zstd
+        if self._is_follower:
             self._note_progress()
 
     def _note_progress(self) -> None:
         """Note what a follower has by now, once for each request."""
         limits = self.limits
+        node_id, epoch = limits.follower_id, limits.follower_epoch
+        now_ms = self._ctx.services.clock.monotonic_ms()
         for want in self.wants:
-            key = (want.topic, want.partition)
+            want.refused = None
+            replica = want.replica
+            if (
+                replica is not None
+                and want.follower is not None
+                and replica.follower_stands(node_id, epoch, want.follower, want, now_ms)
+            ):
+                continue
             try:
-                self._followers[key] = self.find(want).follower_fetched(
-                    limits.follower_id,
-                    limits.follower_epoch,
+                want.follower = self.find(want).follower_fetched(
+                    node_id,
+                    epoch,
                     want.fetch_offset,
                     want.last_fetched_epoch,
                     want.log_start_offset,
                     current_leader_epoch=want.current_leader_epoch,
                 )
             except (KafkaError, Divergence) as error:
-                self._refused[key] = error
+                want.follower, want.refused = None, error
 
     def find(self, want: Want) -> Partition:
         """The partition, if this node may serve this reader from it. KafkaError as ReplicaManager.get."""
-        key = (want.topic, want.partition)
-        known = self._led.get(key)
+        known = want.replica
         if known is not None and known.leading is not None:
             known.check_epoch(want.current_leader_epoch)
             return known
@@ -119,8 +126,46 @@ class Reader:
             partition.check_epoch(want.current_leader_epoch)
         else:
             partition.check_leader(want.current_leader_epoch)
-            self._led[key] = partition
+            want.replica = partition
         return partition
+
+    def found_partitions(self) -> list[Partition]:
+        """The partitions that this node may serve this reader from."""
+        partitions = []
+        for want in self.wants:
+            try:
+                partitions.append(self.find(want))
+            except KafkaError:
+                # It is told of when the request is answered.
+                continue
+        return partitions
+
+    def _knows_all(self, want: Want) -> bool:
+        """Whether the client has been told all that there is to tell of a partition that this node leads."""
+        sent, partition = want.sent, want.replica
+        if sent is None or partition is None or partition.leading is None:
+            return False
+        log = partition.log
+        high_watermark = partition.high_watermark
+        if self._is_follower:
+            follower, end = want.follower, log.log_end_offset
+            if (
+                follower is None
+                or follower.told_high_watermark != high_watermark
+                or follower.told_log_start != log.log_start_offset
+            ):
+                return False
+        else:
+            end = high_watermark
+        leader_epoch, last_epoch = want.current_leader_epoch, want.last_fetched_epoch
+        return (
+            want.fetch_offset == end
+            and sent.high_watermark == high_watermark
+            and sent.last_stable_offset == partition.last_stable_offset
+            and sent.log_start_offset == log.log_start_offset
+            and (leader_epoch == partition.state.leader_epoch or leader_epoch == -1)
+            and (last_epoch == -1 or last_epoch == log.latest_epoch)
+        )
 
     def collect(self) -> Collected:
         """Look at all partitions. ColdRead where a part of a log has to be read first."""
@@ -129,7 +174,10 @@ class Reader:
         size = 0
         max_bytes = min(limits.max_bytes, self._ctx.connection.server.room_bytes)
         final = False
+        skips = self._skips
         for want in self.wants:
+            if skips and self._knows_all(want):
+                continue
             room = max_bytes - size
             try:
                 item = self._read(want, min(want.max_bytes, max(room, 0)), room > 0 or not size, not size)
@@ -155,10 +203,9 @@ class Reader:
         if limits.without_zstd and partition.log.config.compression_type == "zstd":
             raise KafkaError(ErrorCode.unsupported_compression_type)
         answer = self._answer(want, partition)
-        if limits.follower_id >= 0:
-            refused = self._refused.get((want.topic, want.partition))
-            if refused is not None:
-                raise refused
+        if self._is_follower:
+            if want.refused is not None:
+                raise want.refused
             if not has_room or not self._ctx.services.replicas.may_send(partition, limits.follower_id):
                 return Found(want, None, answer)
             return Found(
@@ -179,14 +226,14 @@ class Reader:
     def _owes_news(self, found: list[Found]) -> bool:
         """Whether a follower is to hear of something at once: of a new high watermark if consumers may read
         from it, of a new log start while a DeleteRecords waits for it."""
-        if not self._followers:
+        if not self._is_follower:
             return False
         replicas = self._ctx.services.replicas
         serve, deleting = replicas.followers_serve, replicas.deletions > 0
         if not serve and not deleting:
             return False
         for item in found:
-            follower = self._followers.get((item.want.topic, item.want.partition))
+            follower = item.want.follower
             if follower is None:
                 continue
             if serve and item.answer["high_watermark"] > follower.told_high_watermark:
@@ -199,13 +246,12 @@ class Reader:
         """A response goes out: its follower knows high watermarks and log starts then."""
         replicas = self._ctx.services.replicas
         for item in collected.found:
-            key = (item.want.topic, item.want.partition)
-            follower = self._followers.get(key)
+            follower, replica = item.want.follower, item.want.replica
             if follower is not None:
                 follower.told_high_watermark = item.answer["high_watermark"]
                 follower.told_log_start = item.answer["log_start_offset"]
-                if item.slice is not None:
-                    replicas.sent(self._led[key], item.slice.size)
+                if item.slice is not None and replica is not None:
+                    replicas.sent(replica, item.slice.size)
 
     def _answer(self, want: Want, partition: Partition) -> dict[str, Any]:
         return {
@@ -238,7 +284,7 @@ class Reader:
         self, session: Session | None, collected: Collected
     ) -> dict[str, Any] | asyncio.Future[dict[str, Any]]:
         """Read what was found, in memory if it is there, else off the event loop."""
-        if self._followers:
+        if self._is_follower:
             self.told(collected)
         cold = []
         for item in collected.found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 from ottla.broker.context import RequestContext
@@ -14,7 +13,6 @@ from ottla.env.clock import Timer
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.lookups import COLD_READS_MAX
 from ottla.log.segment import ColdRead
-from ottla.replication.partition import Partition
 
 
 class Wait:
@@ -55,15 +53,14 @@ class Wait:
         if not self._expired:
             self._timer = ctx.services.deadlines.add(max_wait_ms, self._expire)
         self.reply: Deferred[dict[str, Any]] = Deferred(on_cancel=self._stop_waiting)
-        self._partitions: list[Partition] = []
-        for want in reader.wants:
-            with suppress(KafkaError):
-                self._partitions.append(reader.find(want))
+        self._partitions = reader.found_partitions()
         is_follower = reader.limits.follower_id >= 0
+        wakes_twice = is_follower and ctx.services.replicas.followers_serve
+        wake = self._wake
         for partition in self._partitions:
-            partition.add_waiter(self._wake, follower=is_follower)
-            if is_follower and ctx.services.replicas.followers_serve:
-                partition.add_waiter(self._wake)
+            partition.add_waiter(wake, follower=is_follower)
+            if wakes_twice:
+                partition.add_waiter(wake)
         if cold is not None:
             self._warm(cold)
 
@@ -126,5 +123,6 @@ class Wait:
     def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        wake = self._wake
         for partition in self._partitions:
-            partition.remove_waiter(self._wake)
+            partition.remove_waiter(wake)
