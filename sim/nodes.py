@@ -109,6 +109,10 @@ class SimNode:
             return
         self.node = node
         fabric.trace(process, "serves")
+        # As `ottla serve` does: the process ends, and its supervisor starts another one.
+        await node.failed.wait()
+        fabric.trace(process, "gives up")
+        fabric.loop.call_soon(self._ended, process, context=WORLD)
 
     def _ended(self, process: Process) -> None:
         """The process has ended by itself."""
