@@ -13,7 +13,7 @@ import uvloop
 
 from ottla.config import ConfigError, parse_properties
 from ottla.env.disk import raise_open_files_max
-from ottla.env.memory import keep_freed_memory
+from ottla.env.memory import keep_freed_memory, never_collect_what_is_there
 from ottla.env.network import show_address
 from ottla.errors import KafkaError
 from ottla.logging_setup import set_up
@@ -101,6 +101,7 @@ async def _serve(settings: NodeSettings) -> int:
     if not await _start(node, stopping):
         log.info("stopped before it had started")
         return 0
+    never_collect_what_is_there()
     try:
         print(f"ottla: listening on {show_address(*node.address)}", flush=True)  # noqa: T201 - what scripts wait for
     except OSError as error:
