@@ -19,7 +19,7 @@ from ottla.env.clock import SystemClock
 from ottla.env.disk import RealDisk
 from ottla.errors import KafkaError
 from ottla.log.checkpoints import decode_properties
-from ottla.log.data_dir import DataDirectoryError
+from ottla.log.data_dir import DataDir, DataDirectoryError
 from ottla.log.manager import LogManager, parse_folder
 from ottla.log.settings import DAY_MS, LogConfig
 from ottla.types import TopicPartition
@@ -579,6 +579,17 @@ def test_on_a_real_disk(tmp_path: Path) -> None:
         disk.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("path", "expected"), [("a/b", ["a", ""]), ("c/", [""]), ("", [])])
+def test_a_directory_that_is_made_survives_a_loss_of_power(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, expected: list[str]
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(RealDisk, "sync_dir", lambda disk, at: synced.append(at))
+    for _ in range(2):
+        DataDir.take(RealDisk(), f"{tmp_path}/{path}").release()
+    assert synced == [str(tmp_path / one) for one in expected]
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -57,7 +58,7 @@ class DataDir:
     def take(cls, disk: Disk, path: str) -> DataDir:
         """Lock a directory, made where it is missing. DataDirectoryError where another broker has it."""
         try:
-            disk.make_dirs(path)
+            _make_to_stay(disk, path)
             lock = disk.lock(f"{path}/{LOCK_FILE}")
         except BlockingIOError as error:
             raise DataDirectoryError(
@@ -203,3 +204,15 @@ class RegistrationMark:
         content = {"version": REGISTRATION_VERSION} | registration._asdict()
         self._disk.write_file(self._path, json.dumps(content, separators=(",", ":")).encode())
         self.last = registration
+
+
+def _make_to_stay(disk: Disk, path: str) -> None:
+    """Make a directory, and those above it: a loss of power must not take it, with all that is in it."""
+    missing = []
+    above = path.rstrip("/")
+    while above not in ("", "/") and not disk.exists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    disk.make_dirs(path)
+    for made in missing:
+        disk.sync_dir(os.path.dirname(made))
