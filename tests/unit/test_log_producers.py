@@ -228,6 +228,50 @@ def test_truncation_takes_the_producers_back() -> None:
     assert [record.offset for record in read_all(log)] == []
 
 
+@given(
+    sent=st.lists(st.tuples(st.sampled_from([7, 7, 8, 9]), st.sampled_from([0, 0, 0, 0, 1])), max_size=25),
+    cuts=st.lists(st.integers(0, 25), min_size=1, max_size=3),
+    segment_bytes=st.sampled_from([300, 10**6]),
+    closed=st.booleans(),
+)
+def test_after_a_truncation_producers_are_what_the_log_tells(
+    sent: list[tuple[int, int]], cuts: list[int], segment_bytes: int, closed: bool
+) -> None:
+    disk = MemoryDisk()
+    config = LogConfig(segment_bytes=segment_bytes)
+    log = open_log(disk, config)
+    following: dict[int, tuple[int, int]] = {}
+    for number, (pid, bumps) in enumerate(sent):
+        epoch, sequence = following.get(pid, (0, 0))
+        epoch, sequence = (epoch + 1, 0) if bumps else (epoch, sequence)
+        send(log, sequence, pid=pid, epoch=epoch, at_ms=NOW_MS + number)
+        following[pid] = epoch, sequence + 1
+        if closed and number == 12:
+            log = reopen_clean(disk, log)
+    for cut in cuts:
+        log.truncate_to(cut, NOW_MS)
+        told = open_log(disk, config).producers
+        assert state(log.producers) == state(told)
+        assert log.producers.end_offset == told.end_offset
+        for entry in log.producers:
+            again = told.get(entry.producer_id)
+            assert again is not None and again.recent[-len(entry.recent) :] == entry.recent
+
+
+def test_cutting_off_what_was_in_flight_reads_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = open_log(MemoryDisk())
+    for number in range(20):
+        send(log, number)
+    for number in range(5):
+        send(log, number, pid=8)
+    monkeypatch.setattr("ottla.log.truncation.replay", None)
+    log.truncate_to(15, NOW_MS)
+    assert state(log.producers) == [(7, 0, 14, NOW_MS, -1)]
+    assert send(log, 14).duplicate
+    assert refused(log, 16) is ErrorCode.out_of_order_sequence_number
+    assert send(log, 15).base_offset == 15
+
+
 def test_producers_expire() -> None:
     log = open_log(MemoryDisk())
     send(log, 0)

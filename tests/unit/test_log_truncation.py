@@ -52,6 +52,28 @@ def test_what_is_left_is_the_batches_before(
     assert read_all(open_log(disk, config)) == expected
 
 
+@given(
+    times=st.lists(st.integers(0, 5), min_size=1, max_size=15),
+    end=st.integers(1, 15),
+    interval=st.sampled_from([0, 150, 4096]),
+    closed=st.booleans(),
+)
+def test_the_largest_timestamp_of_what_is_left_is_known(
+    times: list[int], end: int, interval: int, closed: bool
+) -> None:
+    disk = MemoryDisk()
+    log = open_log(disk, LogConfig(index_interval_bytes=interval))
+    for time in times:
+        append(log, "v", at_ms=NOW_MS + time)
+    if closed:
+        log = reopen_clean(disk, log)
+    log.truncate_to(end, NOW_MS)
+    kept = times[:end]
+    newest = log.max_timestamp_offset()
+    assert newest is not None
+    assert (newest.timestamp_ms - NOW_MS, newest.offset) == (max(kept), kept.index(max(kept)))
+
+
 def test_truncating_before_the_start_begins_again_there() -> None:
     disk = MemoryDisk()
     log = open_log(disk, LogConfig(segment_bytes=100))

@@ -30,6 +30,8 @@ from ottla.wire.records import (
 
 # Batches per producer that a repeat is recognized among: as many as a client keeps in flight.
 BATCHES_KEPT = 5
+# Batches per producer that are known: a truncation takes what was in flight, and the one before is left.
+BATCHES_HELD = BATCHES_KEPT + 1
 
 SNAPSHOT_VERSION = 1
 _SNAPSHOT_HEADER = struct.Struct(">hIi")
@@ -69,6 +71,7 @@ class ProducerEntry:
         "batches",
         "coordinator_epoch",
         "epoch",
+        "is_whole",
         "last_timestamp_ms",
         "producer_id",
         "txn_first_offset",
@@ -88,7 +91,9 @@ class ProducerEntry:
         self.last_timestamp_ms = last_timestamp_ms
         # Where the transaction that is under way began, -1 where there is none.
         self.txn_first_offset = txn_first_offset
-        self.batches: deque[AppendedBatch] = deque(maxlen=BATCHES_KEPT)
+        self.batches: deque[AppendedBatch] = deque(maxlen=BATCHES_HELD)
+        # Whether the log has nothing else of this producer, as long as there is room for more batches here.
+        self.is_whole = False
 
     @property
     def next_sequence(self) -> int:
@@ -99,12 +104,17 @@ class ProducerEntry:
     def last_sequence(self) -> int:
         return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
 
+    @property
+    def recent(self) -> list[AppendedBatch]:
+        """The batches that a repeat is recognized among."""
+        return list(self.batches)[-BATCHES_KEPT:]
+
     def find_duplicate(self, header: BatchHeader) -> AppendedBatch | None:
         """The batch that ``header`` repeats, if it is among the last five."""
         if header.producer_epoch != self.epoch:
             return None
         last_sequence = header.last_sequence
-        for batch in self.batches:
+        for batch in self.recent:
             if batch.last_sequence == last_sequence and batch.first_sequence == header.base_sequence:
                 return batch
         return None
@@ -187,7 +197,9 @@ class Producers:
         entry = self._entries.get(header.producer_id)
         if entry is None:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_id)
+            entry.is_whole = True
         if entry.epoch != header.producer_epoch:
+            entry.is_whole = entry.is_whole and not entry.batches
             entry.batches.clear()
             entry.epoch = header.producer_epoch
         entry.last_timestamp_ms = header.max_timestamp_ms
@@ -213,6 +225,35 @@ class Producers:
         for producer_id in gone:
             del self._entries[producer_id]
 
+    def truncate_to(self, end_offset: int) -> bool:
+        """Take back all batches from ``end_offset`` on; False, and nothing is changed, where what was before
+        them is not known: then it has to be read from the log.
+
+        The producers' last batches are known, and those that a follower has to cut off were in flight.
+        """
+        cut: list[ProducerEntry] = []
+        for entry in self._entries.values():
+            if entry.coordinator_epoch >= 0 or entry.txn_first_offset >= 0:
+                # What a marker has changed does not show any more.
+                return False
+            batches = entry.batches
+            if batches and batches[-1].last_offset >= end_offset:
+                is_whole = entry.is_whole and len(batches) < BATCHES_HELD
+                if batches[0].last_offset >= end_offset and not is_whole:
+                    return False
+                cut.append(entry)
+        for entry in cut:
+            batches = entry.batches
+            entry.is_whole = entry.is_whole and len(batches) < BATCHES_HELD
+            while batches and batches[-1].last_offset >= end_offset:
+                batches.pop()
+            if batches:
+                entry.last_timestamp_ms = batches[-1].timestamp_ms
+            else:
+                del self._entries[entry.producer_id]
+        self.end_offset = end_offset
+        return True
+
     def clear(self, end_offset: int) -> None:
         self._entries.clear()
         self.end_offset = end_offset
@@ -227,7 +268,7 @@ class Producers:
         """
         parts = [b""]
         for entry in self._entries.values():
-            *earlier, last = entry.batches or (_NO_BATCH,)
+            *earlier, last = entry.recent or (_NO_BATCH,)
             parts += [_pack_entry(entry, batch, batch.timestamp_ms) for batch in earlier]
             parts.append(_pack_entry(entry, last, entry.last_timestamp_ms))
         count = len(parts) - 1

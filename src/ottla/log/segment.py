@@ -313,9 +313,9 @@ class Segment:
         self.indexed = False
         self._bytes_since_index = 0
         self.truncate_to_position(position)
+        # The time index knows of everything up to the last batch in the other one.
         self.max_timestamp_ms, self.max_timestamp_offset = self.time_index.last
-        start = self.offset_index.lookup(self.max_timestamp_offset)
-        for header, _ in self.headers_from(start, self.file.read):
+        for header, _ in self.headers_from(self.offset_index.lookup(offset), self.file.read):
             if header.max_timestamp_ms > self.max_timestamp_ms:
                 self.max_timestamp_ms = header.max_timestamp_ms
                 self.max_timestamp_offset = header.last_offset

@@ -53,6 +53,7 @@ def truncate_fully_to(log: Log, offset: int, now_ms: int) -> None:
     log.log_start_offset = offset
     log.epochs.truncate_from_end(0)
     log.forget_snapshots_after(-1)
+    log.producers.clear(offset)
     _ends_at(log, offset, now_ms)
 
 
@@ -70,5 +71,7 @@ def _ends_at(log: Log, end: int, now_ms: int) -> None:
     log.epochs.truncate_from_end(end)
     log.segments[-1].forget_recent(end)
     log.forget_snapshots_after(end)
-    load_snapshot(log.disk, log.directory, log.producers, log.snapshots, end, now_ms)
-    replay(log.segments, log.producers, end)
+    if not log.producers.truncate_to(end):
+        # Reading back to the last snapshot, at the active segment's start, may take seconds.
+        load_snapshot(log.disk, log.directory, log.producers, log.snapshots, end, now_ms)
+        replay(log.segments, log.producers, end)
