@@ -135,3 +135,19 @@ def test_a_full_cache_keeps_those_in_use_and_gives_up_the_oldest(
     assert sessions.resume(one.session_id, 2, False, [], []) is one
     assert sessions.resume(three.session_id, 1, False, [], []) is three
     assert len(sessions) == 2
+
+
+def test_a_follower_has_a_consumers_place_and_not_another_followers(sessions: FetchSessions) -> None:
+    def follow() -> Session | None:
+        return sessions.open(False, [want(0)], is_follower=True)
+
+    first = follow()
+    consumer = opened(sessions, 0)
+    assert first is not None
+    second = follow()
+    assert second is not None and len(sessions) == 2
+    with pytest.raises(KafkaError):
+        sessions.resume(consumer.session_id, 1, False, [], [])
+    assert follow() is None and sessions.open(False, [want(0)]) is None
+    assert sessions.resume(first.session_id, 1, False, [], []) is first
+    assert sessions.resume(second.session_id, 1, False, [], []) is second

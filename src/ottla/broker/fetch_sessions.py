@@ -101,11 +101,12 @@ class Sent:
 class Session:
     """A client's partitions, in the order in which they are next to be served."""
 
-    __slots__ = ("by_id", "epoch", "session_id", "used_ms", "wants")
+    __slots__ = ("by_id", "epoch", "is_follower", "session_id", "used_ms", "wants")
 
-    def __init__(self, session_id: int, by_id: bool, now_ms: int) -> None:
+    def __init__(self, session_id: int, by_id: bool, now_ms: int, *, is_follower: bool = False) -> None:
         self.session_id = session_id
         self.by_id = by_id
+        self.is_follower = is_follower
         self.epoch = 1
         self.used_ms = now_ms
         self.wants: OrderedDict[Key, Want] = OrderedDict()
@@ -159,15 +160,18 @@ class FetchSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, by_id: bool, wants: Iterable[Want]) -> Session | None:
-        """A new session for these partitions, or None where there is no room: the client goes without."""
+    def open(self, by_id: bool, wants: Iterable[Want], *, is_follower: bool = False) -> Session | None:
+        """A new session for these partitions, or None where there is no room: the client goes without.
+
+        A follower has a consumer's place then: it asks for most partitions, and all the time.
+        """
         now_ms = self._clock.monotonic_ms()
-        if len(self._sessions) >= self._slots_max and not self._evict(now_ms):
+        if len(self._sessions) >= self._slots_max and not self._evict(is_follower, now_ms):
             return None
         session_id = self._new_id()
         while session_id in self._sessions:
             session_id = self._new_id()
-        session = Session(session_id, by_id, now_ms)
+        session = Session(session_id, by_id, now_ms, is_follower=is_follower)
         session.update(wants, ())
         self._sessions[session_id] = session
         return session
@@ -196,9 +200,12 @@ class FetchSessions:
     def close(self, session_id: int) -> None:
         self._sessions.pop(session_id, None)
 
-    def _evict(self, now_ms: int) -> bool:
+    def _evict(self, for_follower: bool, now_ms: int) -> bool:
         oldest = next(iter(self._sessions.values()), None)
-        if oldest is None or now_ms - oldest.used_ms < self._eviction_ms_min:
+        if oldest is not None and now_ms - oldest.used_ms < self._eviction_ms_min:
+            consumers = (one for one in self._sessions.values() if not one.is_follower)
+            oldest = next(consumers, None) if for_follower else None
+        if oldest is None:
             return False
         del self._sessions[oldest.session_id]
         return True

@@ -31,8 +31,8 @@ Later = asyncio.Future[dict[str, Any]] | Deferred[dict[str, Any]]
 
 def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Later:
     """Top-level errors are those of the session; the others stand by their partition."""
-    session, wants = _session(ctx, request)
     limits = _limits(ctx, request)
+    session, wants = _session(ctx, request, is_follower=limits.follower_id >= 0)
     reader = Reader(ctx, wants, limits)
     try:
         collected = reader.collect()
@@ -66,7 +66,7 @@ def _limits(ctx: RequestContext, request: Any) -> Limits:
     )
 
 
-def _session(ctx: RequestContext, request: Any) -> tuple[Session | None, list[Want]]:
+def _session(ctx: RequestContext, request: Any, *, is_follower: bool) -> tuple[Session | None, list[Want]]:
     """The session that the request opens or goes on with, if any, and all partitions to read."""
     by_id = ctx.api_version >= 13
     asked = _wants(request, by_id)
@@ -75,8 +75,9 @@ def _session(ctx: RequestContext, request: Any) -> tuple[Session | None, list[Wa
     if epoch in (INITIAL_EPOCH, FINAL_EPOCH):
         if getattr(request, "session_id", 0):
             sessions.close(request.session_id)
-        session = sessions.open(by_id, asked) if epoch == INITIAL_EPOCH and asked else None
-        return session, asked
+        if epoch == FINAL_EPOCH or not asked:
+            return None, asked
+        return sessions.open(by_id, asked, is_follower=is_follower), asked
     session = sessions.resume(request.session_id, epoch, by_id, asked, _forgotten(request, by_id))
     if not session.wants:
         sessions.close(session.session_id)
