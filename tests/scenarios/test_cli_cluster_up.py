@@ -218,7 +218,9 @@ def test_a_node_that_cannot_start_ends_the_first_command(directory: Path, up: St
         failed = up("--port", str(port), "--nodes", "1")
         assert failed.process.wait(60) == 1
     (line,) = failed.err.splitlines()
-    assert f"node 1 does not start: cannot listen on 127.0.0.1:{port}: address already in use" in line
+    assert (
+        f"node 1 does not start: cannot listen on 127.0.0.1:{port}: address already in use; --port N" in line
+    )
     assert READY not in failed.lines
     document = json.loads((directory / "cluster.json").read_text())
     assert document["etcd"][0]["pid"] is None

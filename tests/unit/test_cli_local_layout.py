@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Collection
 from itertools import count
 from typing import Any
@@ -20,8 +21,11 @@ class Ports:
 
     def __init__(self) -> None:
         self._next = count(30_000)
+        self.taken: set[int] = set()
 
-    def __call__(self, wanted: int) -> list[int]:
+    def __call__(self, wanted: int, first: int | None = None) -> list[int]:
+        if first is not None and first not in self.taken:
+            return list(range(first, first + wanted))
         return [next(self._next) for _ in range(wanted)]
 
 
@@ -69,6 +73,17 @@ def test_nodes_can_be_added_and_take_free_ports_as_the_others_did() -> None:
     assert [node.id for node in grown.nodes] == [1, 2, 3, 4]
     assert len(set(ports(grown))) == 4
     assert grown.members == first.members
+
+
+def test_the_port_of_a_new_node_follows_those_of_the_others_where_it_is_free() -> None:
+    assert ports(make(make(), running=[1, 2, 3], nodes=5)) == [9092, 9093, 9094, 9095, 9096]
+    make.ports.taken = {9095}  # type: ignore[attr-defined]
+    *old, new = ports(make(make(), running=[1, 2, 3], nodes=4))
+    assert (old, new >= 30_000) == ([9092, 9093, 9094], True)
+    # Of nodes that are on any ports there is no next one.
+    moved = make(make(nodes=2, port=7000), running=[2], port=8000)
+    assert ports(moved) == [8000, 7001]
+    assert ports(make(moved, nodes=3))[2] >= 30_000
 
 
 def test_new_nodes_go_on_in_the_turn_of_the_racks() -> None:
@@ -170,6 +185,16 @@ def test_members_of_etcd_know_one_another() -> None:
         assert f"{member.name}={peer}" in everyone.copy().pop().split(",")
         assert command[command.index("--data-dir") + 1] == f"/d/{member.name}"
     assert layout.store == "etcd://" + ",".join(f"127.0.0.1:{m.client_port}" for m in layout.members)
+
+
+def test_free_ports_are_those_asked_for_where_nobody_listens_there() -> None:
+    first = free_ports(1)[0]
+    assert free_ports(1, first) == [first]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        assert free_ports(2, first - 1) != [first - 1, first]
+    assert max(free_ports(2, 65_535)) <= 65_535
 
 
 def test_free_ports_are_different_and_not_for_outgoing_connections() -> None:

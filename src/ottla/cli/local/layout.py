@@ -29,7 +29,8 @@ ETCD_TIMES_MS = {1: (10, 100), 3: (50, 500)}
 # Old revisions are of no use to a cluster that runs; etcd keeps them all unless told.
 ETCD_COMPACTION = "1h"
 
-FreePorts = Callable[[int], Sequence[int]]
+# So many free ports; consecutive ones from the second argument, where these are free.
+FreePorts = Callable[[int, int | None], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +236,7 @@ def _members(layout: Layout | None, count: int | None, free_ports: FreePorts) ->
             )
         return layout.members
     count = count or ETCD_MEMBERS_DEFAULT
-    ports = free_ports(2 * count)
+    ports = free_ports(2 * count, None)
     return tuple(
         Member(
             name="etcd" if count == 1 else f"etcd-{i + 1}",
@@ -249,11 +250,16 @@ def _members(layout: Layout | None, count: int | None, free_ports: FreePorts) ->
 def _ports(
     nodes: Sequence[LocalNode], first: int | None, free_ports: FreePorts, *, known: bool
 ) -> dict[int, int]:
-    """The port of each node: those it has, consecutive ones from ``first``, or free ones where that is 0."""
+    """The port of each node: those it has, consecutive ones from ``first``, or free ones where that is 0.
+
+    A new node's port follows those of the others, where they do so too and it is free.
+    """
     if first is None and not known:
         first = PORT_DEFAULT
     if first:
         return {node.id: first + i for i, node in enumerate(nodes)}
     new = [node.id for node in nodes if not node.port]
-    free = dict(zip(new, free_ports(len(new)), strict=True))
+    old = [node.port for node in nodes if node.port]
+    follows = bool(old) and old == list(range(old[0], old[0] + len(old)))
+    free = dict(zip(new, free_ports(len(new), old[-1] + 1 if follows else None), strict=True))
     return {node.id: node.port or free[node.id] for node in nodes}

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -212,12 +213,14 @@ class Supervisor:
             return
         if ready is not None and not ready.done():
             why = _plain(child.last_words()) or child.ending(code)
+            if "address already in use" in why and child in self._nodes.values():
+                why += "; --port N has the nodes listen on others, from N on"
             ready.set_exception(CliError(f"{child.name} does not start: {why} ({child.log})"))
             return
         self._save()
         ended = "has stopped" if code == 0 else f"died ({child.ending(code)})"
-        text = f"{child.name} {ended}; it starts again with 'ottla cluster up' for this folder, or by hand "
-        text += f"with: {child.shell_command}"
+        again = shlex.join(("ottla", "cluster", "up", "--data", str(self.directory)))
+        text = f"{child.name} {ended}; it starts again with '{again}', or by hand with: {child.shell_command}"
         child.note(text)
         self._say.remark(text)
 
