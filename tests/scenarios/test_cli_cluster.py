@@ -177,7 +177,7 @@ def test_replicas_are_changed_by_file_and_by_number(cluster: LocalCluster, tmp_p
     ottla("produce", "t", stdin=MESSAGES)
     file = tmp_path / "plan.json"
     file.write_text('{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[3,2]}]}')
-    assert ottla("cluster", "reassign", "--file", str(file)).out.startswith("1 partitions changed")
+    assert ottla("cluster", "reassign", "--file", str(file)).out.startswith("1 partition changed")
     assert cluster.partitions("t")[0]["replicas"] == [3, 2]
     assert cluster.partitions("t")[0]["leader"] == 3
     ottla("cluster", "reassign", "--topics", "t", "-r", "3", "--throttle", "50000000")
@@ -289,7 +289,7 @@ def test_a_single_broker_has_nothing_to_move(ottla_server: Any, name: str) -> No
     ottla = Ottla(ottla_server.bootstrap)
     ottla("topic", "create", name)
     assert ottla("cluster", "reassign", "--topics", name).out.startswith("nothing to move")
-    assert "there are 1 nodes, not 2" in ottla.fails(1, "cluster", "wait", "-n", "2", "--timeout", "0").err
+    assert "there is 1 node, not 2" in ottla.fails(1, "cluster", "wait", "-n", "2", "--timeout", "0").err
     assert "there is no node but 1" in ottla.fails(1, "cluster", "drain", "1").err
     assert "node 9 is not there, and holds nothing" in ottla.fails(4, "cluster", "drain", "9").err
     assert "does not exist" in ottla.fails(4, "cluster", "elect", name, "-p", "7").err

@@ -343,4 +343,4 @@ def test_a_long_plan_is_cut_for_people(capsys: pytest.CaptureFixture[str]) -> No
     report.show_plan(cluster.view(), dict.fromkeys(cluster.replicas, (2,)), 5000)
     out = capsys.readouterr().out
     assert "and 60 more" in out
-    assert out.splitlines()[-1] == "100 partitions change; 100 replicas are copied, 5.0 kB"
+    assert out.splitlines()[-1] == "100 partitions to change; 100 replicas to copy, 5.0 kB"

@@ -68,10 +68,10 @@ def drain(
         return
     result: dict[str, Any] = {"node": node, **_empty(requests, view, node, how, fewer=fewer)}
     if not json:
-        print(
-            f"node {node} holds nothing: {result['partitions']} partitions changed, "
-            f"{result['copied_replicas']} replicas were copied"
-        )
+        changed = output.counted(result["partitions"], "partition")
+        copied = output.counted(result["copied_replicas"], "replica")
+        what = f": {changed} changed, {copied} copied" if result["partitions"] else ""
+        print(f"node {node} holds nothing{what}")
     if unregister:
         _wait_until_gone(requests, node)
         requests.unregister(node)

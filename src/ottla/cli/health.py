@@ -134,7 +134,7 @@ def show(report: Mapping[str, Any]) -> None:
         "moving_partitions": "moving",
     }
     state = ", ".join(f"{len(report[key])} {label}" for key, label in labels.items() if report[key])
-    size = f"{report['topics']} topics, {report['partitions']} partitions"
+    size = f"{output.counted(report['topics'], 'topic')}, {output.counted(report['partitions'], 'partition')}"
     print(f"cluster {report['cluster_id'] or '-'}: {size}, {state or 'all in sync'}")
     output.table(
         ("broker", "address", "rack", "state", "leads", "replicas", "behind"),

@@ -37,6 +37,11 @@ def warn(text: str) -> None:
     print(f"ottla: {text}", file=sys.stderr)
 
 
+def counted(number: int, thing: str) -> str:
+    """'1 node', '2 nodes'."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def _text(cell: Cell) -> str:
     if cell is None:
         return "-"

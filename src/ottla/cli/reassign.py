@@ -201,8 +201,9 @@ def execute(requests: Requests, view: View, planned: Planned, how: How) -> None:
             {"partitions": len(planned), "copied_replicas": count, "copied_bytes": copying.total_bytes}
         )
     elif planned:
-        copied = f"; {count} replicas were copied, {report.size(copying.total_bytes)}" if count else ""
-        print(f"{len(planned)} partitions changed{copied}")
+        size = report.size(copying.total_bytes)
+        copied = f"; {output.counted(count, 'replica')} copied, {size}" if count else ""
+        print(f"{output.counted(len(planned), 'partition')} changed{copied}")
     else:
         print("nothing to move: everything is where the plan would have it")
 
@@ -273,7 +274,7 @@ def wait_for_moves(requests: Requests, view: View, *, json: bool) -> None:
     if json:
         output.print_json({"partitions": count})
     else:
-        print(f"{count} partitions changed" if count else "no partition was moving")
+        print(f"{output.counted(count, 'partition')} changed" if count else "no partition was moving")
 
 
 def cancel_moves(requests: Requests, view: View, topics: Sequence[str], *, json: bool) -> None:

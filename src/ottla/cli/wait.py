@@ -78,5 +78,5 @@ def _lacking(cluster: Cluster, nodes: int | None) -> tuple[str | None, int]:
         more = f" and {len(unwell) - NAMES_MAX} more" if len(unwell) > NAMES_MAX else ""
         return f"not in sync: {' '.join(unwell[:NAMES_MAX])}{more}", len(unwell)
     if nodes is not None and (there := living(cluster)) < nodes:
-        return f"there are {there} nodes, not {nodes}", 0
+        return f"there {'is' if there == 1 else 'are'} {output.counted(there, 'node')}, not {nodes}", 0
     return None, 0

@@ -47,7 +47,8 @@ def plan(
             factor = room
         if factor > room:
             raise PlanError(
-                f"{partition} is to have {factor} replicas, and there are {room} nodes to hold them"
+                f"{partition} is to have {factor} replicas, and there "
+                f"{'is 1 node' if room == 1 else f'are {room} nodes'} to hold them"
             )
         board.add(partition, current[partition], factor)
     for partition in board.replicas:

@@ -59,7 +59,7 @@ def show_plan(view: View, planned: Mapping[TopicPartition, Sequence[int]], copie
     )
     count = copies(current, planned)
     print(
-        f"\n{len(planned)} partitions change; {count} replicas are copied"
+        f"\n{output.counted(len(planned), 'partition')} to change; {output.counted(count, 'replica')} to copy"
         + (f", {size(copied_bytes)}" if count else "")
     )
 
