@@ -101,7 +101,14 @@ class Gathering:
     def silence(self) -> dict[str, dict[str, int]]:
         """Stop the programs that log; how many lines each wrote and dropped."""
         self._processes.stop(*(name for name in self._applications if name in self._processes.running))
-        return {name: json.loads(self._report(name).read_text()) for name in self._applications}
+        return {name: self._written(name) for name in self._applications}
+
+    def _written(self, name: str) -> dict[str, int]:
+        try:
+            return dict(json.loads(self._report(name).read_text()))
+        except FileNotFoundError:
+            # It was stopped before it could begin; one that broke down is told of by its exit code.
+            return {"lines": 0, "dropped": 0}
 
 
 def gather(

@@ -64,8 +64,12 @@ class Shop:
         return self._directory / "orders.json"
 
     def taken(self) -> dict[str, Any]:
-        """What the order service says it did; complete once it has ended."""
-        return dict(json.loads(self._report.read_text()))
+        """What the order service says it did, once it has ended."""
+        try:
+            return dict(json.loads(self._report.read_text()))
+        except FileNotFoundError:
+            # It was stopped before it could begin.
+            return {"placed": [], "unreadable": [], "refused": [], "asked": 0, "answered": 0}
 
     def instances(self, service: str) -> list[str]:
         """The processes of one service, oldest first."""
@@ -149,7 +153,7 @@ def run_shop(
             if shop.orders_done:
                 saying = "no more orders: what is under way is finished"
                 settle_until = settle_until or time.monotonic() + SETTLE_S
-                complete = observer.settled() and (shop.small or arguments.orders is None)
+                complete = observer.settled(shop.taken()) and (shop.small or arguments.orders is None)
                 if complete or shop.broken or time.monotonic() > settle_until:
                     screen.update()
                     return observer
@@ -166,11 +170,18 @@ def take_picture(arguments: argparse.Namespace, observer: Observer, saying: str,
         arguments.picture = None
 
 
+def charges(ledger: Path) -> list[str]:
+    """The orders that were charged; none where billing was stopped before it had made its ledger."""
+    with contextlib.closing(sqlite3.connect(ledger)) as tables:
+        if not tables.execute("SELECT 1 FROM sqlite_master WHERE name = 'charges'").fetchone():
+            return []
+        return [order for (order,) in tables.execute('SELECT "order" FROM charges')]
+
+
 def judge(arguments: argparse.Namespace, shop: Shop, observer: Observer, directory: Path) -> int:
     """Count the effects themselves, not what was said of them, and compare with the orders taken."""
     taken = shop.taken()
-    ledger = sqlite3.connect(directory / "ledger.db")
-    charged = [order for (order,) in ledger.execute('SELECT "order" FROM charges')]
+    charged = charges(directory / "ledger.db")
     parcels = {path.stem for path in (directory / "parcels").glob("*.txt")}
     mails = {path.stem for path in (directory / "outbox").glob("*.eml")}
     poison = set(taken["unreadable"]) | set(taken["refused"])
@@ -200,8 +211,7 @@ def judge(arguments: argparse.Namespace, shop: Shop, observer: Observer, directo
         "every parcel was announced by mail, once": {m for m in mails if m.startswith(arguments.run)}
         == wanted,
         "every order that nobody can do is a dead letter": set(observer.dead) == poison,
-        "every question has its own answer": taken["asked"] == taken["answered"]
-        and observer.asked_ms.keys() == observer.answered_ms.keys(),
+        "every question has its own answer": taken["asked"] == taken["answered"] and observer.answered(),
         "no service broke down": not shop.broken,
     }
     return finish("messaging", figures, promises, arguments.summary)

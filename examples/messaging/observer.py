@@ -10,6 +10,7 @@ import re
 import statistics
 import time
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,10 +109,16 @@ class Observer:
     def close(self) -> None:
         self._reader.close()
 
-    def settled(self) -> bool:
-        """Whether each order that was seen has been mailed, or is a dead letter."""
-        orders = self.seen[topics.ORDERS].keys()
-        return orders <= self.seen[topics.MAILS].keys() | self.dead.keys()
+    def settled(self, taken: Mapping[str, Any]) -> bool:
+        """Whether each order that was taken or seen has been mailed, or is a dead letter, and each question
+        has its answer. What was taken last may not have been seen yet."""
+        orders = {*taken["placed"], *taken["unreadable"], *self.seen[topics.ORDERS]}
+        done = self.seen[topics.MAILS].keys() | self.dead.keys()
+        return orders <= done and len(self.asked_ms) >= taken["asked"] and self.answered()
+
+    def answered(self) -> bool:
+        """Whether each question has its answer. Answers to those of an earlier run may come as well."""
+        return self.asked_ms.keys() <= self.answered_ms.keys()
 
     def again(self, topic: str) -> int:
         """How many events of this run named an order that had been named."""

@@ -101,6 +101,12 @@ def test_every_line_is_gathered_and_kept_once(ottla_process: Any, tmp_path: Path
     assert len(found[1]) == len([1 for *_, line in lines if "payment timeout" in line.text]) > 0
 
 
+def test_one_that_ends_at_once_keeps_what_it_promises(ottla_process: Any, tmp_path: Path) -> None:
+    """Programs that have not begun yet have nothing to say."""
+    broker: BrokerProcess = ottla_process()
+    run_example("logs", broker.bootstrap, tmp_path, "--directory", str(tmp_path), "--seconds", "0.1")
+
+
 # ------------------------------------------------------------ the search
 
 

@@ -66,6 +66,13 @@ def test_every_order_is_done_once(ottla_process: Any, tmp_path: Path) -> None:
     assert "shop.billing&#160;rebalanced" in picture.read_text()
 
 
+def test_one_that_ends_at_once_keeps_what_it_promises(ottla_process: Any, tmp_path: Path) -> None:
+    """Its last orders are taken while nobody looks, and what has not begun yet has nothing to say."""
+    broker: BrokerProcess = ottla_process()
+    for seconds in ("0.1", "3"):
+        run_example("messaging", broker.bootstrap, tmp_path, "--seconds", seconds)
+
+
 def test_ctrl_c_finishes_what_is_under_way(ottla_process: Any, tmp_path: Path) -> None:
     broker: BrokerProcess = ottla_process()
     shop, summary = tmp_path / "shop", tmp_path / "summary.json"
