@@ -346,6 +346,46 @@ def test_operations_fail_when_the_store_is_gone(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+def test_who_asks_for_topics_that_cannot_be_made_is_not_refused(tmp_path: Path) -> None:
+    async def body(cluster: Cluster) -> None:
+        auto_create = cluster.metadata.controller.auto_create
+        await auto_create([f"t{number}" for number in range(10_001)])
+        assert len(cluster.metadata.image.topics) <= 1_000
+        await cluster.store.close()
+        await auto_create(["t"])
+        assert "t" not in cluster.metadata.image.topics
+
+    run(tmp_path, body)
+
+
+def test_a_topic_that_is_asked_for_is_waited_for_only_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ottla.metadata.controller.AUTO_CREATE_MS_MAX", 50)
+
+    async def body(cluster: Cluster) -> None:
+        controller, txn, free = cluster.metadata.controller, cluster.store.txn, asyncio.Event()
+        begun = 0
+
+        async def slow_txn(*args: Any) -> Any:
+            nonlocal begun
+            begun += 1
+            await free.wait()
+            return await txn(*args)
+
+        monkeypatch.setattr(cluster.store, "txn", slow_txn)
+        # Not one after the other, however many ask.
+        async with asyncio.timeout(1):
+            await asyncio.gather(*(controller.auto_create(["t"]) for _ in range(100)))
+        assert "t" not in cluster.metadata.image.topics
+        free.set()
+        await controller.auto_create(["t"])
+        assert "t" in cluster.metadata.image.topics
+        assert begun == 1
+
+    run(tmp_path, body)
+
+
 def test_ids_are_written_as_kafka_writes_them() -> None:
     assert format_id(UUID(int=0)) == "AAAAAAAAAAAAAAAAAAAAAA"
     made = {format_id(uuid4()) for _ in range(50)}

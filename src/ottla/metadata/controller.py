@@ -54,6 +54,9 @@ _DASH = 62
 PRODUCER_IDS_PER_BLOCK = 1_000
 # A change that keeps losing against others is given up after this many attempts.
 ATTEMPTS_MAX = 20
+# How long who asks for a topic waits for it to be made, and topics that are being made for such at a time.
+AUTO_CREATE_MS_MAX = 1_000
+AUTO_CREATED_AT_ONCE_MAX = 1_000
 
 
 class Images(Protocol):
@@ -144,6 +147,16 @@ class Controller:
         # One change after the other: some rules, such as names that collide, span keys that no single
         # compare guards.
         self._changing = asyncio.Lock()
+        # Topics that clients have asked for, and that are being made.
+        self._auto_creating: dict[str, asyncio.Task[None]] = {}
+
+    async def close(self) -> None:
+        """Make no more topics that clients have asked for."""
+        tasks = list(dict.fromkeys(self._auto_creating.values()))
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     # Topics
 
@@ -216,10 +229,32 @@ class Controller:
     async def auto_create(self, names: Sequence[str]) -> None:
         """Make topics that a client asked for, with the cluster's defaults. Failures show in the image.
 
-        Internal topics of coordinators that are not there are not made.
+        Where that takes longer than AUTO_CREATE_MS_MAX they are made all the same, and the client asks again,
+        as it does with Kafka: it asks for other topics as well, which are there, and whatever else it sends
+        waits for the answer. Internal topics of coordinators that are not there are not made.
         """
-        wanted = [name for name in names if name not in INTERNAL_TOPICS or name == OFFSETS_TOPIC]
-        for result in await self.create_topics([self.default_topic(name) for name in wanted]):
+        wanted = [
+            name
+            for name in names
+            if name not in self._auto_creating and (name not in INTERNAL_TOPICS or name == OFFSETS_TOPIC)
+        ][: AUTO_CREATED_AT_ONCE_MAX - len(self._auto_creating)]
+        if wanted:
+            task = asyncio.create_task(self._auto_create(wanted), name="auto-create")
+            self._auto_creating.update(dict.fromkeys(wanted, task))
+        tasks = dict.fromkeys(self._auto_creating[name] for name in names if name in self._auto_creating)
+        if tasks:
+            await asyncio.wait(list(tasks), timeout=AUTO_CREATE_MS_MAX / 1000)
+
+    async def _auto_create(self, names: Sequence[str]) -> None:
+        try:
+            results = await self.create_topics([self.default_topic(name) for name in names])
+        except KafkaError as error:
+            log.warning("topics were asked for and not made: %s", error)
+            return
+        finally:
+            for name in names:
+                self._auto_creating.pop(name, None)
+        for result in results:
             if result.error is not None and result.error.code is not ErrorCode.topic_already_exists:
                 log.warning("topic %s was asked for and not made: %s", result.name, result.error)
 

@@ -88,6 +88,7 @@ class Metadata:
         for _, future in waiting:
             if not future.done():
                 future.set_exception(StoreError("the metadata service is closed"))
+        await self.controller.close()
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Call ``subscriber(old, new)`` at each change of the image, in order, on the event loop.

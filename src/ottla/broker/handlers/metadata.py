@@ -11,7 +11,8 @@ A node that has gone is named among the brokers until its session would have end
 notices no sooner; its partitions have other leaders, or none, at once.
 
 A topic that is missing is made if the request and ``auto.create.topics.enable`` allow it, and the answer has
-it already: Kafka answers UNKNOWN_TOPIC_OR_PARTITION first, and clients ask again.
+it already, unless it cannot be made within a second. Kafka always answers UNKNOWN_TOPIC_OR_PARTITION first,
+and clients ask again.
 """
 
 from __future__ import annotations
