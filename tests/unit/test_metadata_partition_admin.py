@@ -155,6 +155,23 @@ def test_what_cannot_be_committed_is_said(tmp_path: Path) -> None:
     scenario(tmp_path, body)
 
 
+def test_the_rest_of_many_changes_is_not_tried_where_the_store_fails(tmp_path: Path) -> None:
+    async def body(members: Members) -> None:
+        await members.start(1, 2, leads=False)
+        await members.create("t", *[[1]] * 500)
+        node = members.any()
+        places = [TopicPartition("t", index) for index in range(500)]
+        node.store.txns.clear()
+        node.store.unheard = 500
+        results = await change_each(node.metadata, node.config, {where: to(2) for where in places})
+        assert {error.code.name for error in results.values() if error} == {"request_timed_out"}
+        assert None not in results.values()
+        assert len(node.store.txns) == 1
+        node.store.unheard = 0
+
+    scenario(tmp_path, body)
+
+
 def test_the_preferred_leader_is_elected_where_it_can_be(tmp_path: Path) -> None:
     async def body(members: Members) -> None:
         await members.start(1, 2, 3, leads=False)

@@ -132,15 +132,20 @@ async def _commit(
     changes: Sequence[PartitionChange],
     results: dict[TopicPartition, KafkaError | None],
 ) -> list[TopicPartition]:
-    """Make the changes; those that lost against others are to be planned anew."""
+    """Make the changes; those that lost against others are to be planned anew. Once the store has failed the
+    rest is not tried: each attempt would take its time, and nobody waits for all of them."""
     lost: list[TopicPartition] = []
+    failed: KafkaError | None = None
     for chunk in in_txns(changes):
         places = [TopicPartition(change.topic.name, change.index) for change in chunk]
         epochs = {node_id: image.brokers[node_id].epoch for node_id in new_leaders(chunk)}
-        try:
-            done = await metadata.controller.change_partitions(chunk, epochs)
-        except KafkaError as error:
-            results.update(dict.fromkeys(places, error))
+        if failed is None:
+            try:
+                done = await metadata.controller.change_partitions(chunk, epochs)
+            except KafkaError as error:
+                failed = error
+        if failed is not None:
+            results.update(dict.fromkeys(places, failed))
             continue
         if not done:
             lost += places
