@@ -30,15 +30,17 @@ class GroupFailover:
         """Serve the groups of partitions that this node leads now; forget those of topics that are gone."""
         before = old.topics.get(GROUP_METADATA_TOPIC) if old is not None else None
         after = new.topics.get(GROUP_METADATA_TOPIC)
+        if old is not None and old.topics is not new.topics:
+            for name in _deleted(old, new):
+                self._groups.on_topic_deleted(name)
         if after is not None and after is not before:
             self._count = len(after.partitions)
-            known: tuple[PartitionState, ...] = before.partitions if before is not None else ()
+            known: tuple[PartitionState, ...] = ()
+            if before is not None and before.topic_id == after.topic_id:
+                known = before.partitions
             for index, state in enumerate(after.partitions):
                 if index >= len(known) or known[index].leader_epoch != state.leader_epoch:
                     self._lead(index, state)
-        if old is not None and old.topics is not new.topics:
-            for name in sorted(old.topics.keys() - new.topics.keys()):
-                self._groups.on_topic_deleted(name)
 
     def step_down(self) -> None:
         """This node leads nothing any more, whatever the image shows: coordinate no groups, so that nobody is
@@ -87,3 +89,13 @@ class GroupFailover:
     def close(self) -> None:
         for task in self._loading.values():
             task.cancel()
+
+
+def _deleted(old: ClusterImage, new: ClusterImage) -> list[str]:
+    """Topics that are gone, also those that have been made again in the same step."""
+    gone = []
+    for name, topic in old.topics.items():
+        now = new.topics.get(name)
+        if now is not topic and (now is None or now.topic_id != topic.topic_id):
+            gone.append(name)
+    return sorted(gone)
