@@ -77,6 +77,8 @@ def test_a_node_joins(tmp_path: Path) -> None:
             "epoch": epoch,
             "boot_id": "boot 1",
             "clean": False,
+            "next_incarnation": 0,
+            "next_boot_id": "",
         }
 
     run(tmp_path, body)
@@ -223,6 +225,40 @@ def test_a_node_that_may_have_lost_data_leaves_elrs_too(tmp_path: Path, how: str
             RegistrationMark(members.disks[1], "/data").registered(1)
         await members.start(1, leads=False)
         assert (members.nodes[1].image.topics["t"].partitions[0].elr) == ()
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("ends", ["before it is registered", "before it hears of it"])
+@pytest.mark.parametrize("power", ["kept", "lost"])
+def test_a_node_that_ends_while_it_registers_vouches_for_its_data(
+    tmp_path: Path, ends: str, power: str
+) -> None:
+    async def body(members: Members) -> None:
+        await members.start(1, 2, leads=False)
+        await members.create("t", (2, 1), min_insync_replicas="2")
+        await members.set_isr(2)
+        await members.kill(1)
+        node = members.make(1)
+        if ends == "before it is registered":
+            registering = node.mark.registering
+
+            def end(incarnation: int) -> None:
+                registering(incarnation)
+                raise MembershipError("the process has ended")
+
+            node.mark.registering = end  # type: ignore[method-assign]
+            with pytest.raises(MembershipError):
+                await node.start(leads=False)
+        else:
+            node.mark.registered = lambda epoch: None  # type: ignore[method-assign]
+            await node.start(leads=False)
+        await members.kill(1)
+        if power == "lost":
+            members.disks[1].lose_power()
+        assert members.state().elr == (1,)
+        await members.start(1, leads=False)
+        assert members.state().elr == ((1,) if power == "kept" else ())
 
     run(tmp_path, body)
 

@@ -145,11 +145,14 @@ class DataDir:
 
 
 class Registration(NamedTuple):
-    """A registration of this node: its epoch, the machine's start that it was in, and how it ended."""
+    """A registration of this node: its epoch, the machine's start that it was in, and how it ended; where
+    another one was about to be made, the incarnation of that and the machine's start then."""
 
     epoch: int
     boot_id: str
     clean: bool = False
+    next_incarnation: int = 0
+    next_boot_id: str = ""
 
 
 class RegistrationMark:
@@ -164,17 +167,33 @@ class RegistrationMark:
         self._path = f"{path}/{REGISTRATION_FILE}"
         self.last = self._read()
 
-    def may_have_lost_data(self, epoch: int) -> bool:
+    def made(self, epoch: int, incarnation: int) -> bool:
+        """Whether the registration with this epoch and incarnation was made with this data."""
+        last = self.last
+        return last is not None and (
+            last.epoch == epoch or (incarnation != 0 and last.next_incarnation == incarnation)
+        )
+
+    def may_have_lost_data(self, epoch: int, incarnation: int = 0) -> bool:
         """Whether data may be missing that was here in the registration with ``epoch``, the node's last.
 
         It is all here after an orderly end. Otherwise what the process wrote is there unless the machine
         has been restarted since, with what was in its memory only.
         """
         last = self.last
-        if last is None or last.epoch != epoch:
+        if last is None or not self.made(epoch, incarnation):
             return True
         boot_id = self._disk.boot_id()
+        if last.epoch != epoch:
+            # The process ended before it heard, or could write down, that it was registered.
+            return not boot_id or boot_id != last.next_boot_id
         return not (last.clean or (boot_id and boot_id == last.boot_id))
+
+    def registering(self, incarnation: int) -> None:
+        """Write down, synced, that a registration is about to be made, with all that the store credits this
+        node with by now: what was lost before that has been given up. Blocks; OSError where it cannot."""
+        last = self.last or Registration(-1, "")
+        self._write(last._replace(next_incarnation=incarnation, next_boot_id=self._disk.boot_id()))
 
     def registered(self, epoch: int) -> None:
         """Write down, synced, that the data serves a new registration. Blocks; OSError where it cannot."""
@@ -188,14 +207,20 @@ class RegistrationMark:
     def doubted(self) -> None:
         """A sync has failed: what is still in memory may be lost without a restart of the machine. Blocks."""
         if self.last is not None:
-            self._write(self.last._replace(epoch=-1))
+            self._write(self.last._replace(epoch=-1, next_incarnation=0))
 
     def _read(self) -> Registration | None:
         if not self._disk.exists(self._path):
             return None
         try:
             content = json.loads(self._disk.read_file(self._path))
-            return Registration(int(content["epoch"]), str(content["boot_id"]), content["clean"] is True)
+            return Registration(
+                int(content["epoch"]),
+                str(content["boot_id"]),
+                content["clean"] is True,
+                int(content.get("next_incarnation", 0)),
+                str(content.get("next_boot_id", "")),
+            )
         except (ValueError, KeyError, TypeError) as error:
             logger.warning("%s is damaged: this node counts as one that lost data: %s", self._path, error)
             return None

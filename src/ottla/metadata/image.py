@@ -49,7 +49,8 @@ class TopicImage:
 
 @dataclass(frozen=True, slots=True)
 class BrokerImage:
-    """A node of the cluster. ``epoch`` is the revision of its registration, so a later one is larger."""
+    """A node of the cluster. ``epoch`` is the revision of its registration, so a later one is larger;
+    ``incarnation`` is what the node itself called it before it was made."""
 
     node_id: int
     host: str
@@ -57,6 +58,7 @@ class BrokerImage:
     rack: str | None
     epoch: int
     endpoints: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    incarnation: int = 0
 
     def endpoint(self, listener: str) -> tuple[str, int] | None:
         """Host and port for clients of ``listener``; None where the broker has no such listener."""
@@ -240,7 +242,9 @@ class _Draft:
             return
         endpoints = {name: (host, port) for name, (host, port) in content["endpoints"].items()}
         host, port = next(iter(endpoints.values()))
-        brokers[node_id] = BrokerImage(node_id, host, port, content["rack"], revision, endpoints)
+        brokers[node_id] = BrokerImage(
+            node_id, host, port, content["rack"], revision, endpoints, content.get("incarnation", 0)
+        )
 
     def _change_stopping(self, node_id: int, content: dict[str, Any] | None) -> None:
         stopping = self._mutable("stopping")

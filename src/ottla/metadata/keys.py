@@ -86,5 +86,7 @@ def topic_value(topic_id: UUID, replicas: Sequence[Sequence[int]], configs: Mapp
     return encode({"id": topic_id.hex, "replicas": replicas, "configs": dict(configs)})
 
 
-def broker_value(endpoints: Mapping[str, tuple[str, int]], rack: str | None) -> bytes:
-    return encode({"endpoints": {name: list(at) for name, at in endpoints.items()}, "rack": rack})
+def broker_value(endpoints: Mapping[str, tuple[str, int]], rack: str | None, incarnation: int = 0) -> bytes:
+    """``incarnation``: what the node's data directory knows the registration by before it is made."""
+    at = {name: list(address) for name, address in endpoints.items()}
+    return encode({"endpoints": at, "rack": rack, "incarnation": incarnation})

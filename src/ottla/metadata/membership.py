@@ -62,7 +62,8 @@ class Membership:
         self._disk = disk
         self._mark = mark
         self._key = keys.broker(node_id)
-        self._value = b""
+        self._endpoints: Mapping[str, tuple[str, int]] = {}
+        self._rack: str | None = None
         # The last registration that this process made.
         self._own_epoch = NOT_REGISTERED
         # Why the node is not a member yet, and what was said of it.
@@ -79,7 +80,7 @@ class Membership:
 
         MembershipError where that is impossible for ``initial.broker.registration.timeout.ms``.
         """
-        self._value = keys.broker_value(endpoints, rack)
+        self._endpoints, self._rack = endpoints, rack
         timeout_ms = self._config.get("initial.broker.registration.timeout.ms")
         try:
             async with asyncio.timeout(timeout_ms / 1000):
@@ -94,7 +95,9 @@ class Membership:
     async def _end_earlier_registration(self) -> None:
         """End the registration that this data directory made: we have its lock, so its process is gone."""
         item = await self._get_registration()
-        if item is None or self._mark.last is None or item.mod_revision != self._mark.last.epoch:
+        if item is None or not self._mark.made(
+            item.mod_revision, keys.decode(item.value).get("incarnation", 0)
+        ):
             return
         try:
             if item.lease:
@@ -139,8 +142,10 @@ class Membership:
     async def _try_to_register(self) -> bool:
         """One attempt; False where it has to be begun anew."""
         lease = await self._hold_lease()
+        # No two registrations that may be taken for each other have the same lease.
+        value = keys.broker_value(self._endpoints, self._rack, lease)
         item = await self._store.get(self._key)
-        if item is not None and item.lease == lease and item.value == self._value:
+        if item is not None and item.lease == lease and item.value == value:
             # It had been done, without our hearing of it.
             return await self._confirm(item.mod_revision)
         if item is not None:
@@ -155,8 +160,9 @@ class Membership:
         lost_data = self._may_have_lost_data(known)
         if not (free.succeeded and await self._give_up_claims(alone, lost_data)):
             return False
-        node = Put(keys.node(self.node_id), self._value)
-        done = await self._store.txn(alone, [Put(self._key, self._value, lease), node])
+        await self._note(lambda: self._mark.registering(lease))
+        node = Put(keys.node(self.node_id), value)
+        done = await self._store.txn(alone, [Put(self._key, value, lease), node])
         return done.succeeded and await self._confirm(done.revision)
 
     def _may_have_lost_data(self, known: BrokerImage | None) -> bool:
@@ -166,7 +172,7 @@ class Membership:
         if self._own_epoch != NOT_REGISTERED:
             # It is the same process: only somebody else of this id can have had other data.
             return known.epoch != self._own_epoch
-        return self._mark.may_have_lost_data(known.epoch)
+        return self._mark.may_have_lost_data(known.epoch, known.incarnation)
 
     async def _hold_lease(self) -> int:
         if not self.lease:
@@ -216,16 +222,20 @@ class Membership:
     async def _confirm(self, revision: int) -> bool:
         """The registration is made: it counts once the image has it and its mark is on the disk."""
         await self._metadata.reached(revision)
-        try:
-            await self._disk.run(lambda: self._mark.registered(revision))
-        except OSError as error:
-            log.warning("node %d will count as one that lost data after a restart: %s", self.node_id, error)
+        await self._note(lambda: self._mark.registered(revision))
         self._own_epoch = revision
         registered = self._metadata.image.brokers.get(self.node_id)
         if registered is None or registered.epoch != revision:
             return False
         self.broker_epoch = revision
         return True
+
+    async def _note(self, mark: Callable[[], None]) -> None:
+        """Have something of a registration on the disk, with the data that it is about."""
+        try:
+            await self._disk.run(mark)
+        except OSError as error:
+            log.warning("node %d will count as one that lost data after a restart: %s", self.node_id, error)
 
     # Staying
 
