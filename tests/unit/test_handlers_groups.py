@@ -229,6 +229,21 @@ def test_looking_for_a_coordinator_waits_until_it_is_loaded() -> None:
     run(story, load=False)
 
 
+def test_many_coordinators_that_do_not_load_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 300)
+
+    async def story(broker: Broker) -> None:
+        broker.log.partition_count = 50
+        broker.topics["__consumer_offsets"] = topic("__consumer_offsets", UUID(int=1), 50)
+        keys = [f"g{number}" for number in range(200)]
+        async with asyncio.timeout(2):
+            answer = await broker.ask("FindCoordinator", 4, key_type=0, coordinator_keys=keys)
+        assert [each.key for each in answer.coordinators] == keys
+        assert {each.error_code for each in answer.coordinators} == {0}
+
+    run(story, load=False)
+
+
 # Membership
 
 
