@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from admin_support import Client, code, create, new_topic, run, versions
 
+from ottla.metadata.store import StoreError
+
 TOPIC, BROKER, LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32
 SET, DELETE, APPEND, SUBTRACT = range(4)
 
@@ -264,6 +266,29 @@ def test_each_resource_has_its_own_answer(tmp_path: Path) -> None:
             "none",
         ]
         assert answer["responses"][0]["error_message"] == "Each resource must appear at most once."
+
+    run(tmp_path, body)
+
+
+def test_the_rest_of_many_changes_is_not_tried_where_the_store_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(client: Client) -> None:
+        names = [f"t{number}" for number in range(20)]
+        await create(client, *map(new_topic, names))
+        tried = 0
+
+        async def fail(*_: Any) -> None:
+            nonlocal tried
+            tried += 1
+            raise StoreError("out of reach")
+
+        monkeypatch.setattr(client.node.services.metadata.controller._store, "txn", fail)
+        change = {"name": "flush.ms", "config_operation": SET, "value": "5"}
+        fields = {"resources": [resource(TOPIC, name, [change]) for name in names], "validate_only": False}
+        results = (await client.ask("IncrementalAlterConfigs", 1, fields))["responses"]
+        assert [(r["resource_name"], code(r)) for r in results] == [(n, "request_timed_out") for n in names]
+        assert tried == 1
 
     run(tmp_path, body)
 

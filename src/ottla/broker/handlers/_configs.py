@@ -131,13 +131,19 @@ Change = Callable[[Mapping[str, str]], dict[str, str]]
 async def alter_each(
     ctx: RequestContext, request: Any, plan: Callable[[Any, ResourceType], Change]
 ) -> Fields:
-    """Change each resource of a request on its own; ``plan`` gives the change, or raises KafkaError."""
+    """Change each resource of a request on its own; ``plan`` gives the change, or raises KafkaError.
+
+    Once the store has failed the rest is not tried: each attempt would take its time.
+    """
     twice = repeated(request.resources)
     responses = []
+    failed: KafkaError | None = None
     for resource in request.resources:
         kind, name = resource.resource_type, resource.resource_name
         fields = {"resource_type": kind, "resource_name": name, "error_code": 0, "error_message": None}
         try:
+            if failed is not None:
+                raise failed
             if (kind, name) in twice:
                 raise KafkaError(ErrorCode.invalid_request, "Each resource must appear at most once.")
             known = check_alterable(ctx, kind, name)
@@ -146,5 +152,7 @@ async def alter_each(
             )
         except KafkaError as error:
             fields |= {"error_code": int(error.code), "error_message": error.message}
+            if error.code is ErrorCode.request_timed_out:
+                failed = error
         responses.append(fields)
     return {"throttle_time_ms": 0, "responses": responses}
