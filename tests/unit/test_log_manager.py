@@ -181,7 +181,13 @@ async def test_a_directory_belongs_to_one_node_of_one_cluster(disk: MemoryDisk, 
     with pytest.raises(DataDirectoryError, match=r"belongs to cluster.id ours, not theirs"):
         await start_in(again, "theirs")
     again.abandon()
-    await start_in(manager(disk, clock), "ours")
+    # It was not touched, and is as clean as it was.
+    assert "data/.kafka_cleanshutdown" in disk.files
+    third = manager(disk, clock)
+    await start_in(third, "ours")
+    third.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    third.abandon()
+    assert "data/.kafka_cleanshutdown" not in disk.files
     assert decode_properties(bytes(disk.files["data/meta.properties"].data)) == known
 
 

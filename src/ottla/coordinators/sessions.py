@@ -106,9 +106,8 @@ def _leave_one(group: ClassicGroup, leaving: LeavingMember, step: Step) -> LeftM
         else:
             dismiss(group, member_id, step)
     if error == NONE:
-        log.info(
-            "group %s: member %s left (reason: %s)", group.group_id, member_id or instance_id, leaving.reason
-        )
+        why = f" ({leaving.reason})" if leaving.reason else ""
+        log.info("group %s: member %s left%s", group.group_id, member_id or instance_id, why)
     return LeftMember(member_id, instance_id, error)
 
 

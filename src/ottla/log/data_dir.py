@@ -90,9 +90,10 @@ class DataDir:
             known = decode_properties(self.disk.read_file(path))
         for name, value in (("node.id", str(node_id)), ("cluster.id", cluster_id)):
             if value is not None and known.get(name, value) != value:
+                advice = "give the --store of its cluster, " if name == "cluster.id" else ""
                 raise DataDirectoryError(
                     f"the data directory {self.path} belongs to {name} {known[name]}, not {value}: "
-                    f"use another directory, or correct {path}"
+                    f"{advice}use another directory, or correct {path}"
                 )
         wanted = {"version": META_VERSION, "node.id": str(node_id)}
         if cluster_id is not None:

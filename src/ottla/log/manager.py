@@ -65,6 +65,8 @@ class LogManager:
         self._cache = FileCache(disk, min(OPEN_FILES_MAX, disk.open_files_max() // 4))
         self._dir: DataDir
         self._clean = False
+        # Whether a log was opened or made, or may have been.
+        self._touched = False
         # From the last run, for logs that have not been opened yet.
         self._recovery_points: dict[TopicPartition, int] = {}
         self._log_starts: dict[TopicPartition, int] = {}
@@ -152,8 +154,14 @@ class LogManager:
         return not failures
 
     def abandon(self) -> None:
-        """Let go of everything as a crash would: nothing is written."""
+        """Let go of everything as a crash would: nothing is written, except that a start which ended before
+        it came to the logs leaves the next one as it found them."""
         self._stop()
+        if self._clean and not self._touched:
+            try:
+                self._dir.leave_clean_mark()
+            except OSError as error:
+                logger.warning("%s: the next start recovers its logs: %s", self.path, error)
         for task in self._tasks:
             task.cancel()
         for log in self.logs.values():
@@ -180,6 +188,7 @@ class LogManager:
         log = self.logs.get(topic_partition)
         if log is not None and log.topic_id == topic_id:
             return log
+        self._touched = True
         directory = f"{self.path}/{topic_partition}"
         if log is not None:
             self.delete(topic_partition)

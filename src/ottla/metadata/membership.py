@@ -282,7 +282,8 @@ class Membership:
                 async with asyncio.timeout(REVOKE_MS_MAX / 1000):
                     await self._store.lease_revoke(lease)
             except (StoreError, TimeoutError) as error:
-                log.warning("node %d counts as living until its lease ends: %s", self.node_id, error)
+                why = str(error) or "the store does not answer"
+                log.warning("node %d counts as living until its lease ends: %s", self.node_id, why)
 
     async def _hand_over(self) -> None:
         image = self._metadata.image
