@@ -15,6 +15,7 @@ from replication_support import Asked, FakeLeader, Surroundings, answer_of, make
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.errors import ErrorCode
+from ottla.log.settings import LogConfig
 from ottla.metadata.image import PartitionState
 from ottla.replication.follower import Fetcher
 from ottla.replication.partition import Partition
@@ -341,6 +342,78 @@ def test_a_disk_that_fails_is_tried_again(caplog: pytest.LogCaptureFixture) -> N
 
     run(body)
     assert any("t-0: cannot be followed" in message for message in caplog.messages)
+
+
+class Flushing:
+    """Lets a partition's flushes be done one by one. It is asked for two messages at a time."""
+
+    def __init__(self, bench: Bench, of: Partition) -> None:
+        self.disk = bench.disks[of.topic_partition.topic]
+        self.disk.run = self.run  # type: ignore[method-assign]
+        self.allowed = asyncio.Semaphore(0)
+        of.log.update_config(LogConfig(flush_messages=2))
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        await self.allowed.acquire()
+        return work()
+
+
+def test_the_leader_hears_of_what_is_on_the_disk_where_the_topic_asks_for_that() -> None:
+    async def body(bench: Bench) -> None:
+        asked, (t, _) = await bench.begin("t", "u")
+        flushing = Flushing(bench, t)
+        bench.leader.answer(asked, answer_of("t", batches(1), 1), answer_of("u", batches(3), 3))
+        asked = await bench.leader.asked()
+        assert asked.partitions["t"]["offset"] == 1 and t.log.recovery_point == 0
+        bench.leader.answer(asked, answer_of("t", batches(1, start=1), 2))
+        await bench.leader.silence()
+        # Neither does a new connection tell of it before it is so.
+        bench.leader.link.drop()
+        await bench.leader.silence()
+        flushing.allowed.release()
+        asked = await bench.leader.asked()
+        assert asked.partitions["t"]["offset"] == 2 and t.log.recovery_point == 2
+
+    run(body)
+
+
+def test_a_flush_that_fails_is_tried_again_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(bench: Bench) -> None:
+        asked, (t, u) = await bench.begin("t", "u")
+        flushing = Flushing(bench, t)
+        bench.leader.answer(asked, answer_of("t", batches(2), 2), answer_of("u", batches(1), 1))
+        flushing.disk.fail_with["sync_dir"] = OSError(5, "Input/output error")
+        flushing.allowed.release()
+        asked = await bench.leader.asked()
+        assert list(asked.partitions) == ["u"] and asked.forgotten == ["t"]
+        assert "t-0: cannot be followed" in caplog.text and t.log.recovery_point == 0
+        flushing.disk.fail_with.clear()
+        bench.leader.answer(asked, answer_of("u", batches(1, start=1), 2))
+        flushing.allowed.release()
+        while "t" not in asked.partitions:
+            asked = await bench.leader.asked()
+            bench.leader.answer(asked)
+        assert asked.partitions["t"]["offset"] == 2 and t.log.recovery_point == 2
+        assert u.log.log_end_offset == 2
+
+    run(body)
+
+
+def test_a_partition_that_is_given_up_while_it_is_flushed() -> None:
+    async def body(bench: Bench) -> None:
+        asked, (t, _) = await bench.begin("t", "u")
+        flushing = Flushing(bench, t)
+        bench.leader.answer(asked, answer_of("t", batches(2), 2), answer_of("u"))
+        await bench.leader.silence(20)
+        bench.fetcher.forget(t)
+        flushing.disk.fail_with["sync_dir"] = OSError(5, "Input/output error")
+        flushing.allowed.release()
+        asked = await bench.leader.asked()
+        assert asked.partitions == {} and asked.forgotten == ["t"]
+        bench.leader.answer(asked)
+        await bench.leader.asked()
+
+    run(body)
 
 
 def test_an_error_of_a_later_version_is_waited_out() -> None:

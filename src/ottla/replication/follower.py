@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from ottla.config import BrokerConfig
 from ottla.env.clock import Clock, Timer
 from ottla.env.network import Network
 from ottla.errors import ErrorCode, KafkaError
+from ottla.replication.flushing import Flushes
 from ottla.replication.partition import Partition
 from ottla.replication.peer import Peer
 from ottla.wire.apis import FETCH, LIST_OFFSETS
@@ -125,6 +127,7 @@ class Fetcher:
         self._session_id = NO_SESSION
         self._session_epoch = FIRST_EPOCH
         self._in_flight = False
+        self._flushes = Flushes(self._wake)
         self._scheduled = False
         self._timer: Timer | None = None
         # Ends a connection that does not answer: when the last request was sent, and when to look at that.
@@ -257,14 +260,17 @@ class Fetcher:
             self._send()
 
     def _send(self) -> None:
-        if not self._following:
+        if not self._following or self._flushes:
             return
         if self._peer is None:
             if self._connecting is None:
                 self._attempt += 1
                 self._connecting = asyncio.ensure_future(self._connect(self._attempt))
             return
-        fields = self._request()
+        self._wake_rested()
+        for following in self._changed.values():
+            self._flushes.begin(following.partition, partial(self._put_off, following))
+        fields = None if self._flushes else self._request()
         if fields is not None:
             self._ask(FETCH, FETCH_VERSION, fields, self._answered)
 
@@ -297,7 +303,6 @@ class Fetcher:
 
     def _request(self) -> dict[str, Any] | None:
         """What to fetch next; None where every partition has to wait."""
-        self._wake_rested()
         max_bytes = self._config.get("replica.fetch.max.bytes")
         topics: dict[UUID, list[dict[str, Any]]] = {}
         for key, following in list(self._changed.items()):
@@ -342,6 +347,8 @@ class Fetcher:
 
     def _rest(self, following: Following, delay_ms: int) -> None:
         """Leave a partition out for a while."""
+        if self._following.get(following.key) is not following:
+            return
         self._resting[following.key] = self._clock.monotonic_ms() + delay_ms
         self._changed.pop(following.key, None)
         if following.sent >= 0:
