@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from uuid import UUID
 
+import pytest
 from coordinators_support import settle
 
 from ottla.coordinators.failover import GroupFailover
@@ -76,3 +77,18 @@ def test_what_did_not_change_is_left_alone() -> None:
     moved = (before.partitions[0], replace(before.partitions[1], leader=1, leader_epoch=1))
     after = replace(before, partitions=moved)
     assert asyncio.run(told(image(before), image(after))) == ["load 1 in epoch 1"]
+
+
+def test_a_load_that_fails_as_nobody_expected_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    class BadGroups(Groups):
+        async def load(self, partition: int, epoch: int) -> None:
+            raise ValueError("no such thing")
+
+    async def story() -> None:
+        failover = GroupFailover(1, BadGroups())  # type: ignore[arg-type]
+        failover.apply(None, image(topic(OFFSETS_TOPIC, 1, 1)))
+        await settle()
+        assert f"the groups of {OFFSETS_TOPIC}-0 cannot be read" in caplog.text
+        assert "no such thing" in caplog.text
+
+    asyncio.run(story())

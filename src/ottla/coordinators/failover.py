@@ -64,6 +64,10 @@ class GroupFailover:
     def _done(self, index: int, task: asyncio.Task[None]) -> None:
         if self._loading.get(index) is task:
             del self._loading[index]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A bug of ours. Nobody waits for the task, and clients would be told nothing but NOT_COORDINATOR.
+            where = f"{GROUP_METADATA_TOPIC}-{index}"
+            log.error("the groups of %s cannot be read, and are not served", where, exc_info=error)
 
     async def _load(self, partition: int, epoch: int) -> None:
         """Have a partition's groups served. What a disk cannot give now is tried again; where the log makes
