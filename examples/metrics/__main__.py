@@ -154,8 +154,8 @@ class Alerts:
 
 def told(alert: dict[str, Any]) -> str:
     """An alert in a line."""
-    value = f"{alert['value']:g} {alert['unit']}"
-    return f"{alert['state']}: {alert['title']}, {value} ({', '.join(alert['reasons'])})"
+    value = f"{alert['value']:.0f}" if abs(alert["value"]) >= 1000 else f"{alert['value']:.4g}"
+    return f"{alert['state']}: {alert['title']}, {value} {alert['unit']} ({', '.join(alert['reasons'])})"
 
 
 def run(

@@ -118,6 +118,7 @@ def test_a_node_is_added_and_another_removed_while_messages_stay(cluster: LocalC
     cluster.end(1, signal.SIGTERM)
     assert ottla("cluster", "drain", "1", "--unregister", "--json").json["unregistered"] is True
     assert sorted(cluster.brokers()) == [2, 3, 4]
+    ottla.fails(4, "cluster", "drain", "9", "--unregister")
     found = cluster.describe()
     assert found["under_replicated_partitions"] == found["offline_partitions"] == []
     assert cluster.messages("t") == expected

@@ -173,10 +173,14 @@ class DirectCluster:
             connection.close()
 
 
+_NOT_FOUND = (ErrorCode.unknown_topic_or_partition, ErrorCode.broker_id_not_registered)
+
+
 def check(error_code: int, message: str | None, what: str) -> None:
     """CliError where a response has an error."""
     if error_code:
-        raise CliError(f"{what}: {message or error_name(error_code)}")
+        code = ExitCode.NOT_FOUND if error_code in _NOT_FOUND else ExitCode.FAILED
+        raise CliError(f"{what}: {message or error_name(error_code)}", code)
 
 
 def error_name(error_code: int) -> str:
