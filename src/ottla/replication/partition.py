@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 from uuid import UUID
 
 from ottla.env.disk import Disk
@@ -20,6 +19,7 @@ from ottla.log.settings import Origin
 from ottla.metadata.elections import effective_min_isr, with_isr
 from ottla.metadata.image import PartitionState
 from ottla.replication.isr import Follower, Leading
+from ottla.replication.surroundings import Cluster, Position
 from ottla.types import Buffer, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -29,35 +29,6 @@ Waiter = Callable[[], None]
 Committed = Callable[[KafkaError | None], None]
 # Told the low watermark once it has reached an offset, or why it will not be told.
 Deleted = Callable[[int | KafkaError], None]
-
-
-class Cluster(Protocol):
-    """What a partition asks of the node around it."""
-
-    lag_ms_max: int
-
-    def monotonic_ms(self) -> int: ...
-
-    def is_eligible(self, node_id: int, broker_epoch: int) -> bool:
-        """Whether a node lives with this registration and is not about to stop: it may join an ISR."""
-        ...
-
-    def is_alive(self, node_id: int) -> bool:
-        """Whether a node is registered."""
-        ...
-
-    def propose(self, partition: Partition, state: PartitionState) -> None:
-        """Have the store replace the partition's state; the outcome shows in the image."""
-        ...
-
-
-class Position(Protocol):
-    """Where a follower stands in a partition, as its request says."""
-
-    fetch_offset: int
-    current_leader_epoch: int
-    last_fetched_epoch: int
-    log_start_offset: int
 
 
 class Divergence(Exception):
