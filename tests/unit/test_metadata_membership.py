@@ -243,8 +243,8 @@ def test_a_node_that_ends_while_it_registers_vouches_for_its_data(
         if ends == "before it is registered":
             registering = node.mark.registering
 
-            def end(incarnation: int) -> None:
-                registering(incarnation)
+            def end(*what: int) -> None:
+                registering(*what)
                 raise MembershipError("the process has ended")
 
             node.mark.registering = end  # type: ignore[method-assign]
@@ -418,17 +418,38 @@ def test_nothing_changes_while_the_store_is_out_of_reach(tmp_path: Path) -> None
     run(tmp_path, body)
 
 
-def test_a_full_disk_costs_the_mark_not_the_membership(
+def test_a_node_on_a_full_disk_waits_until_it_can_vouch_for_its_data(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def body(members: Members) -> None:
-        members.disks[1] = MemoryDisk()
-        members.disks[1].capacity = 0
-        await members.start(1, leads=False)
+        disk = members.disks[1] = MemoryDisk()
+        room, disk.capacity = disk.capacity, 0
+        joining = asyncio.ensure_future(members.start(1, leads=False))
+        await members.until(lambda: "cannot be written: No space left on device" in caplog.text)
+        assert not members.nodes[1].image.nodes
+        disk.capacity = room
+        await joining
         assert members.nodes[1].membership.broker_epoch > 0
-        assert "will count as one that lost data after a restart: [Errno 28]" in caplog.text
 
     run(tmp_path, body)
+
+
+def test_a_registration_that_could_not_be_noted_is_with_the_next(tmp_path: Path) -> None:
+    """The process registers twice, and hears of the second no more."""
+    disk = MemoryDisk()
+    mark = RegistrationMark(disk, "/data")
+    mark.registering(11)
+    assert mark.made(5, 11) and not mark.made(5, 12)
+    # Registered at 5, which could not be written.
+    mark.registering(12, own_epoch=5)
+    for epoch, incarnation in ((5, 11), (8, 12)):
+        assert not RegistrationMark(disk, "/data").may_have_lost_data(epoch, incarnation)
+    assert RegistrationMark(disk, "/data").may_have_lost_data(8, 13)
+    mark.doubted()
+    mark.registering(14, own_epoch=8)
+    mark.registered(9)
+    for epoch, incarnation in ((8, 12), (9, 14)):
+        assert RegistrationMark(disk, "/data").may_have_lost_data(epoch, incarnation)
 
 
 # Leaving ----------------------------------------------------------------------

@@ -167,6 +167,8 @@ class RegistrationMark:
         self._disk = disk
         self._path = f"{path}/{REGISTRATION_FILE}"
         self.last = self._read()
+        # A sync has failed: no registration of this process vouches for the data.
+        self._doubtful = False
 
     def made(self, epoch: int, incarnation: int) -> bool:
         """Whether the registration with this epoch and incarnation was made with this data."""
@@ -190,11 +192,18 @@ class RegistrationMark:
             return not boot_id or boot_id != last.next_boot_id
         return not (last.clean or (boot_id and boot_id == last.boot_id))
 
-    def registering(self, incarnation: int) -> None:
+    def registering(self, incarnation: int, own_epoch: int = -1) -> None:
         """Write down, synced, that a registration is about to be made, with all that the store credits this
-        node with by now: what was lost before that has been given up. Blocks; OSError where it cannot."""
+        node with by now: what was lost before that has been given up. Blocks; OSError where it cannot.
+
+        ``own_epoch``: the last registration that this process made, -1 where there is none.
+        """
+        boot_id = self._disk.boot_id()
         last = self.last or Registration(-1, "")
-        self._write(last._replace(next_incarnation=incarnation, next_boot_id=self._disk.boot_id()))
+        if own_epoch >= 0 and last.epoch != own_epoch:
+            # That could not be written down when it was made.
+            last = Registration(own_epoch, boot_id)
+        self._write(last._replace(next_incarnation=incarnation, next_boot_id=boot_id))
 
     def registered(self, epoch: int) -> None:
         """Write down, synced, that the data serves a new registration. Blocks; OSError where it cannot."""
@@ -207,8 +216,9 @@ class RegistrationMark:
 
     def doubted(self) -> None:
         """A sync has failed: what is still in memory may be lost without a restart of the machine. Blocks."""
+        self._doubtful = True
         if self.last is not None:
-            self._write(self.last._replace(epoch=-1, next_incarnation=0))
+            self._write(self.last)
 
     def _read(self) -> Registration | None:
         if not self._disk.exists(self._path):
@@ -227,6 +237,8 @@ class RegistrationMark:
             return None
 
     def _write(self, registration: Registration) -> None:
+        if self._doubtful:
+            registration = registration._replace(epoch=-1, next_incarnation=0)
         content = {"version": REGISTRATION_VERSION} | registration._asdict()
         self._disk.write_file(self._path, json.dumps(content, separators=(",", ":")).encode())
         self.last = registration

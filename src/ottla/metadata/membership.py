@@ -160,7 +160,13 @@ class Membership:
         lost_data = self._may_have_lost_data(known)
         if not (free.succeeded and await self._give_up_claims(alone, lost_data)):
             return False
-        await self._note(lambda: self._mark.registering(lease))
+        try:
+            await self._disk.run(lambda: self._mark.registering(lease, self._own_epoch))
+        except OSError as error:
+            # Unnoted, the registration would be one more that a restart could not vouch for.
+            self._say(f"the data directory cannot be written: {error.strerror}")
+            await asyncio.sleep(RETRY_MS / 1000)
+            return False
         node = Put(keys.node(self.node_id), value)
         done = await self._store.txn(alone, [Put(self._key, value, lease), node])
         return done.succeeded and await self._confirm(done.revision)
@@ -222,20 +228,17 @@ class Membership:
     async def _confirm(self, revision: int) -> bool:
         """The registration is made: it counts once the image has it and its mark is on the disk."""
         await self._metadata.reached(revision)
-        await self._note(lambda: self._mark.registered(revision))
+        try:
+            await self._disk.run(lambda: self._mark.registered(revision))
+        except OSError as error:
+            # It is known by what was noted before it was made.
+            log.warning("node %d could not note its registration: %s", self.node_id, error)
         self._own_epoch = revision
         registered = self._metadata.image.brokers.get(self.node_id)
         if registered is None or registered.epoch != revision:
             return False
         self.broker_epoch = revision
         return True
-
-    async def _note(self, mark: Callable[[], None]) -> None:
-        """Have something of a registration on the disk, with the data that it is about."""
-        try:
-            await self._disk.run(mark)
-        except OSError as error:
-            log.warning("node %d will count as one that lost data after a restart: %s", self.node_id, error)
 
     # Staying
 
