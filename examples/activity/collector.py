@@ -15,7 +15,6 @@ after half an hour of nothing. Who takes the consent back has neither.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -38,7 +37,7 @@ from starlette.routing import Route
 
 from examples.activity import events, topics
 from examples.activity.limits import Limits
-from examples.common.web import file_of, serve
+from examples.common.web import file_of, options, serve
 
 BODY_BYTES_MAX = 64 * 1024
 BODY_TIMEOUT_S = 5.0
@@ -284,17 +283,12 @@ def application(collector: Collector) -> Starlette:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--bootstrap", required=True, metavar="HOST:PORT")
-    options.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT")
-    options.add_argument("--ready", type=Path, help="write the address there when it can be connected to")
-    options.add_argument(
+    parser = options(__doc__, "127.0.0.1:8080")
+    parser.add_argument(
         "--waiting-max", type=int, default=WAITING_MAX, help="events that wait for the broker"
     )
-    options.add_argument("--report", type=Path, help="write the last figures there, as JSON")
-    arguments = options.parse_args()
+    parser.add_argument("--report", type=Path, help="write the last figures there, as JSON")
+    arguments = parser.parse_args()
     topics.create(arguments.bootstrap)
     collector = Collector(arguments.bootstrap, arguments.waiting_max, arguments.report)
     serve(application(collector), arguments.listen, arguments.ready)

@@ -6,7 +6,6 @@ it can be killed at any time, and there may be as many of them as you like.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import time
@@ -21,7 +20,7 @@ from starlette.routing import Route
 
 from examples.activity import topics
 from examples.activity.counts import WINDOW_MS, Counts
-from examples.common.web import file_of, live, serve
+from examples.common.web import file_of, live, options, serve
 
 READ_MAX = 1000
 READ_WAIT_S = 0.1
@@ -131,13 +130,7 @@ def application(dashboard: Dashboard) -> Starlette:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--bootstrap", required=True, metavar="HOST:PORT")
-    options.add_argument("--listen", default="127.0.0.1:8081", metavar="HOST:PORT")
-    options.add_argument("--ready", type=Path, help="write the address there when it can be connected to")
-    arguments = options.parse_args()
+    arguments = options(__doc__, "127.0.0.1:8081").parse_args()
     topics.create(arguments.bootstrap)
     dashboard = Dashboard(arguments.bootstrap)
     serve(application(dashboard), arguments.listen, arguments.ready)

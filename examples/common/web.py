@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import signal
@@ -40,6 +41,17 @@ def free_port(wanted: int, host: str = "127.0.0.1") -> int:
         except OSError:
             return 0
     return wanted
+
+
+def options(description: str | None, listen: str) -> argparse.ArgumentParser:
+    """The options of a program that serves a page out of a broker; `listen` is where it does by default."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--bootstrap", required=True, metavar="HOST:PORT")
+    made.add_argument("--listen", default=listen, metavar="HOST:PORT")
+    made.add_argument("--ready", type=Path, help="write the address there when it can be connected to")
+    return made
 
 
 def serve(app: Starlette, listen: str, ready: Path | None = None) -> None:

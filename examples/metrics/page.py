@@ -9,7 +9,6 @@ Like any reader it keeps nothing: it starts with the last minutes of the topics.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -25,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from examples.common.web import file_of, live, serve
+from examples.common.web import file_of, live, options, serve
 from examples.metrics import topics
 from examples.metrics.incidents import WATCHES, Watch, watches
 
@@ -215,15 +214,10 @@ def application(page: Page) -> Starlette:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    options.add_argument("--bootstrap", required=True, metavar="HOST:PORT")
-    options.add_argument("--listen", default="127.0.0.1:8082", metavar="HOST:PORT")
-    options.add_argument("--ready", type=Path, help="write the address there when it can be connected to")
-    options.add_argument("--watches", type=Path, default=WATCHES, help="what is shown (watches.toml)")
-    options.add_argument("--directory", type=Path, required=True, help="of the application (spool.py)")
-    arguments = options.parse_args()
+    parser = options(__doc__, "127.0.0.1:8082")
+    parser.add_argument("--watches", type=Path, default=WATCHES, help="what is shown (watches.toml)")
+    parser.add_argument("--directory", type=Path, required=True, help="of the application (spool.py)")
+    arguments = parser.parse_args()
     topics.create(arguments.bootstrap)
     page = Page(arguments.bootstrap, watches(arguments.watches), arguments.directory)
     serve(application(page), arguments.listen, arguments.ready)

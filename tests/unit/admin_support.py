@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime
+import errno
 import struct
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from kio.serial import entity_reader
 
+from ottla.env.disk import RealDisk
 from ottla.node import Node, NodeSettings
 from ottla.wire.apis import BY_NAME
 from ottla.wire.messages import encode_request, load
@@ -97,6 +100,19 @@ def run(
             await node.stop()
 
     return asyncio.run(main())
+
+
+def no_room_for(monkeypatch: pytest.MonkeyPatch, part: str) -> Callable[[RealDisk, str], None]:
+    """Let folders with ``part`` in their path find no room on the disk. What makes folders otherwise."""
+    whole = RealDisk.make_dirs
+
+    def make_dirs(disk: RealDisk, path: str) -> None:
+        if part in path:
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        whole(disk, path)
+
+    monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
+    return whole
 
 
 NO_ID = uuid.UUID(int=0)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from pathlib import Path
 
 import pytest
-from admin_support import Client, new_topic
+from admin_support import Client, new_topic, no_room_for
 from admin_support import run as run_node
 from coordinators_support import settle
 from log_support import FOLDER, append, open_log, read_all, values
@@ -18,7 +17,6 @@ from test_coordinators_runtime import Node, commit_request, error_of, run
 from test_replication_leading import Bench, state
 
 from ottla.broker.fetch_sessions import Session, Want
-from ottla.env.disk import RealDisk
 from ottla.errors import KafkaError
 from ottla.log.settings import LogConfig
 from ottla.metadata import service
@@ -186,14 +184,7 @@ def test_a_replica_that_nobody_asks_for_is_made_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(client: Client) -> None:
-        whole = RealDisk.make_dirs
-
-        def make_dirs(disk: RealDisk, path: str) -> None:
-            if "/t-" in path:
-                raise OSError(errno.ENOSPC, "No space left on device", path)
-            whole(disk, path)
-
-        monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
+        no_room_for(monkeypatch, "/t-")
         await client.ask("CreateTopics", 5, {"topics": [new_topic("t")], "timeout_ms": 1_000})
         replicas = client.node.services.replicas
         replicas.look_for_laggards()

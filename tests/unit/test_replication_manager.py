@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from admin_support import Client, code, create, new_topic, run
+from admin_support import Client, code, create, new_topic, no_room_for, run
 
 from ottla.env.disk import RealDisk, RealFile
 from ottla.metadata import keys
@@ -51,14 +51,7 @@ def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(client: Client) -> None:
-        whole = RealDisk.make_dirs
-
-        def make_dirs(disk: RealDisk, path: str) -> None:
-            if "/t-" in path:
-                raise OSError(errno.ENOSPC, "No space left on device", path)
-            whole(disk, path)
-
-        monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
+        no_room_for(monkeypatch, "/t-")
         # Both are made by one change, of which one half fails.
         assert [code(made) for made in await create(client, new_topic("t"), new_topic("u"))] == ["none"] * 2
         assert await produce(client, "t") == "kafka_storage_error"
@@ -76,14 +69,7 @@ def test_groups_are_served_when_there_is_room_for_their_topic(
     monkeypatch.setattr("ottla.coordinators.failover.RETRY_MS", 10)
 
     async def body(client: Client) -> None:
-        whole = RealDisk.make_dirs
-
-        def make_dirs(disk: RealDisk, path: str) -> None:
-            if "/__consumer_offsets-" in path:
-                raise OSError(errno.ENOSPC, "No space left on device", path)
-            whole(disk, path)
-
-        monkeypatch.setattr(RealDisk, "make_dirs", make_dirs)
+        whole = no_room_for(monkeypatch, "/__consumer_offsets-")
         monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
         await find(client)
         await create(client, new_topic("u"))
