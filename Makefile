@@ -19,10 +19,15 @@ EXAMPLES := messaging activity metrics logs market
 EXAMPLE = @$(BUILD_EXAMPLES)/$(1)/bin/python -m examples.$(1) --bootstrap $(LISTEN) $(ARGS)
 BUILD_EXAMPLES := build/examples
 
+# What `make compiled` makes, and of what.
+COMPILED := build/compiled/sources.json
+COMPILED_SOURCES := $(shell sed -n '/^compiled = /,/^]/s|^    "\(ottla\..*\)",$$|\1|p' pyproject.toml | tr . / | sed 's|.*|src/&.py|')
+COMPILED_SOURCES += scripts/generating.py $(addprefix src/ottla/wire/,apis.py codec.py fields.py)
+
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports docs docs-check format soak simulate compare examples example-messaging example-activity example-metrics example-logs example-market clean
+.PHONY: help run test compiled wheel check lint types imports docs docs-check format soak simulate mutate differences compare growth examples example-messaging example-activity example-metrics example-logs example-market clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
@@ -30,8 +35,14 @@ help: ## List the targets.
 run: $(VENV)/.installed ## Install into .venv and start a broker on 127.0.0.1:9092 with its data under ./data.
 	@exec $(BIN)/ottla serve --data $(DATA) --listen $(LISTEN)
 
-test: check build/.interop $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Install what the tests need, run the checks and then every test.
+test: check $(COMPILED) build/.interop $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Install what the tests need, run the checks and then every test.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+compiled: $(COMPILED) ## Compile the hot path into build/compiled, from where this clone's `ottla` takes it.
+
+wheel: $(COMPILED) ## Build a compiled wheel for this Python and machine into dist.
+	@OTTLA_COMPILE=1 $(PIP) wheel --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 check: lint types imports docs-check ## Run the fast checks alone: ruff, mypy, import-linter, generated docs.
 
@@ -56,13 +67,23 @@ format: $(VENV)/.installed-test ## Format the code and mend what ruff can mend.
 	@$(BIN)/ruff format
 
 soak: $(VENV)/.installed-test ## Search longer: property tests with more examples, more crashes, more seeds.
-	@OTTLA_SOAK=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 3600 tests/unit tests/crash tests/sim $(ARGS)
+	@OTTLA_SOAK=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 3600 tests/unit tests/crash tests/sim \
+		tests/scenarios/test_hostile_campaign.py $(ARGS)
 
 simulate: $(VENV)/.installed-test ## Simulate a cluster under faults, seed after seed, until Ctrl-C. SEEDS=1..200 chooses.
 	@$(BIN)/python -m sim --seeds $(SEEDS) $(ARGS)
 
-compare: $(VENV)/.installed-test ## Run the same load against Ottla and its peers, and write docs/BENCHMARKS.md.
+mutate: $(VENV)/.installed-test ## Break the code in one place at a time, list what no test notices. ARGS='--seed 2 --count 50 FILE'.
+	@$(BIN)/python scripts/mutate.py $(ARGS)
+
+differences: $(VENV)/.installed-test ## Ask two brokers the same, list where answers differ. KAFKA=HOST:PORT OTTLA=HOST:PORT ARGS='--fuzz 1000'.
+	@cd tests && PYTHONPATH=. $(abspath $(BIN))/python -m protocol $(KAFKA) $(OTTLA) $(ARGS)
+
+compare: $(VENV)/.installed-test $(COMPILED) ## Run the same load against Ottla and its peers, in turn, and write docs/BENCHMARKS.md.
 	@$(BIN)/python bench/compare $(ARGS)
+
+growth: $(VENV)/.installed-test $(COMPILED) ## Measure how a broker grows (partitions, groups, connections, …) and write docs/GROWTH.md with its plots.
+	@$(BIN)/python bench/growth $(ARGS)
 
 examples: $(VENV)/.installed $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Run each example for half a minute on a broker of its own.
 	@$(BIN)/python -m examples $(ARGS)
@@ -101,6 +122,11 @@ $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
 	@echo 'ottla: installing the test requirements into $(VENV)'
 	@$(PIP) install --editable '.[test]'
 	@touch $(VENV)/.installed $@
+
+$(COMPILED): $(VENV)/.installed-test scripts/compiling.py pyproject.toml $(COMPILED_SOURCES)
+	@PYTHON='$(BIN)/python' scripts/debian-packages.sh compiler
+	@echo 'ottla: compiling the hot path into $(@D): a minute, more on a busy machine'
+	@$(BIN)/python scripts/compiling.py $(@D)
 
 build/.interop: $(VENV)/.installed-test $(wildcard scripts/*.sh scripts/java_jars.py tests/interop/node/package.json)
 	@PYTHON='$(BIN)/python' scripts/interop-deps.sh

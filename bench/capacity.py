@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-import signal
 import statistics
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from clusters import OTTLA, Cluster, cluster
 from ottla.cli.bench import processes
 
-OTTLA = str(Path(sys.executable).parent / "ottla")
-LISTENING = re.compile(r"ottla: node (\d+) listening on (\S+) \(pid (\d+)\)")
-READY = "ottla: cluster ready"
 PARTITIONS = 6
-STOP_TIMEOUT_S = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A running cluster: its addresses, and each node's process."""
-
-    bootstrap: str
-    pids: dict[int, int]
 
 
 @dataclass(slots=True)
@@ -54,37 +36,14 @@ class Load:
         return statistics.median(sum(nodes) for nodes in self.cpu)
 
 
-@contextmanager
-def cluster(nodes: int) -> Iterator[Cluster]:
-    """A cluster of so many nodes, for as long as the block runs."""
-    with tempfile.TemporaryDirectory(prefix="ottla-scale-") as folder:
-        command = [OTTLA, "cluster", "up", "--nodes", str(nodes), "--data", folder, "--port", "0"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert process.stdout is not None
-            addresses, pids = [], {}
-            for line in process.stdout:
-                if found := LISTENING.match(line):
-                    addresses.append(found[2])
-                    pids[int(found[1])] = int(found[3])
-                elif line.startswith(READY):
-                    break
-            else:
-                raise RuntimeError(f"the cluster did not start: see {folder}")
-            yield Cluster(",".join(addresses), pids)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_TIMEOUT_S)
-
-
 def _ottla(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([OTTLA, *arguments, "--json"], check=True, capture_output=True, text=True)
+    done = subprocess.run([*OTTLA, *arguments, "--json"], check=True, capture_output=True, text=True)
     answer = json.loads(done.stdout)
     return answer if isinstance(answer, dict) else {}
 
 
 def _cpu(running: Cluster) -> list[float]:
-    found = [processes.usage([pid]) for pid in running.pids.values()]
+    found = [processes.usage([pid]) for pid in running.nodes.values()]
     return [usage.cpu_s if usage is not None else 0.0 for usage in found]
 
 

@@ -19,8 +19,8 @@ HEAD = """\
 Generated from the code by `scripts/cli_docs.py`: change a command, then run `make docs`.
 
 `ottla serve` runs a broker, `ottla cluster up` a whole cluster on this machine ([CLUSTER.md](CLUSTER.md)).
-Everything else talks to a cluster, Ottla's or any other, through Kafka's protocol; except `ottla log dump`,
-which reads files.
+Everything else talks to a cluster, Ottla's or any other, through Kafka's protocol; except `ottla log`,
+which works on a broker's files.
 
 - **Where.** `--bootstrap HOST:PORT`, or `OTTLA_BOOTSTRAP` in the environment, or 127.0.0.1:9092. What else a
   client needs (TLS, SASL) goes in with `-X NAME=VALUE`, under librdkafka's names.
@@ -65,6 +65,8 @@ ottla cluster reassign --all --dry-run                         # what a new node
 ottla cluster drain 3                                          # ... and how one is emptied
 
 ottla log dump data/orders-0/*.log --records
+ottla log verify ./data --repair                               # read everything, mend what can be
+ottla log stray list ./data                                    # what was set aside
 ottla bench produce --messages 2000000 --compression lz4
 ```
 """
@@ -113,7 +115,7 @@ def _parameter(name: str, hint: Any, default: Any) -> Parameter:
     else:
         value = info.metavar or {int: "N", float: "N", bool: None}.get(kind, "TEXT")
     if is_argument:
-        several = "…" if get_origin(plain) is list else ""
+        several = "…" if any(get_origin(one) is list for one in (plain, *get_args(plain))) else ""
         names: tuple[str, ...] = ((info.metavar or name.rstrip("_").upper()) + several,)
         text += f" One of {value.replace('|', ', ')}." if value and "|" in value else ""
     else:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import ottla.broker.handlers
-from ottla.wire.apis import APIS, Api
+import ottla.broker.api
+from ottla.wire.apis import APIS, UNBOUNDED, Api
 
-HANDLERS = Path(ottla.broker.handlers.__file__).parent
+HANDLERS = Path(ottla.broker.api.__file__).parent
 
 HEAD = """\
 # What of Kafka's protocol Ottla serves
 
-This page is generated from `src/ottla/wire/apis.py` by `make docs`. The versions are those that Apache
-Kafka 4.3 serves. A request in a version that is not served gets Kafka's answer: UNSUPPORTED_VERSION with the
-list of versions for ApiVersions, a closed connection for the others. What each version adds, and where the
-answer differs from Kafka's, is said at the head of the API's file in `src/ottla/broker/handlers/`.
+This page is generated from `src/ottla/wire/apis.py` by `make docs`. Answers are those of Apache Kafka 4.4,
+and so are the versions of each request: all that are stable there, compared with its message definitions.
+A request in a version that is not served gets Kafka's answer: UNSUPPORTED_VERSION with the list of versions
+for ApiVersions, a closed connection for the others. What each version adds, and where the answer differs from
+Kafka's, is said at the head of the API's file in `src/ottla/broker/api/`.
 
-| Key | API | Versions | What it does |
-| --: | --- | --- | --- |
+A request that is larger than the table says, or whose arrays and tagged fields have more elements (nested
+ones counted together), gets Kafka's answer to what it cannot read: the connection is closed, and the log
+says why. `socket.request.max.bytes` holds for all. Strings have at most 32,767 bytes.
+
+| Key | API | Versions | Bytes | Elements | What it does |
+| --: | --- | --- | --: | --: | --- |
 """
 
 TAIL = """
@@ -29,9 +34,12 @@ message format when it does not see those versions; they are not served. Only re
 
 ## Not served yet
 
-Transactions (InitProducerId with a transactional id says UNSUPPORTED_VERSION; librdkafka asks again until its
-own time is up), consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs,
-client quotas, delegation tokens, tiered storage. Clients see this in ApiVersions and fall back or say so.
+Transactions, consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs,
+client quotas, delegation tokens, tiered storage. Clients see this in ApiVersions and fall back or say so. Two
+things are said in such a way that clients fail at once, instead of asking again until their time is up:
+transactions are refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED where a coordinator is looked for with
+FindCoordinator v1 to v3, as librdkafka does, and else with UNSUPPORTED_VERSION from InitProducerId;
+ConsumerGroupHeartbeat is listed, and answered with UNSUPPORTED_VERSION.
 
 ## Clients that the tests run against a real broker
 
@@ -56,12 +64,21 @@ def row(api: Api) -> str:
         if api.version_min == api.version_max
         else f"{api.version_min} – {api.version_max}"
     )
-    return f"| {api.key} | {api.name} | {versions} | {summary(api)} |\n"
+    limits = f"{size(api.frame_bytes_max)} | {api.elements_max:,}"
+    return f"| {api.key} | {api.name} | {versions} | {limits} | {summary(api)} |\n"
+
+
+def size(limit: int) -> str:
+    """A limit in bytes, in words; empty where there is none but that of all."""
+    if limit == UNBOUNDED:
+        return ""
+    return f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit // 2**10} KiB"
 
 
 def summary(api: Api) -> str:
     """The first sentence of the header of the handler's file."""
-    source = (HANDLERS / f"{api.schema}.py").read_text()
+    path = HANDLERS / api.room / api.schema
+    source = (path / "handler.py" if path.is_dir() else path.with_suffix(".py")).read_text()
     header = ast.get_docstring(ast.parse(source)) or ""
     first = " ".join(header.split("\n\n")[0].split())
     sentence = first.split(". ")[0].rstrip(".")

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ottla.config import BROKER, SYNONYMS, TOPIC, Definition, Effect, Mode
+from ottla.config import (
+    BROKER,
+    BROKER_SYNONYMS,
+    CLIENT_METRICS,
+    GROUP,
+    SYNONYMS,
+    TOPIC,
+    Definition,
+    Effect,
+    Mode,
+)
 
 HEAD = """\
 # Configuration
 
 This page is generated from the tables in `src/ottla/config/` by `make docs`. Names, types, defaults and
-valid values are those of Apache Kafka 4.3, so a `server.properties` file works as it is: give it with
+valid values are those of Apache Kafka 4.4, so a `server.properties` file works as it is: give it with
 `--config`, and single settings with `--set name=value`, which go before those of the file.
 
 A broker takes, in this order: a value set for it alone while it runs; one set for all brokers; that of the
@@ -32,6 +42,26 @@ A topic's own value goes before the broker's *default from*, which goes before t
 
 | Name | Type | Default | Valid | Default from | What it does |
 | --- | --- | --- | --- | --- | --- |
+"""
+
+GROUPS_HEAD = """
+## Groups
+
+A group's own value goes before the broker's *default from*, whose `min` and `max` it has to keep to. They are
+kept and checked, and change nothing yet: groups use the classic protocol.
+
+| Name | Type | Default | Valid | Default from | What it does |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+CLIENT_METRICS_HEAD = """
+## Client metrics
+
+Subscriptions to the metrics of clients (KIP-714), each with a name of its own. They are kept and checked, and
+change nothing yet: clients are not asked for metrics.
+
+| Name | Type | Default | What it does |
+| --- | --- | --- | --- |
 """
 
 ACTED_HEAD = """
@@ -63,6 +93,10 @@ def render() -> str:
     brokers = BROKER.values()
     parts = [HEAD, TOPICS_HEAD]
     parts += [_topic_row(entry) for entry in TOPIC.values() if not entry.internal]
+    parts.append(GROUPS_HEAD)
+    parts += [_group_row(entry) for entry in GROUP.values() if not entry.internal]
+    parts.append(CLIENT_METRICS_HEAD)
+    parts += [_client_metrics_row(entry) for entry in CLIENT_METRICS.values()]
     parts.append(ACTED_HEAD)
     parts += [_broker_row(entry) for entry in brokers if entry.effect is Effect.ACTED_ON]
     parts.append(REFUSED_HEAD)
@@ -84,6 +118,16 @@ def _topic_row(entry: Definition) -> str:
     elif entry.effect is Effect.REFUSED:
         does = f"{does} *Refused: {entry.note}.*"
     return _row(f"`{entry.name}`", _type(entry), _default(entry), _valid(entry), sources, does)
+
+
+def _group_row(entry: Definition) -> str:
+    source = BROKER_SYNONYMS.get(entry.name)
+    shown = f"`{source}`" if source else ""
+    return _row(f"`{entry.name}`", _type(entry), _default(entry), _valid(entry), shown, entry.doc)
+
+
+def _client_metrics_row(entry: Definition) -> str:
+    return _row(f"`{entry.name}`", _type(entry), _default(entry), entry.doc)
 
 
 def _broker_row(entry: Definition) -> str:

@@ -9,6 +9,7 @@ set -eu
 packages_of() {
     case $1 in
         venv) echo python3-venv ;;                       # makes .venv (Debian splits it from python3)
+        compiler) echo gcc libc6-dev python3-dev ;;      # make compiled, make wheel: a C compiler and Python.h
         kcat) echo kcat ;;                               # tests: librdkafka 2.0.2, a client of Debian's age
         java) echo default-jdk-headless ;;               # tests: the official Java client
         node) echo nodejs npm ca-certificates ;;         # tests: the clients from npm
@@ -25,6 +26,10 @@ packages_of() {
 is_there() {
     case $1 in
         venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
+        compiler)
+            command -v cc >/dev/null && "${PYTHON:-python3}" -c \
+                'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))'
+            ;;
         kcat) command -v kcat >/dev/null ;;
         java) command -v javac >/dev/null && command -v java >/dev/null ;;
         node) command -v node >/dev/null && command -v npm >/dev/null ;;

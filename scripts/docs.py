@@ -1,4 +1,5 @@
-"""docs.py [--check]: write the pages of docs/ that are generated from the code; or fail if one is stale."""
+"""docs.py [--check]: write the pages of docs/ that are generated from the code and from what was measured; or
+fail if one is stale."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import benchmark_docs
 import cli_docs
 import compatibility_docs
 import config_docs
@@ -24,13 +26,15 @@ PAGES: dict[str, Callable[[], str]] = {
 def main(arguments: list[str]) -> int:
     """Exit code 1 when asked to check and a page is not what the code says."""
     stale = []
-    for name, render in PAGES.items():
-        page, text = DOCS / name, render()
+    texts = {name: render() for name, render in PAGES.items()} | benchmark_docs.pages()
+    for name, text in texts.items():
+        page = DOCS / name
         if page.exists() and page.read_text() == text:
             continue
         if "--check" in arguments:
             stale.append(name)
         else:
+            page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(text)
             print(f"wrote {page.relative_to(DOCS.parent)}")
     if stale:

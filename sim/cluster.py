@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TextIO
 
+from ottla.broker.api.records.produce import handler
+from ottla.errors import KafkaError
 from ottla.metadata import keys
 from ottla.types import TopicPartition
 from sim.admin import Admin
@@ -23,7 +25,7 @@ from sim.disk import CAPACITY_BYTES
 from sim.faults import Faults
 from sim.loop import Deadlock, OutOfTime, VirtualLoop
 from sim.machine import Machine, WorldClock
-from sim.model import IDENTICAL, NO_INTERNAL_ERROR, RECOVERS, Model, Violation
+from sim.model import IDENTICAL, NO_INTERNAL_ERROR, RECOVERS, WHOLE, Model, Violation
 from sim.network import Fabric
 from sim.nodes import PORT, SimNode
 from sim.observer import Observer, values_of
@@ -56,8 +58,20 @@ DRAWN = {
     "log.roll.ms": ("604800000", "604800000", "1500"),
     "replica.fetch.max.bytes": ("1048576", "3000"),
     "replica.fetch.wait.max.ms": ("500", "100"),
-    "log.flush.offset.checkpoint.interval.ms": ("60000", "2000"),
+    "log.flush.offset.checkpoint.interval.ms": ("60000", "2000", "1000"),
 }
+# The same of topics. Segments of a few batches, so that rolls fall upon recovery points, upon truncations and
+# between a write and its sync.
+DRAWN_OF_TOPICS = {
+    "internal.segment.bytes": ("", "2000", "3000", "9000"),
+    "flush.messages": ("", "", "5"),
+}
+# Whether all batches are of one size, so that logs that part roll at the same offsets.
+DRAWN_EVEN = (False, False, True)
+# From which size on batches are written in threads, so that other things fall into such a write.
+DRAWN_WRITTEN_ASIDE_BYTES = (handler.WRITTEN_ASIDE_BYTES, 200, 1)
+# How often idempotent producers begin again with the next epoch.
+DRAWN_RESTLESS = (0.0, 0.02, 0.1)
 
 
 @dataclass(slots=True)
@@ -71,6 +85,8 @@ class Options:
     faults: list[str] | None = None
     trace: TextIO | None = None
     verbose: bool = False
+    # Of what is drawn, what is given instead: ``DRAWN``, ``DRAWN_OF_TOPICS``, "even".
+    given: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -100,8 +116,15 @@ class Cluster:
         self.store_server = StoreServer(WorldClock(loop))
         self.capacity_bytes = CAPACITY_BYTES
         rng = self._rng("settings")
-        self.drawn = {name: rng.choice(values) for name, values in DRAWN.items()}
+        given = options.given
+        self.drawn = {name: given.get(name, rng.choice(values)) for name, values in DRAWN.items()}
+        drawn = {name: given.get(name, rng.choice(values)) for name, values in DRAWN_OF_TOPICS.items()}
+        self.drawn_of_topics = {name: value for name, value in drawn.items() if value}
+        self.even = given.get("even", rng.choice(DRAWN_EVEN))
+        self.written_aside_bytes: int = self._rng("writes").choice(DRAWN_WRITTEN_ASIDE_BYTES)
+        self.restless = given.get("restless", rng.choice(DRAWN_RESTLESS))
         self.nodes: dict[int, SimNode] = {}
+        self._twins: list[SimNode] = []
         for node_id in range(1, options.nodes + 1):
             self._add_node(node_id)
         self.observer = Observer(self.nodes, self.model)
@@ -112,7 +135,8 @@ class Cluster:
         self.faults = Faults(self, self._rng("faults"), options.faults)
         # Faults are over.
         self.quiet = False
-        self._power_lost = False
+        # Who has lost power, or its disk, since all replicas were in sync.
+        self._without_power: SimNode | None = None
         self._seen_failures = 0
         loop.on_steps = self._look
 
@@ -133,14 +157,26 @@ class Cluster:
         if self.options.nodes == 1:
             # One copy survives a loss of power only where it was flushed.
             properties["log.flush.interval.messages"] = "1"
-        self.nodes[node_id] = SimNode(
+        self._properties = properties
+        self.nodes[node_id] = self._node(node_id, f"n{node_id}", f"10.0.0.{node_id}")
+
+    def _node(self, node_id: int, name: str, host: str) -> SimNode:
+        return SimNode(
             node_id,
-            self._machine(f"n{node_id}", f"10.0.0.{node_id}"),
+            self._machine(name, host),
             self.fabric,
             (self.store_server, self.store_machine),
-            properties,
-            (self._rng(f"disk {node_id}"), self._rng(f"store {node_id}")),
+            self._properties,
+            (self._rng(f"disk {name}"), self._rng(f"store {name}")),
         )
+
+    def make_twin(self, node_id: int) -> SimNode:
+        """Another machine, with an empty disk, that is given a node's id."""
+        number = len(self._twins) + 1
+        twin = self._node(node_id, f"n{node_id}'{number}", f"10.0.3.{number}")
+        self._twins.append(twin)
+        self.observer.also_look_at(twin)
+        return twin
 
     @property
     def min_insync(self) -> int:
@@ -168,20 +204,20 @@ class Cluster:
             self._seen_failures = len(self.loop.failures)
             self.model.violate(NO_INTERNAL_ERROR, self.loop.failures[-1])
 
-    def note_power_loss(self) -> None:
-        self._power_lost = True
+    def note_power_loss(self, node: SimNode) -> None:
+        self._without_power = node
         if len(self.nodes) == 1:
             # Consumers see a record before it is flushed; what they saw beyond that may go.
             self.model.forget_seen()
             self.observer.forget_committed()
 
     def may_lose_power(self, node: SimNode) -> bool:
-        """One machine at a time, until all replicas are in sync again."""
+        """One machine, as often as it likes, until all replicas are in sync again."""
         if not node.machine.up:
             return False
-        if self._power_lost and self.all_in_sync():
-            self._power_lost = False
-        return not self._power_lost
+        if self._without_power is not None and self.all_in_sync():
+            self._without_power = None
+        return self._without_power in (None, node)
 
     def states(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """The partitions as the store has them: topic, index, state."""
@@ -198,7 +234,7 @@ class Cluster:
 
     def all_in_sync(self) -> bool:
         """Whether every node serves and every replica is in sync, so far as the store knows."""
-        if not all(node.serving for node in self.nodes.values()):
+        if not all(node.serving for node in self.nodes.values()) or any(twin.running for twin in self._twins):
             return False
         return all(
             state["leader"] >= 0
@@ -215,7 +251,10 @@ class Cluster:
             node.start()
         factor = min(3, self.options.nodes)
         for topic, partitions in (("a", 2), ("b", 1)):
-            configs = {"min.insync.replicas": str(self.min_insync)}
+            configs = {"min.insync.replicas": str(self.min_insync), **self.drawn_of_topics}
+            if len(self.nodes) == 1:
+                # One copy survives a loss of power only where it was flushed.
+                configs.pop("flush.messages", None)
             await self._within(
                 self._as_admin(self.admin.create(topic, partitions, factor, configs)), "topics"
             )
@@ -235,6 +274,8 @@ class Cluster:
         for number, kind in enumerate(kinds):
             producer = self._client(kind, f"p{number}", topics=self.topics)
             producer.interval_ms = rng.choice((40, 100, 250))
+            producer.even = self.even
+            producer.restless = self.restless
             made.append(producer)
         made.append(self._client(Consumer, "c0", topics=self.topics))
         for number in range(rng.choice((1, 2, 3))):
@@ -373,11 +414,13 @@ def _surroundings(cluster: Cluster) -> Iterator[None]:
     state, urandom = random.getstate(), os.urandom
     random.seed(f"{cluster.options.seed} random")
     os.urandom = rng.randbytes
+    written_aside_bytes = handler.WRITTEN_ASIDE_BYTES
+    handler.WRITTEN_ASIDE_BYTES = cluster.written_aside_bytes
     logger = logging.getLogger("ottla")
     level, propagate = logger.level, logger.propagate
-    handler = _LogHandler(cluster, cluster.options.verbose or cluster.options.trace is not None)
-    logger.addHandler(handler)
-    logger.setLevel(handler.level)
+    log_handler = _LogHandler(cluster, cluster.options.verbose or cluster.options.trace is not None)
+    logger.addHandler(log_handler)
+    logger.setLevel(log_handler.level)
     logger.propagate = False
     collecting = gc.isenabled()
     gc.disable()
@@ -386,7 +429,8 @@ def _surroundings(cluster: Cluster) -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-        logger.removeHandler(handler)
+        logger.removeHandler(log_handler)
+        handler.WRITTEN_ASIDE_BYTES = written_aside_bytes
         logger.setLevel(level)
         logger.propagate = propagate
         random.setstate(state)
@@ -405,6 +449,9 @@ def run(options: Options) -> Result:
             pass
         except (Deadlock, OutOfTime) as error:
             cluster.model.violate(RECOVERS, str(error))
+        except KafkaError as error:
+            # It is the observer who reads a log past its checks.
+            cluster.model.violate(WHOLE, str(error))
         finally:
             cluster.loop.close()
     model = cluster.model

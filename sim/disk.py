@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import TypeVar
 
 from ottla.types import Buffer
+from sim.inodes import Folder, Inode, Node, files_below, is_hint, size_of, sync_below
 from sim.loop import SECOND_US, Process
 from sim.machine import Machine
 
@@ -22,110 +24,6 @@ T = TypeVar("T")
 
 CAPACITY_BYTES = 1 << 30
 OPEN_FILES_MAX = 4000
-
-
-class Inode:
-    """A file: what the page cache has, what is on the disk, and the writes between the two."""
-
-    __slots__ = ("data", "durable", "modified_ms", "pending", "whole")
-
-    def __init__(self, now_ms: int) -> None:
-        self.data = bytearray()
-        self.durable = bytearray()
-        self.modified_ms = now_ms
-        # (position, bytes) written since the last sync; bytes None: cut off at the position.
-        self.pending: list[tuple[int, bytes | None]] = []
-        # Written by ``write_file``: there as a whole or not at all.
-        self.whole = False
-
-    def write(self, position: int, data: bytes) -> None:
-        _put(self.data, position, data)
-        self.pending.append((position, data))
-
-    def truncate(self, size: int) -> None:
-        _cut(self.data, size)
-        self.pending.append((size, None))
-
-    def sync(self) -> None:
-        self._make_durable(len(self.pending))
-
-    def lose_pending(self) -> None:
-        """A sync failed: the cache shows what was written, and holds it to be on the disk."""
-        lost = [(position, data if data is None else bytes(len(data))) for position, data in self.pending]
-        self.pending = lost
-
-    def lose_power(self, rng: Random) -> None:
-        kept = rng.randrange(len(self.pending) + 1)
-        torn = self.pending[kept] if kept < len(self.pending) else None
-        self._make_durable(kept)
-        if torn is not None and torn[1] is not None and not self.whole and rng.random() < 0.7:
-            written = torn[1]
-            _put(self.durable, torn[0], written[: rng.randrange(len(written) + 1)])
-            if rng.random() < 0.3:
-                # The size was written, the bytes were not.
-                _put(self.durable, len(self.durable), bytes(rng.randrange(1, 4096)))
-        self.pending = []
-        self.data = bytearray(self.durable)
-
-    def _make_durable(self, count: int) -> None:
-        for position, data in self.pending[:count]:
-            if data is None:
-                _cut(self.durable, position)
-            else:
-                _put(self.durable, position, data)
-        del self.pending[:count]
-
-
-def _put(target: bytearray, position: int, data: bytes) -> None:
-    if position > len(target):
-        target += bytes(position - len(target))
-    target[position : position + len(data)] = data
-
-
-def _cut(target: bytearray, size: int) -> None:
-    if size < len(target):
-        del target[size:]
-    else:
-        target += bytes(size - len(target))
-
-
-class Folder:
-    """A folder: its entries as they are, as they are on the disk, and the changes between the two."""
-
-    __slots__ = ("durable", "entries", "pending")
-
-    def __init__(self) -> None:
-        self.entries: dict[str, Node] = {}
-        self.durable: dict[str, Node] = {}
-        # Each is one step, which is done or is not: names and what they stand for then, None for nothing.
-        self.pending: list[dict[str, Node | None]] = []
-
-    def change(self, step: dict[str, Node | None]) -> None:
-        _apply(self.entries, step)
-        self.pending.append(step)
-
-    def sync(self) -> None:
-        self.durable = dict(self.entries)
-        self.pending.clear()
-
-    def lose_power(self, rng: Random) -> None:
-        for step in self.pending[: rng.randrange(len(self.pending) + 1)]:
-            _apply(self.durable, step)
-        self.pending.clear()
-        self.entries = dict(self.durable)
-        for node in self.entries.values():
-            node.lose_power(rng)
-
-
-Node = Inode | Folder
-
-
-def _apply(entries: dict[str, Node], step: dict[str, Node | None]) -> None:
-    for name, node in step.items():
-        if node is None:
-            entries.pop(name, None)
-        else:
-            entries[name] = node
 
 
 class Volume:
@@ -141,19 +39,42 @@ class Volume:
         self.capacity_bytes = CAPACITY_BYTES
         self.failing: dict[str, int] = {}
         self.slow_us = 0
+        # Told the folder of a log that has got a new file, or (True) was cut.
+        self.on_log_change: Callable[[str, bool], None] | None = None
         # What a sync usually takes.
         self.sync_us = rng.choice((50, 300, 2_000, 8_000))
 
     def lose_power(self) -> None:
         self.root.lose_power(self.rng)
         self.locks.clear()
-        self.used_bytes = _size_of(self.root)
+        self.used_bytes = size_of(self.root)
 
     def wipe(self) -> None:
         """A new disk is in its place."""
         self.root = Folder()
         self.locks.clear()
         self.used_bytes = 0
+
+    def damage(self, name: str, rng: Random) -> str:
+        """Damage a file below a folder that its broker must be able to do without; which, and how."""
+        found = [(path, file) for path, file in files_below(self.root.entries[name], name) if is_hint(path)]
+        if not found:
+            return ""
+        path, file = rng.choice(found)
+        data, how = bytearray(file.data), rng.choice(("cut", "zeroed", "emptied", "flipped"))
+        at = rng.randrange(len(data)) if data else 0
+        if how == "cut":
+            del data[at:]
+        elif how == "zeroed":
+            data[at:] = bytes(len(data) - at)
+        elif how == "emptied" or path.endswith("offset-checkpoint"):
+            # One wrong digit there is as good as any other.
+            data.clear()
+        elif data:
+            data[at] ^= 1 << rng.randrange(8)
+        self.used_bytes += len(data) - len(file.data)
+        file.data, file.durable, file.pending = data, bytearray(data), []
+        return f"{path} {how} at {at}"
 
     def provide(self, name: str) -> None:
         """An empty folder at the root, on the disk, as an operator makes one before the first start."""
@@ -168,12 +89,6 @@ class Volume:
         """The process has ended."""
         for path in [path for path, holder in self.locks.items() if holder is process]:
             del self.locks[path]
-
-
-def _size_of(folder: Folder) -> int:
-    return sum(
-        len(node.data) if isinstance(node, Inode) else _size_of(node) for node in folder.entries.values()
-    )
 
 
 class SimFile:
@@ -217,10 +132,14 @@ class SimFile:
             return None
         return self.read(position, size)
 
+    def read_resident(self, position: int, size: int) -> Buffer | None:
+        return self.read_cached(position, size)
+
     def truncate(self, size: int) -> None:
         self._disk.begin("write", self.path)
         self._disk.volume.used_bytes += size - len(self._inode.data)
         self._inode.truncate(size)
+        self._disk.log_changed(self.path, is_cut=True)
 
     def sync(self) -> None:
         self._disk.sync_inode(self._inode, self.path)
@@ -240,6 +159,48 @@ class SimLock:
     def release(self) -> None:
         if self._volume.locks.get(self._path) is self._process:
             del self._volume.locks[self._path]
+
+
+class SimVolume:
+    """``ottla.env.volume.Volume``: on a quick disk worth it for any log, on a slow one never."""
+
+    def __init__(self, disk: SimDisk) -> None:
+        self._disk = disk
+        self.tells = disk.volume.sync_us != 300
+        self.folders_min = 1 if disk.volume.sync_us < SECOND_US // 1000 else sys.maxsize
+
+    def holds(self, folder: str) -> bool:
+        return True
+
+    def sync(self) -> None:
+        self._disk.begin("sync", "/")
+        sync_below(self._disk.volume.root)
+
+    def close(self) -> None:
+        return
+
+
+class BegunWrite:
+    """A write that a thread makes some time from now, and tells of a while later."""
+
+    def __init__(self, disk: SimDisk, work: Callable[[], None], done: Callable[[], None]) -> None:
+        self._disk = disk
+        self._work: Callable[[], None] | None = work
+        self._done = done
+        self._timer = asyncio.get_running_loop().call_later(disk.thread_delay_s(), self._make)
+
+    def _make(self) -> None:
+        cost_us = self._disk.make_in_thread(self._work_once)
+        asyncio.get_running_loop().call_later(cost_us / SECOND_US + self._disk.thread_delay_s(), self._done)
+
+    def _work_once(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work()
+
+    def finish(self) -> None:
+        self._timer.cancel()
+        self._work_once()
 
 
 class SimDisk:
@@ -272,6 +233,10 @@ class SimDisk:
             self._cost_us += cost_us
         else:
             self._loop.charge(self._process, cost_us)
+
+    def log_changed(self, path: str, *, is_cut: bool) -> None:
+        if self.volume.on_log_change is not None and path.endswith(".log"):
+            self.volume.on_log_change(os.path.dirname(path), is_cut)
 
     def room_bytes(self) -> int:
         return max(0, self.volume.capacity_bytes - self.volume.used_bytes)
@@ -333,6 +298,7 @@ class SimDisk:
             folder, name = self._parent(path)
             node = Inode(self.volume.machine.clock.now_ms())
             folder.change({name: node})
+            self.log_changed(path, is_cut=False)
         return SimFile(self, path, node if isinstance(node, Inode) else self._file(path))
 
     def read_file(self, path: str) -> bytes:
@@ -415,13 +381,16 @@ class SimDisk:
 
     def remove_tree(self, path: str) -> None:
         self.begin("write", path)
-        self.volume.used_bytes -= _size_of(self._folder(path))
+        self.volume.used_bytes -= size_of(self._folder(path))
         folder, name = self._parent(path)
         folder.change({name: None})
 
     def sync_dir(self, path: str) -> None:
         self.begin("sync", path)
         self._folder(path).sync()
+
+    def open_volume(self, path: str) -> SimVolume:
+        return SimVolume(self)
 
     def free_bytes(self, path: str) -> tuple[int, int]:
         return self.volume.capacity_bytes, self.room_bytes()
@@ -439,10 +408,30 @@ class SimDisk:
     def boot_id(self) -> str:
         return f"{self.volume.machine.name}-boot-{self.volume.machine.boots}"
 
+    def thread_delay_s(self) -> float:
+        """How long it takes until a thread comes to what it is given."""
+        rng = self.volume.rng
+        return rng.random() * rng.choice((50, self.volume.sync_us)) / SECOND_US
+
+    def writes_aside(self, size: int) -> bool:
+        return True
+
+    def begin_write(self, work: Callable[[], None], done: Callable[[], None]) -> BegunWrite:
+        return BegunWrite(self, work, done)
+
+    def make_in_thread(self, work: Callable[[], None]) -> int:
+        """Do work that costs the process no time; how long it took."""
+        self._in_run, self._cost_us = True, 0
+        try:
+            work()
+        finally:
+            self._in_run = False
+            cost_us, self._cost_us = self._cost_us, 0
+        return cost_us
+
     async def run(self, work: Callable[[], T]) -> T:
         """As in a thread: some time before the work, some after it, and others run meanwhile."""
-        rng = self.volume.rng
-        await asyncio.sleep(rng.random() * rng.choice((50, self.volume.sync_us)) / SECOND_US)
+        await asyncio.sleep(self.thread_delay_s())
         self._in_run, self._cost_us = True, 0
         try:
             result = work()

@@ -8,37 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
 
-from ottla.metadata import keys
-from ottla.metadata.store import Event
 from ottla.types import TopicPartition
-from sim.loop import WORLD
-from sim.nodes import SimNode
-
-if TYPE_CHECKING:
-    from sim.cluster import Cluster
+from sim.aimed import Aimed
+from sim.striking import Target
 
 HOUR_MS = 3_600_000
 # Seconds between two faults, on average, in the calmest and in the wildest run.
 INTERVALS_S = (0.4, 1.0, 2.5)
 
 
-class Faults:
+class Faults(Aimed):
     """One run's faults. ``run`` injects them until it is cancelled."""
 
-    def __init__(self, cluster: Cluster, rng: Random, only: list[str] | None = None) -> None:
-        self._cluster = cluster
-        self._rng = rng
+    def __init__(self, cluster: Target, rng: Random, only: list[str] | None = None) -> None:
+        super().__init__(cluster, rng)
         self._interval_s = rng.choice(INTERVALS_S)
         names = list(KINDS) if only is None else only
         self.kinds = names if only is not None else [name for name in names if rng.random() < 0.6] or names
         self.counts: dict[str, int] = {}
-        self._undo: list[Callable[[], None]] = []
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         while self.kinds:
@@ -46,39 +36,6 @@ class Faults:
             name = self._rng.choice(self.kinds)
             if KINDS[name](self):
                 self.counts[name] = self.counts.get(name, 0) + 1
-
-    def end_all(self) -> None:
-        """Undo whatever still lasts."""
-        undo, self._undo = self._undo, []
-        for step in undo:
-            step()
-
-    # ------------------------------------------------------------ helpers
-
-    def _note(self, what: str) -> None:
-        self._cluster.trace("fault:", what)
-
-    def _for_a_while(self, undo: Callable[[], None], least_s: float, most_s: float) -> None:
-        """Have ``undo`` called after a time from this range."""
-        self._undo.append(undo)
-
-        def end() -> None:
-            if undo in self._undo:
-                self._undo.remove(undo)
-                undo()
-
-        asyncio.get_running_loop().call_later(self._rng.uniform(least_s, most_s), end)
-
-    def _two_hosts(self) -> list[str]:
-        """Mostly two nodes."""
-        hosts = self._hosts() if self._rng.random() < 0.7 else []
-        return self._rng.sample(hosts if len(hosts) > 1 else list(self._cluster.fabric.machines), 2)
-
-    def _some_node(self) -> SimNode:
-        return self._rng.choice(list(self._cluster.nodes.values()))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
 
     # ------------------------------------------------------------ nodes
 
@@ -104,7 +61,7 @@ class Faults:
         node = self._some_node()
         if (node.doubtful and not disk_too) or not self._cluster.may_lose_power(node):
             return False
-        self._cluster.note_power_loss()
+        self._cluster.note_power_loss(node)
         node.lose_power(disk_too=disk_too)
         self._for_a_while(node.boot, 0.1, self._rng.choice((0.5, 4, 10)))
         return True
@@ -113,39 +70,15 @@ class Faults:
         """A machine comes back with an empty disk: under the same rule."""
         return len(self._cluster.nodes) >= 3 and self.lose_power(disk_too=True)
 
-    def at_change(self) -> bool:
-        """For a while processes end just after the store has heard of a change that concerns them."""
-        server = self._cluster.store_server
-        if server.on_change is not None:
+    def damage_file(self) -> bool:
+        """A process ends, and before the next one a file beside its logs is damaged."""
+        node = self._some_node()
+        if not node.running:
             return False
-        loop = self._cluster.loop
-
-        def strike(node: SimNode) -> None:
-            if node.running and not self._cluster.quiet:
-                node.kill()
-                self._for_a_while(node.start, 0.05, 3)
-
-        def changed(events: list[Event]) -> None:
-            for event in events:
-                if event.value is None or not event.key.startswith(keys.PARTITIONS):
-                    continue
-                state = json.loads(event.value)
-                if self._rng.random() < 0.3:
-                    victim = (
-                        state["leader"] if self._rng.random() < 0.7 else self._rng.choice(state["replicas"])
-                    )
-                    if victim in self._cluster.nodes:
-                        delay_us = int(self._rng.choice((500, 3_000, 15_000)) * self._rng.random())
-                        loop.call_at_us(
-                            loop.now_us + delay_us, strike, self._cluster.nodes[victim], context=WORLD.copy()
-                        )
-
-        def undo() -> None:
-            server.on_change = None
-
-        self._note("whoever leads is in danger")
-        server.on_change = changed
-        self._for_a_while(undo, 0.5, 5)
+        node.kill()
+        what = node.volume.damage("data", self._rng)
+        self._note(f"{node.volume.machine.name}: {what or 'nothing to damage'}")
+        self._for_a_while(node.start, 0.05, self._rng.choice((0.3, 3)))
         return True
 
     def pause(self) -> bool:
@@ -173,20 +106,6 @@ class Faults:
         return True
 
     # ------------------------------------------------------------ the network
-
-    def _cut(self, ways: list[tuple[str, str]], most_s: float) -> None:
-        fabric = self._cluster.fabric
-        for source, target in ways:
-            fabric.cut(source, target)
-
-        def heal() -> None:
-            for source, target in ways:
-                fabric.heal(source, target)
-
-        self._for_a_while(heal, 0.1, most_s)
-
-    def _hosts(self) -> list[str]:
-        return [node.machine.host for node in self._cluster.nodes.values()]
 
     def isolate(self) -> bool:
         """A node is cut off: from the others, from the store, from clients, or from all of them."""
@@ -380,7 +299,9 @@ KINDS: dict[str, Callable[[Faults], bool]] = {
     "kill": Faults.kill,
     "kill-many": Faults.kill_many,
     "power": Faults.lose_power,
+    "at-roll": Faults.power_at_roll,
     "wipe": Faults.lose_disk,
+    "damage": Faults.damage_file,
     "at-change": Faults.at_change,
     "pause": Faults.pause,
     "restart": Faults.restart,
@@ -402,4 +323,6 @@ KINDS: dict[str, Callable[[Faults], bool]] = {
     "delete-records": Faults.delete_records,
     "reassign": Faults.reassign,
     "elect": Faults.elect_preferred,
+    "strand": Faults.strand,
+    "twin": Faults.twin,
 }

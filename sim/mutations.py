@@ -7,16 +7,18 @@ seeds until an invariant is violated, and shows that the same seeds pass without
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ottla.broker.fetch_sessions import Sent
-from ottla.coordinators.group_machine import GroupMachine
+from ottla.broker.api.records.fetch.session import Sent
+from ottla.coordinators.groups import offset_requests
+from ottla.log.durability import Durability
 from ottla.log.log import Log
+from ottla.log.producers import ProducerEntry
 from ottla.metadata import elections
-from ottla.metadata.membership import Membership
+from ottla.metadata.membership import NOT_REGISTERED, Membership
 from ottla.replication.follower import Fetcher
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.isr import UNKNOWN_OFFSET, Leading
@@ -48,10 +50,7 @@ def ack_at_resignation(stack: ExitStack) -> None:
     resign = Partition.resign
 
     def resigning(self: Partition) -> None:
-        commits = list(self._commits)
-        self._commits.clear()
-        for _, committed in commits:
-            committed(None)
+        self._commits.end(None)
         resign(self)
 
     stack.enter_context(replaced(Partition, "resign", resigning))
@@ -130,6 +129,30 @@ def join_early(stack: ExitStack) -> None:
         return node_id in self.followers and node_id not in self.maximal_isr
 
     stack.enter_context(replaced(Leading, "may_join", may_join))
+
+
+def join_below_epoch(stack: ExitStack) -> None:
+    """A follower joins the ISR at the high watermark, which a new leader may not know yet, not where the
+    leader's epoch begins."""
+
+    def may_join(self: Leading, node_id: int, high_watermark: int) -> bool:
+        follower = self.followers.get(node_id)
+        return (
+            follower is not None
+            and node_id not in self.maximal_isr
+            and follower.log_end_offset >= high_watermark
+        )
+
+    stack.enter_context(replaced(Leading, "may_join", may_join))
+
+
+def ignore_own_epochs(stack: ExitStack) -> None:
+    """A follower cuts where its leader says that an epoch ends, whatever it has of that epoch itself."""
+
+    def divergence_offset(self: Partition, epoch: int, end_offset: int) -> int:
+        return min(end_offset, self.log.log_end_offset)
+
+    stack.enter_context(replaced(Partition, "divergence_offset", divergence_offset))
 
 
 def elect_anyone(stack: ExitStack) -> None:
@@ -215,7 +238,7 @@ def load_early(stack: ExitStack) -> None:
 
 def any_generation(stack: ExitStack) -> None:
     """Offsets are taken from members of any generation."""
-    stack.enter_context(replaced(GroupMachine, "_check_commit", lambda *_: None))
+    stack.enter_context(replaced(offset_requests, "check_commit", lambda *_: None))
 
 
 def say_nothing_twice(stack: ExitStack) -> None:
@@ -230,10 +253,41 @@ def say_nothing_twice(stack: ExitStack) -> None:
 def flush_nothing(stack: ExitStack) -> None:
     """A flush says that it is done."""
 
-    def flush(self: Log, before: int | None = None) -> None:
+    def flush(self: Log, *_: Any) -> None:
         return
 
     stack.enter_context(replaced(Log, "flush", flush))
+
+
+def no_flush_to_roll(stack: ExitStack) -> None:
+    """A log rolls at or before a recovery point of before it was cut, without being flushed."""
+    stack.enter_context(replaced(Durability, "must_flush_to_roll", lambda self: False))
+
+
+def no_folder_sync_after_roll(stack: ExitStack) -> None:
+    """A flush does not make sure that new segments are listed in their folder."""
+    stack.enter_context(replaced(Durability, "folder_changed", lambda self: None))
+
+
+def keep_batches_of_old_epochs(stack: ExitStack) -> None:
+    """A producer's batches are known although it has begun a new epoch, and its sequence again."""
+    keep = ProducerEntry.keep
+
+    def keeping(self: ProducerEntry, batches: Any) -> None:
+        if batches:
+            keep(self, batches)
+
+    stack.enter_context(replaced(ProducerEntry, "keep", keeping))
+
+
+def trust_own_data(stack: ExitStack) -> None:
+    """A process that registers again does not ask whether another one had its id meanwhile."""
+    may_have_lost_data = Membership._may_have_lost_data
+
+    def may_have(self: Membership, known: Any) -> bool:
+        return self._own_epoch == NOT_REGISTERED and may_have_lost_data(self, known)
+
+    stack.enter_context(replaced(Membership, "_may_have_lost_data", may_have))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +297,17 @@ class Mutation:
     apply: Callable[[ExitStack], None]
     faults: tuple[str, ...]
     nodes: int = 5
+    # Of what is drawn for a run, what it needs.
+    given: Mapping[str, Any] = field(default_factory=dict)
+    # It has to show within so many seeds.
+    seeds_max: int = 40
+    # With these it has shown, and so is looked for there first; any change may make other runs of them.
+    shown_by: tuple[int, ...] = ()
+
+    def seeds(self) -> Iterator[int]:
+        """Where it is to be looked for: in the likeliest place first."""
+        yield from self.shown_by
+        yield from (seed for seed in range(1, self.seeds_max + 1) if seed not in self.shown_by)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -254,8 +319,18 @@ class Mutation:
 # Mixtures of faults: a few, so that the runs without a mutation are few.
 CRASHES = ("kill", "kill-many", "pause", "isolate", "split", "restart", "lease")
 CUTS = ("split", "isolate")
+STRANDED = ("strand", "kill", "elect", "at-change")
 AIMED = ("wipe", "kill", "slow-link", "at-change")
 POWER = ("kill", "kill-many", "power", "wipe", "split")
+ROLLS = ("at-roll", "strand")
+TWINS = ("twin", "kill", "kill-many")
+# Logs that part roll at the same offsets, where recovery points were, and a checkpoint has these by then.
+ROLLING = {
+    "internal.segment.bytes": "2000",
+    "log.flush.offset.checkpoint.interval.ms": "1000",
+    "flush.messages": "",
+    "even": True,
+}
 
 MUTATIONS: dict[str, Mutation] = {
     "ack-early": Mutation(ack_early, CRASHES),
@@ -267,6 +342,8 @@ MUTATIONS: dict[str, Mutation] = {
     "watermark-of-too-few": Mutation(watermark_of_too_few, POWER),
     "believe-proposals": Mutation(believe_proposals, CUTS),
     "join-early": Mutation(join_early, AIMED),
+    "join-below-epoch": Mutation(join_below_epoch, STRANDED, seeds_max=200, shown_by=(70, 91, 105, 129)),
+    "ignore-own-epochs": Mutation(ignore_own_epochs, STRANDED),
     "elect-anyone": Mutation(elect_anyone, CRASHES),
     "keep-epoch": Mutation(keep_epoch, CRASHES),
     "trust-lost-data": Mutation(trust_lost_data, POWER),
@@ -274,7 +351,19 @@ MUTATIONS: dict[str, Mutation] = {
     "lose-retry-timer": Mutation(lose_retry_timer, CRASHES),
     "forget-producers": Mutation(forget_producers, CRASHES),
     "load-early": Mutation(load_early, CRASHES),
-    "any-generation": Mutation(any_generation, CRASHES),
+    "any-generation": Mutation(any_generation, CRASHES, shown_by=(22, 33, 38)),
     "say-nothing-twice": Mutation(say_nothing_twice, CRASHES),
     "flush-nothing": Mutation(flush_nothing, ("kill", "power"), nodes=1),
+    "no-flush-to-roll": Mutation(
+        no_flush_to_roll, ROLLS, given=ROLLING, seeds_max=100, shown_by=(8, 100, 111, 116)
+    ),
+    "no-folder-sync-after-roll": Mutation(no_folder_sync_after_roll, ("at-roll", "power"), 1, ROLLING),
+    "keep-batches-of-old-epochs": Mutation(
+        keep_batches_of_old_epochs,
+        ("strand",),
+        given={"restless": 0.2, "even": True},
+        seeds_max=60,
+        shown_by=(15,),
+    ),
+    "trust-own-data": Mutation(trust_own_data, TWINS, seeds_max=150, shown_by=(8, 36)),
 }

@@ -17,7 +17,7 @@ from typing import Any
 from sim.loop import CURRENT, MS_US, SECOND_US, WORLD, Process, VirtualLoop
 from sim.machine import Machine
 from sim.trace import Trace
-from sim.transport import RESET, Pipe, SimTransport
+from sim.transport import RESET, Link, Pipe, SimTransport
 
 # How long the kernel tries to connect, and to get through what was sent, before it gives up.
 CONNECT_MAX_US = (6 * SECOND_US, 20 * SECOND_US)
@@ -27,21 +27,6 @@ RETRANSMIT_US_MAX = 2 * SECOND_US
 # Kernel buffers: what may be under way in one direction of a connection.
 WINDOWS = (16 << 10, 64 << 10, 256 << 10, 1 << 20)
 EPHEMERAL_PORT = 40_000
-
-
-class Link:
-    """The way from one host to another."""
-
-    __slots__ = ("base_us", "blocked", "jitter_us", "slow_us", "split")
-
-    def __init__(self, base_us: int, jitter_us: int, split: float) -> None:
-        self.base_us = base_us
-        self.jitter_us = jitter_us
-        # How often what is written arrives in pieces.
-        self.split = split
-        self.blocked = False
-        # More latency, while a fault lasts.
-        self.slow_us = 0
 
 
 class SimListener:

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from ottla.errors import KafkaError
-from ottla.log.segment import ColdRead
+from ottla.log.segment_file import ColdRead
 from ottla.replication.partition import Partition
 from ottla.types import TopicPartition
 from ottla.wire.records import BatchHeader, iter_batches, iter_records
@@ -35,6 +35,7 @@ class Observer:
 
     def __init__(self, nodes: Mapping[int, SimNode], model: Model) -> None:
         self._nodes = nodes
+        self._others: list[SimNode] = []
         self._model = model
         self._committed: dict[tuple[str, int], Committed] = {}
         # By partition and leader epoch: who leads, and the highest high watermark.
@@ -44,8 +45,12 @@ class Observer:
         # How often a partition got another leader, for the summary.
         self.elections = 0
 
+    def also_look_at(self, other: SimNode) -> None:
+        """A node beside those that are there in the end."""
+        self._others.append(other)
+
     def look(self) -> None:
-        for sim_node in self._nodes.values():
+        for sim_node in (*self._nodes.values(), *self._others):
             node, process = sim_node.node, sim_node.process
             if node is None or process is None:
                 continue

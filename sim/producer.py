@@ -82,7 +82,7 @@ class Lane:
             for number in range(first, first + count)
         ]
         now_ms = EPOCH_MS + producer.loop.now_us // 1000
-        padding = b"x" * producer.rng.choice((0, 10, 300))
+        padding = b"x" * (300 if producer.even else producer.rng.choice((0, 10, 300)))
         records = [Record(0, now_ms, padding, value) for value in values]
         numbered = producer.idempotent
         data = build_batch(
@@ -131,7 +131,7 @@ class Lane:
         flight: deque[tuple[Batch, asyncio.Future[Any]]] = deque()
         sent, healthy, incarnation = 0, True, producer.incarnation
         while True:
-            while healthy and sent < len(queue):
+            while healthy and incarnation == producer.incarnation and sent < len(queue):
                 batch = queue[sent]
                 if batch.ordinal >= queue[0].ordinal + (IN_FLIGHT_MAX if self._known else 1):
                     # The broker remembers only so many: the first of them is not to be forgotten. And from
@@ -207,6 +207,11 @@ class Producer(Client):
     acks = -1
     idempotent = True
     interval_ms = 60
+    # Whether all its batches are of one size.
+    even = False
+    # How often it begins again by itself, mostly with the next epoch of its id (KIP-360), as one does whose
+    # batch has taken too long.
+    restless = 0.0
 
     def __init__(self, *args: Any, topics: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -229,15 +234,15 @@ class Producer(Client):
             await self._init_producer_id()
         while not self.stopping:
             await asyncio.sleep(self.rng.expovariate(1) * self.interval_ms / 1000)
+            if self.begin_again or (self.idempotent and self.rng.random() < self.restless):
+                await self._begin_again()
             if self.stopping:
                 break
-            if self.begin_again:
-                await self._begin_again()
             topic = self.rng.choice(self._topics)
             where = TopicPartition(topic, self.rng.randrange(self.partition_counts[topic]))
             lane = self._lane(where)
             if len(lane.queue) < QUEUED_MAX:
-                lane.put(self.rng.choice((1, 1, 2, 5)))
+                lane.put(1 if self.even else self.rng.choice((1, 1, 2, 5)))
         await self._finish()
 
     async def _finish(self) -> None:
@@ -262,7 +267,10 @@ class Producer(Client):
         self.incarnation += 1
         for lane in self._lanes.values():
             lane.begin_again()
-        await self._init_producer_id()
+        if self.rng.random() < 0.7:
+            self.producer_epoch += 1
+        else:
+            await self._init_producer_id()
 
     async def _init_producer_id(self) -> None:
         while True:

@@ -247,6 +247,8 @@ class SimStore:
         self._closed = False
         self._waiting: dict[asyncio.Future[None], None] = {}
         self._held: dict[int, Timer] = {}
+        # Until when those last that are held, by what the server has said.
+        self._until_ms: dict[int, int] = {}
 
     async def get(self, key: str) -> KeyValue | None:
         return await self._call(lambda: self.server.keys.get(key))
@@ -289,7 +291,9 @@ class SimStore:
         await self._call(lambda: self.server.keep_alive(lease))
 
     async def lease_hold(self, lease: int, lost: Callable[[], None]) -> None:
+        sent_ms = self.server.clock.monotonic_ms()
         ttl_ms = await self._call(lambda: self.server.keep_alive(lease))
+        self._until_ms[lease] = sent_ms + ttl_ms
         self._hold(lease, ttl_ms, lost)
 
     def _hold(self, lease: int, ttl_ms: int, lost: Callable[[], None]) -> None:
@@ -301,6 +305,7 @@ class SimStore:
             try:
                 if self._way.keeps_alive():
                     self.server.keep_alive(lease)
+                    self._until_ms[lease] = self.server.clock.monotonic_ms() + ttl_ms
             except LeaseError:
                 del self._held[lease]
                 self._way.tell(lost)
@@ -308,6 +313,9 @@ class SimStore:
                 self._hold(lease, ttl_ms, lost)
 
         timer = self._held[lease] = self.server.clock.call_later(ttl_ms / 3, keep)
+
+    def lease_lasts(self, lease: int) -> bool:
+        return lease in self._held and self.server.clock.monotonic_ms() < self._until_ms[lease]
 
     async def lease_release(self, lease: int) -> None:
         if self._let_go(lease):

@@ -6,12 +6,12 @@ import asyncio
 import errno
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any, Protocol
 
-from sim.loop import WORLD, Handle, Process
-
-if TYPE_CHECKING:
-    from sim.network import Fabric, Link
+from sim.loop import WORLD, Handle, Process, VirtualLoop
+from sim.machine import Machine
+from sim.trace import Trace
 
 # asyncio's limits for what is buffered before a protocol is told to pause.
 HIGH_WATER, LOW_WATER = 64 << 10, 16 << 10
@@ -29,6 +29,40 @@ class Signal:
 
 FIN, RESET = Signal("FIN"), Signal("RESET")
 Item = bytes | Signal
+
+
+class Link:
+    """The way from one host to another."""
+
+    __slots__ = ("base_us", "blocked", "jitter_us", "slow_us", "split")
+
+    def __init__(self, base_us: int, jitter_us: int, split: float) -> None:
+        self.base_us = base_us
+        self.jitter_us = jitter_us
+        # How often what is written arrives in pieces.
+        self.split = split
+        self.blocked = False
+        # More latency, while a fault lasts.
+        self.slow_us = 0
+
+
+class Medium(Protocol):
+    """What connects hosts, as the ends of connections see it (``sim.network.Fabric``)."""
+
+    loop: VirtualLoop
+    rng: Random
+    trace: Trace
+    machines: dict[str, Machine]
+    transports: dict[SimTransport, None]
+    stalled: dict[Pipe, None]
+
+    def link(self, source: str, target: str) -> Link: ...
+
+    def latency_us(self, link: Link) -> int: ...
+
+    def window(self) -> int: ...
+
+    def give_up_us(self) -> int: ...
 
 
 class Pipe:
@@ -51,7 +85,7 @@ class Pipe:
         "window",
     )
 
-    def __init__(self, fabric: Fabric, source: SimTransport, target: SimTransport) -> None:
+    def __init__(self, fabric: Medium, source: SimTransport, target: SimTransport) -> None:
         self._fabric = fabric
         self.source = source
         self.target = target
@@ -160,7 +194,7 @@ class Pipe:
 class SimTransport(asyncio.Transport):
     """A socket. Its protocol's methods run as part of its process."""
 
-    def __init__(self, fabric: Fabric, process: Process, address: tuple[str, int]) -> None:
+    def __init__(self, fabric: Medium, process: Process, address: tuple[str, int]) -> None:
         super().__init__()
         self.process = process
         self.address = address

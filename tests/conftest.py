@@ -7,6 +7,7 @@ fixtures of its own pytest plugin (`ottla_broker`, `ottla_topic`).
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,17 @@ def _processes(directory: Callable[[], Path]) -> Iterator[Start]:
             if broker.alive():
                 broker.stop()
             print(f"--- stderr of the broker in {broker.directory}:\n{broker.log()}")
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """What a command that ran in this process did to signals ends with its test: processes that are started
+    later would ignore, as `ottla serve` does in its end, what is to stop them."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -31,3 +31,8 @@ class KafkaError(Exception):
         super().__init__(message or code.name)
         self.code = code
         self.message = message
+
+    @property
+    def text(self) -> str:
+        """The message, or what the code says: for where Kafka never leaves a client without words."""
+        return self.message or self.code.name.replace("_", " ")

@@ -6,27 +6,38 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
-from ottla.broker.context import Services
-from ottla.broker.deferred import Turn
-from ottla.broker.dispatch import Dispatcher
-from ottla.broker.faults import FaultHook
-from ottla.broker.fetch_sessions import FetchSessions
+from ottla.broker.api.records.fetch.session_cache import FetchSessions
+from ottla.broker.faults import FaultHook, with_faults
+from ottla.broker.gate import Gate, load_handlers
+from ottla.broker.kept_topics import KeptTopics
+from ottla.broker.memory import REQUEST_BYTES_MAX, Memory
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.server import Server, ServerLimits
+from ottla.broker.services import Services
+from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig, Endpoint
-from ottla.coordinators.failover import GroupFailover
-from ottla.coordinators.runtime import GroupCoordinator
-from ottla.coordinators.settings import GroupConfig
+from ottla.config.node import NodeSettings as NodeSettings
+from ottla.config.node import StartError as StartError
+from ottla.coordinators.groups.coordinator import GroupCoordinator
+from ottla.coordinators.groups.settings import GroupConfig
+from ottla.coordinators.runtime.failover import Failover
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.deadlines import Deadlines
-from ottla.env.disk import Disk, RealDisk
-from ottla.env.network import Network, TcpNetwork, show_address
-from ottla.log.data_dir import RegistrationMark
+from ottla.env.disk import Disk, RealDisk, open_files_max
+from ottla.env.lag import LoopLag
+from ottla.env.network import Network, SharedSocket, TcpNetwork, show_address
+from ottla.env.pulse import Pulse
+from ottla.env.slices import Slices
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.data_dir import RegistrationMark, others_with_data
 from ottla.log.manager import LogManager
+from ottla.metadata.alone import elsewhere, stand_alone, was_one_of_several
+from ottla.metadata.image import TopicImage
 from ottla.metadata.leadership import Leadership
 from ottla.metadata.liveness import Liveness
 from ottla.metadata.membership import Membership, MembershipError
@@ -35,59 +46,25 @@ from ottla.metadata.sqlite import SqliteStore
 from ottla.metadata.store import MetadataStore, StoreError
 from ottla.metadata.stores import open_store
 from ottla.replication.fetchers import Fetchers
+from ottla.replication.high_watermarks import HighWatermarks
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.manager import ReplicaManager
+from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 OFFSETS_TOPIC = "__consumer_offsets"
+# Folders that are looked for on the event loop: some 10 microseconds each.
+LOOKED_AT_ONCE_MAX = 10
 # How long until a metadata store that cannot be reached at the start is tried again.
 STORE_RETRY_MS = 500
-LISTENER = "PLAINTEXT"
-HOST_DEFAULT, PORT_DEFAULT, DATA_DEFAULT = "127.0.0.1", 9092, "data"
+# How long a node waits for others of the same command before clients come to the port that they share: topics
+# that are made meanwhile would all be on those that were faster.
+SIBLINGS_MS_MAX = 10_000
 # Addresses to listen on that nobody can connect to.
 WILDCARDS = ("", "0.0.0.0", "::")
-
-
-class StartError(Exception):
-    """The node cannot start; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
-    """What a node is started with. What is None is as ``properties`` (Kafka's names) say, or its default."""
-
-    data: str | None = None
-    host: str | None = None
-    port: int | None = None  # 0: any free one
-    node_id: int | None = None
-    advertise: tuple[str, int] | None = None
-    # Where the cluster's metadata is, such as etcd://h1:2379,h2:2379,h3:2379. None: a node by itself.
-    store: str | None = None
-    # The cluster's name in the store, which may hold several.
-    cluster: str = "ottla"
-    rack: str | None = None
-    properties: Mapping[str, str] = field(default_factory=dict)
-
-    def to_properties(self) -> dict[str, str]:
-        """Everything as Kafka properties, so that DescribeConfigs tells what is in force."""
-        properties = dict(self.properties)
-        if self.node_id is not None:
-            properties["node.id"] = str(self.node_id)
-            properties.pop("broker.id", None)
-        if self.rack is not None:
-            properties["broker.rack"] = self.rack
-        if self.host is not None or self.port is not None or "listeners" not in properties:
-            host = HOST_DEFAULT if self.host is None else self.host
-            port = PORT_DEFAULT if self.port is None else self.port
-            properties["listeners"] = f"{LISTENER}://{host}:{port}"
-        if self.data is not None or not properties.keys() & {"log.dirs", "log.dir"}:
-            properties.pop("log.dir", None)
-            properties["log.dirs"] = self.data or DATA_DEFAULT
-        if self.advertise is not None:
-            host, port = self.advertise
-            properties["advertised.listeners"] = f"{LISTENER}://{host}:{port}"
-        return properties
 
 
 class Node:
@@ -102,12 +79,16 @@ class Node:
         network: Network | None = None,
         store: MetadataStore | None = None,
         faults: FaultHook | None = None,
+        lag: LoopLag | None = None,
     ) -> None:
-        """``store``: one that is open already, of a cluster; it is closed with the node."""
+        """``store``: one that is open already, of a cluster; it is closed with the node. ``lag``: measures
+        the loop as long as the node serves."""
         self.config = BrokerConfig(settings.to_properties())
         self.services: Services
         # Where the first listener was bound.
         self.address: tuple[str, int]
+        # How late the event loop was, where that is measured.
+        self.lag = lag
         # Set when the node cannot go on: whoever runs it had better ``kill`` it, and start another.
         self.failed = asyncio.Event()
         self._failing: asyncio.Future[None] | None = None
@@ -115,8 +96,13 @@ class Node:
         self._disk = disk or RealDisk()
         self._network = network or TcpNetwork()
         self._faults = faults
-        self._turn = Turn()
+        self._slices = Slices()
+        self._turn = Turn(self._clock, self._slices)
+        limit = self.config.get("queued.max.request.bytes")
+        self._memory = Memory(limit if limit > 0 else REQUEST_BYTES_MAX)
         self._servers: list[Server] = []
+        # Those of the sockets that are shared with other nodes.
+        self._shared: list[Server] = []
         # How to let go, in haste, of what the node has taken so far.
         self._held = AsyncExitStack()
         self._settings = settings
@@ -127,11 +113,12 @@ class Node:
         self._membership: Membership
         self._leadership: Leadership
         self._liveness: Liveness
+        self._pulse: Pulse
         self._metadata: Metadata
         self._logs: LogManager
         self._replicas: ReplicaManager
         self._groups: GroupCoordinator
-        self._failover: GroupFailover
+        self._failover: Failover
 
     @property
     def node_id(self) -> int:
@@ -148,36 +135,70 @@ class Node:
 
     async def _start(self) -> None:
         endpoints = {e.listener: await self._bind(e) for e in self.config.listeners()}
+        for listener, fd in self._settings.shared:
+            server = self._make_server(listener, SharedSocket(fd))
+            await server.bind("", 0)
+            self._shared.append(server)
         self.address = next(iter(endpoints.values()))
         await self._open_data()
         self._report_config()
         self._compose()
         # Before it joins: others look for it at once, and take it for dead where nobody listens.
         for server in self._servers:
-            await server.start()
+            if server not in self._shared:
+                await server.start()
         await self._join(self._advertised(endpoints), self.config.get("broker.rack"))
-        self._replicas.activate()
+        await self._slices.run(self._replicas.activate())
         self._failover.apply(None, self._metadata.image)
+        await self._await_siblings()
+        for server in self._shared:
+            await server.start()
+        if self.lag is not None:
+            self.lag.start()
+            self._held.callback(self.lag.close)
         address = show_address(*self.address)
         log.info("node %d serves %s with its data in %s", self.node_id, address, self.config.data_dir)
 
+    async def _await_siblings(self) -> None:
+        """Return once the other nodes of this command are in the cluster, or that takes too long."""
+        deadline_ms = self._clock.monotonic_ms() + SIBLINGS_MS_MAX
+        changed = asyncio.Event()
+        self._metadata.subscribe(lambda old, new: changed.set())
+        while missing := [one for one in self._settings.siblings if one not in self._metadata.image.brokers]:
+            changed.clear()
+            left_ms = deadline_ms - self._clock.monotonic_ms()
+            try:
+                await asyncio.wait_for(changed.wait(), max(left_ms, 0) / 1000)
+            except TimeoutError:
+                log.warning("going on without nodes that have not come: %s", ", ".join(map(str, missing)))
+                return
+
     def _report_config(self) -> None:
         """Say what of the configuration has no effect; not before a refusal to start, which it would bury."""
+        if self.node_id != min(self._settings.siblings, default=self.node_id):
+            # They have one configuration and one log.
+            return
         for warning in self.config.warnings:
             log.warning("%s", warning)
         if self.config.idle:
             log.info("set, but nothing here depends on it: %s", ", ".join(self.config.idle))
 
-    async def _bind(self, endpoint: Endpoint) -> tuple[str, int]:
+    def _make_server(self, listener: str, network: Network) -> Server:
         server = Server(
             self._limits(),
             self._clock,
-            self._network,
+            network,
             self._turn,
-            listener=endpoint.listener,
+            self._memory,
+            listener=listener,
             refuses=self._faults.refuses_connections if self._faults else None,
+            files_max=open_files_max(),
         )
         self._servers.append(server)
+        return server
+
+    async def _bind(self, endpoint: Endpoint) -> tuple[str, int]:
+        server = self._make_server(endpoint.listener, self._network)
         try:
             return await server.bind(endpoint.host, endpoint.port)
         except OSError as error:
@@ -213,7 +234,7 @@ class Node:
         try:
             if self._clustered:
                 await self._leave()
-            self._replicas.wake_all()
+            await self._slices.run(self._replicas.wake_all())
             self._replicas.close()
             self._groups.close()
             self._failover.close()
@@ -249,22 +270,69 @@ class Node:
     async def _open_data(self) -> None:
         """Lock and load the data directory: metadata first, then the logs that it names."""
         data = self.config.data_dir
-        self._logs = LogManager(self._disk, data, self.config, self._clock, node_id=self.node_id)
+        self._logs = LogManager(
+            self._disk, data, self.config, self._clock, node_id=self.node_id, slices=self._slices
+        )
         await self._logs.start()
         self._held.callback(self._logs.abandon)
+        if not self._settings.siblings:
+            self._check_alone(dict.fromkeys(others_with_data(self._disk, data), 0))
         self._store = await self._open_store(data)
         self._held.push_async_callback(self._store.close)
-        self._metadata = Metadata(self._store, self.config, self.node_id)
+        self._metadata = Metadata(self._store, self.config, self.node_id, slices=self._slices)
         self._held.push_async_callback(self._metadata.close)
-        await self._read_metadata()
+        await self._when_available(self._metadata.start)
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
+        if not self._clustered and was_one_of_several(self._metadata.image):
+            self._check_alone(elsewhere(self._metadata.image, (self.node_id,)))
+            await self._metadata.reached(await stand_alone(self._store, self._metadata.image, self.node_id))
         self._replicas = self._make_replicas()
         self._held.callback(self._replicas.close)
-        self._logs.high_watermarks = self._replicas.high_watermarks
+        self._logs.high_watermarks = HighWatermarks(self._replicas.partitions)
         self._replicas.apply(None, self._metadata.image)
-        for folder in self._logs.strays():
-            log.warning("%s/%s is of no topic that is known: it is left alone", data, folder)
-        self._metadata.subscribe(self._replicas.apply)
+        self._logs.set_strays_aside(self._replicas.assigned())
+        self._metadata.controller.obstacle = self._obstacle
+        self._metadata.subscribe(self._replicas.follow)
+        await self._pass_producer_ids()
+        if not self._clustered:
+            written_epochs = {where: opened.latest_epoch for where, opened in self._logs.logs.items()}
+            await self._metadata.controller.lead_anew(self.node_id, written_epochs)
+
+    def _check_alone(self, others: Mapping[int, int]) -> None:
+        """StartError where the data directory has partitions of other nodes, which would not be served."""
+        if others:
+            nodes = ", ".join(map(str, others))
+            raise StartError(
+                f"the data directory {self.config.data_dir} has partitions of other nodes ({nodes}), which "
+                "this one alone would not serve: start it with "
+                f"--processes {max(others) - self.node_id + 1}, as before; to have one process, empty the "
+                "others first, one after the other, with 'ottla cluster drain N' ('ottla log stray' for what "
+                "was set aside)"
+            )
+
+    async def _pass_producer_ids(self) -> None:
+        """Have no producer get the id of one that logs know: metadata of an earlier time would give it again,
+        and what the new one sends could pass for what the old one had sent."""
+        known = {one.producer_id for opened in self._logs.logs.values() for one in opened.producers}
+        if not known:
+            return
+        reserve = partial(self._metadata.controller.reserve_producer_ids, known)
+        if behind := await self._when_available(reserve):
+            log.warning("the metadata is older than the logs: producer ids go on at %d", behind[0])
+
+    async def _obstacle(self, topic: TopicImage, first: int) -> str | None:
+        """What is in the way of a topic's partitions, from a number on, that are to be on this node."""
+
+        def look() -> str | None:
+            for index in range(first, len(topic.partitions)):
+                if self.node_id in topic.partitions[index].replicas:
+                    why = self._logs.obstacle(TopicPartition(topic.name, index))
+                    if why is not None:
+                        return why
+            return None
+
+        few = len(topic.partitions) - first <= LOOKED_AT_ONCE_MAX
+        return look() if few else await self._disk.run(look)
 
     async def _open_store(self, data: str) -> MetadataStore:
         if self._given_store is not None:
@@ -276,16 +344,17 @@ class Node:
         except (ValueError, StoreError) as error:
             raise StartError(str(error)) from error
 
-    async def _read_metadata(self) -> None:
-        """Read the image. A cluster's store is waited for: it may start after its nodes."""
+    async def _when_available(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the metadata store something. A cluster's is waited for: it may start after its nodes, or be
+        away just now."""
         deadline_ms = self._clock.monotonic_ms() + self.config.get("initial.broker.registration.timeout.ms")
         said = False
         while True:
             try:
-                await self._metadata.start()
-                return
-            except StoreError as error:
-                if not self._clustered:
+                return await ask()
+            except (StoreError, KafkaError) as error:
+                is_away = isinstance(error, StoreError) or error.code is ErrorCode.request_timed_out
+                if not self._clustered or not is_away:
                     raise
                 if self._clock.monotonic_ms() >= deadline_ms:
                     raise StartError(f"the metadata store cannot be used: {error}") from error
@@ -304,7 +373,7 @@ class Node:
             self._store, self._metadata, self.config, self._disk, mark, self.node_id
         )
         self._held.push_async_callback(member.close)
-        listener = self.config.get("inter.broker.listener.name") or self.config.listeners()[0].listener
+        listener = self.config.inter_broker_listener
         self._leadership = Leadership(self._store, self._metadata, self.config, member)
         self._held.push_async_callback(self._leadership.close)
         self._liveness = Liveness(self._store, self._metadata, self._network, self.node_id, listener)
@@ -315,6 +384,7 @@ class Node:
         commit = self._metadata.controller.change_partitions
         replicas = ReplicaManager(*parts, fetchers=fetchers, commit=commit)
         replicas.disk_failed = self._fail
+        replicas.is_own = member.is_own
         return replicas
 
     async def _join(self, endpoints: Mapping[str, tuple[str, int]], rack: str | None) -> None:
@@ -328,6 +398,7 @@ class Node:
             raise StartError(str(error)) from error
         self._leadership.start()
         self._liveness.start()
+        self._pulse.start()
 
     async def _leave(self) -> None:
         """Have others lead what this node leads, while it still serves, and leave their cluster."""
@@ -342,16 +413,19 @@ class Node:
 
     def _compose(self) -> None:
         """Build what serves requests upon the partitions."""
+        deadlines = Deadlines(self._clock)
+        self._held.callback(deadlines.close)
         offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
-        self._groups = GroupCoordinator(offsets, self._clock, GroupConfig.from_config(self.config))
+        group_config = GroupConfig.from_config(self.config)
+        self._groups = GroupCoordinator(
+            offsets, self._clock, group_config, slices=self._slices, deadlines=deadlines
+        )
         self._held.callback(self._groups.close)
-        self._failover = GroupFailover(self.node_id, self._groups)
+        self._failover = Failover(self.node_id, OFFSETS_TOPIC, self._groups, self._groups.on_topics_deleted)
         self._held.callback(self._failover.close)
         self._metadata.subscribe(self._failover.apply)
         if self._clustered:
             self._membership.on_ended = self._step_down
-        deadlines = Deadlines(self._clock)
-        self._held.callback(deadlines.close)
         self.services = Services(
             node_id=self.node_id,
             config=self.config,
@@ -365,14 +439,28 @@ class Node:
             fetch_sessions=FetchSessions(
                 self._clock, slots_max=self.config.get("max.incremental.fetch.session.cache.slots")
             ),
+            topics=KeptTopics(),
             turn=self._turn,
+            memory=self._memory,
+            slices=self._slices,
             producer_ids=ProducerIds(self._metadata.controller.reserve_producer_ids),
-            faults=self._faults,
+            pulse=self._make_pulse() if self._clustered else None,
         )
-        dispatcher = Dispatcher(self.services)
+        self._memory.on_shortage = self.services.fetch_sessions.habits.let_go
+        handlers = load_handlers()
+        if self._faults is not None:
+            handlers = with_faults(handlers, self._faults)
+        gate = Gate(self.services, handlers, repeats=self._faults is None)
         for server in self._servers:
-            server.dispatch = dispatcher
+            server.handle = gate
         self.config.subscribe(self._apply_limits)
+
+    def _make_pulse(self) -> Pulse:
+        session_ms = self.config.get("broker.session.timeout.ms")
+        # A lease is renewed three times in its life: to stand still for less cannot cost it.
+        self._pulse = Pulse(self._clock, session_ms * 2 // 3, self._membership.stood_still)
+        self._held.callback(self._pulse.close)
+        return self._pulse
 
     def _apply_limits(self, changed: frozenset[str]) -> None:
         for server in self._servers:

@@ -7,18 +7,27 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from ottla.config import ConfigError, parse_properties
+from ottla.config import ConfigError, ConfigFile
+from ottla.config.node import NodeSettings, StartError
+from ottla.env.alarm import Alarm
+from ottla.env.clock import SystemClock, ThreadDelays, thread_cpu_ms
 from ottla.env.disk import raise_open_files_max
-from ottla.env.memory import keep_freed_memory, never_collect_what_is_there
+from ottla.env.garbage import ShortCollections
+from ottla.env.lag import LoopLag
+from ottla.env.memory import keep_freed_memory
 from ottla.env.network import show_address
 from ottla.errors import KafkaError
 from ottla.logging_setup import set_up
 from ottla.metadata.store import StoreError
-from ottla.node import Node, NodeSettings, StartError
+from ottla.text import printable
+
+if TYPE_CHECKING:
+    from ottla.node import Node
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +41,8 @@ NODE_ID_MISSING = (
 )
 # What a start may take to end in order, once the node is asked to stop, before it is broken off.
 START_GRACE_S = 2.0
+# Beyond this it is no server.properties.
+CONFIG_FILE_BYTES_MAX = 4 * 1024 * 1024
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -55,39 +66,88 @@ def run(
     cluster, and must have been given its id.
     """
     set_up(log_format, log_level)
-    raise_open_files_max()
-    keep_freed_memory()
+    options = {"data": data, "listen": listen, "node_id": node_id, "advertise": advertise}
+    options |= {"store": store, "cluster": cluster, "rack": rack}
+    return with_settings(run_node, config_file, overrides, options)
+
+
+def with_settings(
+    work: Callable[[NodeSettings], int],
+    config_file: str | None,
+    overrides: Mapping[str, str],
+    options: Mapping[str, Any],
+) -> int:
+    """What ``work`` returns for the settings that options of `ottla serve` make; 1 where it says why not."""
+    given: ConfigFile | None = None
     try:
         properties = dict(overrides)
         if config_file is not None:
-            properties = parse_properties(_read(config_file)) | properties
+            given = ConfigFile(config_file, _read(config_file))
+            properties = given.properties | properties
+        store, node_id = options["store"], options["node_id"]
         if store is not None and node_id is None and not properties.keys() & NODE_ID_NAMES:
             raise ConfigError(NODE_ID_MISSING)
+        listen, advertise = options["listen"], options["advertise"]
         host, port = _address(listen) if listen else (None, None)
         settings = NodeSettings(
-            data=data,
+            data=options["data"],
             host=host,
             port=port,
             node_id=node_id,
             advertise=_address(advertise) if advertise else None,
             store=store,
-            cluster=cluster or CLUSTER_DEFAULT,
-            rack=rack,
+            cluster=options["cluster"] or CLUSTER_DEFAULT,
+            rack=options["rack"],
             properties=properties,
         )
-        try:
-            return uvloop.run(_serve(settings))
-        finally:
-            # Whoever asks again, while Python ends, gets the exit code all the same.
-            for signum in STOP_SIGNALS:
-                signal.signal(signum, signal.SIG_IGN)
-    except (ConfigError, StartError, StoreError, KafkaError, OSError) as error:
-        print(f"ottla: {error}", file=sys.stderr)  # noqa: T201 - the one line that says why
+        return work(settings)
+    except (ConfigError, StartError, StoreError, KafkaError, OSError, UnicodeError) as error:
+        # UnicodeError: a host of a listener that no name can be.
+        where = given.where(str(error), overrides) if given and isinstance(error, ConfigError) else ""
+        print(f"ottla: {printable(_reason(error) + where)}", file=sys.stderr)  # noqa: T201 - the one line that says why
         return 1
 
 
-async def _serve(settings: NodeSettings) -> int:
-    node = Node(settings)
+def _reason(error: Exception) -> str:
+    """What went wrong, for people: Python's own words for an OSError begin with a number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    reason = error.strerror.lower()
+    return f"{error.filename}: {reason}" if isinstance(error.filename, str) else reason
+
+
+def run_node(settings: NodeSettings) -> int:
+    """Serve in this process until it is asked to stop; its exit code."""
+    raise_open_files_max()
+    keep_freed_memory()
+    collections, alarm = ShortCollections(thread_cpu_ms), Alarm()
+    lag = LoopLag(
+        SystemClock(),
+        thread_cpu_ms,
+        thread_delay_ms=ThreadDelays().ms,
+        collections=collections,
+        alarm=alarm,
+    )
+    collections.start()
+    alarm.start()
+    try:
+        return run_until_asked(lambda stopping: _serve(settings, lag, stopping))
+    finally:
+        alarm.stop()
+        collections.stop()
+
+
+def run_until_asked(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
+    """Run an event loop with ``main``, which is to end once its event is set: at SIGTERM or SIGINT."""
+    try:
+        return uvloop.run(_with_signals(main))
+    finally:
+        # Whoever asks again, while Python ends, gets the exit code all the same.
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)
+
+
+async def _with_signals(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -98,25 +158,38 @@ async def _serve(settings: NodeSettings) -> int:
     for signum in STOP_SIGNALS:
         # Not the loop's own way, which gives signals back their deadly effect as soon as it is closed.
         signal.signal(signum, ask_to_stop)
+    return await main(stopping)
+
+
+async def _serve(settings: NodeSettings, lag: LoopLag, stopping: asyncio.Event) -> int:
+    # Not before it is needed: a command that runs several nodes as processes is none itself.
+    from ottla.node import Node
+
+    node = Node(settings, lag=lag)
     if not await _start(node, stopping):
         log.info("stopped before it had started")
         return 0
-    never_collect_what_is_there()
-    try:
-        print(f"ottla: listening on {show_address(*node.address)}", flush=True)  # noqa: T201 - what scripts wait for
-    except OSError as error:
-        # Whoever started us has closed the pipe, or its file is on a full disk: clients need neither.
-        log.warning("the line that says where we listen could not be printed: %s", error)
-        # It is still in Python's buffer, whose flush at the very end would fail and spoil the exit code.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    say_ready(node.address)
     await _first(stopping, node.failed)
     if node.failed.is_set():
         await node.kill()
         return 1
     log.info("stopping: finishing what is in flight")
     await node.stop()
+    log.info("%s", lag)
     log.info("stopped")
     return 0
+
+
+def say_ready(address: tuple[str, int]) -> None:
+    """Print the line that says where we listen."""
+    try:
+        print(f"ottla: listening on {show_address(*address)}", flush=True)  # noqa: T201 - what scripts wait for
+    except OSError as error:
+        # Whoever started us has closed the pipe, or its file is on a full disk: clients need neither.
+        log.warning("the line that says where we listen could not be printed: %s", error)
+        # It is still in Python's buffer, whose flush at the very end would fail and spoil the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _start(node: Node, stopping: asyncio.Event) -> bool:
@@ -147,14 +220,19 @@ async def _first(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _read(config_file: str) -> str:
-    """The text of a server.properties file. ConfigError: it cannot be read."""
+def _read(config_file: str) -> bytes:
+    """What is in a server.properties file. ConfigError: it cannot be read, or is something else."""
     try:
-        with open(config_file, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
+        with open(config_file, "rb") as file:
+            data = file.read(CONFIG_FILE_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigError(f"the configuration file {config_file} cannot be read: {reason.lower()}") from error
+    if len(data) > CONFIG_FILE_BYTES_MAX:
+        raise ConfigError(
+            f"the configuration file {config_file} has more than {CONFIG_FILE_BYTES_MAX} bytes: is it one?"
+        )
+    return data
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """The log under SIGKILL: whatever was acknowledged is there, once and in order, however the process ends.
 
-One process appends as an idempotent producer would and writes down each acknowledgement; it is killed at a
-random moment, and another takes over where the log ends. The bytes are real, the segments small.
+One process appends as an idempotent producer would, one batch itself and the next one in a thread, and writes
+down each acknowledgement; it is killed at a random moment, and another takes over where the log ends. The
+bytes are real, the segments small.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from ottla.wire.records import iter_batches, iter_records
 ROUNDS = 25 * soak.FACTOR
 
 WRITER = """
-import sys
+import asyncio, sys
 from ottla.env.disk import RealDisk
+from ottla.log.files import InPlace
 from ottla.log.log import Log
 from ottla.log.settings import LogConfig
 from ottla.types import Record, TopicPartition
@@ -31,20 +33,39 @@ from ottla.wire.records import build_batch
 
 config = LogConfig(segment_bytes=20_000, index_interval_bytes=500)
 where = TopicPartition("t", 0)
-log = Log.open(RealDisk(), sys.argv[1], config, topic_partition=where, now_ms=1000, clean=False)
+disk = RealDisk()
+background = InPlace()
+background.begin_write = disk.begin_write
+log = Log.open(
+    disk, sys.argv[1], config, topic_partition=where, now_ms=1000, clean=False, background=background
+)
 entry = log.producers.get(1)
 sequence = entry.last_sequence + 1 if entry else 0
 assert sequence == log.log_end_offset, (sequence, log.log_end_offset)
-while True:
-    count = sequence % 3 + 1
-    records = [Record(0, 1000, None, b"%d" % (sequence + n) * (1 + sequence % 50)) for n in range(count)]
-    numbered = {"producer_id": 1, "producer_epoch": 0, "base_sequence": sequence}
-    batch = build_batch(records, compression=sequence % 5, **numbered)
-    done = log.append(batch, leader_epoch=3, now_ms=1000)
-    assert done.base_offset == sequence
-    sequence += count
-    sys.stdout.write(f"{sequence}\\n")
-    sys.stdout.flush()
+
+async def append(batch, in_thread):
+    written = asyncio.get_running_loop().create_future()
+    done = log.append(
+        batch, leader_epoch=3, now_ms=1000, then=written.set_result if in_thread else None
+    )
+    if in_thread:
+        assert await written is None
+    assert log.log_end_offset == done.last_offset + 1
+    return done
+
+async def main(sequence):
+    while True:
+        count = sequence % 3 + 1
+        records = [Record(0, 1000, None, b"%d" % (sequence + n) * (1 + sequence % 50)) for n in range(count)]
+        numbered = {"producer_id": 1, "producer_epoch": 0, "base_sequence": sequence}
+        batch = build_batch(records, compression=sequence % 5, **numbered)
+        done = await append(batch, in_thread=sequence % 2)
+        assert done.base_offset == sequence
+        sequence += count
+        sys.stdout.write(f"{sequence}\\n")
+        sys.stdout.flush()
+
+asyncio.run(main(sequence))
 """
 
 

@@ -7,8 +7,8 @@ import uuid
 from typing import Any
 
 from interop.raw import batch
-from ottla.wire import codec
 from ottla.wire.apis import APIS
+from ottla.wire.fields import FIXED, Field, describe
 from ottla.wire.messages import load
 
 NAMES = [
@@ -50,9 +50,9 @@ class Awkward:
         return self._entity(load(APIS[api_key].schema, version, "request"))
 
     def _entity(self, entity: type[Any]) -> dict[str, Any]:
-        return {field.name: self._field(field) for field in codec.describe(entity)}
+        return {field.name: self._field(field) for field in describe(entity)}
 
-    def _field(self, field: codec.Field) -> Any:
+    def _field(self, field: Field) -> Any:
         optional = field.nullable and field.kind != "datetime_i64"
         if optional and (field.tag is None or field.kind == "entity") and self.chance.random() < 0.15:
             return None
@@ -60,7 +60,7 @@ class Awkward:
             return [self._one(field) for _ in range(self.chance.choice([0, 1, 1, 1, 2, 3]))]
         return self._one(field)
 
-    def _one(self, field: codec.Field) -> Any:
+    def _one(self, field: Field) -> Any:
         kind, chance = field.kind, self.chance
         if field.entity is not None:
             return self._entity(field.entity)
@@ -81,6 +81,6 @@ class Awkward:
             return chance.choice([0, 1, 10, 50, -1])
         if kind in ("error_code", "datetime_i64"):
             return chance.choice([-1, 0, 1, 87])
-        bits = RANGES[codec.FIXED[kind]]
+        bits = RANGES[FIXED[kind]]
         value = chance.choice(INTEGERS[:6] if chance.random() < 0.7 else INTEGERS)
-        return max(0, value) % 2**bits if codec.FIXED[kind].isupper() else min(value, 2**bits - 1)
+        return max(0, value) % 2**bits if FIXED[kind].isupper() else min(value, 2**bits - 1)

@@ -59,6 +59,11 @@ class BrokerProcess:
         self.directory = directory
         self.data = data or directory / "data"
         self.settings = {**FAST_SETTINGS, **(settings or {})}
+        # Another one has another installation; what is in its environment beside ours.
+        self.python = sys.executable
+        self.environment: Mapping[str, str] = {}
+        # What Python runs; a test may put something around it.
+        self.program: Sequence[str] = ("-m", "ottla.cli.main")
         self.files_max = files_max
         self.file_size_max = file_size_max
         self.host, self.port = "127.0.0.1", 0
@@ -90,7 +95,7 @@ class BrokerProcess:
         if self.file_size_max is not None:
             command += [f"--fsize={self.file_size_max}:"]
         command = [*command, "--"] if len(command) > 1 else []
-        command += [sys.executable, "-m", "ottla.cli.main", "serve", "--data", str(self.data)]
+        command += [self.python, *self.program, "serve", "--data", str(self.data)]
         command += ["--listen", f"{self.host}:{self.port}", *self.arguments]
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]
@@ -100,7 +105,7 @@ class BrokerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
             )
 
     def wait_ready(self) -> BrokerProcess:
@@ -127,6 +132,10 @@ class BrokerProcess:
 
     def log_lines(self) -> list[str]:
         return self.log().splitlines()
+
+    def lines_with(self, text: str) -> list[str]:
+        """The whole lines of the log that have ``text`` in them: others come whenever the broker likes."""
+        return [line for line in self.log().split("\n")[:-1] if text in line]
 
     def rss_bytes(self) -> int:
         """Resident memory of the process (VmRSS)."""

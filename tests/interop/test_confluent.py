@@ -584,6 +584,38 @@ def test_admin_cluster(bootstrap: str, admin: AdminClient) -> None:
     assert cluster.controller.id == node.id
 
 
+def test_transactions_are_refused_at_once(bootstrap: str, name: str) -> None:
+    """librdkafka takes most errors for passing ones, and asks again until its time is up."""
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name})
+    start_s = time.monotonic()
+    with pytest.raises(KafkaException) as refused:
+        producer.init_transactions(30)
+    assert time.monotonic() - start_s < 5
+    error = refused.value.args[0]
+    assert error.fatal()
+    assert not error.retriable()
+    assert "transactions are not served" in error.str()
+
+
+def test_the_consumer_protocol_is_refused_at_once(bootstrap: str, name: str) -> None:
+    """Where the API is not listed librdkafka looks for another coordinator again and again (KIP-848)."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": name, "group.protocol": "consumer"})
+    consumer.subscribe([name])
+    start_s = time.monotonic()
+    told: list[KafkaError] = []
+
+    def refused() -> bool:
+        message = consumer.poll(0.1)
+        error = message.error() if message is not None else None
+        told.extend([error] if error is not None else [])
+        return any(each.code() == KafkaError._FATAL for each in told)
+
+    wait_until(refused, what="the error")
+    assert time.monotonic() - start_s < 5
+    assert "API version not supported" in told[-1].str()
+    consumer.close()
+
+
 def test_unknown_topic(bootstrap: str, name: str) -> None:
     """With allow.auto.create.topics off a consumer learns that its topic is not there."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": name, "allow.auto.create.topics": False})

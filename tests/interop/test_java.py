@@ -95,7 +95,8 @@ def test_refused_sends(java: Java, make_topic: Callable[..., str]) -> None:
     steps = dict(java("refused", make_topic(max_message_bytes="10000")))
     assert steps["large"] == "RecordTooLargeException"
     assert steps["small"] == 0
-    assert steps["transactions"] != "ready"
+    assert steps["transactions"] == "KafkaException"
+    assert steps["consumer protocol"] == "UnsupportedVersionException"
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,21 @@ def test_admin_configs(java: Java, make_topic: Callable[..., str]) -> None:
         "inherited": "2000000",
         "read-only": "InvalidRequestException",
         "resources": True,
+        "fresh GROUP": ["30000", "DEFAULT_CONFIG", False, "INT"],
+        "set GROUP": ["20000", "DYNAMIC_GROUP_CONFIG"],
+        "bad GROUP": "InvalidConfigurationException",
+        "list GROUP": "InvalidConfigurationException",
+        "resources GROUP": True,
+        "fresh CLIENT_METRICS": ["300000", "DEFAULT_CONFIG", False, "INT"],
+        "set CLIENT_METRICS": ["20000", "DYNAMIC_CLIENT_METRICS_CONFIG"],
+        "bad CLIENT_METRICS": "InvalidRequestException",
+        "list CLIENT_METRICS": "InvalidConfigurationException",
+        "resources CLIENT_METRICS": True,
+        "logger": ["TRACE", "DYNAMIC_BROKER_LOGGER_CONFIG"],
+        "logger bad": "InvalidConfigurationException",
+        "logger append": "InvalidRequestException",
+        "logger root": "InvalidRequestException",
+        "logger after": True,
     }
 
 

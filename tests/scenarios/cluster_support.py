@@ -105,6 +105,10 @@ class Cluster:
             for path in sorted(node.directory.glob("*.stderr"))
         )
 
+    def etcd(self, *arguments: str) -> str:
+        """`etcdctl` on the store that the nodes share with other tests: keep to this cluster's name."""
+        return self._etcd.ctl(*arguments)
+
     # ------------------------------------------------------------ what the store says
 
     def stored(self, prefix: str = "") -> dict[str, Any]:
@@ -156,9 +160,11 @@ class Cluster:
 
     # ------------------------------------------------------------ topics
 
-    def admin(self) -> AdminClient:
-        """A client that knows all nodes. Its answers come only while there is a reference to it."""
-        made = AdminClient({"bootstrap.servers": self.bootstrap, **QUIET})
+    def admin(self, first: int | None = None) -> AdminClient:
+        """A client that knows all nodes, or begins with one of them. Its answers come only while there is a
+        reference to it."""
+        bootstrap = self.bootstrap if first is None else self.nodes[first].bootstrap
+        made = AdminClient({"bootstrap.servers": bootstrap, **QUIET})
         self._admins.append(made)
         return made
 

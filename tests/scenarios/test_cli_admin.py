@@ -148,8 +148,9 @@ def test_configurations_of_one_broker_and_of_all(ottla_process) -> None:  # type
     ottla = Ottla(ottla_process().bootstrap)
     ottla("config", "set", "broker", "default", "log.retention.ms=123456")
     ottla("config", "set", "broker", str(NODE), "message.max.bytes=2000000")
-    (entry,) = ottla("config", "describe", "broker", "default", "--json").json
+    entry, min_isr = ottla("config", "describe", "broker", "default", "--json").json
     assert (entry["name"], entry["value"], entry["source"]) == ("log.retention.ms", "123456", "all brokers")
+    assert (min_isr["name"], min_isr["value"]) == ("min.insync.replicas", "1")
     found = {
         e["name"]: (e["value"], e["source"])
         for e in ottla("config", "describe", "broker", str(NODE), "--json").json
@@ -158,10 +159,44 @@ def test_configurations_of_one_broker_and_of_all(ottla_process) -> None:  # type
     assert found["message.max.bytes"] == ("2000000", "broker")
     assert found["listeners"][1] == "static"
     ottla("config", "delete", "broker", "default", "log.retention.ms")
-    assert ottla("config", "describe", "broker", "default", "--json").json == []
+    assert ottla("config", "describe", "broker", "default", "--json").json == [min_isr]
+    ottla("config", "set", "broker", "default", "min.insync.replicas=2")
+    assert "min.insync.replicas" in ottla("config", "describe", "broker", str(NODE)).out
+    failed = ottla.fails(1, "config", "set", "broker", str(NODE), "min.insync.replicas=1")
+    assert "cannot be altered while ELR is enabled" in failed.err
     ottla.fails(1, "config", "set", "broker", str(NODE), "broker.id=5")
     ottla.fails(1, "config", "set", "broker", "default", "message.max.bytes=x")
     assert f"give one of {NODE}," in ottla.fails(4, "config", "describe", "broker", "7").err
+
+
+def test_configurations_of_groups_and_of_client_metrics(ottla: Ottla, topic: str) -> None:
+    for kind, config, value, source in (
+        ("group", "share.delivery.count.limit", "7", "group"),
+        ("client-metrics", "interval.ms", "60000", "client metrics"),
+    ):
+        assert ottla("config", "describe", kind, topic, "--json").json == []
+        out = ottla("config", "set", kind, topic, f"{config}={value}").out
+        assert out == f"{config}: set to {value}\n"
+        assert ottla("config", "describe", kind, topic, "--json").json == [
+            {"name": config, "value": value, "source": source, "read_only": False, "sensitive": False}
+        ]
+        assert config in ottla("config", "describe", kind, topic, "--all").out
+        assert config in ottla.fails(1, "config", "set", kind, topic, f"{config}=0").err
+        ottla("config", "delete", kind, topic, config)
+        assert ottla("config", "describe", kind, topic, "--json").json == []
+
+
+def test_levels_of_loggers(ottla: Ottla) -> None:
+    node = str(NODE)
+    levels = {e["name"]: e["value"] for e in ottla("config", "describe", "logger", node, "--json").json}
+    assert {"root", "ottla.coordinators"} <= set(levels)
+    ottla("config", "set", "logger", node, "ottla.coordinators=TRACE")
+    assert "TRACE" in ottla("config", "describe", "logger", node).out
+    ottla("config", "delete", "logger", node, "ottla.coordinators")
+    after = {e["name"]: e["value"] for e in ottla("config", "describe", "logger", node, "--json").json}
+    assert after["ottla.coordinators"] == levels["ottla.coordinators"]
+    assert "does not exist" in ottla.fails(1, "config", "set", "logger", node, "ottla.none=INFO").err
+    assert f"give one of {node}" in ottla.fails(4, "config", "describe", "logger", "77").err
 
 
 def test_the_cluster(ottla: Ottla, ottla_server: BrokerProcess, topic: str) -> None:

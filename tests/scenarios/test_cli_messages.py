@@ -12,8 +12,13 @@ from uuid import uuid4
 
 import pytest
 from cli_support import Ottla
+from crc32c import crc32c
 
 from interop.process import BrokerProcess, wait_until
+from ottla.cli.direct import DirectConnection
+from ottla.errors import ErrorCode
+from ottla.types import Record
+from ottla.wire.records import build_batch
 
 
 @pytest.fixture
@@ -138,7 +143,7 @@ def test_a_compacted_topic_wants_keys(ottla: Ottla, topic: str) -> None:
 
 @pytest.mark.parametrize(
     ("position", "first"),
-    [("beginning", 0), ("0", 0), ("7", 7), ("-3", 7), ("-100", 0), ("1h", 0), ("99", 10), ("end", 10)],
+    [("beginning", 0), ("0", 0), ("7", 7), ("-3", 7), ("-100", 0), ("1h", 0), ("10", 10), ("end", 10)],
 )
 def test_positions(ottla: Ottla, topic: str, position: str, first: int) -> None:
     numbered(ottla, topic)
@@ -349,3 +354,88 @@ def test_groups_that_do_not_exist(ottla: Ottla, topic: str) -> None:
     assert "does not exist" in ottla.fails(4, "group", "describe", topic).err
     ottla.fails(4, "group", "delete", topic)
     assert ottla("group", "delete", topic, "--if-exists").out == f"{topic}: does not exist\n"
+
+
+def test_a_position_that_is_not_in_the_topic_is_explained(ottla: Ottla, topic: str) -> None:
+    numbered(ottla, topic, 3)
+    ran = ottla.try_("consume", topic, "--from", "999999999")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == f"ottla: {topic}-0 ends at offset 3, before 999999999\n"
+    ran = ottla.try_("consume", topic, "--from", "2099-01-01T00:00:00Z")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == "ottla: no message is as new as 2099-01-01T00:00:00.000Z\n"
+    assert ottla("consume", topic, "--from", "2").out == "2\n"
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["00", "00037fffffffabcd", "0000000000017fff", "000000000001000474657374ffffffff",
+     "0000000000010002c3280000000100000000ffffffff"],
+)  # fmt: skip
+def test_a_member_with_a_garbage_assignment_is_described(ottla: Ottla, topic: str, assignment: str) -> None:
+    """librdkafka's assertion about it would end the process."""
+    group = f"g-{topic}"
+    join_with(ottla.bootstrap, group, bytes.fromhex(assignment))
+    (found,) = ottla("group", "describe", group, "--json").json
+    assert (found["state"], found["type"], found["assignor"]) == ("stable", "classic", "range")
+    assert [member["partitions"] for member in found["members"]] == [None]
+    assert "(not a consumer's)" in ottla("group", "describe", group, "--members").out
+    assert "1 member" in ottla.fails(1, "group", "reset-offsets", group, "-t", "t", "--to", "end").err
+
+
+def join_with(bootstrap: str, group: str, assignment: bytes) -> None:
+    """Join a group that nobody else is in, and assign these bytes."""
+    host, _, port = bootstrap.rpartition(":")
+    connection = DirectConnection((host, int(port)))
+    join = {
+        "group_id": group,
+        "session_timeout_ms": 60_000,
+        "rebalance_timeout_ms": 60_000,
+        "member_id": "",
+        "group_instance_id": None,
+        "protocol_type": "consumer",
+        "protocols": [{"name": "range", "metadata": b"\xff"}],
+        "reason": None,
+    }
+    wait_until(lambda: connection.ask("JoinGroup", join).error_code == ErrorCode.member_id_required)
+    join["member_id"] = connection.ask("JoinGroup", join).member_id
+    joined = connection.ask("JoinGroup", join)
+    assert joined.error_code == 0
+    synced = connection.ask(
+        "SyncGroup",
+        {
+            "group_id": group,
+            "generation_id": joined.generation_id,
+            "member_id": join["member_id"],
+            "group_instance_id": None,
+            "protocol_type": "consumer",
+            "protocol_name": "range",
+            "assignments": [{"member_id": join["member_id"], "assignment": assignment}],
+        },
+    )
+    assert synced.error_code == 0
+    connection.close()
+
+
+def test_a_header_whose_name_is_no_text_disturbs_nobody_who_does_not_ask(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic)
+    host, _, port = ottla.bootstrap.rpartition(":")
+    connection = DirectConnection((host, int(port)))
+    batch = build_batch([Record(0, 1_700_000_000_000, None, b"v", [("name", b"x")])]).replace(
+        b"name", b"na\xffe"
+    )
+    head = batch[:17] + crc32c(batch[21:]).to_bytes(4, "big") + batch[21:]
+    partition = {"index": 0, "records": head}
+    produced = connection.ask(
+        "Produce",
+        {
+            "transactional_id": None,
+            "acks": -1,
+            "timeout_ms": 5000,
+            "topic_data": [{"name": topic, "partition_data": [partition]}],
+        },
+        version=9,
+    )
+    assert produced.responses[0].partition_responses[0].error_code == 0
+    assert ottla("consume", topic).out == "v\n"
+    assert "offset 0: the name of a header is not UTF-8" in ottla.fails(1, "consume", topic, "--json").err

@@ -13,6 +13,7 @@ from interop.process import BrokerProcess
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
+import comparing
 import comparison
 import page
 import peers
@@ -85,6 +86,19 @@ def test_every_benchmark_runs(ottla: Ottla, ottla_server: BrokerProcess) -> None
         assert requests["requests"] > 10
         assert requests["failed"] == 0
         assert "raw sockets" in requests["client"]
+    options = ["--beside", "produce", "-d", "0.3", "--warmup-s", "0.1", "--acks", "all"]
+    neighbour = ottla("bench", "latency", *options, "--json").json
+    assert neighbour["settings"] == {"connections": 2, "size_bytes": 100, "acks": "all"}
+    assert neighbour["requests"] and neighbour["latency_ms"]["p50"] > 0
+    # Small ones were measured, and large ones written meanwhile, whose cost is not taken for theirs.
+    assert neighbour["mb_per_s"] < neighbour["beside"]["mb_per_s"]
+    assert neighbour["beside"]["requests"] > 3 and neighbour["beside"]["failed"] == 0
+    assert neighbour["broker_cpu_us_per_request"] is None
+    options = ["--beside", "cold-reader", "-d", "0.3", "--warmup-s", "0.1"]
+    neighbour = ottla("bench", "latency", *options, "--json").json
+    assert neighbour["requests"] and neighbour["latency_ms"]["p50"] > 0
+    assert neighbour["beside"]["test"] == "consume"
+    assert neighbour["beside"]["requests"] > 3 and neighbour["beside"]["failed"] == 0
     assert "ottla-bench" not in ottla("topic", "list").out
 
 
@@ -99,12 +113,19 @@ def test_a_benchmark_uses_the_topic_that_it_is_given(ottla: Ottla, topic: str) -
 
 def test_brokers_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "IDLE_S", 0.2)
-    steps = [comparison.Step("Small", ("produce", "-n", "1000"), (comparison.RATE, comparison.PER_MILLION))]
-    monkeypatch.setattr(comparison, "plan", lambda scale: steps)
-    ours = [peer for peer in peers.PEERS if peer.name == "ottla"]
-    results = comparison.compare(ours, tmp_path, 2, 1.0, lambda text: None)
-    assert results.errors == {}
-    assert len(results.values("Small", "ottla", comparison.RATE)) == 2
-    assert all(0 < s < 20 for s in results.values(comparison.STARTING.title, "ottla", comparison.START))
-    text = page.render(ours, {"ottla": "1"}, {}, steps, results, 2)
-    assert "## Small" in text
+    columns = (comparison.RATE, comparison.PER_MILLION)
+    starting = next(step for step in comparison.plan(1) if step.against is comparison.Against.STARTED)
+    small = comparison.bench("Small", ("produce", "-n", "1000"), columns)
+    monkeypatch.setattr(comparing, "plan", lambda scale: [starting, small])
+    ours = peers.PEERS[:1]
+    options = comparing.parser().parse_args(["--runs", "2"])
+    found = comparing.compare(
+        comparing.Field(ours, ours, [], []), options, comparison.tools_of(None, 1), tmp_path
+    )
+    assert found.errors == {}
+    results = {"runs": found.runs}
+    for column in columns:
+        assert len(page.values(results, "Small", "ottla", column)) == 2
+    starts = page.values(results, starting.title, "ottla", comparison.START)
+    assert len(starts) == 2 and all(0 < s < 20 for s in starts)
+    assert not any(tmp_path.iterdir())

@@ -15,7 +15,7 @@ import pytest
 from cli_support import Ottla
 from cluster_support import QUIET, Cluster, running
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from interop.process import wait_until
 
@@ -233,9 +233,12 @@ def test_a_near_consumer_hears_of_records_as_soon_as_others(cluster: Cluster, na
 # DeleteRecords --------------------------------------------------------------------------------------------
 
 
-def delete(cluster: Cluster, topic: str, offset: int, timeout_s: float = 30) -> int:
-    """The low watermark afterwards."""
-    admin = cluster.admin()
+def delete(cluster: Cluster, topic: str, offset: int, timeout_s: float = 30, first: int | None = None) -> int:
+    """The low watermark afterwards. ``first``: the one node that the client turns to; else it is any."""
+    return deleted(cluster.admin(first), topic, offset, timeout_s)
+
+
+def deleted(admin: AdminClient, topic: str, offset: int, timeout_s: float = 30) -> int:
     partition = TopicPartition(topic, 0, offset)
     found = admin.delete_records([partition], request_timeout=40, operation_timeout=timeout_s)
     low: int = found[partition].result(60).low_watermark
@@ -258,10 +261,15 @@ def test_deleted_records_are_gone_from_every_replica_when_that_is_answered(
     fill(cluster, name, 30)
     assert delete(cluster, name, 10) == 10
     assert delete(cluster, name, 5) == 10
-    begun = time.monotonic()
+    # One client: a new one may look for its leader for seconds, if its first connection ends too soon.
+    admin = cluster.admin()
+    assert deleted(admin, name, 10) == 10
+    times = []
     for offset in range(11, 21):
-        assert delete(cluster, name, offset) == offset
-    assert time.monotonic() - begun < 2.5, "followers hear of it at once, not each half second"
+        begun = time.monotonic()
+        assert deleted(admin, name, offset) == offset
+        times.append(time.monotonic() - begun)
+    assert sorted(times)[3] < 0.3, f"followers hear of it at once, not each half second: {times}"
     cluster.nodes[1].kill()
     assert cluster.wait_leader(name, other_than=1) == 2
     assert beginning(cluster, name) == 20
@@ -282,10 +290,11 @@ def test_what_a_living_replica_still_has_is_waited_for(cluster: Cluster, name: s
     cluster.nodes[2].pause()
     try:
         with pytest.raises(KafkaException) as raised:
-            delete(cluster, name, 5, timeout_s=0.5)
+            # A client that turned to the one that stands still would notice for seconds nothing.
+            delete(cluster, name, 5, timeout_s=0.5, first=1)
         assert raised.value.args[0].code() == KafkaError.REQUEST_TIMED_OUT
         # By then it counts as dead.
-        assert delete(cluster, name, 6, timeout_s=20) == 6
+        assert delete(cluster, name, 6, timeout_s=20, first=1) == 6
     finally:
         cluster.nodes[2].resume()
     cluster.wait_isr(name, [1, 2])

@@ -122,7 +122,7 @@ def legacy(magic: int, value: bytes) -> bytes:
 @pytest.mark.parametrize("size", [5, 500])
 def test_older_formats(client: RawClient, topic: str, magic: int, size: int) -> None:
     answer = client.produce(topic, legacy(magic, b"v" * size), version=3)
-    assert answer.error_code == ErrorCode.unsupported_for_message_format
+    assert answer.error_code == ErrorCode.invalid_record
     assert client.values(topic) == []
 
 

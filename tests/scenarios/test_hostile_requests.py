@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 import time
@@ -16,8 +17,9 @@ from interop.fuzz import Awkward
 from interop.process import BrokerProcess, wait_until
 from interop.raw import RawClient, batch, fetch_fields, flexible, framed, produce_fields, request_header
 from ottla.errors import ErrorCode
-from ottla.wire.apis import API_VERSIONS, APIS
+from ottla.wire.apis import API_VERSIONS, APIS, BY_NAME
 from ottla.wire.messages import decode_response, encode_request
+from ottla.wire.primitives import write_uvarint
 
 LONGEST = struct.pack(">i", 2**31 - 1)
 LONGEST_COMPACT = b"\xff\xff\xff\xff\x0f"
@@ -122,7 +124,7 @@ def test_unsupported_versions_close_the_connection(broker: BrokerProcess, key: i
             assert client.closed()
 
 
-@pytest.mark.parametrize("version", [5, 100, 32767, -1])
+@pytest.mark.parametrize("version", [6, 100, 32767, -1])
 def test_api_versions_of_the_future(client: RawClient, version: int) -> None:
     """KIP-511: a version 0 answer with UNSUPPORTED_VERSION that tells which versions there are."""
     client.send(framed(request_header(API_VERSIONS, version, 9) + b"\0\x05some\x041.0\0"))
@@ -131,7 +133,7 @@ def test_api_versions_of_the_future(client: RawClient, version: int) -> None:
     answer = decode_response(API_VERSIONS, 0, payload, 4)
     assert answer.error_code == ErrorCode.unsupported_version
     listed = {entry.api_key: (entry.min_version, entry.max_version) for entry in answer.api_keys}
-    assert listed[API_VERSIONS] == (0, 4)
+    assert listed[API_VERSIONS] == (0, 5)
     # The connection goes on.
     assert (
         client.call("ApiVersions", 3, client_software_name="raw", client_software_version="1").error_code == 0
@@ -259,30 +261,84 @@ def test_names_cannot_forge_lines_of_the_log(broker: BrokerProcess, client: RawC
     fields = {"group_id": group, "session_timeout_ms": 6000, "member_id": "", "protocol_type": "consumer"}
     answer = client.call("JoinGroup", 0, **fields, protocols=[{"name": "range", "metadata": b""}])
     assert answer.error_code == 0
-    told = wait_until(
-        lambda: [line for line in broker.log_lines() if "forged" in line], what="a line in the log"
-    )
+    told = wait_until(lambda: broker.lines_with("forged"), what="a line in the log")
     assert not [line for line in told if line.startswith("2026-01-01")]
     assert "\x1b" not in broker.log()
 
 
 def test_thousands_of_partitions_in_one_request(broker: BrokerProcess, client: RawClient) -> None:
-    """A Fetch and a Metadata request that name 20,000 things that do not exist are answered in full."""
+    """A Fetch and a Metadata request that name as many things that do not exist as may be are answered in
+    full."""
     fields = fetch_fields("none")
     one = fields["topics"][0]["partitions"][0]
-    fields["topics"][0]["partitions"] = [{**one, "partition": i} for i in range(20_000)]
+    count = BY_NAME["Fetch"].elements_max - 1
+    fields["topics"][0]["partitions"] = [{**one, "partition": i} for i in range(count)]
     with Bystander(broker.bootstrap):
         answer = client.call("Fetch", 12, **fields)
-        assert len(answer.responses[0].partitions) == 20_000
-        topics = [{"topic_id": UUID(int=0), "name": f"none-{i}"} for i in range(20_000)]
-        described: Any = client.call(
-            "Metadata",
-            12,
-            topics=topics,
-            allow_auto_topic_creation=False,
-            include_topic_authorized_operations=False,
-        )
-        assert len(described.topics) == 20_000
+        assert len(answer.responses[0].partitions) == count
+        described = client.call("Metadata", 12, **metadata_fields(BY_NAME["Metadata"].elements_max))
+        assert len(described.topics) == BY_NAME["Metadata"].elements_max
+
+
+def metadata_fields(topics: int) -> dict[str, Any]:
+    return {
+        "topics": [{"topic_id": UUID(int=0), "name": f"none-{i}"} for i in range(topics)],
+        "allow_auto_topic_creation": False,
+        "include_topic_authorized_operations": False,
+    }
+
+
+def test_requests_beyond_the_limits_of_their_api(ottla_process: Callable[..., BrokerProcess]) -> None:
+    """Too many elements, or a size that is refused before it is received: closed, with one line.
+
+    On a broker of its own: the others' log has had so many lines of that kind that it leaves some out.
+    """
+    broker = ottla_process()
+    heartbeat = struct.pack(">i", 100_000_000) + request_header(BY_NAME["Heartbeat"].key, 4, flexible=True)
+    with Bystander(broker.bootstrap):
+        for told, data in [
+            ("Heartbeat of 100000000 bytes", heartbeat),
+            ("Metadata v12: 100000 elements more", None),
+            ("DescribeGroups v0: 500000 elements more", None),
+        ]:
+            memory = broker.rss_bytes()
+            with RawClient(broker.bootstrap) as client:
+                if data is None and "Metadata" in told:
+                    data = client.frame("Metadata", 12, metadata_fields(100_000))
+                elif data is None:
+                    data = client.frame("DescribeGroups", 0, {"groups": [""] * 500_000})
+                client.send(data)
+                assert client.closed()
+            (line,) = wait_until(functools.partial(broker.lines_with, told), what=told)
+            assert "closing the connection" in line
+            assert broker.rss_bytes() - memory < 20_000_000
+
+
+@pytest.mark.parametrize("count", [32_767, 32_768, 40_000])
+def test_a_name_that_no_answer_could_carry(broker: BrokerProcess, client: RawClient, count: int) -> None:
+    """A group's id of 40,000 bytes would break ListGroups for everybody; the longest there is does not."""
+    client.call("FindCoordinator", 4, key_type=0, coordinator_keys=["g"])
+    mark = "marked" * 30
+    fields = {
+        "group_id": mark,
+        "session_timeout_ms": 10_000,
+        "rebalance_timeout_ms": 10_000,
+        "member_id": "",
+        "group_instance_id": None,
+        "protocol_type": "consumer",
+        "protocols": [{"name": "range", "metadata": b""}],
+    }
+    header = request_header(BY_NAME["JoinGroup"].key, 6, flexible=True)
+    body = encode_request(BY_NAME["JoinGroup"].key, 6, fields)
+    long = body.replace(write_uvarint(len(mark) + 1) + mark.encode(), write_uvarint(count + 1) + b"g" * count)
+    with RawClient(broker.bootstrap) as other:
+        other.send(framed(header + long))
+        if count > 32_767:
+            assert other.closed()
+        else:
+            assert other.answer("JoinGroup", 6, 1).error_code == ErrorCode.member_id_required
+    for version in (0, 2, 5):
+        assert client.call("ListGroups", version, states_filter=[], types_filter=[]).error_code == 0
 
 
 def test_too_many_partitions(broker: BrokerProcess, client: RawClient, name: str) -> None:

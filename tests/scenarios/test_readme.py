@@ -73,7 +73,7 @@ def test_the_serving_examples_name_options_that_exist() -> None:
         check=True,
     ).stdout
     examples = [text for text in blocks("README.md", "sh") if "ottla serve" in text]
-    assert len(examples) == 2
+    assert len(examples) == 3
     for option in re.findall(r"--[a-z-]+", "".join(examples)):
         assert option in help_text
 

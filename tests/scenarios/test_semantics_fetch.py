@@ -16,6 +16,8 @@ from ottla.errors import ErrorCode
 from ottla.wire import records
 
 KB = 1024
+# The type of a configuration resource.
+TOPIC = 2
 
 
 @pytest.fixture(scope="module")
@@ -360,7 +362,7 @@ def test_retention_removes_old_segments(ottla_process: Callable[..., BrokerProce
     with RawClient(broker.bootstrap) as client:
         now_ms = int(time.time() * 1000)
         common = {"segment_bytes": str(1024 * KB), "file_delete_delay_ms": "200"}
-        assert client.create_topic("age", retention_ms="60000", **common).error_code == 0
+        assert client.create_topic("age", retention_ms="-1", **common).error_code == 0
         assert (
             client.create_topic(
                 "size", retention_ms="-1", retention_bytes=str(2048 * KB), **common
@@ -370,6 +372,11 @@ def test_retention_removes_old_segments(ottla_process: Callable[..., BrokerProce
         for i in range(12):
             client.produce("age", batch(bytes(500 * KB), timestamp_ms=now_ms - (120_000 if i < 6 else 0)))
             client.produce("size", batch(bytes(500 * KB)))
+        # Only now: a segment that has expired goes even while it is written, and the next would begin at 5.
+        retention = {"name": "retention.ms", "config_operation": 0, "value": "60000"}
+        age = {"resource_type": TOPIC, "resource_name": "age", "configs": [retention]}
+        altered = client.call("IncrementalAlterConfigs", 1, resources=[age], validate_only=False)
+        assert altered.responses[0].error_code == 0
 
         def start(topic: str) -> int:
             answer = client.fetch(topic, 11)

@@ -446,6 +446,23 @@ def test_init_producer_id(client: RawClient, version: int) -> None:
     assert refused.error_code != 0
 
 
+@versions("ConsumerGroupHeartbeat")
+def test_consumer_group_heartbeat(client: RawClient, version: int) -> None:
+    """As of a Kafka whose groups are classic ones only."""
+    fields = dict.fromkeys(("instance_id", "rack_id", "subscribed_topic_names", "subscribed_topic_regex"))
+    fields |= dict.fromkeys(("server_assignor", "topic_partitions"))
+    answer = client.call(
+        "ConsumerGroupHeartbeat",
+        version,
+        group_id="g",
+        member_id="m",
+        member_epoch=0,
+        rebalance_timeout_ms=-1,
+        **fields,
+    )
+    assert answer.error_code == ErrorCode.unsupported_version
+
+
 @versions("OffsetForLeaderEpoch")
 def test_offset_for_leader_epoch(client: RawClient, topic: str, version: int) -> None:
     client.produce(topic, batch(b"a", b"b"))
@@ -543,6 +560,19 @@ def test_describe_log_dirs(broker: BrokerProcess, client: RawClient, topic: str,
     assert sizes[1] > 1000
     everything = client.call("DescribeLogDirs", version, topics=None).results[0]
     assert topic in [entry.name for entry in everything.topics]
+
+
+@versions("AlterReplicaLogDirs")
+def test_alter_replica_log_dirs(broker: BrokerProcess, client: RawClient, topic: str, version: int) -> None:
+    def move(path: str, *indexes: int) -> dict[int, int]:
+        dirs = [{"path": path, "topics": [{"name": topic, "partitions": list(indexes)}]}]
+        (answered,) = client.call("AlterReplicaLogDirs", version, dirs=dirs).results
+        assert answered.topic_name == topic
+        return {p.partition_index: int(p.error_code) for p in answered.partitions}
+
+    assert move(str(broker.data), 0, 1) == {0: 0, 1: 0}
+    assert move(str(broker.data), 0, 9) == {0: 0, 9: ErrorCode.unknown_topic_or_partition}
+    assert move(f"{broker.data}/elsewhere", 0) == {0: ErrorCode.log_dir_not_found}
 
 
 @versions("CreatePartitions")

@@ -123,7 +123,7 @@ import sys
 
 def test_it():
     loaded = {name for name in sys.modules if name.startswith("ottla")}
-    assert loaded == {"ottla", "ottla.testing", "ottla.testing.plugin"}
+    assert loaded == {"ottla", "ottla.implementation", "ottla.testing", "ottla.testing.plugin"}
     assert "kio" not in sys.modules and "uvloop" not in sys.modules
 """
     )

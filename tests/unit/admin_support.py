@@ -18,7 +18,7 @@ from kio.serial import entity_reader
 from ottla.env.disk import RealDisk
 from ottla.node import Node, NodeSettings
 from ottla.wire.apis import BY_NAME
-from ottla.wire.messages import encode_request, load
+from ottla.wire.messages import encode_request, load, response_header_flexible
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Client:
         self.node = node
         self._reader = reader
         self._writer = writer
-        self._correlation_id = 0
+        self._correlation_id = self._answered_id = 0
 
     def send(self, name: str, version: int, fields: Mapping[str, Any] | None = None) -> None:
         """A request alone."""
@@ -59,11 +59,18 @@ class Client:
     async def ask(self, name: str, version: int, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A request and its response, as plain data."""
         self.send(name, version, fields)
+        answer = await self.receive(name, version)
+        assert self._answered_id == self._correlation_id
+        return answer
+
+    async def receive(self, name: str, version: int) -> dict[str, Any]:
+        """The response to the oldest request that has none yet."""
         response = load(BY_NAME[name].schema, version, "response")
         size = struct.unpack(">i", await self._reader.readexactly(4))[0]
         data = await self._reader.readexactly(size)
-        assert struct.unpack_from(">i", data)[0] == self._correlation_id
-        offset = 5 if response.__flexible__ else 4
+        before, (self._answered_id,) = self._answered_id, struct.unpack_from(">i", data)
+        assert before < self._answered_id <= self._correlation_id
+        offset = 5 if response_header_flexible(BY_NAME[name].key, version) else 4
         message, read = entity_reader(response)(data, offset)
         assert offset + read == size
         made: dict[str, Any] = plain(message)
@@ -84,7 +91,11 @@ def each_version(*names: str) -> list[tuple[str, int]]:
 
 
 def run(
-    path: Path, body: Callable[[Client], Coroutine[Any, Any, T]], properties: Mapping[str, str] | None = None
+    path: Path,
+    body: Callable[[Client], Coroutine[Any, Any, T]],
+    properties: Mapping[str, str] | None = None,
+    *,
+    runner: Callable[[Coroutine[Any, Any, T]], T] = asyncio.run,
 ) -> T:
     """Run ``body`` against a broker with its data in ``path``."""
 
@@ -99,7 +110,7 @@ def run(
             client.close()
             await node.stop()
 
-    return asyncio.run(main())
+    return runner(main())
 
 
 def no_room_for(monkeypatch: pytest.MonkeyPatch, part: str) -> Callable[[RealDisk, str], None]:

@@ -9,6 +9,7 @@ from typing import Any
 from memory_disk import MemoryDisk
 
 from ottla.config import BrokerConfig
+from ottla.env.slices import Slices
 from ottla.log.cleaner import Cleaner, Dirty, look_at
 from ottla.log.log import Log
 from ottla.types import Record, TopicPartition
@@ -66,6 +67,7 @@ class Bench:
             spawn=self.tasks.append,
             checkpoint=self._checkpoint,
             high_watermarks=dict,
+            slices=Slices(),
         )
 
     async def _checkpoint(self) -> None:

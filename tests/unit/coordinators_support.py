@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
-from ottla.coordinators.classic_group import ClassicGroup, Protocol
-from ottla.coordinators.group_machine import GroupMachine
-from ottla.coordinators.requests import (
+from ottla.coordinators.groups import offset_requests
+from ottla.coordinators.groups.classic_group import ClassicGroup
+from ottla.coordinators.groups.group_machine import GroupMachine
+from ottla.coordinators.groups.member import Protocol
+from ottla.coordinators.groups.requests import (
     CommitRequest,
+    FetchedOffset,
+    FetchedTopic,
+    FetchTopic,
     JoinRequest,
     LeavingMember,
     OffsetToCommit,
     SyncRequest,
     TopicToCommit,
 )
-from ottla.coordinators.schemas import CoordinatorRecord, decode_record, encode_record
-from ottla.coordinators.settings import GroupConfig
-from ottla.coordinators.step import Step
+from ottla.coordinators.groups.schemas import CoordinatorRecord, decode_record, encode_record
+from ottla.coordinators.groups.settings import GroupConfig
+from ottla.coordinators.groups.step import Pieces, Step
 from ottla.errors import ErrorCode, KafkaError
+from ottla.pieces import whole
 from ottla.wire.primitives import UUID_ZERO
 from ottla.wire.records import check_batch
 
@@ -43,9 +51,12 @@ class Bench:
 
     def __init__(self, *, auto_commit: bool = True, **settings: Any) -> None:
         self.config = GroupConfig(**settings)
-        self.machine = GroupMachine()
+        self.machine = GroupMachine(self.config)
+        self.tables = self.machine.tables
         self.now_ms = 1_000
         self.auto_commit = auto_commit
+        # Whether what is to be removed piece by piece is removed at once.
+        self.auto_remove = True
         self.replies: dict[str, Any] = {}
         self.log: list[CoordinatorRecord] = []
         self._count = 0
@@ -56,16 +67,23 @@ class Bench:
         return Step(self.now_ms, WALL_START_MS + self.now_ms, self.config)
 
     def finish(self, step: Step) -> None:
-        for waiter, response in step.replies:
+        for waiter, response in itertools.chain(step.replies, *step.later):
             assert waiter not in self.replies, f"{waiter} is answered twice"
             self.replies[waiter] = response
         for write in step.writes:
-            self.machine.in_flight.append(write)
-        while self.auto_commit and self.machine.in_flight:
+            self.tables.submitted(write)
+        while self.auto_commit and self.tables.in_flight:
             self.commit_one()
+        while self.auto_remove and self.machine.removal.has_work:
+            self.remove_piece()
+
+    def remove_piece(self) -> None:
+        step = self.step()
+        self.machine.removal.work(step)
+        self.finish(step)
 
     def commit_one(self) -> None:
-        write = self.machine.in_flight[0]
+        write = self.tables.in_flight[0]
         # What the log keeps has been through the schemas.
         self.log += [decode_record(*encode_record(record)) for record in write.records]
         step = self.step()
@@ -73,19 +91,19 @@ class Bench:
         self.finish(step)
 
     def commit_all(self) -> None:
-        while self.machine.in_flight:
+        while self.tables.in_flight:
             self.commit_one()
 
     def fail_one(self, code: ErrorCode = ErrorCode.kafka_storage_error) -> None:
         step = self.step()
-        self.machine.failed(self.machine.in_flight[0], code, step)
+        self.machine.failed(self.tables.in_flight[0], code, step)
         self.finish(step)
 
     def wait(self, delay_ms: int) -> None:
         """Time goes by; deadlines are met at their very millisecond."""
         end_ms = self.now_ms + delay_ms
-        while self.machine.wakes and self.machine.wakes[0].deadline_ms <= end_ms:
-            self.now_ms = max(self.now_ms, self.machine.wakes[0].deadline_ms)
+        while self.tables.wakes and self.tables.wakes[0].deadline_ms <= end_ms:
+            self.now_ms = max(self.now_ms, self.tables.wakes[0].deadline_ms)
             step = self.step()
             self.machine.expire(step)
             self.finish(step)
@@ -96,16 +114,30 @@ class Bench:
         other = Bench(auto_commit=self.auto_commit)
         other.config, other.now_ms, other.log = self.config, self.now_ms, list(self.log)
         for record in self.log:
-            other.machine.replay(record)
-        step = other.step()
-        other.machine.loaded(step)
-        other.finish(step)
+            other.tables.replay(record)
+        other.do_pieces(other.machine.loading())
         return other
+
+    def unload(self) -> None:
+        self.do_pieces(self.machine.unloading())
+
+    def do_pieces(self, pieces: Pieces) -> int:
+        """Do all of a piece of work; how many pieces it came in."""
+        next(pieces)
+        for count in itertools.count(1):
+            step = self.step()
+            try:
+                pieces.send(step)
+            except StopIteration:
+                return count
+            finally:
+                self.finish(step)
+        raise AssertionError
 
     # Requests
 
     def group(self, group_id: str = "g") -> ClassicGroup:
-        return self.machine.groups[group_id]
+        return self.tables.groups[group_id]
 
     def _waiter(self, kind: str) -> str:
         self._count += 1
@@ -207,29 +239,47 @@ class Bench:
         waiter = self._waiter("commit")
         step = self.step()
         try:
-            self.machine.commit(request, waiter, step)
+            prepared = whole(offset_requests.prepare_commit(request, step.wall_ms, self.config))
+            offset_requests.commit(self.tables, request, prepared, waiter, step)
         except KafkaError as error:
             self.replies[waiter] = error
         self.finish(step)
         return waiter
 
+    def fetch(
+        self, group_id: str, topics: Sequence[FetchTopic] | None, *, require_stable: bool = False
+    ) -> list[FetchedTopic]:
+        def one(topic: FetchTopic, partition: int) -> FetchedOffset:
+            return offset_requests.fetch_one(
+                self.tables, group_id, topic, partition, require_stable=require_stable
+            )
+
+        wanted = offset_requests.all_topics(self.tables, group_id) if topics is None else topics
+        return [
+            FetchedTopic(each.topic, each.topic_id, [one(each, index) for index in each.partitions])
+            for each in wanted
+        ]
+
     def delete_group(self, group_id: str = "g") -> str:
-        return self.run("delete", lambda waiter, step: self.machine.delete_group(group_id, waiter, step))
+        return self.run(
+            "delete", lambda waiter, step: self.machine.removal.delete_group(group_id, waiter, step)
+        )
 
     def delete_offsets(self, topic: str, *partitions: int, group_id: str = "g") -> str:
         return self.run(
             "delete",
-            lambda waiter, step: self.machine.delete_offsets(group_id, [(topic, partitions)], waiter, step),
+            lambda waiter, step: offset_requests.delete_offsets(
+                self.tables, group_id, [(topic, partitions)], waiter, step
+            ),
         )
 
     def expire_offsets(self) -> None:
-        step = self.step()
-        self.machine.expire_offsets(step)
-        self.finish(step)
+        self.machine.removal.expire_offsets()
+        self.finish(self.step())
 
-    def topic_deleted(self, topic: str) -> None:
+    def topic_deleted(self, topic: str, topic_id: UUID = UUID_ZERO) -> None:
         step = self.step()
-        self.machine.topic_deleted(topic, step)
+        self.machine.removal.topics_deleted([(topic, topic_id)], step)
         self.finish(step)
 
     # Whole stories
@@ -247,7 +297,7 @@ class Bench:
         return generation
 
     def committed(self, topic: str = "t", partition: int = 0, group_id: str = "g") -> int | None:
-        value = self.machine.offsets.get(group_id, topic, partition)
+        value = self.tables.offsets.get(group_id, topic, partition)
         return None if value is None else value.offset
 
     def error(self, waiter: str) -> str:
@@ -276,7 +326,7 @@ class MemoryLog:
     def batch_bytes_max(self, partition: int) -> int:
         return self.max_message_bytes
 
-    async def append(self, partition: int, batch: bytes) -> int:
+    def append(self, partition: int, batch: bytes, ended: Callable[[KafkaError | None], None]) -> bool:
         if self.error is not None:
             raise self.error
         check_batch(batch)
@@ -284,15 +334,13 @@ class MemoryLog:
             raise KafkaError(ErrorCode.message_too_large)
         self.batches[partition].append(batch)
         if self.held:
-            future = asyncio.get_running_loop().create_future()
-            self.waiting.append(future)
-            await future
-        return len(self.batches[partition])
+            self.waiting.append(ended)
+        return not self.held
 
     def release(self) -> None:
         waiting, self.waiting = self.waiting, []
-        for future in waiting:
-            future.set_result(None)
+        for ended in waiting:
+            ended(None)
 
     async def read_all(self, partition: int) -> AsyncIterator[bytes]:
         for batch in list(self.batches[partition]):
@@ -301,7 +349,8 @@ class MemoryLog:
 
 def durable(machine: GroupMachine) -> tuple[Any, Any]:
     """What a fail-over must find again."""
-    return dict(machine.metadata), {group: dict(topics) for group, topics in machine.offsets.by_group.items()}
+    tables = machine.tables
+    return dict(tables.metadata), {group: dict(topics) for group, topics in tables.offsets.by_group.items()}
 
 
 class ManualClock:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from memory_disk import MemoryDisk
 
+from ottla.env.disk import Disk
 from ottla.log.log import Log
+from ottla.log.lookups import TimeLookUps, TimestampOffset
 from ottla.log.settings import LogConfig
 from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch, iter_batches, iter_records
@@ -15,11 +18,11 @@ FOLDER = "data/topic-0"
 NOW_MS = 1_700_000_000_000
 
 
-def open_log(disk: MemoryDisk, config: LogConfig | None = None, **options: Any) -> Log:
+def open_log(disk: Disk, config: LogConfig | None = None, directory: str = FOLDER, **options: Any) -> Log:
     """A log as after a crash, unless ``clean`` and ``recovery_point`` say otherwise."""
     options = {"clean": False, "now_ms": NOW_MS, **options}
     return Log.open(
-        disk, FOLDER, config or LogConfig(), topic_partition=TopicPartition("topic", 0), **options
+        disk, directory, config or LogConfig(), topic_partition=TopicPartition("topic", 0), **options
     )
 
 
@@ -66,6 +69,16 @@ def read_all(log: Log, start: int | None = None) -> list[Record]:
             found += [record for record in iter_records(raw) if record.offset >= offset]
             offset = header.next_offset
         assert offset > before, "a read that makes no progress"
+
+
+def first_from(log: Log, timestamp_ms: int) -> TimestampOffset | None:
+    """The first record at or after a time."""
+    return asyncio.run(TimeLookUps(log._segments._disk).first_from(log, timestamp_ms))
+
+
+def newest_of(log: Log) -> TimestampOffset | None:
+    """The first record of the largest time."""
+    return asyncio.run(TimeLookUps(log._segments._disk).newest(log))
 
 
 def values(log: Log) -> list[bytes | None]:

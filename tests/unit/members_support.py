@@ -49,6 +49,8 @@ class NodeStore:
         self.txns: list[tuple[Sequence[Compare], Sequence[Operation]]] = []
         self.before_txn: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.held: list[int] = []
+        # Whether leases that are held cannot have ended.
+        self.lasts = True
 
     def _check(self) -> None:
         if self.out_of_reach:
@@ -95,6 +97,9 @@ class NodeStore:
         self._check()
         await self.store.lease_hold(lease, lost)
         self.held.append(lease)
+
+    def lease_lasts(self, lease: int) -> bool:
+        return self.lasts and self.store.lease_lasts(lease)
 
     async def lease_release(self, lease: int) -> None:
         await self.store.lease_release(lease)
@@ -215,6 +220,7 @@ class Members:
 
     def make(self, node_id: int) -> Member:
         disk = self.disks.setdefault(node_id, MemoryDisk())
+        disk.make_dirs("/data")
         made = self.nodes[node_id] = Member(self.store, node_id, disk, self.properties)
         return made
 
@@ -232,7 +238,9 @@ class Members:
 
     def expire(self) -> None:
         """Have the leases end that nobody holds."""
-        self.clock.advance(SESSION_MS + 1)
+        # Not at once: a store whose clock jumps has stood still.
+        for _ in range(0, SESSION_MS + 1, 500):
+            self.clock.advance(500)
 
     def wipe(self, node_id: int) -> None:
         self.disks[node_id] = MemoryDisk()

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
+from ottla.metadata import image as images
+from ottla.metadata.image import ClusterImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
+from ottla.metadata.store import Event
+from ottla.pieces import whole
 
 T = TypeVar("T")
 
 LISTENER = "PLAINTEXT"
+
+
+def apply(image: ClusterImage, events: Iterable[Event], revision: int) -> ClusterImage:
+    """The next image, all of it at once."""
+    return whole(images.apply(image, events, revision))
 
 
 class Cluster:

@@ -13,6 +13,7 @@ from memory_disk import MemoryDisk
 
 from ottla.env.network import Listener
 from ottla.errors import ErrorCode
+from ottla.log.files import Background
 from ottla.log.settings import LogConfig
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
@@ -57,13 +58,14 @@ def make_partition(
     around: Surroundings | None = None,
     node_id: int = 1,
     name: str = "t",
+    background: Background | None = None,
 ) -> Partition:
     """A partition in the role that ``state`` gives node ``node_id``."""
     made = Partition(
         TopicPartition(name, 0),
         topic_id_of(name),
         state,
-        open_log(disk, config or LogConfig()),
+        open_log(disk, config or LogConfig(), background=background),
         node_id=node_id,
         disk=disk,
         cluster=around or Surroundings(),

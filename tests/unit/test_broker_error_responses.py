@@ -11,6 +11,7 @@ from ottla.broker.error_responses import error_fields
 from ottla.errors import ErrorCode, KafkaError
 from ottla.wire import codec, messages
 from ottla.wire.apis import APIS
+from ottla.wire.fields import describe
 
 VERSIONS = [(a.key, v) for a in APIS.values() for v in range(a.version_min, a.version_max + 1)]
 # Fetch before sessions has no room for an error but by partition, and ListGroups has nothing else than it.
@@ -26,7 +27,7 @@ SAMPLES: dict[str, Any] = {
 def sample(entity: type[Any]) -> dict[str, Any]:
     """A request with one of everything."""
     out: dict[str, Any] = {}
-    for field in codec.describe(entity):
+    for field in describe(entity):
         one = sample(field.entity) if field.entity is not None else SAMPLES.get(field.kind, 1)
         out[field.name] = [one] if field.array else one
     return out

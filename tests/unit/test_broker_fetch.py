@@ -11,10 +11,11 @@ import pytest
 from admin_support import Client, create, new_topic, run
 
 from ottla.env.disk import RealFile
+from ottla.env.slices import Slices
 from ottla.log.log import Log
-from ottla.log.segment import ColdRead
+from ottla.log.segment_file import ColdRead
 from ottla.types import Record
-from ottla.wire.records import build_batch
+from ottla.wire.records import BatchHeader, build_batch, seal_batch
 
 Answers = dict[tuple[str, int], dict[str, Any]]
 
@@ -132,11 +133,25 @@ def test_nobody_is_a_follower_here(tmp_path: Path, epoch: int, code: str) -> Non
     run(tmp_path, body)
 
 
-@pytest.mark.parametrize(("version", "code"), [(9, "unsupported_compression_type"), (10, "none")])
-def test_a_client_too_old_for_zstd_is_told_so(tmp_path: Path, version: int, code: str) -> None:
+@pytest.mark.parametrize("version", [4, 9, 10])
+def test_no_client_is_refused_zstd(tmp_path: Path, version: int) -> None:
+    """Kafka 4 has no versions of Fetch from clients that could not read it."""
+
     async def body(client: Client) -> None:
         await create(client, new_topic("t", configs={"compression.type": "zstd"}))
-        assert errors(await fetch(client, wants("t", 0), version=version)) == {("t", 0): code}
+        assert errors(await fetch(client, wants("t", 0), version=version)) == {("t", 0): "none"}
+
+    run(tmp_path, body)
+
+
+def test_of_a_partition_that_is_named_twice_the_last_counts(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", 2))
+        answer = await fetch(client, wants("t", 0, 1), wants("t", 0, fetch_offset=9))
+        assert errors(answer) == {("t", 0): "offset_out_of_range", ("t", 1): "none"}
+        answer = await fetch(client, wants("t", 0), wants("t", 0, fetch_offset=9))
+        assert [len(topic["partitions"]) for topic in answer["responses"]] == [1]
+        assert errors(answer) == {("t", 0): "offset_out_of_range"}
 
     run(tmp_path, body)
 
@@ -228,6 +243,40 @@ def test_records_on_a_cold_disk_are_read_beside(tmp_path: Path, monkeypatch: pyt
     run(tmp_path, body)
 
 
+def test_what_is_much_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To copy it takes long also where it is in memory. What is too large for a piece is read beside."""
+    records = batch(bytes(1000))
+    monkeypatch.setattr("ottla.broker.api.records.fetch.reader.READ_AT_ONCE_BYTES_MAX", 2 * len(records))
+    beside: list[int] = []
+    pauses: list[Slices] = []
+    read, pause = RealFile.read, Slices.pause
+
+    def counted(file: RealFile, position: int, size: int) -> Any:
+        beside.append(size)
+        return read(file, position, size)
+
+    async def pausing(slices: Slices) -> None:
+        pauses.append(slices)
+        await pause(slices)
+
+    monkeypatch.setattr(RealFile, "read", counted)
+    monkeypatch.setattr(Slices, "pause", pausing)
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", 6))
+        for partition in (*range(6), 5, 5):
+            await produce(client, "t", partition, records)
+        for count, expected in ((2, 0), (3, 1), (4, 1), (5, 2)):
+            beside.clear(), pauses.clear()
+            answers = by_partition(await fetch(client, wants("t", *range(count))))
+            assert (len(beside), len(pauses)) == (0, expected)
+            assert [len(one["records"]) for one in answers.values()] == [len(records)] * count
+        answer = by_partition(await fetch(client, wants("t", 5)))["t", 5]
+        assert beside == [len(answer["records"])] == [3 * len(records)]
+
+    run(tmp_path, body)
+
+
 def test_a_disk_that_fails_is_told_by_partition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(client: Client) -> None:
         await create(client, new_topic("t", 2))
@@ -307,3 +356,45 @@ def test_a_stop_answers_whoever_waits(tmp_path: Path) -> None:
                 await one.ask("ApiVersions", 0)
 
     run(tmp_path, body, {"group.initial.rebalance.delay.ms": "30000"})
+
+
+def test_garbage_with_a_right_checksum_does_not_hide_what_is_around_it(tmp_path: Path) -> None:
+    """What is compressed is not looked into when it comes: anything may lie in it."""
+
+    async def body(client: Client) -> None:
+        now_ms = int(time.time() * 1000)
+        await create(client, new_topic("t"))
+
+        async def offset_at(timestamp_ms: int) -> tuple[int, int, str]:
+            asked = {"partition_index": 0, "current_leader_epoch": -1, "timestamp": timestamp_ms}
+            topics = ({"name": "t", "partitions": (asked,)},)
+            fields = {"replica_id": -1, "isolation_level": 0, "topics": topics}
+            found = (await client.ask("ListOffsets", 7, fields))["topics"][0]["partitions"][0]
+            return found["offset"], found["timestamp"], found["error_code"].name
+
+        await produce(client, "t", 0, build_batch([Record(0, now_ms - 10_000, None, b"a")]))
+        header = BatchHeader(0, 0, -1, 2, 0, 1, 0, now_ms, now_ms + 1000, -1, -1, -1, 1)
+        await produce(client, "t", 0, seal_batch(header, b"no gzip at all"))
+        await produce(client, "t", 0, build_batch([Record(0, now_ms, None, b"b")]))
+        assert await offset_at(now_ms - 10_000) == (0, now_ms - 10_000, "none")
+        assert await offset_at(now_ms - 9_999) == (2, now_ms, "none")
+        assert await offset_at(now_ms + 1) == (-1, -1, "none")
+        assert await offset_at(-3) == (2, now_ms, "none")
+
+    run(tmp_path, body)
+
+
+def test_a_session_with_too_little_to_tell_is_woken_by_more(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", 1))
+        await produce(client, "t", 0, batch(b"v"))
+        asked = fetch(client, wants("t", 0), min_bytes=1_000, max_wait_ms=60_000, session_epoch=0)
+        waiting = asyncio.ensure_future(asked)
+        sessions = client.node.services.fetch_sessions._sessions
+        while not any(session.waiter for session in sessions.values()):
+            await asyncio.sleep(0.001)
+        client.node.services.replicas.get("t", 0).append(batch(b"v" * 1_000), now_ms=1)
+        found = by_partition(await asyncio.wait_for(waiting, 10))
+        assert len(found["t", 0]["records"]) > 1_000
+
+    run(tmp_path, body)

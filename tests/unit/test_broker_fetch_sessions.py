@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ottla.broker.fetch_sessions import FetchSessions, Session, Want
+from ottla.broker.api.records.fetch.session import Session, Want
+from ottla.broker.api.records.fetch.session_cache import FetchSessions
 from ottla.errors import ErrorCode, KafkaError
 
 
@@ -127,7 +128,9 @@ def test_a_full_cache_keeps_those_in_use_and_gives_up_the_oldest(
 ) -> None:
     one, two = opened(sessions, 0), opened(sessions, 0)
     assert sessions.open(False, [want(0)]) is None
-    clock.ms += 2000
+    clock.ms += 1000
+    assert sessions.open(False, [want(0)]) is None
+    clock.ms += 1
     sessions.resume(one.session_id, 1, False, [], [])
     three = opened(sessions, 0)
     with pytest.raises(KafkaError):
@@ -151,3 +154,83 @@ def test_a_follower_has_a_consumers_place_and_not_another_followers(sessions: Fe
     assert follow() is None and sessions.open(False, [want(0)]) is None
     assert sessions.resume(first.session_id, 1, False, [], []) is first
     assert sessions.resume(second.session_id, 1, False, [], []) is second
+
+
+def test_one_in_use_for_long_gives_way_to_a_larger_one(sessions: FetchSessions, clock: StoppedClock) -> None:
+    """KIP-227's third rule: the smallest goes first, and only for one that is larger."""
+    small, large = opened(sessions, 0), opened(sessions, 0, 1, 2)
+    for epoch in range(1, 5):
+        clock.ms += 400
+        # Both are used all the time, and neither is too young from the third time on.
+        assert sessions.open(False, [want(p) for p in range(9)] if epoch < 3 else [want(0)]) is None
+        sessions.resume(small.session_id, epoch, False, [], [])
+        sessions.resume(large.session_id, epoch, False, [], [])
+    two = opened(sessions, 0, 1)
+    assert small.session_id not in sessions._sessions and large.session_id in sessions._sessions
+    assert sessions.open(False, [want(p) for p in range(9)]) is not None, "of the larger one, which is old"
+    assert list(sessions._sessions) == [two.session_id, two.session_id + 1]
+
+
+def test_a_session_is_as_large_as_at_its_last_use(sessions: FetchSessions, clock: StoppedClock) -> None:
+    one, two = opened(sessions, 0), opened(sessions, 0, 1, 2)
+    clock.ms += 900
+    for session in (one, two):
+        sessions.resume(session.session_id, 1, False, [], [])
+    clock.ms += 900
+    sessions.resume(one.session_id, 2, False, [want(p) for p in range(4)], [])
+    sessions.resume(two.session_id, 2, False, [], [("t", 0), ("t", 1)])
+    assert opened(sessions, 0, 1) and two.session_id not in sessions._sessions
+
+
+def test_a_follower_has_an_old_followers_place_if_it_is_larger(
+    sessions: FetchSessions, clock: StoppedClock
+) -> None:
+    def follow(count: int) -> Session | None:
+        return sessions.open(False, [want(p) for p in range(count)], is_follower=True)
+
+    first, second = follow(2), follow(3)
+    assert first is not None and second is not None
+    for epoch in (1, 2, 3):
+        clock.ms += 400
+        assert follow(9) is None
+        for session in (first, second):
+            sessions.resume(session.session_id, epoch, False, [], [])
+    # A consumer's is worth less, however large it is.
+    assert sessions.open(False, [want(p) for p in range(9)]) is None
+    assert follow(2) is None and follow(3) is not None
+    assert first.session_id not in sessions._sessions
+
+
+def test_partitions_are_counted_over_all_sessions(clock: StoppedClock) -> None:
+    ids = iter(range(1, 1000))
+    sessions = FetchSessions(
+        clock,
+        eviction_ms_min=1000,
+        session_partitions_max=50,
+        partitions_max=100,
+        new_id=lambda: next(ids),
+    )
+    one, two = opened(sessions, *range(50)), opened(sessions, *range(40))
+    assert sessions.open(False, [want(p) for p in range(51)]) is None, "one alone is too large"
+    assert sessions.open(False, [want(p) for p in range(11)]) is None and sessions.partitions == 90
+    three = opened(sessions, *range(10))
+    sessions.resume(two.session_id, 1, False, [], [("t", p) for p in range(5)])
+    assert sessions.partitions == 95
+    # One that grows too large is gone: its client begins anew.
+    for grows, count in ((three, 16), (one, 51)):
+        with pytest.raises(KafkaError) as error:
+            sessions.resume(grows.session_id, 1, False, [want(p) for p in range(count)], [])
+        assert code(error) == ErrorCode.fetch_session_id_not_found
+    assert sessions.partitions == 35 and len(sessions) == 1
+    opened(sessions, *range(50))
+    clock.ms += 1001
+    # What nobody uses gives way, as many as it takes.
+    opened(sessions, *range(49))
+    assert len(sessions) == 2 and sessions.partitions == 99
+    sessions.close(2)
+    sessions.close(99)
+    for session_id in list(sessions._sessions):
+        sessions.close(session_id)
+    assert (
+        sessions.partitions == 0 == len(sessions._evictable_by_all) == len(sessions._evictable_by_followers)
+    )

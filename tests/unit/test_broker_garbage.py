@@ -11,35 +11,38 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from admin_support import Client, code, create, new_topic, run
-from test_broker_dispatch import produce as frame_of
+from test_broker_gate import produce as frame_of
 from test_metadata_store_contract import ManualClock
 
-from ottla.broker.connection import Pending
-from ottla.broker.context import RequestContext
-from ottla.broker.deferred import Deferred
-from ottla.broker.dispatch import Dispatcher
-from ottla.broker.handlers import produce
-from ottla.broker.handlers._fetch_reading import Reader
-from ottla.broker.handlers._fetch_waiting import Wait
+from ottla.broker import request
+from ottla.broker.api.records.fetch.reader import Reader
+from ottla.broker.api.records.fetch.waiting import Wait
+from ottla.broker.api.records.produce.commit import Commit
+from ottla.broker.gate import Gate
+from ottla.broker.pending import Pending
 from ottla.env.deadlines import Deadline, Deadlines
+from ottla.env.deferred import Deferred
 from ottla.types import Record
+from ottla.wire.apis import APIS
 from ottla.wire.records import build_batch
 
-WATCHED = (RequestContext, Deferred, Pending, Deadline, Reader, Wait, produce._Commit)
+WATCHED = (request.RequestContext, Deferred, Pending, Deadline, Reader, Wait, Commit)
 BATCH = build_batch([Record(0, 1_000, None, b"v")])
 
 
 @contextmanager
-def nothing_left() -> Iterator[None]:
-    """What happens inside leaves nothing of a request to the collector."""
+def nothing_left(of: type | tuple[type, ...] = WATCHED) -> Iterator[None]:
+    """What happens inside, and may be frozen meanwhile, leaves nothing of a request to the collector."""
     gc.collect()
     gc.disable()
     try:
         yield
+        gc.unfreeze()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        found = {type(one).__name__ for one in gc.garbage if isinstance(one, WATCHED)}
+        found = {type(one).__name__ for one in gc.garbage if isinstance(one, of)}
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -82,12 +85,58 @@ def test_a_fetch_that_waited_and_a_produce_that_was_refused(tmp_path: Path) -> N
     run(tmp_path, body)
 
 
+async def come_and_go(client: Client) -> None:
+    """Clients, topics and a group that are there when everything is frozen, and gone at the end."""
+    await create(client, new_topic("t", 3))
+    await client.ask("Produce", 9, produced("t", 1))
+    others = [Client(client.node, *await asyncio.open_connection(*client.node.address)) for _ in range(3)]
+    for other in others:
+        await other.ask("ApiVersions", 0)
+        other.send("Fetch", 12, fetch(60_000, 1))
+    session = (await client.ask("Fetch", 12, fetch(1, 1) | {"session_epoch": 0}))["session_id"]
+    joined = {
+        "group_id": "g", "session_timeout_ms": 6_000, "rebalance_timeout_ms": 6_000, "member_id": "",
+        "protocol_type": "consumer", "protocols": [{"name": "range", "metadata": b""}],
+    }  # fmt: skip
+    while not client.node.services.replicas.get("t", 0)._waiters:
+        await asyncio.sleep(0)
+    while code(member := await client.ask("JoinGroup", 1, joined)) != "none":
+        await asyncio.sleep(0.01)
+    gc.freeze()
+    left = await client.ask("LeaveGroup", 1, {"group_id": "g", "member_id": member["member_id"]})
+    assert code(left) == "none"
+    (deleted,) = (await client.ask("DeleteGroups", 1, {"groups_names": ["g"]}))["results"]
+    assert code(deleted) == "none"
+    await client.ask("Fetch", 12, fetch(1, 1) | {"session_id": session, "topics": []})
+    for other in others:
+        other.close()
+    (deleted,) = (await client.ask("DeleteTopics", 5, {"topic_names": ["t"], "timeout_ms": 1_000}))[
+        "responses"
+    ]
+    assert code(deleted) == "none"
+    while client.node.connection_count > 1:
+        await asyncio.sleep(0)
+
+
+def test_what_is_frozen_goes_when_it_is_let_go(tmp_path: Path) -> None:
+    """Nothing of a client's leaves a circle: if it was frozen, nobody would ever open it."""
+
+    async def body(client: Client) -> None:
+        await client.ask("FindCoordinator", 3, {"key": "g", "key_type": 0})
+        with nothing_left(of=object):
+            await come_and_go(client)
+
+    # As `ottla serve` does: asyncio's own transports leave circles.
+    run(tmp_path, body, runner=uvloop.run)
+
+
 class Uncommitted:
     """A partition whose followers are the test."""
 
     topic_partition = ("t", 0)
 
     def __init__(self) -> None:
+        self.leading = object()
         self.waiting: list[Callable[[None], None]] = []
 
     def when_committed(self, offset: int, committed: Callable[[None], None]) -> None:
@@ -98,22 +147,44 @@ class Uncommitted:
         return True
 
 
+def test_offsets_that_were_committed_or_refused(tmp_path: Path) -> None:
+    def commit(group_id: str, generation: int = -1, topic: str = "t") -> dict[str, Any]:
+        partition = {"partition_index": 0, "committed_offset": 1, "committed_leader_epoch": -1}
+        topics = [{"name": topic, "partitions": [partition | {"committed_metadata": None}]}]
+        whom = {"generation_id_or_member_epoch": generation, "member_id": "m", "group_instance_id": None}
+        return {"group_id": group_id, **whom, "topics": topics}
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t"))
+        found = await client.ask("FindCoordinator", 2, {"key": "g", "key_type": 0})
+        assert code(found) == "none"
+        asked = [commit("g"), commit("other", 3), commit("g" * 32_767), commit("g", topic="unknown")]
+        for fields in asked:
+            await client.ask("OffsetCommit", 8, fields)
+        with nothing_left():
+            codes = [
+                (await client.ask("OffsetCommit", 8, fields))["topics"][0]["partitions"][0]["error_code"].name
+                for fields in asked
+            ]
+        assert codes == ["none", "illegal_generation", "none", "unknown_topic_or_partition"]
+
+    run(tmp_path, body)
+
+
 @pytest.mark.parametrize("end", ["committed", "expired", "cancelled"])
 def test_a_produce_that_waited_for_replicas(end: str) -> None:
     clock, partition = ManualClock(), Uncommitted()
-    services: Any = SimpleNamespace(faults=None, deadlines=Deadlines(clock))
-    dispatcher = Dispatcher(services)
+    services: Any = SimpleNamespace(deadlines=Deadlines(clock))
 
-    def handler(ctx: RequestContext, request: Any) -> Deferred[Any]:
+    def handler(ctx: request.RequestContext, request: Any) -> Deferred[Any]:
         answer = {"index": 0, "error_code": 0, "base_offset": 0, "log_append_time_ms": -1}
         fields = {"responses": [{"name": "t", "partition_responses": [answer]}], "throttle_time_ms": 0}
-        waits: Any = (partition, 1, answer)
-        return produce._Commit(ctx, [waits], fields, 1_000).reply
+        waits: Any = (partition, partition.leading, 1, answer)
+        return Commit(ctx, [waits], fields, 1_000).reply
 
-    dispatcher._handlers = dict.fromkeys(dispatcher._handlers, handler)
-    connection: Any = SimpleNamespace(client_host="h")
+    gate = Gate(services, dict.fromkeys(APIS, handler))
     with nothing_left():
-        pending = dispatcher(connection, frame_of(-1))
+        pending = gate(request.Client("h", "PLAINTEXT"), frame_of(-1))
         assert isinstance(pending, Pending)
         told: list[bool] = []
         pending.listen(lambda done: told.append(done.done))

@@ -10,8 +10,14 @@ from admin_support import Client, code, create, new_topic, run
 from memory_disk import MemoryDisk
 from replication_support import Surroundings, make_partition
 
-from ottla.broker import refusals
-from ottla.broker.refusals import REMEMBERED_MS_MAX, Refusals, has_come_over, is_followed, is_unknown
+from ottla.broker.api.records.produce import refusals
+from ottla.broker.api.records.produce.refusals import (
+    REMEMBERED_MS_MAX,
+    Refusals,
+    has_come_over,
+    is_followed,
+    is_unknown,
+)
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition

@@ -12,14 +12,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.cli.bench import processes, raw, runner, workers
+from ottla.cli.bench import cold, processes, raw, runner, workers
 from ottla.cli.bench.processes import Usage
 from ottla.cli.bench.report import Result, percentiles, show
+from ottla.cli.errors import CliError
 from ottla.wire import messages, records
 
 ONE_S = [i / 1000 for i in range(1, 1001)]
@@ -70,6 +72,23 @@ def test_costs_are_per_million_and_per_gigabyte() -> None:
     assert figures["broker_cpu_s_per_gb"] == 0.125
     assert figures["broker_memory_mb"] == 50
     assert figures["broker_cpu_us_per_request"] is None
+
+
+def test_costs_of_something_and_what_is_beside_it_are_not_told_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    beside = result(test="produce", unit="requests", latencies_s=[0.5])
+    measured = result(test="latency", unit="requests", latencies_s=[0.25], beside=beside)
+    figures = measured.figures()
+    assert figures["broker_cpu_s"] == 0.5
+    assert figures["broker_cpu_us_per_request"] is figures["broker_cpu_s_per_gb"] is None
+    assert figures["beside"]["mb_per_s"] == 2000
+    assert (figures["latency_ms"]["max"], figures["beside"]["latency_ms"]["max"]) == (250, 500)
+    show(measured, json=False)
+    shown = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("latency max ") and " 250 " in line for line in shown)
+    assert any(line.startswith("beside it: latency max ") and " 500 " in line for line in shown)
+    assert "beside" not in beside.figures()
 
 
 def test_costs_are_per_request_where_requests_are_counted() -> None:
@@ -267,3 +286,17 @@ def test_a_broker_that_closes_is_said_so() -> None:
         threading.Thread(target=close_the_first, args=(listener,), daemon=True).start()
         done = run_raw(listener.getsockname()[1], raw.api_versions_request(), connections=1)
     assert done.error is not None
+
+
+def test_files_that_cannot_be_put_out_of_memory_are_told_of(tmp_path: Path) -> None:
+    here = tmp_path / "00000000000000000000.log"
+    here.write_bytes(b"records")
+    cold.forget([str(here)])
+    assert here.read_bytes() == b"records"
+    with pytest.raises(CliError, match="put out of memory: No such file"):
+        cold.forget([str(here), str(tmp_path / "gone.log")])
+
+
+def test_the_offset_is_in_a_fetch_once() -> None:
+    request = cold.fetch_request("topic", 3)
+    assert request.count(cold.MARKER.to_bytes(8, "big")) == 1

@@ -157,6 +157,8 @@ def test_an_unknown_client_property_is_a_usage_error() -> None:
         (["produce", "t", "--compression", "rar"], "--compression"),
         (["produce", "t", "--header", "=x"], "--header"),
         (["bench", "requests", "--acks", "0"], "--acks 0"),
+        (["bench", "latency", "--beside", "produce", "--acks", "0"], "--acks 0"),
+        (["bench", "latency", "--beside", "produce", "--rate", "9"], "--rate"),
         (["topic", "list", "--bootstrap", "h:x"], "--bootstrap 'h:x'"),
         (["topic", "list", "-X", "x"], "--property 'x': give NAME=VALUE"),
     ],
@@ -191,12 +193,12 @@ def test_a_misspelt_command_is_told_which_was_meant(capsys: pytest.CaptureFixtur
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    from ottla import __version__
+    from ottla import __version__, implementation
 
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == ExitCode.OK
-    assert capsys.readouterr().out == f"ottla {__version__}\n"
+    assert capsys.readouterr().out == f"ottla {__version__} ({implementation.name()})\n"
 
 
 def test_a_plain_table_lines_up_and_cuts_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from ottla.cli import dump
 from ottla.cli.app import run
 from ottla.cli.dump import Corrupt, RecordView
 from ottla.cli.errors import CliError, ExitCode
-from ottla.coordinators import schemas
+from ottla.coordinators.groups import schemas
 from ottla.types import Record
 from ottla.wire.records import build_batch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from ottla.cli import drain, health, reassign
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.moves import report, runner, throttle
+from ottla.cli.moves.outcome import compare
 from ottla.cli.moves.requests import Broker, Elected, Ongoing, PartitionView, Requests, View, by_topic
 from ottla.types import TopicPartition
 
@@ -59,16 +61,19 @@ class FakeRequests(Requests):
             self.replicas[partition] = new
         return self._ongoing()
 
-    def reassign(self, planned: Mapping[TopicPartition, Sequence[int] | None]) -> None:
+    def reassign(self, planned: Mapping[TopicPartition, Sequence[int] | None]) -> list[TopicPartition]:
         self.asked.append(dict(planned))
+        done = []
         for partition, new in planned.items():
             if new is None:
-                self.moving.pop(partition, None)
+                if self.moving.pop(partition, None) is not None:
+                    done.append(partition)
             elif self.instant:
                 self.replicas[partition] = tuple(new)
             else:
                 self.moving[partition] = tuple(new)
         self.most_at_once = max(self.most_at_once, len(self.moving))
+        return done
 
     def elect(self, partitions: Any, *, unclean: bool = False) -> Elected:
         self.elected += partitions
@@ -87,6 +92,7 @@ class FakeRequests(Requests):
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "STEP_S", 0.0)
+    monkeypatch.setattr(reassign, "LOOK_STEP_S", 0.0)
 
 
 HOW = reassign.How(dry_run=False, throttle=None, at_once=2, json=True)
@@ -144,6 +150,19 @@ def test_a_plan_starts_from_what_is_under_way() -> None:
     assert reassign._planned(view, ["t"], None, None) == {}
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_who_asks_again_is_told_what_is_under_way(capsys: pytest.CaptureFixture[str], dry_run: bool) -> None:
+    cluster = FakeRequests(topic("t", (1, 2), (2, 1)), [1, 2, 3])
+    how = reassign.How(dry_run=dry_run, throttle=None, at_once=1, json=False)
+    reassign.execute(cluster, cluster.view(), {}, how)
+    assert capsys.readouterr().out.startswith("nothing to move: everything is where")
+    cluster.moving[TopicPartition("t", 0)] = (3, 1)
+    reassign.execute(cluster, cluster.view(), {}, how)
+    said = capsys.readouterr().out
+    assert said.startswith("nothing more to move") and "1 partition moving" in said
+    assert cluster.asked == []
+
+
 def test_a_node_that_is_away_is_not_given_up_unless_told() -> None:
     view = FakeRequests(topic("t", (1, 2), (2, 3)), [1, 2]).view()
     with pytest.raises(CliError, match="node 3 holds replicas and is not there"):
@@ -194,6 +213,80 @@ def test_cancelling_is_for_all_or_for_some_topics(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "a-0: cancelled\nb-0: cancelled\n"
 
 
+def test_one_that_was_done_meanwhile_is_not_cancelled(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = FakeRequests(topic("a", (1,), (1,)), [1, 2])
+    cluster.moving = dict.fromkeys(cluster.replicas, (2,))
+    view = cluster.view()
+    cluster.ongoing()
+    reassign.cancel_moves(cluster, view, [], json=False)
+    assert capsys.readouterr().out == "a-0: does not move any more\na-1: cancelled\n"
+
+
+# -- what came about --------------------------------------------------------------------------------------
+
+
+def test_what_came_about_is_told_from_how_the_cluster_stands() -> None:
+    before = topic("t", *[(1, 2)] * 7)
+    planned = dict.fromkeys(before, (1, 3))
+    zero, one, two, three, four, five, six = before
+    cluster = FakeRequests({**before, zero: (1, 3), four: (2, 3), six: (2, 1)}, [1, 2, 3])
+    cluster.moving = {two: (1, 3), three: (2, 3)}
+    del cluster.replicas[five]
+    done, missed = compare(before, planned, cluster.view())
+    assert done == [zero]
+    assert missed == {
+        one: "was cancelled, and is at 1,2 as before",
+        two: "is still moving",
+        three: "is moving to 2,3",
+        four: "is at 2,3 instead: somebody else has moved it",
+        five: "was deleted",
+        six: "was cancelled, and is at 2,1 as before",
+    }
+
+
+def test_a_move_that_was_cancelled_is_an_error_and_does_not_count(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cluster = FakeRequests(topic("t", (1, 2), (1, 2)), [1, 2, 3])
+    zero, one = cluster.replicas
+    carry_on = cluster.ongoing
+
+    def cancel() -> dict[TopicPartition, Ongoing]:
+        cluster.moving.pop(one, None)
+        return carry_on()
+
+    cluster.ongoing = cancel  # type: ignore[method-assign]
+    planned = dict.fromkeys(cluster.replicas, (1, 3))
+    with pytest.raises(CliError, match=r"1 of 2 partitions are not as planned: t-1 was cancelled") as caught:
+        reassign.execute(cluster, cluster.view(), planned, HOW)
+    assert caught.value.code is ExitCode.FAILED
+    told = json.loads(capsys.readouterr().out)
+    assert (told["partitions"], told["copied_replicas"], told["copied_bytes"]) == (1, 1, 100)
+    assert list(told["not_changed"]) == ["t-1"]
+    assert cluster.elected == [zero]
+
+
+def test_who_is_asked_may_know_of_it_a_moment_later(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = FakeRequests(topic("t", (1, 2)), [1, 2, 3])
+    view = cluster.view()
+    stale = iter([view, view])
+    now = cluster.view
+    cluster.view = lambda: next(stale, None) or now()  # type: ignore[method-assign]
+    reassign.execute(cluster, view, dict.fromkeys(cluster.replicas, (1, 3)), HOW)
+    assert json.loads(capsys.readouterr().out)["partitions"] == 1
+
+
+def test_waiting_tells_what_came_about(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = FakeRequests(topic("t", (1, 2), (1, 2)), [1, 2, 3])
+    one = list(cluster.replicas)[1]
+    cluster.moving = dict.fromkeys(cluster.replicas, (1, 3))
+    view = cluster.view()
+    del cluster.moving[one]
+    with pytest.raises(CliError, match="t-1 was cancelled"):
+        reassign.wait_for_moves(cluster, view, json=False)
+    assert capsys.readouterr().out == "1 partition changed\n"
+
+
 # -- the throttle -----------------------------------------------------------------------------------------
 
 
@@ -210,9 +303,9 @@ def test_a_throttle_is_removed_when_all_is_done() -> None:
     during: dict[str, Any] = {}
     ask = cluster.reassign
 
-    def asked(planned: Mapping[TopicPartition, Sequence[int] | None]) -> None:
+    def asked(planned: Mapping[TopicPartition, Sequence[int] | None]) -> list[TopicPartition]:
         during.update(cluster.configs)
-        ask(planned)
+        return ask(planned)
 
     cluster.reassign = asked  # type: ignore[method-assign]
     how = reassign.How(dry_run=False, throttle=5000, at_once=50, json=True)

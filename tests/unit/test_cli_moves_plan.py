@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ottla.cli.errors import CliError
 from ottla.cli.moves import plan_file
 from ottla.cli.moves.plan import PlanError, copies, plan
-from ottla.metadata.placement import place
+from ottla.metadata import placement
 from ottla.types import TopicPartition
 
 Replicas = dict[TopicPartition, tuple[int, ...]]
@@ -243,7 +243,7 @@ def test_a_large_cluster_is_planned_in_seconds() -> None:
     current: Replicas = {}
     for number in range(200):
         name = f"t{number}"
-        current |= topic(name, *place(old, 100, 3, number))
+        current |= topic(name, *placement.place(old, 100, 3, number))
     begin = time.process_time()
     planned = plan(current, racks)
     assert time.process_time() - begin < 30

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ottla import process
 from ottla.cli import app, serve
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.serve import Serve, parse
@@ -25,6 +27,8 @@ EVERYTHING = [
     "blue.1",
     "--rack",
     "zone b",
+    "--processes",
+    "auto",
     "--config",
     "server.properties",
     "--set",
@@ -47,6 +51,7 @@ def test_every_option_is_understood() -> None:
         store="etcds://h1:2379,h2:2379",
         cluster="blue.1",
         rack="zone b",
+        processes="auto",
         config_file="server.properties",
         overrides={"a": "1", "b": "x=y"},
         log_format="json",
@@ -55,7 +60,7 @@ def test_every_option_is_understood() -> None:
     assert parse([]) == Serve()
 
 
-@pytest.mark.parametrize("arguments", [EVERYTHING, [], ["--set", "a=1", "--set", "a=2"]])
+@pytest.mark.parametrize("arguments", [EVERYTHING, [], ["--set", "a=1", "--set", "a=2"], ["--processes=3"]])
 def test_the_typer_app_understands_the_same(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[Serve] = []
     monkeypatch.setattr(serve, "run", lambda options: got.append(options) or 3)
@@ -165,6 +170,28 @@ def test_what_hinders_the_start_is_one_line_for_people(
     assert line.startswith("ottla: ")
     assert said.format(dir=tmp_path) in line
     assert "Errno" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "d/meta.properties"),
+            "d/meta.properties: permission denied",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+        (OSError("in words of ours"), "in words of ours"),
+    ],
+)
+def test_what_the_system_refuses_is_said_without_its_number(
+    capsys: pytest.CaptureFixture[str], error: OSError, said: str
+) -> None:
+    def work(settings: object) -> int:
+        raise error
+
+    options = dict.fromkeys(("store", "node_id", "listen", "advertise", "data", "cluster", "rack"))
+    assert process.with_settings(work, None, {}, options) == ExitCode.FAILED
+    assert capsys.readouterr().err == f"ottla: {said}\n"
 
 
 def test_serving_imports_none_of_what_the_other_commands_need() -> None:

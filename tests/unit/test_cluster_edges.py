@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from admin_support import Client, new_topic, no_room_for
@@ -16,13 +17,14 @@ from memory_disk import MemoryDisk
 from test_coordinators_runtime import Node, commit_request, error_of, run
 from test_replication_leading import Bench, state
 
-from ottla.broker.fetch_sessions import Session, Want
-from ottla.errors import KafkaError
+from ottla.broker.api.records.fetch.session import Session, Want
+from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LogConfig
-from ottla.metadata import service
+from ottla.metadata import keys, service
 from ottla.metadata.image import initial_state
 from ottla.metadata.reassignment import reassign
 from ottla.metadata.store import Delete, Put
+from ottla.metadata.topics import NewTopic
 
 EPOCHS = f"{FOLDER}/leader-epoch-checkpoint"
 SMALL = LogConfig(segment_bytes=250)
@@ -73,15 +75,13 @@ def test_a_shard_that_was_closed_appends_nothing_more() -> None:
 
     async def story() -> None:
         node = await Node().start()
-        commit = asyncio.ensure_future(node.groups.commit(commit_request()))
-        await asyncio.sleep(0)  # the commit's write is queued
-        await asyncio.sleep(0)  # its append is made a task, which has not begun
+        commit = node.groups.commit(commit_request())  # gathered: to be appended in the loop's next turn
         node.groups.unload(0, 1)
         await node.groups.load(0, 1)
         assert await error_of(commit) == "not_coordinator"
         await settle()
         assert node.log.batches[0] == []
-        assert node.groups.fetch("g", None, require_stable=False) == []
+        assert list(node.groups.fetch("g", None, require_stable=False)) == []
 
     run(story)
 
@@ -173,7 +173,8 @@ def test_a_session_tells_each_time_that_another_replica_is_nearer() -> None:
     session = Session(1, False, 0)
     want = Want("t", 0, 5, 1024, -1)
     session.update([want], ())
-    answer = {"records": b"", "error_code": 0, "high_watermark": 9, "log_start_offset": 0}
+    ends = {"high_watermark": 9, "last_stable_offset": 9, "log_start_offset": 0}
+    answer = {"records": b"", "error_code": 0, **ends}
     assert len(session.news([(want, dict(answer))])) == 1
     assert session.news([(want, dict(answer))]) == []
     for _ in range(2):
@@ -190,22 +191,94 @@ def test_a_replica_that_nobody_asks_for_is_made_when_there_is_room(
         replicas.look_for_laggards()
         assert ("t", 0) not in replicas.partitions
         monkeypatch.undo()
-        replicas.look_for_laggards()
-        assert ("t", 0) in replicas.partitions
+        # What has just failed is left alone for a moment.
+        deadline = asyncio.get_running_loop().time() + 10
+        while ("t", 0) not in replicas.partitions:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+            replicas.look_for_laggards()
 
     run_node(tmp_path, body)
 
 
-def test_metadata_that_cannot_be_understood_is_read_again_until_it_can(
+@pytest.mark.parametrize("names", [("a.b", "a_b"), ("a.b", "a.b"), ("a_x", "c.d")])
+def test_names_that_collide_are_not_made_at_once_on_two_nodes(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Neither node knows of the other's topic when it asks the store for its own."""
+
+    async def body(members: Members) -> None:
+        await members.start(1, 2)
+        first, second = members.nodes[1], members.nodes[2]
+
+        async def be_faster() -> None:
+            (result,) = await first.metadata.controller.create_topics([NewTopic(names[0])])
+            assert result.error is None
+
+        second.store.before_txn = be_faster
+        (result,) = await second.metadata.controller.create_topics([NewTopic(names[1])])
+        if names == ("a_x", "c.d"):
+            assert result.error is None
+        else:
+            assert result.error is not None
+            codes = (ErrorCode.invalid_topic_exception, ErrorCode.topic_already_exists)
+            assert result.error.code is codes[names[0] == names[1]]
+        await members.until(lambda: "c.d" in first.image.topics or result.error is not None)
+        assert sorted(first.image.topics) == sorted({names[0]} if result.error else set(names))
+
+    run_members(tmp_path, body)
+
+
+def test_metadata_that_cannot_be_followed_is_read_again_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def body(members: Members) -> None:
         monkeypatch.setattr(service, "RETRY_MS_MAX", 20)
         await members.start(1)
-        await members.store.txn([], [Put("brokers/of-another-version", b"{}")])
+        monkeypatch.setattr(service, "apply", None)
+        monkeypatch.setattr(service, "load", None)
+        await members.store.txn([], [Put("nodes/7", keys.broker_value({"L": ("h", 1)}, None))])
         await members.until(lambda: caplog.text.count("cannot be understood") > 1)
-        await members.store.txn([], [Delete("brokers/of-another-version")])
-        await members.create("t", (1,))
-        assert "t" in members.any().image.topics
+        monkeypatch.undo()
+        await members.until(lambda: 7 in members.any().image.nodes)
 
+    run_members(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("brokers/of-another-version", b"{}"),
+        ("brokers/5", b'{"endpoints": {}}'),
+        ("topics/u", b"not JSON"),
+        ("partitions/t/0", b'{"leader": 1}'),
+        ("partitions/t/x", b"{}"),
+        ("configs/brokers/x", b"{}"),
+        ("controller", b"[]"),
+    ],
+)
+def test_what_is_not_understood_leaves_the_rest_of_the_metadata_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, value: bytes
+) -> None:
+    """While nodes run, and at the start of one."""
+
+    async def body(members: Members) -> None:
+        await members.start(1)
+        await members.create("t", (1,))
+        await members.until(lambda: members.any().image.controller_id == 1)
+        before = members.any().image
+        await members.store.txn([], [Put(key, value), Put("topics/v", topic_value)])
+        await members.until(lambda: "v" in members.any().image.topics)
+        image = members.any().image
+        assert (image.brokers, image.controller_id, image.topics["t"], "u" in image.topics) == (
+            before.brokers,
+            before.controller_id,
+            before.topics["t"],
+            False,
+        )
+        assert caplog.text.count(f"not understood, under the key {key!r}") == 1
+        again = service.Metadata(members.nodes[1].store, members.nodes[1].config, 1)
+        await again.start()
+        assert again.image.topics.keys() == image.topics.keys()
+        await again.close()
+
+    topic_value = keys.topic_value(UUID(int=9), [[1]], {})
     run_members(tmp_path, body)

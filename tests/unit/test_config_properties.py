@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.config import ConfigError, parse_properties
+from ottla.config import ConfigError, ConfigFile, parse_properties
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,7 @@ from ottla.config import ConfigError, parse_properties
         ("a=1\r\nb=2\rc=3", {"a": "1", "b": "2", "c": "3"}),
         ("a=C:\\\\kafka", {"a": "C:\\kafka"}),
         ("a=1\\", {"a": "1"}),
+        ("\\\n#b=2\nc=3", {"c": "3"}),
         ("listeners=PLAINTEXT://:9092", {"listeners": "PLAINTEXT://:9092"}),
         ("a==1", {"a": "=1"}),
     ],
@@ -36,10 +39,40 @@ def test_syntax(text: str, expected: dict[str, str]) -> None:
     assert parse_properties(text) == expected
 
 
-@pytest.mark.parametrize("text", ["a=\\u00", "a=\\u00zz", "a=\\u+123"])
-def test_a_broken_escape_is_an_error(text: str) -> None:
-    with pytest.raises(ConfigError, match="Malformed"):
-        parse_properties(text)
+@pytest.mark.parametrize("text", ["a=\\u00", "a=\\u00zz", "a=\\u+123", "a=\\u١٢٣٤"])
+def test_a_broken_escape_is_an_error_that_names_the_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^line 3: Malformed"):
+        parse_properties(f"# C:\\users\nb=2\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("data", "rack"),
+    [
+        ("broker.rack=Köln".encode(), "Köln"),
+        ("broker.rack=Köln".encode("latin-1"), "Köln"),
+        ("# Größe\nbroker.rack=a".encode("latin-1"), "a"),
+        ("\ufeffbroker.rack=東京".encode(), "東京"),
+        (b"broker.rack=K\\u00f6ln", "Köln"),
+        (b"broker.rack=\xff\xfe", "ÿþ"),
+    ],
+)
+def test_files_are_utf_8_or_else_what_java_reads(data: bytes, rack: str) -> None:
+    assert ConfigFile("f", data).properties == {"broker.rack": rack}
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_file_or_a_configuration_error(data: bytes) -> None:
+    with suppress(ConfigError):
+        ConfigFile("f", data)
+
+
+def test_an_error_is_told_with_the_lines_that_it_comes_from() -> None:
+    file = ConfigFile("f", b"# \na.b=1\n\nlog.roll.ms = 0\\\n 5\nnum.partitions=x\n")
+    assert file.where("Invalid value x for configuration num.partitions: no", {}) == " (f, line 6)"
+    assert file.where("log.roll.ms against num.partitions", {}) == " (f, line 4, 6)"
+    assert file.where("Invalid value x for configuration num.partitions: no", {"num.partitions": "x"}) == ""
+    with pytest.raises(ConfigError, match=r"^the configuration file f, line 2: Malformed"):
+        ConfigFile("f", b"\na=\\u12\n")
 
 
 def escape(text: str, *, name: bool) -> str:

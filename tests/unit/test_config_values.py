@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import ottla.config
 from ottla.config import BROKER, SYNONYMS, TOPIC, BrokerConfig, ConfigError, Effect, Mode, Source
-from ottla.config.values import check_dynamic, check_topic
+from ottla.config.values import check_topic
 
 HOUR_MS = 3_600_000
 
@@ -315,21 +315,119 @@ def test_what_kafka_refuses_and_what_cannot_be_done_is_refused(given: dict[str, 
         (
             {"num.partitions": "3"},
             True,
-            "Cannot update these configs dynamically: Set(num.partitions); "
+            "Cannot update these configs dynamically: [num.partitions]; "
             "set it in server.properties and restart",
         ),
-        ({"ssl.keystore.type": "PEM"}, False, "Cannot update these configs at default cluster level"),
+        ({"ssl.protocol": "TLSv1.3"}, False, "Cannot update these configs at default cluster level"),
+        ({"listener.name.a.ssl.keystore.type": "PEM"}, False, "Cannot update these configs at default"),
+        ({"ssl.keystore.type": "PEM"}, True, "only per-listener using the listener prefix"),
+        ({"listener.name.a.max.connections": "many"}, False, "Not a number of type INT"),
         ({"message.max.bytes": "-1"}, False, "Value must be at least 0"),
+        ({"log.roll.ms": "0"}, False, "log.roll.ms must be greater than or equal to 1"),
+        ({"log.roll.ms": "-1"}, True, "log.roll.ms must be greater than or equal to 1"),
+        ({"log.roll.jitter.ms": "-1"}, False, "log.roll.jitter.ms must be greater than or equal to 0"),
+        ({"log.retention.ms": "0"}, False, "log.retention.ms must be unlimited"),
+        (
+            {"log.cleaner.min.compaction.lag.ms": "2", "log.cleaner.max.compaction.lag.ms": "1"},
+            True,
+            "conflict",
+        ),
+        ({"log.cleaner.dedupe.buffer.size": "1048576"}, False, "at least 1MB per cleaner thread"),
+        ({"log.cleaner.threads": "0"}, False, "at least 1MB per cleaner thread"),
+        ({"log.cleaner.threads": "3"}, False, "more than double"),
+        ({"max.connections": "0"}, False, "Invalid max.connections 0"),
+        ({"max.connection.creation.rate": "0"}, True, "Invalid max.connection.creation.rate 0"),
+        ({"max.connections.per.ip": "0"}, False, "can be set to zero only if"),
+        ({"max.connections.per.ip.overrides": "host"}, False, "not HOST:LIMIT"),
+        ({"max.connections.per.ip.overrides": "ho st:5"}, False, "invalid addresses"),
+        ({"max.connections.per.ip.overrides": "host:1_0"}, False, "not HOST:LIMIT"),
+        ({"num.io.threads": "17"}, True, "greater than double the current value 8"),
+        ({"num.network.threads": "0"}, True, "at least 1"),
+        ({"background.threads": "4"}, True, "at least half the current value 10"),
+        ({"log.local.retention.ms": "-1"}, False, "Value must not be -1"),
+        ({"log.local.retention.ms": "604800001"}, False, "Value must not be more than log.retention.ms"),
+        ({"log.retention.bytes": "5", "log.local.retention.bytes": "6"}, False, "property value: 5"),
+        ({"log.remote.copy.lag.ms": "604800001"}, False, "Value must not exceed log.local.retention.ms"),
+        (
+            {"group.consumer.assignment.interval.ms": "15001"},
+            False,
+            "group.consumer.max.assignment.interval.ms",
+        ),
+        ({"num.io.threads": "9" * 5000}, True, "Not a number of type INT"),
     ],
 )
 def test_dynamic_values_are_checked(given: dict[str, str], per_broker: bool, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_dynamic(given, per_broker=per_broker)
+        BrokerConfig().check_dynamic(given, per_broker=per_broker)
     assert message in str(caught.value)
+    # It has to fit into an answer.
+    assert len(str(caught.value)) < 1000
 
 
-def test_unknown_dynamic_names_are_accepted_as_in_kafka() -> None:
-    check_dynamic({"of.a.plugin": "x"}, per_broker=False)
+@pytest.mark.parametrize(
+    "given",
+    [
+        # Of no configuration that Kafka knows, but perhaps of a plugin.
+        {"of.a.plugin": "x"},
+        {"log.retention.ms": "-5"},
+        {"log.cleanup.policy": "delete,delete"},
+        {"log.cleanup.policy": ""},
+        {"leader.replication.throttled.rate": "5"},
+        {"producer.id.expiration.ms": "1"},
+        {"listener.name.a.max.connections": "5"},
+        {"max.connections.per.ip": "0", "max.connections.per.ip.overrides": "127.0.0.1:5,host:+6"},
+        {"log.cleaner.io.max.bytes.per.second": "NaN"},
+        {"num.io.threads": "16"},
+    ],
+)
+def test_dynamic_values_that_kafka_takes_for_all_brokers_are_taken(given: dict[str, str]) -> None:
+    BrokerConfig().check_dynamic(given, per_broker=False)
+
+
+def test_a_change_is_looked_at_beside_what_else_is_set() -> None:
+    config = BrokerConfig({"max.connections.per.ip.overrides": "host:5"})
+    config.check_dynamic({"max.connections.per.ip": "0"}, per_broker=True)
+    config.update_dynamic({"log.cleaner.max.compaction.lag.ms": "5"}, {})
+    with pytest.raises(ConfigError, match="conflict"):
+        config.check_dynamic({"log.cleaner.min.compaction.lag.ms": "6"}, per_broker=True)
+    # What is set for this broker goes before what is set for all.
+    config.update_dynamic({"log.cleaner.max.compaction.lag.ms": "5"}, {"num.io.threads": "16"})
+    config.check_dynamic({"num.io.threads": "8"}, per_broker=False)
+
+
+def test_stored_values_that_contradict_each_other_are_not_put_in_force() -> None:
+    config = BrokerConfig()
+    config.update_dynamic({"message.max.bytes": "5"}, {})
+    config.update_dynamic({"log.roll.ms": "0", "message.max.bytes": "6"}, {})
+    assert (config.get("log.roll.ms"), config.get("message.max.bytes")) == (None, 5)
+    config.update_dynamic({"log.roll.ms": "7", "message.max.bytes": "6"}, {})
+    assert (config.get("log.roll.ms"), config.get("message.max.bytes")) == (7, 6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"replica.fetch.wait.max.ms": "40000"}, "replica.socket.timeout.ms should always be"),
+        ({"replica.fetch.wait.max.ms": "500", "replica.lag.time.max.ms": "499"}, "prevent frequent changes"),
+        ({"queued.max.request.bytes": "5"}, "queued.max.request.bytes must be larger"),
+        ({"connections.max.idle.ms": "100"}, "connection.failed.authentication.delay.ms=100"),
+        ({"group.consumer.session.timeout.ms": "5"}, "group.consumer.session.timeout.ms must be greater"),
+        ({"group.streams.heartbeat.interval.ms": "20000"}, "group.streams.max.heartbeat.interval.ms"),
+        ({"group.streams.num.standby.replicas": "3"}, "group.streams.max.standby.replicas"),
+        ({"group.share.assignors": "simple,other"}, "exactly one assignor"),
+        ({"group.share.max.size": "1000", "group.share.max.share.sessions": "999"}, "max.share.sessions"),
+        ({"offsets.topic.compression.codec": "5"}, "no such codec"),
+        ({"metrics.recording.level": "LOUD"}, "metrics.recording.level"),
+        ({"log.cleaner.threads": "0"}, "at least 1MB per cleaner thread"),
+        ({"log.retention.hours": "0"}, "log.retention.ms must be unlimited"),
+    ],
+)
+def test_values_that_contradict_each_other_keep_a_broker_from_starting(
+    given: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        BrokerConfig(given)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +437,8 @@ def test_unknown_dynamic_names_are_accepted_as_in_kafka() -> None:
         ({"segment.bytes": "14"}, "Value must be at least 1048576"),
         ({"min.compaction.lag.ms": "5", "max.compaction.lag.ms": "4"}, "conflict topic config setting"),
         ({"remote.storage.enable": "true"}, "tiered storage is not offered"),
-        ({"cleanup.policy": "delete,delete"}, "Duplicate"),
+        ({"cleanup.policy": "delete,,compact"}, "values must not be empty"),
+        ({"cleanup.policy": "delete,keep"}, "Invalid value keep for configuration cleanup.policy"),
         (
             {"leader.replication.throttled.replicas": "1-2"},
             "comma-separated list of [partitionId]:[brokerId]",
@@ -372,6 +471,7 @@ def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() ->
         "leader.replication.throttled.rate",
         "max.connections",
         "max.connections.per.ip",
+        "producer.id.expiration.ms",
     }
 
 
@@ -404,3 +504,19 @@ def test_whatever_is_given_is_taken_or_refused_with_a_message(given_: dict[str, 
         for name in given_:
             assert config.is_set(name)
             config.synonyms(name)
+
+
+def test_whoever_fails_at_a_change_keeps_no_other_from_hearing_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = BrokerConfig({})
+    heard: list[frozenset[str]] = []
+
+    def fails(changed: frozenset[str]) -> None:
+        raise ValueError("nobody thought of this")
+
+    for listener in (heard.append, fails, heard.append):
+        config.subscribe(listener)
+    assert config.update_dynamic({"log.retention.ms": "77000"}, {}) == {"log.retention.ms"}
+    assert heard == [frozenset({"log.retention.ms"})] * 2
+    assert "nobody thought of this" in caplog.text

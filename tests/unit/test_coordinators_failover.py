@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
 from coordinators_support import settle
 
-from ottla.coordinators.failover import GroupFailover
+from ottla.coordinators.runtime.failover import Failover
 from ottla.metadata.image import OFFSETS_TOPIC, ClusterImage, TopicImage, initial_state
 
 
@@ -23,10 +24,10 @@ class Groups:
         self.told.append(f"load {partition} in epoch {epoch}")
 
     def unload(self, partition: int, epoch: int | None = None) -> None:
-        self.told.append(f"unload {partition}")
+        self.told.append(f"unload {partition}" + (f" before epoch {epoch + 1}" if epoch is not None else ""))
 
-    def on_topic_deleted(self, topic: str) -> None:
-        self.told.append(f"{topic} is deleted")
+    def on_topics_deleted(self, topics: Sequence[tuple[str, UUID]]) -> None:
+        self.told += [f"{topic} is deleted" for topic, _ in topics]
 
 
 def topic(name: str, topic_id: int, *leaders: int) -> TopicImage:
@@ -41,7 +42,7 @@ def image(*topics: TopicImage) -> ClusterImage:
 async def told(*images: ClusterImage) -> list[str]:
     """What node 1 does at the last of these images."""
     groups = Groups()
-    failover = GroupFailover(1, groups)  # type: ignore[arg-type]
+    failover = Failover(1, OFFSETS_TOPIC, groups, groups.on_topics_deleted)
     old = None
     for new in images:
         groups.told.clear()
@@ -67,7 +68,8 @@ def test_the_groups_of_a_topic_that_was_made_again_are_others() -> None:
     before, after = image(topic(OFFSETS_TOPIC, 1, 1, 2)), image(topic(OFFSETS_TOPIC, 2, 1, 2))
     assert asyncio.run(told(before, after)) == [
         f"{OFFSETS_TOPIC} is deleted",
-        "unload 1",
+        "unload 0 before epoch 0",
+        "unload 1 before epoch 1",
         "load 0 in epoch 0",
     ]
 
@@ -76,7 +78,27 @@ def test_what_did_not_change_is_left_alone() -> None:
     before = topic(OFFSETS_TOPIC, 1, 1, 2)
     moved = (before.partitions[0], replace(before.partitions[1], leader=1, leader_epoch=1))
     after = replace(before, partitions=moved)
-    assert asyncio.run(told(image(before), image(after))) == ["load 1 in epoch 1"]
+    assert asyncio.run(told(image(before), image(after))) == ["unload 1 before epoch 1", "load 1 in epoch 1"]
+
+
+def test_who_leads_again_serves_nothing_of_what_it_led_before() -> None:
+    """Others led and coordinated in between, which one image hides: not for a single turn."""
+    before = image(topic(OFFSETS_TOPIC, 1, 1))
+    state = replace(before.topics[OFFSETS_TOPIC].partitions[0], leader_epoch=2, partition_epoch=2)
+    again = image(replace(before.topics[OFFSETS_TOPIC], partitions=(state,)))
+
+    async def story() -> None:
+        groups = Groups()
+        failover = Failover(1, OFFSETS_TOPIC, groups, groups.on_topics_deleted)
+        failover.apply(None, before)
+        await settle()
+        groups.told.clear()
+        failover.apply(before, again)
+        assert groups.told == ["unload 0 before epoch 2"]
+        await settle()
+        assert groups.told == ["unload 0 before epoch 2", "load 0 in epoch 2"]
+
+    asyncio.run(story())
 
 
 def test_a_load_that_fails_as_nobody_expected_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,10 +107,10 @@ def test_a_load_that_fails_as_nobody_expected_is_told_of(caplog: pytest.LogCaptu
             raise ValueError("no such thing")
 
     async def story() -> None:
-        failover = GroupFailover(1, BadGroups())  # type: ignore[arg-type]
+        failover = Failover(1, OFFSETS_TOPIC, BadGroups())
         failover.apply(None, image(topic(OFFSETS_TOPIC, 1, 1)))
         await settle()
-        assert f"the groups of {OFFSETS_TOPIC}-0 cannot be read" in caplog.text
+        assert f"{OFFSETS_TOPIC}-0 cannot be read" in caplog.text
         assert "no such thing" in caplog.text
 
     asyncio.run(story())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from uuid import UUID
 
 import pytest
 from coordinators_support import Bench, durable, protocols
 
-from ottla.coordinators.group_machine import is_longer
-from ottla.coordinators.offsets import Offsets
-from ottla.coordinators.requests import FetchTopic
-from ottla.coordinators.schemas import CommittedOffset, OffsetRecord
+from ottla.coordinators.groups.offset_requests import is_longer
+from ottla.coordinators.groups.offsets import Offsets
+from ottla.coordinators.groups.requests import FetchTopic
+from ottla.coordinators.groups.schemas import CommittedOffset, OffsetRecord
 from ottla.errors import ErrorCode
 from ottla.wire.primitives import UUID_ZERO
 
@@ -23,7 +24,7 @@ def fetch(
     bench: Bench, *topics: str, topic_id: UUID = UUID_ZERO, stable: bool = False
 ) -> dict[str, list[int]]:
     wanted = [FetchTopic(topic, topic_id, (0, 1)) for topic in topics] if topics else None
-    fetched = bench.machine.fetch("g", wanted, require_stable=stable)
+    fetched = bench.fetch("g", wanted, require_stable=stable)
     return {each.topic: [partition.offset for partition in each.partitions] for each in fetched}
 
 
@@ -33,7 +34,7 @@ def fetch(
 def test_a_consumer_without_a_group_of_members_may_commit() -> None:
     bench = Bench()
     assert bench.error(bench.commit(5, metadata="note")) == "none"
-    assert bench.machine.offsets.get("g", "t", 0) == CommittedOffset(
+    assert bench.machine.tables.offsets.get("g", "t", 0) == CommittedOffset(
         5, 3, "note", bench.step().wall_ms, -1, UUID_ZERO
     )
     assert bench.machine.describe("g").state == "Empty"
@@ -43,7 +44,7 @@ def test_a_consumer_without_a_group_of_members_may_commit() -> None:
 def test_a_null_metadata_is_an_empty_one() -> None:
     bench = Bench()
     bench.commit(5, metadata=None)
-    value = bench.machine.offsets.get("g", "t", 0)
+    value = bench.machine.tables.offsets.get("g", "t", 0)
     assert value is not None
     assert value.metadata == ""
 
@@ -55,7 +56,7 @@ def test_nothing_is_visible_before_it_is_stored_nor_if_it_cannot_be() -> None:
     assert commit not in bench.replies
     bench.fail_one(ErrorCode.not_enough_replicas_after_append)
     assert bench.error(commit) == "coordinator_not_available"
-    assert not bench.machine.groups
+    assert not bench.machine.tables.groups
     bench.commit(6)
     bench.commit_all()
     assert fetch(bench, "t") == {"t": [6, -1]}
@@ -143,7 +144,7 @@ def test_fetching_what_is_there_and_what_is_not() -> None:
     bench.commit(7, topic="u")
     assert fetch(bench, "t", "v") == {"t": [-1, 5], "v": [-1, -1]}
     assert fetch(bench) == {"t": [5], "u": [7]}
-    assert bench.machine.fetch("nobody", None, require_stable=False) == []
+    assert bench.fetch("nobody", None, require_stable=False) == []
 
 
 def test_an_offset_of_an_earlier_topic_of_the_name_does_not_count() -> None:
@@ -152,6 +153,16 @@ def test_an_offset_of_an_earlier_topic_of_the_name_does_not_count() -> None:
     assert fetch(bench, "t", topic_id=OLD_ID) == {"t": [5, -1]}
     assert fetch(bench, "t", topic_id=NEW_ID) == {"t": [-1, -1]}
     assert fetch(bench, "t") == {"t": [5, -1]}
+
+
+def test_the_collector_of_garbage_passes_over_what_is_kept() -> None:
+    bench = Bench()
+    bench.commit(5, metadata="note", topic_id=OLD_ID)
+    value = bench.tables.offsets.get("g", "t", 0)
+    assert value == CommittedOffset(5, 3, "note", bench.step().wall_ms, -1, OLD_ID)
+    (kept,) = bench.tables.offsets.by_group["g"]["t"].values()
+    gc.collect()
+    assert not gc.is_tracked(kept)
 
 
 # Expiry (KIP-211)
@@ -170,7 +181,7 @@ def test_offsets_of_a_consumer_without_members_expire_from_their_commit_on() -> 
     assert fetch(bench) == {"t": [2]}
     bench.wait(DAY_MS)
     bench.expire_offsets()
-    assert not bench.machine.groups
+    assert not bench.machine.tables.groups
     assert durable(bench.failed_over().machine) == ({}, {})
 
 
@@ -188,7 +199,7 @@ def test_offsets_of_a_group_expire_from_when_it_became_empty() -> None:
     bench.wait(1)
     bench.expire_offsets()
     assert fetch(bench) == {}
-    assert not bench.machine.groups
+    assert not bench.machine.tables.groups
     assert durable(bench.failed_over().machine) == ({}, {})
 
 
@@ -243,7 +254,7 @@ def test_many_tombstones_go_in_several_batches() -> None:
     bench.commit(1, partition=0, group_id="other")
     bench.commit_all()
     bench.topic_deleted("t")
-    assert [len(write.records) for write in bench.machine.in_flight] == [1_366, 1_135]
+    assert [len(write.records) for write in bench.tables.in_flight] == [500] * 5 + [1]
     bench.commit_all()
     assert durable(bench.machine) == ({}, {})
 
@@ -339,7 +350,9 @@ def test_a_deleted_topic_takes_all_its_offsets_along() -> None:
     bench.commit(2, partition=1)
     bench.topic_deleted("t")
     bench.commit_all()
-    assert {group: set(topics) for group, topics in bench.machine.offsets.by_group.items()} == {"g": {"u"}}
+    assert {group: set(topics) for group, topics in bench.machine.tables.offsets.by_group.items()} == {
+        "g": {"u"}
+    }
 
 
 # Transactions, as far as the log may hold them
@@ -395,7 +408,7 @@ def test_the_later_record_prevails_whenever_transactions_end() -> None:
 def test_an_unstable_offset_is_fetched_as_such_if_that_is_asked() -> None:
     bench = Bench()
     bench.commit(1)
-    bench.machine.replay(record(5), producer_id=9)
-    (topic,) = bench.machine.fetch("g", None, require_stable=True)
+    bench.machine.tables.replay(record(5), producer_id=9)
+    (topic,) = bench.fetch("g", None, require_stable=True)
     assert topic.partitions[0].error == ErrorCode.unstable_offset_commit
     assert fetch(bench) == {"t": [1]}

@@ -11,20 +11,21 @@ from coordinators_support import subscription
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.coordinators.schemas import (
+from ottla.coordinators.groups.schemas import (
     CommittedOffset,
     GroupMetadata,
     GroupRecord,
     MemberMetadata,
     OffsetRecord,
-    SchemaError,
-    UnknownRecord,
     decode_group,
     decode_offset,
     decode_record,
+    encode_offset,
     encode_record,
     subscribed_topics,
 )
+from ottla.coordinators.runtime.machine import SchemaError, UnknownRecord
+from ottla.wire.primitives import write_uvarint
 
 TOPIC_ID = UUID("00112233-4455-6677-8899-aabbccddeeff")
 
@@ -157,6 +158,19 @@ def test_malformed_records_are_refused(key: bytes | None, value: bytes | None) -
         decode_record(key, value)
 
 
+def test_a_compact_string_that_no_response_could_show_is_refused() -> None:
+    def group(protocol_type: str) -> bytes:
+        data = protocol_type.encode()
+        head = b"\x00\x04" + write_uvarint(len(data) + 1) + data
+        return head + b"\x00\x00\x00\x01\x00\x00" + bytes(8) + b"\x01\x00"
+
+    assert decode_group(group("x" * 0x7FFF)).protocol_type == "x" * 0x7FFF
+    with pytest.raises(SchemaError):
+        decode_group(group("x" * 0x8000))
+    with pytest.raises(SchemaError):
+        encode_offset(CommittedOffset(1, -1, "x" * 0x8000, 0))
+
+
 def test_a_string_too_long_to_be_stored_is_refused() -> None:
     with pytest.raises(SchemaError):
         encode_record(GroupRecord("x" * 32_768, None))
@@ -203,11 +217,17 @@ def test_damaged_records_are_refused_or_read(record: OffsetRecord | GroupRecord,
 
 
 def test_the_topics_of_a_subscription() -> None:
-    assert subscribed_topics(subscription("a", "b", version=3, rest=b"junk")) == {"a", "b"}
-    assert subscribed_topics(subscription()) == frozenset()
+    first, second = subscription("a", "b", version=3, rest=b"junk"), subscription("a", "b")
+    assert subscribed_topics([first], 2) == {"a", "b"}
+    assert subscribed_topics([subscription()], 0) == frozenset()
+    # What several name alike is read once.
+    assert subscribed_topics([first, second, second], 2) == {"a", "b"}
+    assert subscribed_topics([first, subscription("a", "c"), second], 6) == {"a", "b", "c"}
+    assert subscribed_topics([first, subscription("a", "c"), second], 5) is None
+    assert subscribed_topics([subscription(), first], 2) == {"a", "b"}
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x00\x00\x00\x00\x00\x05", b"\xff\xff\x00\x00\x00\x00"])
 def test_a_subscription_that_is_none(data: bytes) -> None:
     with pytest.raises(SchemaError):
-        subscribed_topics(data)
+        subscribed_topics([data], 100)

@@ -13,8 +13,8 @@ from coordinators_support import Bench, durable, protocols
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ottla.coordinators.classic_group import ClassicGroup, GroupState
-from ottla.coordinators.step import NEVER_MS
+from ottla.coordinators.groups.classic_group import ClassicGroup, GroupState
+from ottla.coordinators.runtime.step import NEVER_MS
 from ottla.errors import ErrorCode
 
 REBALANCE_MS_MAX = 20_000
@@ -158,17 +158,17 @@ class GroupUnderFire(RuleBasedStateMachine):
 
     @rule()
     def delete(self) -> None:
-        before = "g" in self.bench.machine.groups
+        before = "g" in self.bench.machine.tables.groups
         self.bench.delete_group()
-        if before and "g" not in self.bench.machine.groups:
+        if before and "g" not in self.bench.machine.tables.groups:
             # What comes now is another group.
             self.generation = 0
 
     @rule()
     def expire_offsets(self) -> None:
-        before = "g" in self.bench.machine.groups
+        before = "g" in self.bench.machine.tables.groups
         self.bench.expire_offsets()
-        if before and "g" not in self.bench.machine.groups:
+        if before and "g" not in self.bench.machine.tables.groups:
             self.generation = 0
 
     # What the world does
@@ -179,21 +179,19 @@ class GroupUnderFire(RuleBasedStateMachine):
         self.bench.wait(delay_ms)
         self.bench.commit_all()
 
-    @precondition(lambda self: self.bench.machine.in_flight)
+    @precondition(lambda self: self.bench.machine.tables.in_flight)
     @rule()
     def an_append_succeeds(self) -> None:
         self.bench.commit_one()
 
-    @precondition(lambda self: self.bench.machine.in_flight)
+    @precondition(lambda self: self.bench.machine.tables.in_flight)
     @rule()
     def an_append_fails(self) -> None:
         self.bench.fail_one()
 
     @rule()
     def the_node_fails_over(self) -> None:
-        step = self.bench.step()
-        self.bench.machine.unload(step)
-        self.bench.finish(step)
+        self.bench.unload()
         for waiter in (*self.due_ms, *self.syncs):
             assert waiter in self.bench.replies
         replies, count = self.bench.replies, self.bench._count
@@ -206,7 +204,7 @@ class GroupUnderFire(RuleBasedStateMachine):
 
     @property
     def group(self) -> ClassicGroup:
-        return self.bench.machine.groups.get("g") or ClassicGroup("g", 0)
+        return self.bench.machine.tables.groups.get("g") or ClassicGroup("g", 0)
 
     @property
     def members(self) -> list[str]:
@@ -228,7 +226,7 @@ class GroupUnderFire(RuleBasedStateMachine):
             if waiter in self.bench.replies:
                 del self.due_ms[waiter]
             else:
-                assert self.bench.now_ms <= due_ms or self.bench.machine.in_flight, waiter
+                assert self.bench.now_ms <= due_ms or self.bench.machine.tables.in_flight, waiter
 
     @invariant()
     def assignments_are_what_the_leader_gave(self) -> None:
@@ -263,13 +261,13 @@ class GroupUnderFire(RuleBasedStateMachine):
 
     @invariant()
     def it_will_wake_in_time(self) -> None:
-        wakes = self.bench.machine.wakes
+        wakes = self.bench.machine.tables.wakes
         first_ms = wakes[0].deadline_ms if wakes else NEVER_MS
         assert first_ms <= self.group.next_deadline_ms()
 
     @invariant()
     def the_log_holds_what_the_machine_holds(self) -> None:
-        if self.bench.machine.in_flight:
+        if self.bench.machine.tables.in_flight:
             return
         other = self.bench.failed_over()
         assert durable(other.machine) == durable(self.bench.machine)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_metadata_store_contract import ManualClock
 
-from ottla.env.deadlines import TICK_MS, Deadline, Deadlines
+from ottla.env.deadlines import RUN_AT_ONCE_MAX, TICK_MS, Deadline, Deadlines
 
 
 def test_deadlines_come_in_order_and_once() -> None:
@@ -94,3 +94,21 @@ def test_every_deadline_comes_in_its_time(plans: list[tuple[int, int, int]]) -> 
             assert not in_time
         else:
             assert at <= cancelled <= at + delay + TICK_MS + 1
+
+
+def test_many_that_are_due_at_once_come_in_several_turns() -> None:
+    clock = ManualClock()
+    deadlines = Deadlines(clock)
+    ran: list[int] = []
+    count = 2 * RUN_AT_ONCE_MAX + 10
+    made = [deadlines.add(10, lambda number=number: ran.append(number)) for number in range(count)]  # type: ignore[misc]
+    deadlines.add(30, lambda: ran.append(-1))
+    clock.advance(20)
+    seen = []
+    while len(ran) < count - 1:
+        seen.append(len(ran))
+        made[-1].cancel()
+        clock.advance(0)
+    assert seen == [RUN_AT_ONCE_MAX, 2 * RUN_AT_ONCE_MAX]
+    clock.advance(20)
+    assert ran == [*range(count - 1), -1]

@@ -76,14 +76,53 @@ def test_what_is_not_in_memory_is_told_and_what_cannot_tell_is_read(
     assert file.read_cached(0, 4) is None
 
 
-def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_reads_on_behind_what_was_missing_does_so_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel reads ahead for it, and takes whoever asks for what has come the time for that."""
+    file = RealDisk().open(str(tmp_path / "a"), create=True)
+    file.append([b"0123456789"])
+    asked: list[int] = []
+    whole, missing = os.preadv, {2}
+
+    def preadv(fd: int, buffers: list[bytearray], position: int, flags: int) -> int:
+        asked.append(position)
+        if position in missing:
+            raise BlockingIOError(errno.EAGAIN, "it is not in memory")
+        return whole(fd, buffers, position)
+
+    def read(position: int) -> bytes | None:
+        data = file.read_resident(position, 1)
+        return None if data is None else bytes(data)
+
+    monkeypatch.setattr(disk_module.os, "preadv", preadv)
+    assert [read(0), read(2)] == [b"0", None]
+    asked.clear()
+    # Up to where the file ended, and not what comes afterwards.
+    file.append([b"ab"])
+    assert [read(3), read(9), read(10), read(1)] == [None, None, b"a", b"1"]
+    assert asked == [10, 1]
+    # Small reads, of headers, are not held back: they would be asked again and again otherwise.
+    assert bytes(file.read_cached(3, 1) or b"") == b"3"
+    # The next one who comes there finds out whether it is there by now.
+    missing.clear()
+    assert [read(2), read(3)] == [b"2", b"3"]
+    missing.add(1)
+    assert read(1) is None
+    file.truncate(4)
+    file.append([b"xyz"])
+    assert [read(3), read(4)] == [None, b"x"]
+
+
+@pytest.mark.parametrize("count", [0, 3, 6, 8])
+def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     file = RealDisk().open(str(tmp_path / "a"), create=True)
     whole = os.pwritev
 
-    def three_bytes(fd: int, buffers: list[bytes], position: int) -> int:
-        return whole(fd, [b"".join(buffers)[:3]], position)
+    def some_bytes(fd: int, buffers: list[bytes], position: int) -> int:
+        return whole(fd, [b"".join(buffers)[:count]], position)
 
-    monkeypatch.setattr(disk_module.os, "pwritev", three_bytes)
+    monkeypatch.setattr(disk_module.os, "pwritev", some_bytes)
     assert file.append([b"hello ", b"world"]) == 11
     assert file.append([b"!!!!!"]) == 5
     assert (tmp_path / "a").read_bytes() == b"hello world!!!!!"
@@ -167,3 +206,14 @@ def test_blocking_work_runs_in_a_thread() -> None:
 
     assert asyncio.run(run()) != threading.get_ident()
     disk.close()
+
+
+def test_a_pipe_in_a_files_place_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    got: list[bytes] = []
+    reading = threading.Thread(
+        target=lambda: got.append(RealDisk().read_file(str(tmp_path / "pipe"))), daemon=True
+    )
+    reading.start()
+    reading.join(10)
+    assert got == [b""]

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from admin_support import Client, code, create, new_topic, run, versions
 
+from ottla.broker.views.configs import SHOWN_IF_SET
+from ottla.config import BROKER as BROKER_TABLE
+from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.store import StoreError
 
 TOPIC, BROKER, LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32
@@ -67,7 +70,7 @@ def stored(client: Client, topic: str) -> dict[str, str]:
 @pytest.mark.parametrize("version", versions("DescribeConfigs"))
 def test_topics_are_described(tmp_path: Path, version: int) -> None:
     async def body(client: Client) -> None:
-        await create(client, new_topic("t", configs={"retention.ms": "1000"}))
+        await create(client, new_topic("t", configs={"retention.ms": " +1000"}))
         result, entries = await describe(client, TOPIC, "t", version=version)
         assert code(result) == "none"
         retention, segment, policy = (entries[n] for n in ("retention.ms", "segment.bytes", "cleanup.policy"))
@@ -105,6 +108,21 @@ def test_the_broker_is_described(tmp_path: Path, version: int) -> None:
     run(tmp_path, body, {"message.max.bytes": "7777", "of.a.plugin": "secret", "ssl.key.password": "secret"})
 
 
+def test_what_kafka_hides_is_described_where_it_is_set(tmp_path: Path) -> None:
+    """ConfigHelper shows originals and what is not internal; rates of replication are dynamic only."""
+
+    async def body(client: Client) -> None:
+        _, entries = await describe(client, BROKER, me(client))
+        assert SHOWN_IF_SET & set(entries) == {"leader.imbalance.per.broker.percentage"}
+        assert set(BROKER_TABLE) >= SHOWN_IF_SET
+        rate = "leader.replication.throttled.rate"
+        assert code(await alter(client, BROKER, me(client), (rate, SET, "1000"))) == "none"
+        _, entries = await describe(client, BROKER, me(client))
+        assert entries[rate]["value"] == "1000"
+
+    run(tmp_path, body, {"leader.imbalance.per.broker.percentage": "20"})
+
+
 def test_only_the_names_that_are_asked_for_are_described(tmp_path: Path) -> None:
     async def body(client: Client) -> None:
         await create(client, new_topic("t"))
@@ -124,12 +142,12 @@ def test_only_the_names_that_are_asked_for_are_described(tmp_path: Path) -> None
         (TOPIC, "a b", "invalid_topic_exception", "Topic name is invalid"),
         (BROKER, "77", "invalid_request", "Unexpected broker id, expected"),
         (BROKER, "x", "invalid_request", "Broker id must be an integer, but it is: x"),
-        (LOGGER, "1", "invalid_request", "Unsupported resource type: 8"),
+        (LOGGER, "", "invalid_request", "Broker id must not be empty"),
+        (LOGGER, "x", "invalid_request", "Broker id must be an integer, but it is: x"),
+        (LOGGER, "77", "invalid_request", "Unexpected broker id, expected"),
         (GROUP, "", "invalid_request", "Group name must not be empty"),
         (CLIENT_METRICS, "", "invalid_request", "must not be empty"),
         (99, "x", "invalid_request", "Unsupported resource type: 99"),
-        (GROUP, "g", "none", None),
-        (CLIENT_METRICS, "m", "none", None),
     ],
 )
 def test_resources_that_are_not_there(
@@ -217,14 +235,6 @@ def test_single_configurations_change(tmp_path: Path, version: int) -> None:
             [("listeners", SET, "PLAINTEXT://:1")],
             "invalid_request",
             "Cannot update these configs",
-        ),
-        (LOGGER, "1", [("root", SET, "DEBUG")], "invalid_request", "cannot be changed here"),
-        (
-            GROUP,
-            "g",
-            [("consumer.session.timeout.ms", SET, "1")],
-            "invalid_request",
-            "cannot be changed here",
         ),
         (99, "x", [], "invalid_request", "Unknown resource type 99"),
     ],
@@ -321,13 +331,40 @@ def test_broker_configurations_reach_the_logs_at_once_and_stay(tmp_path: Path) -
         synonyms = [(s["value"], s["source"]) for s in entries["message.max.bytes"]["synonyms"]]
         assert synonyms == [("2000", 3), ("1048588", 5)]
         _, entries = await describe(client, BROKER, "")
-        assert list(entries) == ["message.max.bytes"]
+        assert list(entries) == ["message.max.bytes", "min.insync.replicas"]
         assert entries["message.max.bytes"]["config_source"] == 3
         _, entries = await describe(client, TOPIC, "t", "segment.bytes")
         assert entries["segment.bytes"]["config_source"] == 2
 
     run(tmp_path, change)
     run(tmp_path, check)
+
+
+def test_one_min_isr_counts_for_the_whole_cluster(tmp_path: Path) -> None:
+    """It is a record from the start, which topics show as where theirs comes from."""
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t"))
+        _, entries = await describe(client, TOPIC, "t", "min.insync.replicas")
+        entry = entries["min.insync.replicas"]
+        assert (entry["value"], entry["config_source"]) == ("3", 3)
+        assert [(s["value"], s["source"]) for s in entry["synonyms"]] == [("3", 3), ("3", 4), ("1", 5)]
+        for operation, value in ((SET, "2"), (DELETE, None)):
+            answer = await alter(client, BROKER, me(client), ("min.insync.replicas", operation, value))
+            assert (code(answer), answer["error_message"]) == (
+                "invalid_config",
+                "Broker-level min.insync.replicas cannot be altered while ELR is enabled.",
+            )
+        answer = await alter(client, BROKER, "", ("min.insync.replicas", DELETE, None))
+        assert (code(answer), answer["error_message"]) == (
+            "invalid_config",
+            "Cluster-level min.insync.replicas cannot be removed while ELR is enabled.",
+        )
+        assert code(await alter(client, BROKER, "", ("min.insync.replicas", SET, "2"))) == "none"
+        partition = client.node.services.replicas.get("t", 0)
+        assert partition.log.config.min_insync_replicas == 2
+
+    run(tmp_path, body, {"min.insync.replicas": "3"})
 
 
 def test_the_limit_of_connections_can_change_while_the_broker_runs(tmp_path: Path) -> None:
@@ -371,9 +408,11 @@ def test_all_configurations_are_replaced(tmp_path: Path, version: int) -> None:
         )
         assert code(await replace(client, TOPIC, "t", {}, version)) == "none"
         assert stored(client, "t") == {}
-        assert code(await replace(client, BROKER, "", {"message.max.bytes": "5"}, version)) == "none"
+        one = {"min.insync.replicas": "1"}
+        assert code(await replace(client, BROKER, "", {"message.max.bytes": "5", **one}, version)) == "none"
         assert client.node.config.get("message.max.bytes") == 5
-        assert code(await replace(client, BROKER, "", {}, version)) == "none"
+        assert code(await replace(client, BROKER, "", {}, version)) == "invalid_config"
+        assert code(await replace(client, BROKER, "", one, version)) == "none"
         assert client.node.config.get("message.max.bytes") == 1048588
         assert code(await replace(client, LOGGER, "1", {}, version)) == "invalid_request"
 
@@ -432,5 +471,37 @@ def test_log_dirs(tmp_path: Path, version: int) -> None:
         ]
         (result,) = (await client.ask("DescribeLogDirs", version, {"topics": []}))["results"]
         assert result["topics"] == []
+
+    run(tmp_path, body)
+
+
+def test_a_relative_data_directory_is_told_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that is the path by which AlterReplicaLogDirs knows it."""
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("a"))
+        (result,) = (await client.ask("DescribeLogDirs", 4, {"topics": None}))["results"]
+        assert result["log_dir"] == str(tmp_path / "here" / "data")
+        for path, expected in ((result["log_dir"], "none"), ("here/data", "log_dir_not_found")):
+            dirs = [{"path": path, "topics": [{"name": "a", "partitions": [0]}]}]
+            answer = await client.ask("AlterReplicaLogDirs", 2, {"dirs": dirs})
+            assert [code(p) for r in answer["results"] for p in r["partitions"]] == [expected]
+
+    monkeypatch.chdir(tmp_path)
+    run(Path("here"), body)
+
+
+def test_a_replica_on_another_node_is_not_moved_here(tmp_path: Path) -> None:
+    async def body(client: Client) -> None:
+        replicas, manager = client.node.services.replicas, client.node.services.log_manager
+
+        def elsewhere(*_: object) -> None:
+            raise KafkaError(ErrorCode.not_leader_or_follower)
+
+        replicas.partitions.clear()
+        replicas.absent = elsewhere  # type: ignore[method-assign, assignment]
+        dirs = [{"path": manager.absolute_path, "topics": [{"name": "a", "partitions": [0]}]}]
+        answer = await client.ask("AlterReplicaLogDirs", 2, {"dirs": dirs})
+        assert [code(p) for r in answer["results"] for p in r["partitions"]] == ["replica_not_available"]
 
     run(tmp_path, body)

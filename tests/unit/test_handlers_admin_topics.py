@@ -36,7 +36,7 @@ def test_create_topics(tmp_path: Path, version: int) -> None:
     async def body(client: Client) -> None:
         made, again, twice, bad = await create(
             client,
-            new_topic("made", 3, configs={"retention.ms": "1000"}),
+            new_topic("made", 3, configs={"retention.ms": " +1000", "cleanup.policy": "delete, delete"}),
             new_topic("old"),
             new_topic("twice"),
             new_topic("twice"),
@@ -55,12 +55,14 @@ def test_create_topics(tmp_path: Path, version: int) -> None:
         assert twice["error_message"] == "Duplicate topic name."
         topics = client.node.services.metadata.image.topics
         assert topics.keys() == {"old", "made"}
-        assert topics["made"].configs == {"retention.ms": "1000"}
+        assert topics["made"].configs == {"retention.ms": " +1000", "cleanup.policy": "delete, delete"}
         if version >= 5:
             assert (made["num_partitions"], made["replication_factor"]) == (3, 1)
             assert (again["num_partitions"], again["configs"]) == (-1, [])
             configs = {entry["name"]: entry for entry in made["configs"]}
-            assert configs["retention.ms"]["value"] == "1000"
+            # As they were given, where DescribeConfigs shows what they come to.
+            assert configs["retention.ms"]["value"] == " +1000"
+            assert configs["cleanup.policy"]["value"] == "delete, delete"
             assert configs["retention.ms"]["config_source"] == 1
             assert configs["segment.bytes"]["value"] == str(1024**3)
             assert configs["segment.bytes"]["config_source"] == 5
@@ -156,8 +158,10 @@ def test_topics_are_deleted_by_id(tmp_path: Path) -> None:
         assert (None, unknown, "unknown_topic_id") in results
         assert (None, None, "invalid_request") in results
         assert ("b", ids["b"], "invalid_request") in results
-        assert (None, ids["c"], "invalid_request") in results
-        assert client.node.services.metadata.image.topics.keys() == {"b"}
+        # By its name and by its id: one answer, and it stays.
+        assert [result for result in results if result[1] == ids["c"]] == [("c", ids["c"], "invalid_request")]
+        assert len(results) == 5
+        assert client.node.services.metadata.image.topics.keys() == {"b", "c"}
 
     run(tmp_path, body)
 
@@ -525,5 +529,29 @@ def test_describe_cluster(tmp_path: Path, name: str, version: int) -> None:
                 assert (code(answer), answer["brokers"]) == (expected, [])
         if version >= 2:
             assert broker["is_fenced"] is False
+
+    run(tmp_path, body)
+
+
+def test_a_file_where_a_partitions_folder_belongs(tmp_path: Path) -> None:
+    """The topic is not made: its producers would wait for a partition that cannot be."""
+
+    async def body(client: Client) -> None:
+        data = Path(client.node.config.data_dir)
+        (data / "v-0").write_text("somebody's")
+        (data / "w-2").write_text("somebody's")
+        refused, grown, made = await create(client, new_topic("v"), new_topic("w", 2), new_topic("u"))
+        assert [code(one) for one in (refused, grown, made)] == ["kafka_storage_error", "none", "none"]
+        assert refused["error_message"] == (
+            f"{data}/v-0: what is no partition's folder is in its place: move it away"
+        )
+        more = {"topics": [{"name": "w", "count": 3, "assignments": None}]}
+        answer = await client.ask("CreatePartitions", 3, {**more, "timeout_ms": 1000, "validate_only": False})
+        assert code(answer["results"][0]) == "kafka_storage_error"
+        await client.ask("Metadata", 12, metadata_fields("v", allow_auto_topic_creation=True))
+        assert client.node.services.metadata.image.topics.keys() == {"w", "u"}
+        assert len(client.node.services.metadata.image.topics["w"].partitions) == 2
+        (data / "v-0").unlink()
+        assert code((await create(client, new_topic("v")))[0]) == "none"
 
     run(tmp_path, body)

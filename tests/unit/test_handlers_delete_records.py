@@ -7,11 +7,38 @@ import errno
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from log_support import append, open_log
 from memory_disk import MemoryDisk
 
-from ottla.broker.handlers.delete_records import handle
+from ottla.broker.api.records.delete_records import handle
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.settings import LogConfig
+
+
+@pytest.mark.parametrize(
+    ("policy", "refused"),
+    [((), False), (("delete",), False), (("compact", "delete"), False), (("compact",), True)],
+)
+def test_only_a_topic_that_only_compacts_refuses(policy: tuple[str, ...], refused: bool) -> None:
+    log = open_log(MemoryDisk())
+    append(log, "a", "b")
+    log.update_config(LogConfig(cleanup_policy=policy))
+    held = SimpleNamespace(
+        log=log, high_watermark=2, check_leader=lambda: None, low_watermark=lambda: 1, leading=1
+    )
+
+    async def checkpoint() -> None: ...
+
+    services = SimpleNamespace(
+        replicas=SimpleNamespace(get=lambda topic, index: held, unopened=False),
+        log_manager=SimpleNamespace(checkpoint_log_starts=checkpoint),
+    )
+    partitions = [SimpleNamespace(partition_index=0, offset=1)]
+    request = SimpleNamespace(topics=[SimpleNamespace(name="topic", partitions=partitions)])
+    answer = asyncio.run(handle(SimpleNamespace(services=services), request))  # type: ignore[arg-type]
+    code = ErrorCode.policy_violation if refused else ErrorCode.none
+    assert answer["topics"][0]["partitions"][0]["error_code"] == code
 
 
 def test_a_start_that_cannot_be_written_down_is_a_storage_error() -> None:
@@ -28,7 +55,8 @@ def test_a_start_that_cannot_be_written_down_is_a_storage_error() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     services = SimpleNamespace(
-        replicas=SimpleNamespace(get=get), log_manager=SimpleNamespace(checkpoint_log_starts=checkpoint)
+        replicas=SimpleNamespace(get=get, unopened=False),
+        log_manager=SimpleNamespace(checkpoint_log_starts=checkpoint),
     )
     partitions = [SimpleNamespace(partition_index=index, offset=1) for index in (0, 1)]
     request = SimpleNamespace(topics=[SimpleNamespace(name="topic", partitions=partitions)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import itertools
 from collections.abc import Callable, Coroutine
 from importlib import import_module
 from types import SimpleNamespace
@@ -14,13 +14,23 @@ import pytest
 from coordinators_support import ManualClock, MemoryLog, settle, subscription
 
 from ottla.broker.error_responses import error_fields
-from ottla.coordinators.requests import UNKNOWN_MEMBER_ID
-from ottla.coordinators.runtime import GroupCoordinator
-from ottla.coordinators.settings import GroupConfig
+from ottla.broker.large import Framed
+from ottla.broker.memory import Memory
+from ottla.broker.request import fulfilled
+from ottla.coordinators.groups.coordinator import GroupCoordinator
+from ottla.coordinators.groups.requests import UNKNOWN_MEMBER_ID
+from ottla.coordinators.groups.settings import GroupConfig
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import BrokerImage, PartitionState, TopicImage
 from ottla.wire.apis import APIS, BY_NAME
-from ottla.wire.messages import decode_request, decode_response, encode_request, encode_response
+from ottla.wire.messages import (
+    RequestHeader,
+    decode_request,
+    decode_response,
+    encode_request,
+    encode_response,
+    read_response_header,
+)
 
 TOPIC_ID, OTHER_ID, MISSING_ID = UUID(int=7), UUID(int=8), UUID(int=9)
 PARTITION = PartitionState(leader=1, leader_epoch=0, partition_epoch=0, replicas=(1,), isr=(1,))
@@ -38,20 +48,22 @@ class Broker:
         self.clock = ManualClock()
         self.log = MemoryLog()
         self.load = load
-        ids = iter(f"id{i}" for i in range(1, 100))
+        ids = (f"id{i}" for i in itertools.count(1))
         self.groups = GroupCoordinator(
             self.log, self.clock, GroupConfig(**settings), new_id=lambda: next(ids)
         )
         self.topics = {"t": topic("t", TOPIC_ID), "u": topic("u", OTHER_ID)}
         self.brokers = {1: BrokerImage(1, "h", 9092, None, 1, {"PLAINTEXT": ("h", 9092)})}
         self.ensure_error: KafkaError | None = None
+        # Whether the last answer was made in pieces.
+        self.was_large = False
 
     @property
     def image(self) -> Any:
         by_id = {each.topic_id: each for each in self.topics.values()}
         return SimpleNamespace(topics=self.topics, topics_by_id=by_id, brokers=self.brokers)
 
-    async def ensure_topic(self, name: str) -> TopicImage:
+    async def ensure(self, name: str) -> TopicImage:
         if self.ensure_error is not None:
             raise self.ensure_error
         await self.start()
@@ -67,9 +79,12 @@ class Broker:
         request = decode_request(key, version, encode_request(key, version, fields))
         services = SimpleNamespace(
             groups=self.groups,
+            slices=self.groups.slices,
+            memory=Memory(),
             node_id=1,
             metadata=SimpleNamespace(
-                image=self.image, controller=SimpleNamespace(ensure_topic=self.ensure_topic)
+                image=self.image,
+                controller=SimpleNamespace(auto_creation=SimpleNamespace(ensure=self.ensure)),
             ),
         )
         ctx = SimpleNamespace(
@@ -79,15 +94,21 @@ class Broker:
             client_host="10.0.0.1",
             listener="PLAINTEXT",
             services=services,
+            header=RequestHeader(key, version, 7, "client", 0),
         )
-        handler = import_module(f"ottla.broker.handlers.{APIS[key].schema}").handle
+        handler = import_module(f"ottla.broker.api.groups.{APIS[key].schema}").handle
         try:
-            answer = handler(ctx, request)
-            if inspect.isawaitable(answer):
-                answer = await answer
+            answer = await fulfilled(handler(ctx, request))
         except KafkaError as error:
             answer = error_fields(key, request, error)
-        return decode_response(key, version, encode_response(key, version, answer))
+        self.was_large = isinstance(answer, Framed)
+        if not isinstance(answer, Framed):
+            return decode_response(key, version, encode_response(key, version, answer))
+        data = b"".join(answer.pieces)
+        assert int.from_bytes(data[:4], "big") == len(data) - 4
+        correlation_id, offset = read_response_header(key, version, data[4:])
+        assert correlation_id == 7
+        return decode_response(key, version, data[4:], offset)
 
     async def join(self, version: int = 9, member_id: str = "", **fields: Any) -> Any:
         offered = [{"name": "range", "metadata": subscription("t")}]
@@ -177,12 +198,38 @@ def test_the_coordinator_of_a_group(version: int) -> None:
     run(story)
 
 
-@pytest.mark.parametrize("version", [3, 6])
+@pytest.mark.parametrize("version", [4, 6])
 def test_a_transactional_id_is_sent_here_to_be_told_that_there_are_no_transactions(version: int) -> None:
     async def story(broker: Broker) -> None:
-        answer = await broker.ask("FindCoordinator", version, key="x", key_type=1, coordinator_keys=["x"])
-        found = answer.coordinators[0] if version >= 4 else answer
+        answer = await broker.ask("FindCoordinator", version, key_type=1, coordinator_keys=["x"])
+        (found,) = answer.coordinators
         assert (found.error_code, found.node_id, found.host, found.port) == (0, 1, "h", 9092)
+
+    run(story)
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_older_clients_are_told_of_missing_transactions_where_they_believe_it(version: int) -> None:
+    async def story(broker: Broker) -> None:
+        found = await broker.ask("FindCoordinator", version, key="x", key_type=1)
+        assert found.error_code == ErrorCode.transactional_id_authorization_failed
+        assert found.error_message == "transactions are not served by this broker yet"
+
+    run(story)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_consumer_protocol_is_refused_as_by_a_kafka_without_it(version: int) -> None:
+    async def story(broker: Broker) -> None:
+        answer = await broker.ask(
+            "ConsumerGroupHeartbeat", version, group_id="g", member_id="m", member_epoch=0,
+            instance_id=None, rack_id=None, rebalance_timeout_ms=-1, subscribed_topic_names=["t"],
+            subscribed_topic_regex=None, server_assignor=None, topic_partitions=None,
+        )  # fmt: skip
+        assert answer.error_code == ErrorCode.unsupported_version
+        assert answer.error_message
+        assert answer.assignment is None
+        assert not broker.groups.group_count
 
     run(story)
 
@@ -229,8 +276,19 @@ def test_looking_for_a_coordinator_waits_until_it_is_loaded() -> None:
     run(story, load=False)
 
 
+def test_a_coordinator_that_is_there_is_found_without_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(broker: Broker) -> None:
+        asked = {"key_type": 0, "coordinator_keys": ["g", "h"]}
+        first = await broker.ask("FindCoordinator", 4, **asked)
+        monkeypatch.setattr("ottla.broker.api.groups.find_coordinator._handle", None)
+        assert await broker.ask("FindCoordinator", 4, **asked) == first
+        assert (await broker.ask("FindCoordinator", 0, key="g")).node_id == 1
+
+    run(story)
+
+
 def test_many_coordinators_that_do_not_load_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 300)
+    monkeypatch.setattr("ottla.coordinators.runtime.host.READY_WAIT_MS", 300)
 
     async def story(broker: Broker) -> None:
         broker.log.partition_count = 50
@@ -262,7 +320,7 @@ def test_a_life_in_a_group(version: int) -> None:
             assert joined.protocol_type == "consumer"
         member = broker.groups.describe("g").members[0]
         assert (member.client_id, member.client_host) == ("client", "/10.0.0.1")
-        stored = broker.groups._shards[0].machine.groups["g"].members["client-id1"]
+        stored = broker.groups.host.shards[0].machine.tables.groups["g"].members["client-id1"]
         assert stored.rebalance_timeout_ms == (60_000 if version >= 1 else 10_000)
 
     run(story)
@@ -497,7 +555,7 @@ def test_committing(version: int) -> None:
         (topic,) = answer.topics
         assert [(each.partition_index, each.error_code) for each in topic.partitions] == [(0, 0)]
         assert (topic.topic_id == TOPIC_ID) if version >= 10 else (topic.name == "t")
-        stored = broker.groups._shards[0].machine.offsets.get("g", "t", 0)
+        stored = broker.groups.host.shards[0].machine.tables.offsets.get("g", "t", 0)
         assert (stored.offset, stored.metadata, stored.topic_id) == (5, "note", TOPIC_ID)
         assert stored.leader_epoch == (2 if version >= 6 else -1)
         assert stored.commit_timestamp_ms == broker.clock.now_ms()
@@ -509,7 +567,7 @@ def test_committing(version: int) -> None:
 def test_a_retention_of_the_clients_own(version: int) -> None:
     async def story(broker: Broker) -> None:
         await broker.commit(5, version, retention_time_ms=1_000)
-        stored = broker.groups._shards[0].machine.offsets.get("g", "t", 0)
+        stored = broker.groups.host.shards[0].machine.tables.offsets.get("g", "t", 0)
         assert stored.expire_timestamp_ms == (broker.clock.now_ms() + 1_000 if version <= 4 else -1)
 
     run(story)
@@ -546,7 +604,7 @@ def test_what_does_not_exist_is_not_committed_and_the_rest_is(version: int) -> N
             {0: missing},
             {0: 0, 2: unknown, -1: unknown},
         ]
-        assert list(broker.groups._shards[0].machine.offsets.by_group["g"]["t"]) == [0]
+        assert list(broker.groups.host.shards[0].machine.tables.offsets.by_group["g"]["t"]) == [0]
 
     run(story)
 
@@ -649,7 +707,7 @@ def test_deleting_offsets() -> None:
             "u": {0: 0, 9: unknown},
             "v": {0: unknown, 9: unknown},
         }
-        assert list(broker.groups._shards[0].machine.offsets.by_group["g"]) == ["t"]
+        assert list(broker.groups.host.shards[0].machine.tables.offsets.by_group["g"]) == ["t"]
         assert (await delete("nobody")).error_code == ErrorCode.group_id_not_found
         assert (await delete("")).error_code == ErrorCode.invalid_group_id
 

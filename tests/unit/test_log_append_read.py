@@ -9,9 +9,10 @@ from log_support import NOW_MS, append, batch, open_log, read_all, reopen_clean,
 from memory_disk import MemoryDisk
 
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log import indexed_file as indexed_file_module
 from ottla.log import segment as segment_module
 from ottla.log.log import Log
-from ottla.log.segment import ColdRead
+from ottla.log.segment_file import ColdRead
 from ottla.log.settings import DAY_MS, LogConfig
 from ottla.wire.records import iter_batches, read_header
 
@@ -123,7 +124,7 @@ def test_a_look_up_on_a_cold_disk_says_what_to_warm() -> None:
 
 
 def test_the_index_of_a_large_segment_is_loaded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_module, "LOADED_IN_PLACE_BYTES_MAX", 0)
+    monkeypatch.setattr(indexed_file_module, "LOADED_IN_PLACE_BYTES_MAX", 0)
     disk = MemoryDisk()
     log = open_log(disk, LogConfig(index_interval_bytes=100))
     fill(log, [1] * 20)
@@ -190,7 +191,7 @@ def test_segments_roll_when_an_index_is_full() -> None:
 
 def test_jitter_takes_time_off_a_segments_life() -> None:
     config = LogConfig(segment_ms=1000, segment_jitter_ms=1000)
-    ages = {open_log(MemoryDisk(), config)._roll_age_ms for _ in range(50)}
+    ages = {open_log(MemoryDisk(), config)._segments._roll_age_ms for _ in range(50)}
     assert len(ages) > 1 and all(0 < age <= 1000 for age in ages)
 
 
@@ -208,9 +209,9 @@ def test_what_is_told_of_an_append() -> None:
     append(log, "a")
     log.advance_log_start(1)
     done = append(log, "b", "c", at_ms=5)
-    assert done == (1, 2, NOW_MS, 1, False)
+    assert done.fields() == (1, 2, NOW_MS, 1, False)
     assert [record.timestamp_ms for record in read_all(log)] == [NOW_MS, NOW_MS]
-    assert append(open_log(MemoryDisk()), "x") == (0, 0, -1, 0, False)
+    assert append(open_log(MemoryDisk()), "x").fields() == (0, 0, -1, 0, False)
 
 
 def test_the_leader_epoch_is_stamped_and_remembered() -> None:
@@ -258,7 +259,7 @@ def test_changed_configuration_holds_from_the_next_append_on() -> None:
 
 
 def test_open_files_are_bounded_and_reopen() -> None:
-    from ottla.log.files import FileCache
+    from ottla.log.file_cache import FileCache
 
     disk = MemoryDisk()
     log = open_log(disk, LogConfig(segment_bytes=100), cache=FileCache(disk, 2))

@@ -78,3 +78,20 @@ def test_properties_as_java_writes_them() -> None:
     data = b"#\n#Sat Oct 26 10:00:00 UTC 2024\nnode.id=1\nversion = 1\n\n! note\ncluster.id=abc=\n"
     assert checkpoints.decode_properties(data) == {"node.id": "1", "version": "1", "cluster.id": "abc="}
     assert checkpoints.encode_properties({"a": "b"}) == b"a=b\n"
+
+
+@pytest.mark.parametrize("number", ["-1", "٣", "1_0", "+1", "9" * 5000, str(2**63), "0x1", "1.0", "nan", "²"])
+def test_numbers_that_are_none(number: str) -> None:
+    with pytest.raises(CheckpointDamaged):
+        checkpoints.decode_offsets(f"0\n1\ntopic 0 {number}\n".encode())
+    with pytest.raises(CheckpointDamaged):
+        checkpoints.decode_epochs(f"0\n1\n{number} 0\n".encode())
+    with pytest.raises(CheckpointDamaged):
+        checkpoints.decode_offsets(f"0\n1\ntopic {number} 0\n".encode())
+
+
+def test_what_is_told_of_a_damaged_file_is_short() -> None:
+    for data in (b"x" * 10**6, b"0\n" + b"9" * 10**6 + b"\n", b"0\n1\n" + b"x" * 10**6 + b"\n"):
+        with pytest.raises(CheckpointDamaged) as caught:
+            checkpoints.decode_offsets(data + b"\n\n")
+        assert len(str(caught.value)) < 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,28 @@ from uuid import uuid4
 
 import pytest
 from compaction_support import WHERE, Bench, stored
-from log_support import FOLDER, NOW_MS, open_log, read_all
+from log_support import FOLDER, NOW_MS, first_from, newest_of, open_log, read_all
 from memory_disk import MemoryDisk, T
 
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
+from ottla.env.slices import Slices
 from ottla.errors import KafkaError
 from ottla.log.checkpoints import decode_offsets
-from ottla.log.cleaner import FAILED_REST_MS, WAKE_DELAY_MS, Aborted, advance, look_at
+from ottla.log.cleaner import (
+    FAILED_REST_MS,
+    WAKE_DELAY_MS,
+    Aborted,
+    advance,
+    bytes_per_second,
+    keys_at_once,
+    look_at,
+)
 from ottla.log.compaction import RECORDS_AT_ONCE
+from ottla.log.files import InPlace
 from ottla.log.log import Log
 from ottla.log.manager import LogManager
+from ottla.log.segments import State
 from ottla.log.settings import LogConfig
 from ottla.types import Record
 from ottla.wire.records import build_batch
@@ -117,11 +129,21 @@ def test_a_compacted_segment_rolls_in_time_to_be_compacted() -> None:
     assert LogConfig(max_compaction_lag_ms=5).roll_ms == LogConfig().segment_ms
 
 
+class Waking(InPlace):
+    """A background that tells when a segment has closed."""
+
+    wake: Callable[[], None]
+
+    def segment_closed(self) -> None:
+        self.wake()
+
+
 def test_a_closed_segment_wakes_the_cleaner_and_an_idle_one_has_no_timer() -> None:
     disk = MemoryDisk()
-    log = open_log(disk, CONFIG)
+    background = Waking()
+    log = open_log(disk, CONFIG, background=background)
     bench = Bench(disk, log, NOW_MS)
-    log.closed_one = bench.cleaner.wake
+    background.wake = bench.cleaner.wake
     put(log, b"a")
     assert bench.clock.timers == []
     for _ in range(50):
@@ -179,9 +201,10 @@ def test_a_topic_that_is_not_compacted_is_left_alone() -> None:
     disk = MemoryDisk()
     log = filled(disk, LogConfig(segment_bytes=1000))
     bench = Bench(disk, log, NOW_MS)
-    assert bench.cleaner.look(NOW_MS) == ([], False)
+    assert asyncio.run(Slices().run(bench.cleaner.look(NOW_MS))) == ([], False)
     log.update_config(CONFIG)
-    assert [dirty.log for dirty in bench.cleaner.look(NOW_MS)[0]] == [log]
+    found, _ = asyncio.run(Slices().run(bench.cleaner.look(NOW_MS)))
+    assert [dirty.log for dirty in found] == [log]
     bench.compact()
     end = log.segments[-1].base_offset
     assert len(offsets(log, end)) == 4
@@ -233,10 +256,10 @@ def test_times_are_found_after_compaction() -> None:
     Bench(disk, log, NOW_MS).compact()
     first = read_all(log)[0]
     for timestamp in (0, NOW_MS, first.timestamp_ms):
-        found = log.offset_for_timestamp(timestamp)
+        found = first_from(log, timestamp)
         assert found is not None
         assert (found.offset, found.timestamp_ms) == (first.offset, first.timestamp_ms)
-    newest = log.max_timestamp_offset()
+    newest = newest_of(log)
     assert newest is not None
     assert newest.timestamp_ms == NOW_MS + 39
 
@@ -285,12 +308,26 @@ def test_a_batch_larger_than_the_buffer() -> None:
     assert [(record.offset, len(record.value or b"")) for record in read_all(log)] == [(1, 300_000), (2, 20)]
 
 
+@pytest.mark.parametrize(
+    ("load_factor", "keys"),
+    [(0.5, 10), (1.0, 20), (7.5, 20), (0.0, 1), (-1.0, 1), (math.inf, 20), (-math.inf, 1), (math.nan, 1)],
+)
+def test_any_load_factor_leaves_room_for_a_key(load_factor: float, keys: int) -> None:
+    assert keys_at_once(192 * 20, load_factor) == keys
+
+
+def test_a_rate_that_is_no_number_or_negative_holds_nothing_back() -> None:
+    assert bytes_per_second(math.nan) == bytes_per_second(-1.0) == bytes_per_second(-math.inf) == math.inf
+    assert bytes_per_second(0.0) == bytes_per_second(0.5) == 1.0
+    assert bytes_per_second(5e6) == 5e6
+
+
 def test_more_keys_than_memory_take_several_rounds() -> None:
     disk = MemoryDisk()
     log = open_log(disk, CONFIG)
     for number in range(200):
         put(log, b"%d" % (number % 50))
-    bench = Bench(disk, log, NOW_MS, {"log.cleaner.dedupe.buffer.size": str(192 * 20)})
+    bench = Bench(disk, log, NOW_MS, {"log.cleaner.io.buffer.load.factor": repr(192 * 20 / 2**27)})
     bench.cleaner.wake()
     bench.run()
     end = log.segments[-1].base_offset
@@ -304,13 +341,13 @@ def test_producer_state_of_merged_segments_goes_with_them() -> None:
     disk = MemoryDisk()
     log = filled(disk)
     bases = [segment.base_offset for segment in log.segments]
-    assert log.snapshots == bases[1:]
+    assert log.snapshots.offsets == bases[1:]
     Bench(disk, log, NOW_MS).compact()
-    assert log.snapshots == bases[1:]
+    assert log.snapshots.offsets == bases[1:]
     log.roll(NOW_MS)
     Bench(disk, log, NOW_MS).compact()
     kept = [bases[-1], log.log_end_offset]
-    assert log.snapshots == kept
+    assert log.snapshots.offsets == kept
     assert [name for name in disk.list(FOLDER) if name.endswith(".snapshot")] == [
         f"{base:020d}.snapshot" for base in kept
     ]
@@ -383,7 +420,7 @@ def stop_compacting(log: Log) -> None:
 
 
 def delete_log(log: Log) -> None:
-    log.deleted = True
+    log._segments.state = State.DELETED
 
 
 def replace_end(log: Log) -> None:

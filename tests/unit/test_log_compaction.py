@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import cramjam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ottla.errors import KafkaError
+from ottla.log import compaction
 from ottla.log.compaction import (
     DIGEST_BYTES,
     KEY_BYTES_MAX,
@@ -24,8 +27,10 @@ from ottla.log.compaction import (
 )
 from ottla.log.index import RELATIVE_OFFSET_MAX
 from ottla.types import Buffer, Record
+from ottla.wire.compression import compress, decompress
 from ottla.wire.records import (
     DELETE_HORIZON_BIT,
+    HEADER_BYTES,
     LOG_APPEND_TIME,
     BatchHeader,
     build_batch,
@@ -107,16 +112,17 @@ def test_append_time_is_kept() -> None:
     assert check_batch(kept).timestamp_type == LOG_APPEND_TIME
 
 
-def test_of_a_superseded_batch_nothing_stays_but_what_it_is_needed_for() -> None:
-    numbered = {"producer_id": 3, "producer_epoch": 1, "base_sequence": 10}
+@pytest.mark.parametrize("pid", [0, 3])
+def test_of_a_superseded_batch_nothing_stays_but_what_it_is_needed_for(pid: int) -> None:
+    numbered = {"producer_id": pid, "producer_epoch": 1, "base_sequence": 10}
     raw = batch((b"a", b"1"), (b"a", b"2"), base=7, compression=1, **numbered)
     offsets = mapped(raw, batch((b"a", b"3"), base=9), start=7)
     assert keep(raw, offsets) == b""
-    assert keep(raw, offsets, producers={3: 12}) == b""
-    for kept in (keep(raw, offsets, is_last=True), keep(raw, offsets, producers={3: 8})):
+    assert keep(raw, offsets, producers={pid: 12}) == b""
+    for kept in (keep(raw, offsets, is_last=True), keep(raw, offsets, producers={pid: 8})):
         header = check_batch(kept)
         assert (header.record_count, header.base_offset, header.last_offset) == (0, 7, 8)
-        assert (header.producer_id, header.producer_epoch, header.last_sequence) == (3, 1, 11)
+        assert (header.producer_id, header.producer_epoch, header.last_sequence) == (pid, 1, 11)
         assert (header.max_timestamp_ms, header.compression, len(kept)) == (NOW_MS + 1, 0, 61)
         assert records(kept) == []
         # The next round keeps it as long as it is needed.
@@ -183,7 +189,7 @@ def test_a_transaction_supersedes_nothing_and_keeps_its_tombstones() -> None:
 
 
 def resealed(raw: bytes, **changes: int) -> bytes:
-    return seal_batch(read_header(raw)._replace(**changes), raw[61:])
+    return seal_batch(read_header(raw).replaced(**changes), raw[61:])
 
 
 DAMAGED = {
@@ -297,12 +303,19 @@ def extents(*sizes: int, **options: int) -> list[Extent]:
 def test_small_segments_are_merged() -> None:
     assert group(extents(60, 40, 1, 99, 200, 5), 100, 1000) == [[0, 1], [2, 3], [4], [5]]
     assert group([], 100, 1000) == []
+    # All of a group count, not only the last two.
+    assert group(extents(40, 30, 30, 30, 30, 40), 100, 1000) == [[0, 1, 2], [3, 4, 5]]
+    assert group(extents(50, 30, 30, 30), 100, 1000) == [[0, 1], [2, 3]]
+    assert group(extents(30, 30, 50, 30), 100, 1000) == [[0, 1], [2, 3]]
+    assert group(extents(*[0] * 7), 100, 1000, count_max=3) == [[0, 1, 2], [3, 4, 5], [6]]
     assert group(extents(*[0] * 5), 100, 1000, count_max=2) == [[0, 1], [2, 3], [4]]
 
 
 def test_indexes_must_fit_too() -> None:
     assert group(extents(1, 1, 1, index_bytes=8), 100, 16) == [[0, 1], [2]]
     assert group(extents(1, 1, 1, time_index_bytes=12), 100, 12) == [[0], [1], [2]]
+    assert group(extents(1, 1, 1, 1, index_bytes=8), 100, 24) == [[0, 1, 2], [3]]
+    assert group(extents(1, 1, 1, 1, time_index_bytes=12), 100, 36) == [[0, 1, 2], [3]]
 
 
 def test_offsets_must_fit_into_an_index() -> None:
@@ -311,9 +324,59 @@ def test_offsets_must_fit_into_an_index() -> None:
     far = [Extent(0, 1, 1), Extent(1, last + 2, 1)]
     assert group(near, 100, 100) == [[0, 1]]
     assert group(far, 100, 100) == [[0], [1]]
+    # From the first of them on.
+    assert group([*near[:1], Extent(1, 5, 1), Extent(5, last + 1, 1)], 100, 100) == [[0, 1, 2]]
+    assert group([*near[:1], Extent(1, 5, 1), Extent(5, last + 2, 1)], 100, 100) == [[0, 1], [2]]
 
 
 def test_the_header_of_an_empty_batch_is_a_batch_header() -> None:
     raw = batch((b"a", b"1"))
     kept = keep(raw, mapped(raw, batch((b"a", b"2"), base=1)), is_last=True)
     assert isinstance(read_header(kept), BatchHeader)
+
+
+@pytest.mark.parametrize("tombstone", [False, True])
+def test_timestamps_that_need_more_than_64_bits_do_not_stop_it(tombstone: bool) -> None:
+    """They wrap around as in Kafka. Such a batch may have come before its topic was compacted."""
+    data = batch((b"a", b"1"), (b"b", None if tombstone else b"2"), (b"a", b"3"))
+    data = seal_batch(read_header(data).replaced(base_timestamp_ms=2**63 - 2), data[HEADER_BYTES:])
+    before = {record.offset: record.timestamp_ms for record in iter_records(data)}
+    assert before == {0: 2**63 - 2, 1: 2**63 - 1, 2: -(2**63)}
+    left = list(iter_records(keep(data, mapped(data))))
+    assert {record.offset: record.timestamp_ms for record in left} == {n: before[n] for n in (1, 2)}
+
+
+@pytest.mark.parametrize("codec", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("marked", [False, True])
+def test_large_batches_are_the_same_without_a_copy_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, codec: int, marked: bool
+) -> None:
+    """While bytes are copied no other thread runs: a batch may unpack to 128 MB of them."""
+    long_key = b"k" * 100
+    made = [
+        Record(0, 1_000, b"a", b"x" * 300),
+        Record(1, 1_001, long_key, bytes(range(256)) * 3),
+        Record(2, 1_002, b"b", None if marked else b"y"),
+        Record(3, 1_003, long_key, b"z" * 300),
+        Record(4, 1_004, b"a", b"w" * 50),
+        Record(5, 1_005, None, b"no key"),
+    ]
+    raw = build_batch(made, compression=codec)
+    whole = keep(raw, mapped(raw))
+    monkeypatch.setattr(compaction, "COPIED_AT_ONCE_BYTES", 64)
+    assert type(compaction.unpack(read_header(raw), raw)) is memoryview
+    in_pieces = keep(raw, mapped(raw))
+    assert bytes(in_pieces) == bytes(whole) != raw
+    assert [record.offset for record in records(in_pieces)] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("framed", [False, True])
+def test_large_blocks_of_snappy_are_not_copied_in_one_piece(framed: bool) -> None:
+    data = bytes(range(256)) * 5_000
+    packed = compress(2, data) if framed else bytes(cramjam.snappy.compress_raw(data))
+    unpacked = decompress(2, packed)
+    assert type(unpacked) is memoryview and bytes(unpacked) == data
+    with pytest.raises(KafkaError):
+        decompress(2, packed, len(data) - 1)
+    with pytest.raises(KafkaError):
+        decompress(2, packed[:-1])

@@ -138,7 +138,7 @@ class Run:
         if power:
             self.disk.lose_power()
         self.log = open_log(self.disk, CONFIG, now_ms=self.now_ms)
-        self.log.cleaned_offset = cleaned
+        self.log.replacement.advance(cleaned)
 
     def error(self, after: int) -> None:
         """Compact on a disk that fails once."""
@@ -153,13 +153,13 @@ class Run:
     def reopen_unclean(self) -> None:
         cleaned = self.log.cleaned_offset
         self.log = open_log(self.disk, CONFIG, now_ms=self.now_ms)
-        self.log.cleaned_offset = cleaned
+        self.log.replacement.advance(cleaned)
 
     def reopen(self) -> None:
         cleaned, end = self.log.cleaned_offset, self.log.log_end_offset
         self.log.close()
         self.log = open_log(self.disk, CONFIG, clean=True, recovery_point=end, now_ms=self.now_ms)
-        self.log.cleaned_offset = cleaned
+        self.log.replacement.advance(cleaned)
 
     def check(self) -> None:
         log, model = self.log, self.model

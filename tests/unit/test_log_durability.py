@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from log_support import FOLDER, NOW_MS, append, open_log, records, reopen_clean, values
+from log_support import FOLDER, NOW_MS, append, first_from, newest_of, open_log, records, reopen_clean, values
 from memory_disk import MemoryDisk
 
 from ottla.env.disk import RealDisk, RealFile
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.files import FileCache
+from ottla.log.file_cache import FileCache
+from ottla.log.flushing import Flushable
 from ottla.log.log import Log
-from ottla.log.segment import ColdRead
+from ottla.log.segment_file import ColdRead
 from ottla.log.settings import LogConfig
 from ottla.types import TopicPartition
 from ottla.wire.records import build_batch
@@ -36,7 +38,13 @@ class Later:
     def start_moved(self) -> None:
         return
 
+    def segment_closed(self) -> None:
+        return
+
     def config_changed(self, config: LogConfig) -> None:
+        return
+
+    def begins_unflushed(self, log: Flushable) -> None:
         return
 
 
@@ -80,7 +88,8 @@ def test_closing_writes_the_indexes_of_all_segments() -> None:
     log = reopen_clean(disk, log)
     disk.reads.clear()
     assert log.segments[0].load_max_timestamp() == (NOW_MS + last_before_roll, last_before_roll)
-    assert not [name for name in disk.reads if name.endswith(".log")]
+    # The last entry is compared with its batch, and that is all.
+    assert disk.reads[f"{0:020d}.log"] == 1
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -97,7 +106,7 @@ def test_index_files_from_before_the_last_appends_are_not_believed(clean: bool) 
         log.flush()
     after_crash = open_log(disk, INDEXED, recovery_point=log.recovery_point)
     assert after_crash.segments[0].load_max_timestamp() == (NOW_MS + 1000, 1)
-    found = after_crash.offset_for_timestamp(NOW_MS + 1)
+    found = first_from(after_crash, NOW_MS + 1)
     assert found is not None and found.offset == 1
 
 
@@ -216,7 +225,7 @@ def test_looking_up_a_time_on_a_failing_disk_is_a_storage_error() -> None:
     log.append(build_batch(records("a")), leader_epoch=0, now_ms=NOW_MS)
     log = reopen_clean(disk, log)
     disk.fail_with["open"] = disk.fail_with["read"] = IO_ERROR
-    for look_up in (lambda: log.offset_for_timestamp(NOW_MS), log.max_timestamp_offset):
+    for look_up in (lambda: first_from(log, NOW_MS), lambda: newest_of(log)):
         with pytest.raises(KafkaError) as raised:
             look_up()
         assert raised.value.code is ErrorCode.kafka_storage_error
@@ -248,3 +257,46 @@ def test_a_deleted_segment_touches_no_file_of_the_next_topic_of_its_name() -> No
         with pytest.raises(FileNotFoundError):
             touch()
     assert sorted(disk.files) == before
+
+
+@pytest.mark.parametrize("by_retention", [True, False])
+def test_a_flush_does_not_mind_that_retention_was_faster(by_retention: bool) -> None:
+    """But it does where the disk has lost a file that is still the log's."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    for value in "abc":
+        append(log, value)
+        log.roll(NOW_MS)
+    append(log, "d")
+    first = log.segments[0]
+    if by_retention:
+        log.advance_log_start(1)
+        assert log.apply_retention(NOW_MS) == 1
+    first.close()
+    for name in disk.list(FOLDER):
+        if name.startswith("0" * 20):
+            disk.remove(f"{FOLDER}/{name}")
+    flush = partial(log.durability._flush_segment, first, has_news=True, is_closed=True)
+    if by_retention:
+        flush()
+    else:
+        with pytest.raises(FileNotFoundError):
+            flush()
+
+
+def test_only_segments_that_are_on_the_disk_to_their_ends_are_replaced() -> None:
+    """A flush in another thread might write the indexes of one that compaction has replaced."""
+    log = open_log(MemoryDisk(), INDEXED, background=Later())
+    while len(log.segments) < 4:
+        append(log, "value")
+    first, second, third, _ = log.segments
+    assert log.replacement.find([first]) is None
+    log.flush(before=second.base_offset)
+    # All of them have their indexes on the disk.
+    for segment in (first, second, third):
+        segment.save_indexes()
+    assert log.replacement.find([first]) == 0
+    assert log.replacement.find([first, second]) is None
+    log.flush(before=third.base_offset)
+    assert log.replacement.find([first, second]) == 0
+    assert log.replacement.find([second, third]) is None

@@ -11,6 +11,7 @@ from log_support import FOLDER, NOW_MS, append, batch, open_log, read_all, reope
 from memory_disk import MemoryDisk
 
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.flushing import Flushable
 from ottla.log.log import Log
 from ottla.log.settings import LogConfig
 
@@ -165,7 +166,7 @@ def test_a_disk_that_cannot_be_read_says_so() -> None:
     log = reopen_clean(disk, open_log(disk))
     append(log, "a")
     log = reopen_clean(disk, log)
-    for operation in ("read", "open"):
+    for operation in ("open", "read"):
         disk.fail_with = {operation: IO_ERROR}
         with pytest.raises(KafkaError) as raised:
             log.read(0, 100, end_offset=1)
@@ -214,7 +215,13 @@ def test_index_files_that_cannot_be_written_on_a_roll_are_written_later() -> Non
         def start_moved(self) -> None:
             return
 
+        def segment_closed(self) -> None:
+            return
+
         def config_changed(self, config: LogConfig) -> None:
+            return
+
+        def begins_unflushed(self, log: Flushable) -> None:
             return
 
     later = Later()
@@ -262,6 +269,8 @@ def test_a_folder_that_cannot_be_synced_is_not_flushed() -> None:
     disk.fail_with.clear()
     log.flush()
     assert log.recovery_point == 1
+    disk.lose_power()
+    assert values(open_log(disk, recovery_point=1)) == [b"a"]
 
 
 def test_retention_that_fails_is_tried_again() -> None:

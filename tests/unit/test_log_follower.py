@@ -18,7 +18,7 @@ from ottla.log.index import RELATIVE_OFFSET_MAX
 from ottla.log.log import Log
 from ottla.log.settings import LogConfig, Origin
 from ottla.types import Record
-from ottla.wire.records import build_batch, iter_batches
+from ottla.wire.records import HEADER_BYTES, build_batch, iter_batches, read_header, seal_batch
 
 IO_ERROR = OSError(errno.EIO, "Input/output error")
 COMPARED = (".log", ".index", ".timeindex", ".snapshot", "leader-epoch-checkpoint")
@@ -253,6 +253,16 @@ def test_a_last_batch_that_is_cut_off_is_left_for_the_next_fetch() -> None:
         assert follower.log_end_offset == 0
 
 
+def test_a_batch_without_records_is_taken() -> None:
+    """Compaction leaves such ones, for their producers' sake: nothing but headers, also in the end."""
+    _, batches = three_batches()
+    empty = seal_batch(read_header(batches[1]).replaced(record_count=0), b"")
+    assert len(empty) == HEADER_BYTES
+    follower = open_log(MemoryDisk())
+    follower.append_as_follower(batches[0] + empty, now_ms=NOW_MS)
+    assert (follower.log_end_offset, contents(follower)) == (4, batches[0] + empty)
+
+
 def test_what_does_not_continue_the_log_is_refused() -> None:
     leader, batches = three_batches()
 
@@ -352,6 +362,14 @@ def test_a_log_that_begins_within_a_batch_takes_the_whole_batch() -> None:
     assert values(follower) == [b"c", b"d", b"e"]
     assert values(reopen_clean(disk, follower)) == [b"c", b"d", b"e"]
     assert values(open_log(disk, log_start_offset=2)) == [b"c", b"d", b"e"]
+
+
+def test_a_log_that_begins_at_the_last_record_of_a_batch_takes_the_whole_batch() -> None:
+    follower = open_log(MemoryDisk())
+    follower.follow_log_start(3, NOW_MS)
+    follower.append_as_follower(batch("a", "b", "c", "d"), now_ms=NOW_MS)
+    assert (follower.log_start_offset, follower.log_end_offset) == (3, 4)
+    assert values(follower) == [b"d"]
 
 
 def test_a_log_that_begins_within_a_batch_takes_no_batch_before_it() -> None:
@@ -471,14 +489,14 @@ def refuses(log: Log, write: Callable[[], object], code: ErrorCode) -> None:
 def test_a_log_that_is_deleted_or_failed_takes_nothing() -> None:
     _, batches = three_batches()
     follower = open_log(MemoryDisk())
-    follower.failed = IO_ERROR
+    follower.durability.fail(IO_ERROR)
     refuses(
         follower,
         lambda: follower.append_as_follower(batches[0], now_ms=NOW_MS),
         ErrorCode.kafka_storage_error,
     )
     follower = open_log(MemoryDisk())
-    follower.deleted = True
+    follower.retire()
     refuses(
         follower,
         lambda: follower.append_as_follower(batches[0], now_ms=NOW_MS),
@@ -496,3 +514,17 @@ def test_many_batches_in_one_answer_are_found_one_by_one() -> None:
     follow(leader, follower)
     for offset in (0, 1, 1023, 1024, 1475, 1476, 1988, 2499):
         assert fetch(follower, offset, 1) == fetch(leader, offset, 1)
+
+
+@pytest.mark.parametrize(("beyond", "bases"), [(0, [0]), (1, [0, 1])])
+def test_a_segment_takes_offsets_up_to_the_largest_that_its_index_can_tell(
+    beyond: int, bases: list[int]
+) -> None:
+    log = open_log(MemoryDisk())
+    append(log, "a")
+    last = build_batch(
+        [Record(0, NOW_MS, None, b"b")], base_offset=RELATIVE_OFFSET_MAX + beyond, leader_epoch=0
+    )
+    log.append_as_follower(last, now_ms=NOW_MS)
+    assert [segment.base_offset for segment in log.segments] == bases
+    assert [record.offset for record in read_all(log)] == [0, RELATIVE_OFFSET_MAX + beyond]

@@ -85,8 +85,8 @@ def test_looking_up_a_time(entries: list[tuple[int, int]], target: int) -> None:
     index = TimeIndex(BASE)
     for timestamp, offset in entries:
         index.maybe_append(timestamp, BASE + offset)
-    before = [BASE + offset for timestamp, offset in entries if timestamp <= target]
-    assert index.lookup(target) == (before[-1] if before else BASE)
+    before = [(timestamp, BASE + offset) for timestamp, offset in entries if timestamp <= target]
+    assert index.lookup(target) == (before[-1] if before else (-1, BASE))
 
 
 def test_times_that_do_not_grow_are_not_entered() -> None:

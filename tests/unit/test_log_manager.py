@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from log_support import NOW_MS, append, values
+from manager_support import TOPIC, WHERE, FakeClock, manager, scenario, settled
 from memory_disk import MemoryDisk
 
 from ottla.config import BrokerConfig
@@ -20,69 +21,9 @@ from ottla.env.disk import RealDisk
 from ottla.errors import KafkaError
 from ottla.log.checkpoints import decode_properties
 from ottla.log.data_dir import DataDir, DataDirectoryError
-from ottla.log.manager import LogManager, parse_folder
+from ottla.log.manager import LogManager
 from ottla.log.settings import DAY_MS, LogConfig
 from ottla.types import TopicPartition
-
-TOPIC = UUID(int=1)
-WHERE = TopicPartition("topic", 0)
-
-
-class FakeTimer:
-    def __init__(self, at_ms: float, callback: Callable[[], object]) -> None:
-        self.at_ms, self.callback, self.cancelled = at_ms, callback, False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.time_ms = NOW_MS
-        self.timers: list[FakeTimer] = []
-
-    def now_ms(self) -> int:
-        return self.time_ms
-
-    def monotonic_ms(self) -> int:
-        return self.time_ms
-
-    def call_later(self, delay_ms: float, callback: Callable[[], object]) -> FakeTimer:
-        timer = FakeTimer(self.time_ms + delay_ms, callback)
-        self.timers.append(timer)
-        return timer
-
-    async def advance(self, delay_ms: int) -> None:
-        """Let time pass, and all that it sets off come to rest."""
-        end = self.time_ms + delay_ms
-        while due := [t for t in self.timers if not t.cancelled and t.at_ms <= end]:
-            timer = min(due, key=lambda t: t.at_ms)
-            self.timers.remove(timer)
-            self.time_ms = max(self.time_ms, int(timer.at_ms))
-            timer.callback()
-            await settled()
-        self.time_ms = end
-
-
-async def settled() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-def manager(disk: MemoryDisk, clock: FakeClock, node_id: int = 1, **properties: str) -> LogManager:
-    config = BrokerConfig({name.replace("_", "."): value for name, value in properties.items()})
-    return LogManager(disk, "data", config, clock, node_id=node_id)
-
-
-def scenario(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """A test with a disk in memory and a clock that it moves by hand."""
-
-    def run() -> None:
-        asyncio.run(test(MemoryDisk(), FakeClock()))
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
 
 
 @scenario
@@ -102,7 +43,8 @@ async def test_a_clean_shutdown_and_start(disk: MemoryDisk, clock: FakeClock) ->
     assert "data/.kafka_cleanshutdown" not in disk.files
     disk.reads.clear()
     log = second.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
-    assert not [name for name in disk.reads if name.endswith(".log")]
+    # Its last batch, and its first for the epoch.
+    assert disk.reads[f"{0:020d}.log"] <= 2
     assert values(log) == [b"a", b"b"]
     second.abandon()
     third = manager(disk, clock)
@@ -142,8 +84,8 @@ async def test_a_log_that_was_not_opened_keeps_its_checkpoint(disk: MemoryDisk, 
     third = manager(disk, clock)
     await third.start()
     disk.reads.clear()
-    third.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
-    assert not [name for name in disk.reads if name.endswith(".log")]
+    log = third.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+    assert disk.reads[f"{0:020d}.log"] <= 2 and log.recovery_point == 1
     third.abandon()
     fourth = manager(disk, clock)
     await fourth.start()
@@ -189,6 +131,36 @@ async def test_a_directory_belongs_to_one_node_of_one_cluster(disk: MemoryDisk, 
     third.abandon()
     assert "data/.kafka_cleanshutdown" not in disk.files
     assert decode_properties(bytes(disk.files["data/meta.properties"].data)) == known
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "its version is 'missing'"),
+        (b"\x00" * 60, "its version is 'missing'"),
+        (b"version=2\nnode.id=1\ncluster.id=ours\n", "its version is '2'"),
+        (b"version=1\nnode.id=1\n", "cluster.id missing"),
+        (b"version=1\n", "cluster.id and node.id missing"),
+    ],
+)
+def test_a_directory_that_does_not_say_whose_it_is_is_not_used(content: bytes, why: str) -> None:
+    @scenario
+    async def story(disk: MemoryDisk, clock: FakeClock) -> None:
+        first = manager(disk, clock)
+        await start_in(first, "ours")
+        await first.close()
+        disk.write_file("data/meta.properties", content)
+        again = manager(disk, clock)
+        with pytest.raises(DataDirectoryError, match=rf"cannot be used: {why}; put it back from a copy, or"):
+            await again.start()
+        assert bytes(disk.files["data/meta.properties"].data) == content
+        # As the message says.
+        disk.remove("data/meta.properties")
+        third = manager(disk, clock)
+        await start_in(third, "ours")
+        assert decode_properties(bytes(disk.files["data/meta.properties"].data))["cluster.id"] == "ours"
+
+    story()
 
 
 async def start_in(one: LogManager, cluster_id: str) -> None:
@@ -238,20 +210,6 @@ async def test_what_a_deletion_left_goes_at_the_next_start(disk: MemoryDisk, clo
 
 
 @scenario
-async def test_a_folder_of_a_deleted_topic_is_not_taken_for_the_new_one(
-    disk: MemoryDisk, clock: FakeClock
-) -> None:
-    one = manager(disk, clock)
-    await one.start()
-    append(one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS), "old")
-    await one.close()
-    two = manager(disk, clock)
-    await two.start()
-    log = two.get_or_create(WHERE, UUID(int=2), LogConfig(), NOW_MS)
-    assert (log.log_end_offset, log.topic_id) == (0, UUID(int=2))
-
-
-@scenario
 async def test_long_topic_names_can_be_deleted(disk: MemoryDisk, clock: FakeClock) -> None:
     one = manager(disk, clock)
     await one.start()
@@ -278,9 +236,13 @@ async def test_deleted_records_stay_deleted_after_a_crash(disk: MemoryDisk, cloc
     assert (log.log_start_offset, values(log)) == (2, [b"c"])
 
 
+# So that two days have fewer checkpoints.
+RARE = {"replica.high.watermark.checkpoint.interval.ms": "60000"}
+
+
 @scenario
 async def test_retention_and_checkpoints_recur(disk: MemoryDisk, clock: FakeClock) -> None:
-    one = manager(disk, clock)
+    one = manager(disk, clock, **RARE)
     await one.start()
     log = one.get_or_create(WHERE, TOPIC, LogConfig(segment_bytes=100, retention_ms=DAY_MS), NOW_MS)
     append(log, "a", producer_id=1, producer_epoch=0, base_sequence=0)
@@ -293,6 +255,18 @@ async def test_retention_and_checkpoints_recur(disk: MemoryDisk, clock: FakeCloc
     assert len(log.producers) == 0
     await clock.advance(60_000)
     assert [name for name in disk.list("data/topic-0") if name.endswith(".deleted")] == []
+    await one.close()
+
+
+@scenario
+async def test_an_interval_of_nothing_means_once(disk: MemoryDisk, clock: FakeClock) -> None:
+    """As Kafka's scheduler has it; again and again it would take all of the loop."""
+    names = ("log.flush.offset.checkpoint.interval.ms", "replica.high.watermark.checkpoint.interval.ms")
+    one = manager(disk, clock, **dict.fromkeys(names, "0"))
+    timers = len(clock.timers)
+    await one.start()
+    await clock.advance(5)
+    assert len(clock.timers) - timers < 3
     await one.close()
 
 
@@ -320,6 +294,53 @@ async def test_flush_ms_is_kept(disk: MemoryDisk, clock: FakeClock) -> None:
 
 
 @scenario
+async def test_flush_ms_costs_nothing_where_nothing_is_unflushed(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+
+    def timers() -> int:
+        return sum(not timer.cancelled for timer in clock.timers)
+
+    other = one.get_or_create(TopicPartition("other", 0), uuid4(), LogConfig(flush_ms=900), NOW_MS)
+    log = one.get_or_create(WHERE, TOPIC, LogConfig(flush_ms=1), NOW_MS)
+    idle = timers()
+    append(other, "a")
+    assert timers() == idle + 1
+    # The one that is due first is not kept waiting by the other.
+    append(log, "a")
+    await clock.advance(2)
+    assert (log.recovery_point, other.recovery_point) == (1, 0)
+    await clock.advance(900)
+    assert other.recovery_point == 1
+    # Once all is on the disk nobody looks any more, until something is appended.
+    assert timers() == idle
+    append(log, "b")
+    await clock.advance(2)
+    assert log.recovery_point == 2 and timers() == idle
+
+
+@scenario
+async def test_a_flush_by_age_that_fails_is_not_tried_at_once(disk: MemoryDisk, clock: FakeClock) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    log = one.get_or_create(WHERE, TOPIC, LogConfig(flush_ms=1), NOW_MS)
+    tried: list[int] = []
+
+    def fails() -> None:
+        tried.append(clock.time_ms)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(log, "flush", fails)
+        append(log, "a")
+        for _ in range(90):
+            await clock.advance(10)
+        assert len(tried) == 1
+    await clock.advance(1_000)
+    assert log.recovery_point == 1
+
+
+@scenario
 async def test_flush_ms_may_come_later(disk: MemoryDisk, clock: FakeClock) -> None:
     one = manager(disk, clock)
     await one.start()
@@ -343,7 +364,7 @@ async def test_high_watermarks_are_written_and_read(disk: MemoryDisk, clock: Fak
     one = manager(disk, clock)
     await one.start()
     one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
-    one.high_watermarks = lambda: {WHERE: 42, TopicPartition("gone", 1): 5}
+    one.high_watermarks = {WHERE: 42, TopicPartition("gone", 1): 5}
     await one.close()
     path = "data/replication-offset-checkpoint"
     assert disk.files[path].data == b"0\n2\ntopic 0 42\ngone 1 5\n"
@@ -351,7 +372,7 @@ async def test_high_watermarks_are_written_and_read(disk: MemoryDisk, clock: Fak
     await two.start()
     assert two.recorded_high_watermark(WHERE) == 42
     assert two.recorded_high_watermark(TopicPartition("gone", 1)) == 0
-    two.high_watermarks = lambda: {TopicPartition("other", 0): 7}
+    two.high_watermarks = {TopicPartition("other", 0): 7}
     await clock.advance(5_000)
     assert disk.files[path].data == b"0\n2\ntopic 0 42\nother 0 7\n"
 
@@ -363,7 +384,7 @@ async def test_high_watermarks_are_on_disk_soon_and_only_where_they_moved(
     one = manager(disk, clock, replica_high_watermark_checkpoint_interval_ms="300")
     await one.start()
     path, known = "data/replication-offset-checkpoint", {WHERE: 1}
-    one.high_watermarks = lambda: known
+    one.high_watermarks = known
     await clock.advance(299)
     assert not disk.exists(path)
     await clock.advance(1)
@@ -378,7 +399,7 @@ async def test_high_watermarks_are_on_disk_soon_and_only_where_they_moved(
 
 @scenario
 async def test_retention_stops_at_the_high_watermark(disk: MemoryDisk, clock: FakeClock) -> None:
-    one = manager(disk, clock)
+    one = manager(disk, clock, **RARE)
     await one.start()
     config = LogConfig(segment_bytes=100, retention_ms=DAY_MS)
     log = one.get_or_create(WHERE, TOPIC, config, NOW_MS)
@@ -387,7 +408,7 @@ async def test_retention_stops_at_the_high_watermark(disk: MemoryDisk, clock: Fa
         append(log, str(number))
         append(other, str(number))
     known = {WHERE: 2}
-    one.high_watermarks = lambda: known
+    one.high_watermarks = known
     await clock.advance(2 * DAY_MS)
     assert (log.log_start_offset, log.log_end_offset) == (2, 4)
     # Nobody vouches for this one.
@@ -423,16 +444,6 @@ async def test_a_damaged_checkpoint_means_looking(disk: MemoryDisk, clock: FakeC
     two = manager(disk, clock)
     await two.start()
     assert values(two.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a"]
-
-
-@scenario
-async def test_folders_of_no_known_topic_are_told(disk: MemoryDisk, clock: FakeClock) -> None:
-    one = manager(disk, clock)
-    await one.start()
-    one.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
-    disk.make_dirs("data/other-3")
-    disk.make_dirs("data/not a partition")
-    assert one.strays() == ["other-3"]
 
 
 @scenario
@@ -526,6 +537,57 @@ async def test_a_stop_without_room_for_checkpoints_is_not_clean(disk: MemoryDisk
     assert values(two.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a"]
 
 
+class Observed(MemoryDisk):
+    """Counts what is under way off the event loop, and the syncs of the data directory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = self.most = self.directory_syncs = 0
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await asyncio.sleep(0)
+        try:
+            return work()
+        finally:
+            self.under_way -= 1
+
+    def sync_dir(self, path: str) -> None:
+        self.directory_syncs += path == "data"
+        super().sync_dir(path)
+
+
+def test_a_stop_closes_many_logs_in_a_few_goes() -> None:
+    """The event loop is not handed as many tasks as there are logs, nor the directory as many syncs; all is
+    on the disk, and one that fails keeps the others from nothing."""
+
+    async def test(fails: bool) -> None:
+        disk, clock = Observed(), FakeClock()
+        one = manager(disk, clock)
+        await one.start()
+        folders = [TopicPartition("many", index) for index in range(100)]
+        for where in folders:
+            append(one.get_or_create(where, TOPIC, LogConfig(), NOW_MS), "a")
+        disk.directory_syncs = 0
+        if fails:
+            disk.fails_on = "data/many-7/"
+            disk.fail_with["sync"] = OSError(errno.EIO, "Input/output error")
+        assert await one.close() is not fails
+        assert disk.directory_syncs == 1
+        assert disk.most <= 4
+        disk.fail_with.clear()
+        assert disk.exists("data/.kafka_cleanshutdown") is not fails
+        disk.lose_power()
+        two = manager(disk, clock)
+        await two.start()
+        found = [values(two.get_or_create(where, TOPIC, LogConfig(), NOW_MS)) for where in folders]
+        assert found == [[] if fails and where.partition == 7 else [b"a"] for where in folders]
+
+    for fails in (False, True):
+        asyncio.run(test(fails))
+
+
 @scenario
 async def test_what_compaction_left_out_is_no_loss_when_the_policy_has_changed(
     disk: MemoryDisk, clock: FakeClock
@@ -541,7 +603,7 @@ async def test_what_compaction_left_out_is_no_loss_when_the_policy_has_changed(
     assert last is not None
     # As compaction does: the last batch of a segment has gone.
     del disk.files[first.path(".log")].data[last.position :]
-    log.cleaned_offset = second.base_offset
+    log.replacement.advance(second.base_offset)
     await one.checkpoint()
     disk.files["data/recovery-point-offset-checkpoint"].data = bytearray(b"0\n0\n")
     one.abandon()
@@ -549,12 +611,6 @@ async def test_what_compaction_left_out_is_no_loss_when_the_policy_has_changed(
     await two.start()
     again = two.get_or_create(WHERE, TOPIC, LogConfig(segment_bytes=150), NOW_MS)
     assert again.log_end_offset == 9
-
-
-def test_folder_names() -> None:
-    assert parse_folder("a-b-12") == ("a-b", 12)
-    for name in ("a", "a-", "-1", "a-b", "a-0.0123-delete", "metadata.db"):
-        assert parse_folder(name) is None
 
 
 def test_on_a_real_disk(tmp_path: Path) -> None:

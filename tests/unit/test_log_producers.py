@@ -2,31 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_support import FOLDER, NOW_MS, batch, open_log, read_all, reopen_clean
-from memory_disk import MemoryDisk
+from log_support import FOLDER, NOW_MS, append, batch, open_log, read_all, reopen_clean
+from memory_disk import Meanwhile, MemoryDisk
 
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.log import Appended, Log
-from ottla.log.producers import EndMarker, ProducerEntry, Producers, decode_snapshot, read_marker
+from ottla.log.files import InPlace
+from ottla.log.log import Log
+from ottla.log.producers import (
+    EndMarker,
+    ProducerEntry,
+    Producers,
+    decode_snapshot,
+    encode_snapshot,
+    read_marker,
+)
 from ottla.log.settings import LogConfig, Origin
 from ottla.types import Record
-from ottla.wire.records import SEQUENCE_MAX, build_batch
+from ottla.wire.records import SEQUENCE_MAX, build_batch, read_header
 
 FIVE_DAYS_MS = 5 * 24 * 3600 * 1000
 
 
-def send(
-    log: Log, sequence: int, count: int = 1, *, pid: int = 7, epoch: int = 0, **options: Any
-) -> Appended:
+class Told(NamedTuple):
+    """What is told of an append."""
+
+    base_offset: int
+    last_offset: int
+    log_append_time_ms: int
+    log_start_offset: int
+    duplicate: bool
+
+
+def send(log: Log, sequence: int, count: int = 1, *, pid: int = 7, epoch: int = 0, **options: Any) -> Told:
     data = batch(
         *["v"] * count, producer_id=pid, producer_epoch=epoch, base_sequence=sequence, **options
     )  # fmt: skip
-    return log.append(data, leader_epoch=0, now_ms=NOW_MS)
+    return Told(*log.append(data, leader_epoch=0, now_ms=NOW_MS).fields())
 
 
 def refused(log: Log, sequence: int, count: int = 1, **options: Any) -> ErrorCode:
@@ -37,7 +57,7 @@ def refused(log: Log, sequence: int, count: int = 1, **options: Any) -> ErrorCod
     return raised.value.code
 
 
-def state(producers: Producers) -> list[tuple[Any, ...]]:
+def state(producers: Iterable[ProducerEntry]) -> list[tuple[Any, ...]]:
     """All that matters of a log's producers; whichever batches are remembered."""
     return sorted(
         (e.producer_id, e.epoch, e.last_sequence, e.last_timestamp_ms, e.txn_first_offset) for e in producers
@@ -49,13 +69,25 @@ def test_the_last_five_batches_are_recognized() -> None:
     first = [send(log, 10 * number, 10) for number in range(6)]
     for number in range(1, 6):
         again = send(log, 10 * number, 10)
-        assert again == first[number]._replace(duplicate=True)
+        assert again == first[number]._replace(duplicate=True, log_append_time_ms=NOW_MS)
     assert log.log_end_offset == 60
     assert refused(log, 0, 10) is ErrorCode.out_of_order_sequence_number
     # A part of a batch is no repeat of it.
     assert refused(log, 50, 9) is ErrorCode.out_of_order_sequence_number
     assert refused(log, 51, 9) is ErrorCode.out_of_order_sequence_number
     assert send(log, 60).base_offset == 60
+
+
+def test_a_producers_batches_are_nothing_to_the_collector_of_garbage() -> None:
+    """There may be very many producers, and each of their batches takes the place of another."""
+    log = open_log(MemoryDisk())
+    for sequence in range(20):
+        send(log, sequence)
+    entry = log.producers.get(7)
+    assert entry is not None and len(entry.recent) == 5
+    parts = [one for one in gc.get_referents(entry) if not isinstance(one, type)]
+    assert not any(map(gc.is_tracked, parts))
+    assert sys.getsizeof(entry) + sum(map(sys.getsizeof, parts)) < 600
 
 
 @pytest.mark.parametrize("sequence", [0, 1, 3, SEQUENCE_MAX])
@@ -78,7 +110,7 @@ def test_sequence_numbers_wrap_within_and_between_batches() -> None:
     log = open_log(MemoryDisk())
     send(log, SEQUENCE_MAX - 3, 2)
     wrapped = send(log, SEQUENCE_MAX - 1, 4)
-    assert send(log, SEQUENCE_MAX - 1, 4) == wrapped._replace(duplicate=True)
+    assert send(log, SEQUENCE_MAX - 1, 4) == wrapped._replace(duplicate=True, log_append_time_ms=NOW_MS)
     assert send(log, 2).base_offset == 6
     other = open_log(MemoryDisk())
     send(other, SEQUENCE_MAX)
@@ -109,7 +141,7 @@ def test_a_repeat_is_told_its_append_time() -> None:
     log = open_log(MemoryDisk(), LogConfig(message_timestamp_type="LogAppendTime"))
     original = send(log, 0)
     assert original.log_append_time_ms == NOW_MS
-    assert send(log, 0) == original._replace(duplicate=True)
+    assert send(log, 0) == original._replace(duplicate=True, log_append_time_ms=NOW_MS)
 
 
 def test_coordinators_are_only_held_to_epochs() -> None:
@@ -136,7 +168,7 @@ def test_state_survives_a_restart(clean: bool, steps: list[tuple[int, int]]) -> 
     disk = MemoryDisk()
     log = open_log(disk, config)
     following = {1: 0, 2: 0, 3: 0}
-    last: dict[int, tuple[int, int, Appended]] = {}
+    last: dict[int, tuple[int, int, Told]] = {}
     for pid, count in steps:
         done = send(log, following[pid], count, pid=pid)
         last[pid] = (following[pid], count, done)
@@ -146,7 +178,7 @@ def test_state_survives_a_restart(clean: bool, steps: list[tuple[int, int]]) -> 
     assert state(log.producers) == before
     assert log.producers.end_offset == log.log_end_offset
     for pid, (sequence, count, done) in last.items():
-        assert send(log, sequence, count, pid=pid) == done._replace(duplicate=True)
+        assert send(log, sequence, count, pid=pid) == done._replace(duplicate=True, log_append_time_ms=NOW_MS)
         assert refused(log, following[pid] + 1, pid=pid) is ErrorCode.out_of_order_sequence_number
         send(log, following[pid], pid=pid)
 
@@ -157,7 +189,7 @@ def test_recovery_remembers_all_five_batches_that_it_reads() -> None:
     first = [send(log, number) for number in range(6)]
     log = open_log(disk)
     for number in range(1, 6):
-        assert send(log, number) == first[number]._replace(duplicate=True)
+        assert send(log, number) == first[number]._replace(duplicate=True, log_append_time_ms=NOW_MS)
 
 
 def test_snapshots_are_written_on_roll_and_close_and_old_ones_go() -> None:
@@ -176,6 +208,205 @@ def test_snapshots_are_written_on_roll_and_close_and_old_ones_go() -> None:
     assert len(names - bases) <= 2 and f"{log.log_end_offset:020d}.snapshot" in names
 
 
+def test_a_gap_whose_number_an_older_epoch_used_is_a_gap() -> None:
+    """What a producer wrote in its last epoch is no repeat of anything: the batch would be lost."""
+    log = open_log(MemoryDisk())
+    for number in range(5):
+        send(log, number)
+    send(log, 0, epoch=1)
+    assert refused(log, 3, epoch=1) is ErrorCode.out_of_order_sequence_number
+    assert send(log, 1, epoch=1).base_offset == 6
+    entry = log.producers.get(7)
+    assert entry is not None and [one.last_offset for one in entry.batches] == [5, 6]
+
+
+def test_a_transaction_that_began_with_the_log_is_open() -> None:
+    producers = Producers(0, FIVE_DAYS_MS)
+    options = {"producer_id": 0, "producer_epoch": 0, "transactional": True}
+    producers.update(read_header(batch("v", base_offset=0, base_sequence=0, **options)))
+    entry = producers.get(0)
+    assert entry is not None and entry.txn_first_offset == 0
+    producers.update(read_header(batch("v", base_offset=1, base_sequence=1, **options)))
+    assert entry.txn_first_offset == 0
+    list(producers.expire(NOW_MS * 2, FIVE_DAYS_MS))
+    assert len(producers) == 1
+    again = Producers(0, FIVE_DAYS_MS)
+    again.load(encode_snapshot(producers), 2, NOW_MS * 2)
+    assert [entry.txn_first_offset for entry in again] == [0]
+    # What was before the second batch does not show.
+    assert not producers.truncate_to(1) and producers.end_offset == 2
+
+
+def test_a_snapshot_does_not_tell_what_was_before_it() -> None:
+    """All that it has of a producer may go, and there was more: the log has to be read for that."""
+    producers = Producers(0, FIVE_DAYS_MS)
+    for number in range(9):
+        options = {"producer_id": 7, "producer_epoch": 0, "base_sequence": number}
+        producers.update(read_header(batch("v", base_offset=number, **options)))
+    again = Producers(0, FIVE_DAYS_MS)
+    again.load(encode_snapshot(producers), 9, NOW_MS)
+    assert not again.truncate_to(3) and again.end_offset == 9
+    assert again.truncate_to(7) and again.end_offset == 7
+
+
+class Later(InPlace):
+    """Background work that waits until it is told to run."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], None]] = []
+
+    def submit(self, work: Callable[[], None], delay_ms: int = 0) -> None:
+        self.work.append(work)
+
+    def run(self) -> None:
+        while self.work:
+            self.work.pop(0)()
+
+
+def snapshots(disk: MemoryDisk) -> dict[int, list[ProducerEntry]]:
+    """What each snapshot on the disk says."""
+    names = [name for name in disk.list(FOLDER) if name.endswith(".snapshot")]
+    return {int(name[:20]): decode_snapshot(bytes(disk.files[f"{FOLDER}/{name}"].data)) for name in names}
+
+
+def test_a_snapshot_is_of_the_roll_however_late_it_is_written() -> None:
+    disk, later = MemoryDisk(), Later()
+    log = open_log(disk, LogConfig(segment_bytes=250), background=later)
+    at_roll = {}
+    for number in range(12):
+        before, segments = encode_snapshot(log.producers), len(log.segments)
+        send(log, number // 3, pid=number % 3)
+        if len(log.segments) > segments:
+            at_roll[log.segments[-1].base_offset] = decode_snapshot(before)
+    assert len(at_roll) > 2 and snapshots(disk) == {}
+    later.run()
+    assert {at: state(entries) for at, entries in snapshots(disk).items()} == {
+        at: state(entries) for at, entries in at_roll.items()
+    }
+    assert log.snapshots.offsets == sorted(at_roll)
+
+
+@given(
+    sent=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 0, 0, 1])), max_size=20),
+    more=st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 0, 0, 1])), max_size=20),
+    cut=st.integers(0, 40),
+)
+def test_what_is_frozen_does_not_change(
+    sent: list[tuple[int, int]], more: list[tuple[int, int]], cut: int
+) -> None:
+    log = open_log(MemoryDisk())
+    following: dict[int, tuple[int, int]] = {}
+
+    def send_all(batches: list[tuple[int, int]]) -> None:
+        for pid, bump in batches:
+            epoch, sequence = following.get(pid, (0, 0))
+            epoch, sequence = (epoch + 1, 0) if bump else (epoch, sequence)
+            if log.producers.get(pid) is None:
+                sequence = 0
+            log.append(
+                batch("v", producer_id=pid, producer_epoch=epoch, base_sequence=sequence),
+                leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR,
+            )  # fmt: skip
+            following[pid] = epoch, sequence + 1
+
+    send_all(sent)
+    before = encode_snapshot(log.producers)
+    frozen = log.producers.freeze()
+    send_all(more)
+    log.truncate_to(cut, NOW_MS)
+    send_all(more)
+    list(log.producers.expire(NOW_MS * 2, 0))
+    assert encode_snapshot(frozen.entries) == before
+    assert frozen.end_offset == len(sent)
+
+
+@pytest.mark.parametrize("moment", ["before", "while"])
+@pytest.mark.parametrize("grows", [False, True])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_snapshot_of_what_was_cut_off_meanwhile_does_not_stay(
+    moment: str, grows: bool, is_late: bool
+) -> None:
+    """The thread that writes it is slow, and the log is cut; perhaps it grows over the same offset again, and
+    the snapshot of that is written first."""
+    disk, later = Meanwhile(), Later()
+    log = open_log(disk, LogConfig(segment_bytes=100), background=later)
+    send(log, 0)
+    send(log, 1)
+
+    def cut() -> None:
+        log.truncate_to(0, NOW_MS)
+        if grows:
+            send(log, 0, pid=8)
+
+    def roll() -> None:
+        if grows:
+            send(log, 1, pid=8)
+
+    if moment == "before":
+        cut()
+        roll()
+    else:
+        disk.during["write_file", ".snapshot"] = cut
+        later.work.pop(0)()
+        # A roll where a log was cut waits for the flush that is under way.
+        roll()
+    if is_late and moment == "before":
+        later.work.reverse()
+    later.run()
+    assert not disk.during
+    expected = {1: [8]} if grows else {}
+    assert {at: [e.producer_id for e in entries] for at, entries in snapshots(disk).items()} == expected
+    log.truncate_to(0, NOW_MS)
+    assert snapshots(disk) == {} and log.snapshots.offsets == []
+
+
+def test_a_clean_stop_does_not_rely_on_a_snapshot_that_a_roll_has_written() -> None:
+    disk = MemoryDisk()
+    log = open_log(disk)
+    send(log, 0)
+    log.roll(NOW_MS)
+    assert list(snapshots(disk)) == [1]
+    log.close()
+    disk.lose_power()
+    log = open_log(disk, clean=True, recovery_point=1)
+    assert state(log.producers) == [(7, 0, 0, NOW_MS, -1)]
+
+
+def test_a_snapshot_that_cannot_be_written_at_a_roll_is_written_at_the_end() -> None:
+    disk, later = MemoryDisk(), Later()
+    log = open_log(disk, LogConfig(segment_bytes=100), background=later)
+    send(log, 0)
+    log.roll(NOW_MS)
+    disk.fail_with["write_file"], disk.fails_on = OSError(28, "No space left on device"), ".snapshot"
+    later.run()
+    assert log.snapshots.offsets == [] and log.recovery_point == 1
+    disk.fail_with.clear()
+    log = reopen_clean(disk, log)
+    assert state(log.producers) == [(7, 0, 0, NOW_MS, -1)]
+
+
+def test_a_roll_with_very_many_producers_takes_the_event_loop_no_time() -> None:
+    later = Later()
+    log = open_log(MemoryDisk(), background=later)
+    data = read_header(batch("v", producer_id=1, producer_epoch=0, base_sequence=0))
+    for pid in range(50_000):
+        log.producers.update(data.replaced(producer_id=pid))
+    append(log, "a")
+    began_s = time.thread_time()
+    log.roll(NOW_MS)
+    assert time.thread_time() - began_s < 0.02
+    later.run()
+    log = open_log(MemoryDisk())
+    turns = 0
+    for pid in range(50_000):
+        log.producers.update(data.replaced(producer_id=pid))
+    began_s, longest_s = time.thread_time(), 0.0
+    for _ in log.producers.expire(NOW_MS * 2, 1):
+        now_s = time.thread_time()
+        began_s, longest_s, turns = now_s, max(longest_s, now_s - began_s), turns + 1
+    assert len(log.producers) == 0 and turns >= 5 and longest_s < 0.02
+
+
 def test_the_last_five_batches_are_recognized_after_a_restart() -> None:
     """Kafka's snapshot has the last one only: a client that repeats those before it hears of a gap."""
     disk = MemoryDisk()
@@ -185,10 +416,12 @@ def test_the_last_five_batches_are_recognized_after_a_restart() -> None:
     for _ in range(2):
         log = reopen_clean(disk, log)
         for number in range(1, 6):
-            assert send(log, 10 * number, 10) == first[number]._replace(duplicate=True)
-        assert send(log, 0, 3, pid=8) == other._replace(duplicate=True)
+            assert send(log, 10 * number, 10) == first[number]._replace(
+                duplicate=True, log_append_time_ms=NOW_MS
+            )
+        assert send(log, 0, 3, pid=8) == other._replace(duplicate=True, log_append_time_ms=NOW_MS)
         assert refused(log, 0, 10) is ErrorCode.out_of_order_sequence_number
-    (last,) = [entry for entry in decode_snapshot(log.producers.encode()) if entry.producer_id == 7]
+    (last,) = [entry for entry in decode_snapshot(encode_snapshot(log.producers)) if entry.producer_id == 7]
     assert last.last_sequence == 59
 
 
@@ -250,7 +483,8 @@ def test_after_a_truncation_producers_are_what_the_log_tells(
             log = reopen_clean(disk, log)
     for cut in cuts:
         log.truncate_to(cut, NOW_MS)
-        told = open_log(disk, config).producers
+        # Of a copy: two logs on one disk would take each other's files away.
+        told = open_log(disk.copy(), config).producers
         assert state(log.producers) == state(told)
         assert log.producers.end_offset == told.end_offset
         for entry in log.producers:
@@ -264,7 +498,7 @@ def test_cutting_off_what_was_in_flight_reads_no_log(monkeypatch: pytest.MonkeyP
         send(log, number)
     for number in range(5):
         send(log, number, pid=8)
-    monkeypatch.setattr("ottla.log.truncation.replay", None)
+    monkeypatch.setattr("ottla.log.log.replay", None)
     log.truncate_to(15, NOW_MS)
     assert state(log.producers) == [(7, 0, 14, NOW_MS, -1)]
     assert send(log, 14).duplicate
@@ -275,9 +509,9 @@ def test_cutting_off_what_was_in_flight_reads_no_log(monkeypatch: pytest.MonkeyP
 def test_producers_expire() -> None:
     log = open_log(MemoryDisk())
     send(log, 0)
-    log.producers.expire(NOW_MS + log.producers.expiration_ms - 1)
+    list(log.producers.expire(NOW_MS + log.producers.expiration_ms - 1, log.producers.expiration_ms))
     assert refused(log, 5) is ErrorCode.out_of_order_sequence_number
-    log.producers.expire(NOW_MS + log.producers.expiration_ms)
+    list(log.producers.expire(NOW_MS + log.producers.expiration_ms, log.producers.expiration_ms))
     assert len(log.producers) == 0
     assert send(log, 5).base_offset == 1
 
@@ -292,20 +526,19 @@ def test_expired_producers_are_not_loaded() -> None:
 
 def test_markers_end_transactions() -> None:
     producers = Producers(0, FIVE_DAYS_MS)
-    from ottla.wire.records import read_header
-
-    data = batch("v", producer_id=1, producer_epoch=0, base_sequence=0, transactional=True)
-    producers.update(read_header(data), 10)
+    options = {"producer_id": 1, "producer_epoch": 0, "transactional": True}
+    data = batch("v", base_offset=10, base_sequence=0, **options)
+    producers.update(read_header(data))
     entry = producers.get(1)
     assert entry is not None and entry.txn_first_offset == 10
-    producers.expire(NOW_MS * 2)
+    list(producers.expire(NOW_MS * 2, producers.expiration_ms))
     assert len(producers) == 1
     marker = build_batch(
         [Record(0, NOW_MS, b"\0\0\0\1", b"\0\0\0\0\0\5")],
-        control=True, transactional=True, producer_id=1, producer_epoch=0,
+        base_offset=11, control=True, **options,
     )  # fmt: skip
     assert read_marker(marker) == EndMarker(commits=True, coordinator_epoch=5)
-    producers.update(read_header(marker), 11, read_marker(marker))
+    producers.update(read_header(marker), read_marker(marker))
     assert (entry.txn_first_offset, entry.coordinator_epoch, producers.end_offset) == (-1, 5, 12)
     assert entry.last_sequence == 0
 
@@ -314,10 +547,11 @@ def test_transactions_in_a_folder_of_kafkas_are_followed() -> None:
     """Nothing here writes them yet, but a log may hold them."""
     disk = MemoryDisk()
     log = open_log(disk)
-    data = batch("v", producer_id=1, producer_epoch=0, base_sequence=0, transactional=True)
+    options = {"producer_id": 1, "producer_epoch": 0, "transactional": True}
+    data = batch("v", base_offset=10, base_sequence=0, **options)
     marker = build_batch(
         [Record(0, NOW_MS, b"\0\0\0\0", b"\0\0\0\0\0\2")],
-        control=True, transactional=True, producer_id=1, producer_epoch=0,
+        base_offset=11, control=True, **options,
     )  # fmt: skip
     for one in (data, marker):
         log.append(one, leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR)
@@ -337,7 +571,7 @@ def test_transactions_in_a_folder_of_kafkas_are_followed() -> None:
 def test_snapshots_read_back(entries: list[ProducerEntry]) -> None:
     producers = Producers(0, FIVE_DAYS_MS)
     producers._entries = {entry.producer_id: entry for entry in entries}
-    data = producers.encode()
+    data = encode_snapshot(producers)
     loaded = Producers(0, FIVE_DAYS_MS)
     loaded.load(data, 99, NOW_MS)
     assert state(loaded) == state(producers) and loaded.end_offset == 99

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 from log_support import FOLDER, NOW_MS, append, batch, open_log, read_all, reopen_clean, values
 from memory_disk import MemoryDisk
 
-from ottla.log.recovery import CHUNK_BYTES
+from ottla.log.files import InPlace
 from ottla.log.settings import LogConfig
+from ottla.log.walking import CHUNK_BYTES
 from ottla.wire.records import HEADER, read_header
 
 SMALL = LogConfig(segment_bytes=250, index_interval_bytes=50)
 LOG = f"{FOLDER}/{0:020d}.log"
+
+
+class Later(InPlace):
+    """What is left for the background does not come to it."""
+
+    def submit(self, work: Callable[[], None], delay_ms: int = 0) -> None:
+        return
 
 
 def written(count: int, config: LogConfig | None = None) -> MemoryDisk:
@@ -150,18 +161,24 @@ def test_only_the_segments_from_the_recovery_point_on_are_read() -> None:
     point = log.segments[3].base_offset + 1
     disk.reads.clear()
     open_log(disk, SMALL, recovery_point=point)
-    read = {name for name in disk.reads if name.endswith(".log")}
-    assert read == {f"{segment.base_offset:020d}.log" for segment in log.segments[3:]}
+    # Of those before, the first batch and the last one, which tell whether the epochs are right.
+    before = [disk.reads[f"{segment.base_offset:020d}.log"] for segment in log.segments[:3]]
+    assert before == [1, 0, 1]
+    assert all(disk.reads[f"{segment.base_offset:020d}.log"] for segment in log.segments[3:])
 
 
-def test_a_clean_start_reads_no_log_data() -> None:
+def test_a_clean_start_reads_a_few_batches_only() -> None:
     disk = written(20, SMALL)
     log = reopen_clean(disk, open_log(disk, SMALL))
     end, expected = log.log_end_offset, read_all(log)
     log.close()
     disk.reads.clear()
     again = open_log(disk, SMALL, clean=True, recovery_point=end)
-    assert not [name for name in disk.reads if name.endswith((".log", ".index", ".timeindex"))]
+    read = {name: times for name, times in disk.reads.items() if name.endswith((".log", "index"))}
+    assert read == {
+        f"{log.segments[0].base_offset:020d}.log": 1,
+        f"{log.segments[-1].base_offset:020d}.log": 1,
+    }
     assert again.log_end_offset == end
     assert read_all(again) == expected
 
@@ -253,12 +270,133 @@ def test_power_loss_keeps_what_was_flushed() -> None:
     assert recovered.epochs.entries == [(1, 0)]
 
 
+def test_a_segment_that_begins_after_a_flush_is_there_after_the_next() -> None:
+    """Its name in the folder is to be on the disk, too."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    append(log, "a")
+    log.flush()
+    log.roll(NOW_MS)
+    append(log, "b")
+    log.flush()
+    disk.lose_power()
+    assert values(open_log(disk, recovery_point=log.recovery_point)) == [b"a", b"b"]
+
+
+def test_what_recovery_has_cut_off_does_not_come_back() -> None:
+    """What lay behind the cut is not to be taken for what is written there."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    append(log, "a")
+    log.flush()
+    size = log.size_bytes
+    disk.files[LOG].synced += b"torn"
+    disk.lose_power()
+    open_log(disk, recovery_point=1)
+    disk.lose_power()
+    assert len(disk.files[LOG].data) == size
+
+
+def test_a_roll_about_where_a_log_was_flushed_to_before_it_was_cut_short() -> None:
+    """The checkpoint on disk says 5 and the log ends at 3: with 5 again, the rest must not be believed."""
+    disk = MemoryDisk()
+    log = open_log(disk)
+    for number in range(5):
+        append(log, f"old {number}")
+    log.flush()
+    del disk.files[LOG].data[ends(disk)[3][0] :]
+    disk.files[LOG].synced = bytes(disk.files[LOG].data)
+    log = open_log(disk, recovery_point=5, background=Later())
+    assert log.log_end_offset == 3
+    append(log, "new 3")
+    append(log, "new 4")
+    log.roll(NOW_MS)
+    append(log, "last")
+    # The disk writes the newest first.
+    disk.sync_dir(FOLDER)
+    log.segments[-1].file.sync()
+    disk.lose_power()
+    assert values(open_log(disk, recovery_point=5)) == [
+        b"old 0", b"old 1", b"old 2", b"new 3", b"new 4", b"last"
+    ]  # fmt: skip
+
+
+# What happens to a log, appends more often than the rest.
+OTHERS = ["flush", "roll", "cut", "start", "retain", "stop", "crash"]
+STEPS = st.lists(st.sampled_from(["append"] * 4 + OTHERS), max_size=30)
+
+
+@given(steps=STEPS, keeps_names=st.booleans(), numbers=st.randoms(use_true_random=False))
+def test_power_loss_at_any_time_keeps_what_was_flushed_in_its_place(
+    steps: list[str], keeps_names: bool, numbers: Random
+) -> None:
+    """Files and names are lost that were not synced; the recovery point that is known may be an old one."""
+    disk, config = MemoryDisk(), LogConfig(segment_bytes=300, retention_bytes=600)
+    log = open_log(disk, config)
+    checkpointed = epoch = count = promised = 0
+    # By offset what the log holds, and what it held before each cut that the disk may not know of.
+    told: dict[int, bytes] = {}
+    before: list[dict[int, bytes]] = []
+    for step in [*steps, "crash"]:
+        match step:
+            case "append":
+                count += 1
+                told[append(log, f"{count:03}", epoch=epoch).base_offset] = b"%03d" % count
+            case "flush":
+                log.flush()
+                promised, before = log.log_end_offset, []
+                if numbers.random() < 0.5:
+                    checkpointed = log.recovery_point
+            case "roll":
+                log.roll(NOW_MS)
+            case "cut":
+                epoch += 1
+                before.append(dict(told))
+                log.truncate_to(numbers.randint(log.log_start_offset, log.log_end_offset), NOW_MS)
+                told = {offset: value for offset, value in told.items() if offset < log.log_end_offset}
+                promised = min(promised, log.log_end_offset)
+            case "start":
+                log.advance_log_start(numbers.randint(log.log_start_offset, log.log_end_offset))
+            case "retain":
+                log.apply_retention(NOW_MS)
+            case "stop":
+                log = reopen_clean(disk, log, config)
+                promised = checkpointed = log.log_end_offset
+                before = []
+            case "crash":
+                start = log.log_start_offset
+                disk.lose_power(keeps_names=keeps_names)
+                log = open_log(disk, config, recovery_point=checkpointed, log_start_offset=start)
+                end = log.log_end_offset
+                assert end >= promised
+                left = {record.offset: record.value for record in read_all(log)}
+                assert left in [
+                    {offset: value for offset, value in held.items() if start <= offset < end}
+                    for held in (told, *before)
+                ]
+                told, before, promised = dict(left), [], end
+                epoch += 1
+
+
 def test_a_log_that_lost_more_than_was_deleted_begins_again_at_its_start() -> None:
     disk = written(3)
     disk.files[LOG].data.clear()
     log = open_log(disk, log_start_offset=4)
     assert (log.log_start_offset, log.log_end_offset) == (4, 4)
     assert append(log, "next").base_offset == 4
+    # The empty file that was there began at 0.
+    assert [segment.base_offset for segment in log.segments] == [4]
+    assert values(reopen_clean(disk, log)) == [b"next"]
+
+
+def test_indexes_of_before_a_crash_do_not_outlast_recovery() -> None:
+    """They would look sound to whoever comes after another crash."""
+    disk = written(3)
+    reopen_clean(disk, open_log(disk))
+    indexes = [LOG.replace(".log", suffix) for suffix in (".index", ".timeindex")]
+    assert all(map(disk.exists, indexes))
+    open_log(disk)
+    assert not any(map(disk.exists, indexes))
 
 
 def test_offsets_that_go_back_end_the_log() -> None:
@@ -271,7 +409,7 @@ def test_offsets_that_go_back_end_the_log() -> None:
 
 def test_files_that_a_crash_left_behind_are_cleared_away() -> None:
     disk = written(1)
-    for name in ("00000000000000000007.log.deleted", "00000000000000000009.index", "x.tmp"):
+    for name in ("00000000000000000007.log.deleted", "00000000000000000009.index", f"{0:020d}.snapshot.tmp"):
         disk.open(f"{FOLDER}/{name}", create=True)
     log = open_log(disk)
     assert log.log_end_offset == 1
@@ -307,7 +445,7 @@ def test_an_unfinished_compaction_is_undone() -> None:
 
 def test_a_header_of_extremes_ends_the_log() -> None:
     disk = written(1)
-    fields = list(read_header(batch("x")))
+    fields = list(read_header(batch("x")).fields())
     for number, wrong in ((1, 2**31 - 1), (1, -(2**31)), (1, 0), (6, -1)):
         header = list(fields)
         header[number] = wrong

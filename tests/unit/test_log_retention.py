@@ -9,6 +9,7 @@ from log_support import FOLDER, NOW_MS, append, batch, open_log, read_all, reope
 from memory_disk import MemoryDisk
 
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.flushing import Flushable
 from ottla.log.log import Log
 from ottla.log.settings import DAY_MS, LogConfig
 
@@ -29,7 +30,13 @@ class Delayed:
     def start_moved(self) -> None:
         self.moves += 1
 
+    def segment_closed(self) -> None:
+        return
+
     def config_changed(self, config: LogConfig) -> None:
+        return
+
+    def begins_unflushed(self, log: Flushable) -> None:
         return
 
 

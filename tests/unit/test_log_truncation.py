@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_support import FOLDER, NOW_MS, append, open_log, read_all, reopen_clean, values
-from memory_disk import MemoryDisk
+from log_support import FOLDER, NOW_MS, append, newest_of, open_log, read_all, reopen_clean, values
+from memory_disk import Meanwhile, MemoryDisk
 
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.flushing import Flushable
 from ottla.log.log import Log
 from ottla.log.settings import LogConfig
 
@@ -43,7 +44,7 @@ def test_what_is_left_is_the_batches_before(
     assert read_all(log) == before[:kept]
     assert log.epochs.entries == [entry for entry in epochs if entry[1] < kept]
     assert log.size_bytes == sum(segment.size for segment in log.segments)
-    newest = log.max_timestamp_offset()
+    newest = newest_of(log)
     assert (newest.timestamp_ms if newest else None) == (before[kept - 1].timestamp_ms if kept else None)
     done = append(log, "next", epoch=9, at_ms=NOW_MS + 50)
     assert done.base_offset == kept
@@ -69,7 +70,7 @@ def test_the_largest_timestamp_of_what_is_left_is_known(
         log = reopen_clean(disk, log)
     log.truncate_to(end, NOW_MS)
     kept = times[:end]
-    newest = log.max_timestamp_offset()
+    newest = newest_of(log)
     assert newest is not None
     assert (newest.timestamp_ms - NOW_MS, newest.offset) == (max(kept), kept.index(max(kept)))
 
@@ -114,25 +115,10 @@ def test_starting_over_later_forgets_producers_that_a_snapshot_knows() -> None:
     append(log, "x", producer_id=1, producer_epoch=0, base_sequence=0, epoch=4)
     log = reopen_clean(disk, log)
     log.truncate_fully_to(100, NOW_MS)
-    assert (len(log.producers), log.epochs.entries, log.snapshots) == (0, [], [])
+    assert (len(log.producers), log.epochs.entries, log.snapshots.offsets) == (0, [], [])
 
 
 # -- while a flush is under way ----------------------------------------------------------------------------
-
-
-class Meanwhile(MemoryDisk):
-    """Does something in the middle of an operation, as the event loop may while a thread flushes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.during: dict[tuple[str, str], Callable[[], object]] = {}
-
-    def fail(self, operation: str, path: str) -> None:
-        super().fail(operation, path)
-        for (name, suffix), meanwhile in list(self.during.items()):
-            if name == operation and path.endswith(suffix):
-                del self.during[name, suffix]
-                meanwhile()
 
 
 def overwrite(log: Log, offset: int, *others: str) -> None:
@@ -176,12 +162,13 @@ def test_indexes_that_are_cut_while_they_are_saved_are_saved_again() -> None:
     """The roll's flush is on its way when its segment is cut and goes on as the active one."""
     disk, later = Meanwhile(), []
     config = LogConfig(segment_bytes=400, index_interval_bytes=1)
-    log = open_log(disk, config)
-    log.background = Later(later)
+    log = open_log(disk, config, background=Later(later))
     while len(log.segments) == 1:
         append(log, "value", at_ms=NOW_MS + log.log_end_offset)
-    disk.during["write_at", ".timeindex"] = lambda: overwrite(log, 2, "longer " * 9, "b", "c", "d", "e", "f")
+    disk.during["write_at", ".timeindex"] = lambda: overwrite(log, 2, "longer " * 9)
     later[0]()
+    for value in "bcdef":
+        append(log, value, epoch=2)
     assert not disk.during and len(log.segments) > 1
     for work in later[1:]:
         work()
@@ -205,7 +192,13 @@ class Later:
     def start_moved(self) -> None:
         return
 
+    def segment_closed(self) -> None:
+        return
+
     def config_changed(self, config: LogConfig) -> None:
+        return
+
+    def begins_unflushed(self, log: Flushable) -> None:
         return
 
 
@@ -213,13 +206,13 @@ def test_a_recovery_point_from_before_a_truncation_hides_no_loss() -> None:
     """The checkpoint on disk is old; power is lost before the rolled segments are synced."""
     disk = MemoryDisk()
     config = LogConfig(segment_bytes=200)
-    log = open_log(disk, config)
+    work: list[Callable[[], None]] = []
+    log = open_log(disk, config, background=Later(work))
     for number in range(20):
         append(log, f"old {number}")
     log.flush()
     checkpointed = log.recovery_point
-    work: list[Callable[[], None]] = []
-    log.background = Later(work)
+    work.clear()
     log.truncate_to(3, NOW_MS)
     for number in range(16):
         append(log, f"new {number}", epoch=1)
@@ -231,16 +224,66 @@ def test_a_recovery_point_from_before_a_truncation_hides_no_loss() -> None:
     assert log.epochs.entries == [(0, 0), (1, 3)]
 
 
+@pytest.mark.parametrize("length", [19, 20, 21])
+@pytest.mark.parametrize("keeps_names", [False, True])
+def test_a_roll_about_where_a_truncated_log_was_flushed_to(length: int, keeps_names: bool) -> None:
+    """The checkpoint on disk says 20: recovery begins with the segment of that, and believes those before it.
+
+    What was written last may get to the disk before what was written first. The cut may be lost, too; what
+    must not come about is a log of old records with new ones behind them.
+    """
+    disk = MemoryDisk()
+    work: list[Callable[[], None]] = []
+    log = open_log(disk, background=Later(work))
+    for number in range(20):
+        append(log, f"old {number:02}")
+    log.flush()
+    old = read_all(log)
+    log.truncate_to(3, NOW_MS)
+    for number in range(3, length):
+        append(log, f"new {number:02}", epoch=1)
+    log.roll(NOW_MS)
+    append(log, "last", epoch=1)
+    new = read_all(log)
+    disk.sync_dir(FOLDER)
+    log.segments[-1].file.sync()
+    disk.lose_power(keeps_names=keeps_names)
+    left = read_all(open_log(disk, recovery_point=20))
+    assert left in (old[: len(left)], new[: len(left)])
+
+
+@pytest.mark.parametrize("length", [19, 20, 21])
+def test_a_roll_about_where_a_truncated_log_ended(length: int) -> None:
+    """Nothing was flushed, but the disk has written it by itself; then what was cut off may come back."""
+    disk = MemoryDisk()
+    work: list[Callable[[], None]] = []
+    log = open_log(disk, background=Later(work))
+    for number in range(20):
+        append(log, f"old {number:02}")
+    log.segments[-1].file.sync()
+    old = read_all(log)
+    log.truncate_to(3, NOW_MS)
+    for number in range(3, length):
+        append(log, f"new {number:02}", epoch=1)
+    log.roll(NOW_MS)
+    append(log, "last", epoch=1)
+    new = read_all(log)
+    log.segments[-1].file.sync()
+    disk.lose_power(keeps_names=True)
+    left = read_all(open_log(disk))
+    assert left in (old[: len(left)], new[: len(left)])
+    assert len(left) >= 3
+
+
 def test_a_flush_asked_for_before_a_truncation_counts_only_what_is_there() -> None:
     disk, work = Meanwhile(), []
     config = LogConfig(segment_bytes=200)
-    log = open_log(disk, config)
-    log.background = Later(work)
+    log = open_log(disk, config, background=Later(work))
     while len(log.segments) == 1:
         append(log, "old")
     rolled_at = log.segments[1].base_offset
     log.truncate_to(1, NOW_MS)
-    disk.during["sync", ".log"] = lambda: [append(log, "n") for _ in range(rolled_at)]
+    disk.during["sync", ".log"] = lambda: [append(log, "n") for _ in range(rolled_at - 1)]
     work[0]()
     assert log.recovery_point == 1
 

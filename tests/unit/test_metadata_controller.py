@@ -13,13 +13,15 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from metadata_support import Cluster, run
+from metadata_support import Cluster, apply, run
 
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.controller import MorePartitions
-from ottla.metadata.image import EMPTY, ClusterImage, apply, initial_state
+from ottla.metadata.image import EMPTY, ClusterImage, initial_state
+from ottla.metadata.producer_ids import PRODUCER_IDS_AHEAD_MAX
 from ottla.metadata.service import Metadata, format_id
+from ottla.metadata.store import TXN_OPERATIONS_MAX
 from ottla.metadata.topics import NewTopic, name_fault
 
 
@@ -242,7 +244,7 @@ def test_changes_to_the_same_topic_at_the_same_time_all_count(tmp_path: Path) ->
 
 def test_internal_topics_have_their_own_settings(tmp_path: Path) -> None:
     async def body(cluster: Cluster) -> None:
-        topic = await cluster.metadata.controller.ensure_topic("__consumer_offsets")
+        topic = await cluster.metadata.controller.auto_creation.ensure("__consumer_offsets")
         assert len(topic.partitions) == 50
         # Three replicas are Kafka's default; a single node must still be able to have groups.
         assert topic.partitions[0].replicas == (1,)
@@ -251,7 +253,7 @@ def test_internal_topics_have_their_own_settings(tmp_path: Path) -> None:
             "compression.type": "producer",
             "segment.bytes": str(100 * 1024 * 1024),
         }
-        assert await cluster.metadata.controller.ensure_topic("__consumer_offsets") is topic
+        assert await cluster.metadata.controller.auto_creation.ensure("__consumer_offsets") is topic
 
     run(tmp_path, body)
 
@@ -259,7 +261,7 @@ def test_internal_topics_have_their_own_settings(tmp_path: Path) -> None:
 def test_a_replication_factor_that_was_asked_for_is_not_lowered(tmp_path: Path) -> None:
     async def body(cluster: Cluster) -> None:
         with pytest.raises(KafkaError) as caught:
-            await cluster.metadata.controller.ensure_topic("__consumer_offsets")
+            await cluster.metadata.controller.auto_creation.ensure("__consumer_offsets")
         assert caught.value.code is ErrorCode.invalid_replication_factor
 
     run(tmp_path, body, properties={"offsets.topic.replication.factor": "3"})
@@ -275,9 +277,26 @@ def test_producer_ids_are_handed_out_once(tmp_path: Path) -> None:
     assert len(ids) == len(set(ids)) == 10_000
 
 
+def test_producer_ids_begin_behind_those_that_logs_know(tmp_path: Path) -> None:
+    async def body(cluster: Cluster) -> None:
+        reserve = cluster.metadata.controller.reserve_producer_ids
+        first = await reserve()
+        assert not await reserve({first[-1]})
+        following = range(first[-1] + 501, first[-1] + 501 + len(first))
+        assert await reserve({first[-1] + 500, first[-1]}) == following
+        assert (await reserve())[0] == following[-1] + 1
+        # One that a client made up does not use up all that are left, start after start.
+        following = range(following[-1] + 1 + len(first), following[-1] + 1 + 2 * len(first))
+        assert not await reserve({2**62 - 1, 2**63 - 1, following[0] + PRODUCER_IDS_AHEAD_MAX, 7})
+        far = following[0] + PRODUCER_IDS_AHEAD_MAX - 1
+        assert (await reserve({far, 2**62 - 1}))[0] == far + 1
+
+    run(tmp_path, body)
+
+
 def test_broker_configurations_hold_at_once_and_after_a_restart(tmp_path: Path) -> None:
     def put(value: str) -> Any:
-        return lambda configs: {"message.max.bytes": value}
+        return lambda configs: {**configs, "message.max.bytes": value}
 
     async def change(cluster: Cluster) -> None:
         controller = cluster.metadata.controller
@@ -296,6 +315,64 @@ def test_broker_configurations_hold_at_once_and_after_a_restart(tmp_path: Path) 
 
     run(tmp_path, change)
     run(tmp_path, look)
+
+
+@pytest.mark.parametrize(
+    ("name", "named", "made", "refusal"),
+    [
+        ("1", ["min.insync.replicas"], {"min.insync.replicas": "2"}, "Broker-level min.insync.replicas"),
+        # Deleting what is not there.
+        ("1", ["min.insync.replicas"], {}, "Broker-level min.insync.replicas"),
+        ("", ["min.insync.replicas"], {}, "Cluster-level min.insync.replicas"),
+        # Replacing all without naming it.
+        ("", ["message.max.bytes"], {"message.max.bytes": "2000"}, "Cluster-level min.insync.replicas"),
+        ("", ["min.insync.replicas"], {"min.insync.replicas": "2"}, None),
+    ],
+)
+def test_the_cluster_has_one_min_isr_and_its_nodes_none(
+    tmp_path: Path, name: str, named: list[str], made: dict[str, str], refusal: str | None
+) -> None:
+    async def body(cluster: Cluster) -> None:
+        changing = cluster.metadata.controller.alter_configs(
+            ResourceType.BROKER, name, lambda configs: made, named=named
+        )
+        if refusal is None:
+            await changing
+            assert cluster.config.topic_default("min.insync.replicas") == 2
+            return
+        with pytest.raises(KafkaError, match=f"{refusal} cannot be .* while ELR is enabled") as caught:
+            await changing
+        assert caught.value.code is ErrorCode.invalid_config
+        assert cluster.config.topic_default("min.insync.replicas") == 1
+
+    run(tmp_path, body)
+
+
+def test_a_start_begins_a_new_epoch_in_all_that_the_node_leads(tmp_path: Path) -> None:
+    """In more partitions than one transaction takes, whether or not anything has happened to them."""
+
+    async def body(cluster: Cluster) -> None:
+        await create(
+            cluster,
+            NewTopic("mine", assignments=[(index, [1]) for index in range(2 * TXN_OPERATIONS_MAX)]),
+            NewTopic("other", assignments=[(0, [1, 2])]),
+        )
+        controller = cluster.metadata.controller
+        topic = cluster.metadata.image.topics["mine"]
+        moved = replace(topic.partitions[3], leader_epoch=4, partition_epoch=7)
+        assert await controller.change_partition(topic, 3, topic.partitions[3], moved)
+        other = cluster.metadata.image.topics["other"]
+        led = replace(other.partitions[0], leader=2, leader_epoch=1, partition_epoch=1)
+        assert await controller.change_partition(other, 0, other.partitions[0], led)
+        for start in (1, 2):
+            await controller.lead_anew(1)
+            mine = cluster.metadata.image.topics["mine"].partitions
+            epochs = {(state.leader_epoch, state.partition_epoch) for state in mine}
+            assert epochs == {(start, start), (4 + start, 7 + start)}
+            assert {(state.leader, state.isr) for state in mine} == {(1, (1,))}
+            assert cluster.metadata.image.topics["other"].partitions == (led,)
+
+    run(tmp_path, body, brokers=2)
 
 
 def test_a_partition_s_state_changes_only_from_what_was_expected(tmp_path: Path) -> None:
@@ -348,7 +425,7 @@ def test_operations_fail_when_the_store_is_gone(tmp_path: Path) -> None:
 
 def test_who_asks_for_topics_that_cannot_be_made_is_not_refused(tmp_path: Path) -> None:
     async def body(cluster: Cluster) -> None:
-        auto_create = cluster.metadata.controller.auto_create
+        auto_create = cluster.metadata.controller.auto_creation.create
         await auto_create([f"t{number}" for number in range(10_001)])
         assert len(cluster.metadata.image.topics) <= 1_000
         await cluster.store.close()
@@ -361,7 +438,7 @@ def test_who_asks_for_topics_that_cannot_be_made_is_not_refused(tmp_path: Path) 
 def test_a_topic_that_is_asked_for_is_waited_for_only_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.metadata.controller.AUTO_CREATE_MS_MAX", 50)
+    monkeypatch.setattr("ottla.metadata.auto_creation.WAIT_MS_MAX", 50)
 
     async def body(cluster: Cluster) -> None:
         controller, txn, free = cluster.metadata.controller, cluster.store.txn, asyncio.Event()
@@ -376,10 +453,10 @@ def test_a_topic_that_is_asked_for_is_waited_for_only_a_while(
         monkeypatch.setattr(cluster.store, "txn", slow_txn)
         # Not one after the other, however many ask.
         async with asyncio.timeout(1):
-            await asyncio.gather(*(controller.auto_create(["t"]) for _ in range(100)))
+            await asyncio.gather(*(controller.auto_creation.create(["t"]) for _ in range(100)))
         assert "t" not in cluster.metadata.image.topics
         free.set()
-        await controller.auto_create(["t"])
+        await controller.auto_creation.create(["t"])
         assert "t" in cluster.metadata.image.topics
         assert begun == 1
 

@@ -6,13 +6,14 @@ from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
+from metadata_support import apply
 
+from ottla.metadata import image as images
 from ottla.metadata import keys
 from ottla.metadata.image import (
     EMPTY,
     ClusterImage,
     PartitionState,
-    apply,
     initial_state,
     load,
     state_value,
@@ -183,3 +184,18 @@ def test_events_and_keys_lead_to_the_same_image_however_they_are_cut(
     early = [event for event in script.events if event.revision <= cut]
     late = [event for event in script.events if event.revision > cut]
     assert apply(apply(EMPTY, early, min(cut, script.revision)), late, script.revision) == script.image
+
+
+def test_many_events_go_into_an_image_in_pieces() -> None:
+    """A large topic is a piece of its own, and so are many small changes."""
+    replicas = [[1]] * 10_000
+    large = [topic_event(f"t{number}", 1, topic_id, replicas) for number, topic_id in enumerate(IDS[:3])]
+    assert pieces(large) == 3
+    gone = [Event(keys.partition("t0", index), None, 2) for index in range(10_000)]
+    assert pieces(gone) == 50
+    assert pieces(gone[:100]) == 1
+
+
+def pieces(events: list[Event]) -> int:
+    """In how many pieces an image is made of these."""
+    return sum(1 for _ in images.apply(EMPTY, events, 1)) + 1

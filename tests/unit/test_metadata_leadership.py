@@ -131,6 +131,17 @@ def test_nodes_that_stop_together_stay_until_the_end() -> None:
     assert briefly(plan(None, image, rules)) == [("t", 0, -1, (2,), (1,))]
 
 
+def test_a_topic_that_cannot_be_planned_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
+    def failing(topic: TopicImage) -> Rules:
+        if topic.name == "bad":
+            raise ValueError("a bug")
+        return rules(topic)
+
+    image = cluster((2, 3), *(topic(name, initial_state((1, 2, 3))) for name in ("a", "bad", "z")))
+    assert [change.topic.name for change in plan(None, image, failing)] == ["a", "z"]
+    assert "the partitions of topic bad cannot be brought into order" in caplog.text
+
+
 def test_leaderless_partitions_are_led_when_somebody_can() -> None:
     nobody = replace(initial_state((1, 2, 3)), leader=-1, isr=(), elr=(2,), last_elr=(1,), partition_epoch=4)
     assert plan(None, cluster((1, 3), topic("t", nobody)), rules) == []
@@ -465,6 +476,41 @@ def test_an_outage_of_the_store_is_said_once_and_outlasted(
         await members.until_state(3, (3,))
         await members.until(lambda: "changes of leadership wait for the metadata store" in caplog.text)
         assert caplog.text.count("changes of leadership wait") == 1
+
+    run(tmp_path, body)
+
+
+def test_the_only_node_is_controller_again_after_it_lost_its_registration(tmp_path: Path) -> None:
+    """Nothing changes in the image any more between its coming back and its taking office."""
+
+    async def body(members: Members) -> None:
+        await members.start(1)
+        await members.create("t", (1,))
+        node = members.nodes[1]
+        await members.until(lambda: node.image.controller_id == 1)
+        term = node.image.controller_epoch
+        node.store.lasts = False
+        node.membership.stood_still()
+        await members.until(lambda: node.image.controller_epoch > term)
+        await members.until_state(1, (1,))
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+def test_the_only_replica_leads_in_another_epoch_after_each_start(tmp_path: Path, orderly: bool) -> None:
+    """However fast it is back: what it wrote last may be gone, and readers are to notice (KIP-320)."""
+
+    async def body(members: Members) -> None:
+        await members.start(1)
+        await members.create("t", (1,))
+        epoch = members.state().leader_epoch
+        for _ in range(2):
+            await (members.stop(1) if orderly else members.kill(1, expire=False))
+            await members.start(1)
+            state = await members.until_state(1, (1,))
+            assert state.leader_epoch > epoch
+            epoch = state.leader_epoch
 
     run(tmp_path, body)
 

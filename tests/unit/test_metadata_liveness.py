@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from members_support import Members, SilentNetwork, run
@@ -80,6 +81,35 @@ def test_a_connection_that_breaks_says_nothing(tmp_path: Path) -> None:
         assert {n: b.epoch for n, b in members.any().image.brokers.items()} == epochs
         del network.cut_off["host2"]
         await members.until(lambda: "host2" in network.lines)
+
+    run(tmp_path, body)
+
+
+def test_a_node_whose_name_makes_no_sense_is_watched_again_when_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a name may raise before anybody is asked for it is no OSError."""
+    monkeypatch.setattr(liveness, "BACKOFF_MS_MAX", 50)
+
+    async def body(members: Members) -> None:
+        network = SilentNetwork()
+        connect = network.connect
+        attempts: list[str] = []
+
+        async def encode(factory: Any, host: str, port: int) -> None:
+            attempts.append(host)
+            if len(attempts) < 4:
+                raise UnicodeError("label empty or too long")
+            await connect(factory, host, port)
+
+        monkeypatch.setattr(network, "connect", encode)
+        await members.start(1, 2)
+        network.listen("host2")
+        members.nodes[1].watch(network)
+        await members.until(lambda: "host2" in network.lines)
+        assert caplog.text.count("node 2, at host2:9002, cannot be watched for now") == 1
+        await kill(members, network, 2)
+        await members.until(lambda: 2 not in members.nodes[1].image.brokers)
 
     run(tmp_path, body)
 

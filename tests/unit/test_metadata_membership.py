@@ -6,21 +6,23 @@ import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from members_support import Members, run
 from memory_disk import MemoryDisk
 
 from ottla.log.data_dir import RegistrationMark
-from ottla.metadata import keys
+from ottla.metadata import keys, membership
 from ottla.metadata.membership import NOT_REGISTERED, MembershipError
-from ottla.metadata.store import Delete, Put
+from ottla.metadata.store import Delete, LeaseError, Put
 
 # The mark ---------------------------------------------------------------------
 
 
 def test_the_mark_of_a_killed_process_vouches_until_the_machine_restarts() -> None:
     disk = MemoryDisk()
+    disk.make_dirs("/data")
     assert RegistrationMark(disk, "/data").may_have_lost_data(7)
     RegistrationMark(disk, "/data").registered(7)
     assert not RegistrationMark(disk, "/data").may_have_lost_data(7)
@@ -31,6 +33,7 @@ def test_the_mark_of_a_killed_process_vouches_until_the_machine_restarts() -> No
 
 def test_the_mark_of_an_orderly_end_vouches_for_ever() -> None:
     disk = MemoryDisk()
+    disk.make_dirs("/data")
     mark = RegistrationMark(disk, "/data")
     mark.registered(7)
     mark.ended()
@@ -48,12 +51,14 @@ def test_the_mark_of_an_orderly_end_vouches_for_ever() -> None:
 )
 def test_a_damaged_mark_vouches_for_nothing(content: bytes) -> None:
     disk = MemoryDisk()
+    disk.make_dirs("/data")
     disk.write_file("/data/registration.json", content)
     assert RegistrationMark(disk, "/data").may_have_lost_data(1)
 
 
 def test_where_the_machine_does_not_name_its_start_only_an_orderly_end_vouches() -> None:
     disk = MemoryDisk()
+    disk.make_dirs("/data")
     disk.boot_id = lambda: ""  # type: ignore[method-assign]
     mark = RegistrationMark(disk, "/data")
     mark.registered(7)
@@ -72,6 +77,9 @@ def test_a_node_joins(tmp_path: Path) -> None:
         epoch = node.membership.broker_epoch
         assert node.image.brokers[1].epoch == node.image.nodes[1].epoch == epoch
         assert node.image.brokers[1].endpoints == node.endpoints
+        assert node.image.brokers[1].peer_listener == "PLAINTEXT"
+        # What its fetches are known by is with those who live alone: it outlives no registration.
+        assert node.image.brokers[1].fetch_key >> 62 == 1 and node.image.nodes[1].fetch_key == 0
         assert json.loads(node.disk.read_file("/data/registration.json")) == {
             "version": 1,
             "epoch": epoch,
@@ -147,16 +155,29 @@ def test_a_node_gives_up_to_join_and_says_why(tmp_path: Path) -> None:
     run(tmp_path, body, {"initial.broker.registration.timeout.ms": "50"})
 
 
-def test_a_store_that_is_out_of_reach_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_is_out_of_reach_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And that is said once."""
+    monkeypatch.setattr(membership, "RETRY_MS", 1)
+
     async def body(members: Members) -> None:
         node = members.make(1)
         await node.metadata.start()
+        wait, waits = node.membership._wait_for_store, []
+
+        async def counted(error: Any) -> None:
+            waits.append(error)
+            await wait(error)
+
+        node.membership._wait_for_store = counted  # type: ignore[method-assign]
         node.store.out_of_reach = True
         joining = asyncio.create_task(node.membership.join(node.endpoints, None))
-        await members.until(lambda: "the metadata store cannot be used" in caplog.text)
+        await members.until(lambda: len(waits) > 3)
         node.store.out_of_reach = False
         await joining
         assert node.membership.broker_epoch > 0
+        assert caplog.text.count("the metadata store cannot be used") == 1
 
     run(tmp_path, body)
 
@@ -168,7 +189,8 @@ def test_an_answer_that_is_lost_does_not_make_a_second_registration(tmp_path: Pa
         node.store.unheard = 1
         await node.membership.join(node.endpoints, None)
         puts = [op for _, ops in node.store.txns for op in ops if isinstance(op, Put)]
-        assert [put.key for put in puts] == ["cluster", "brokers/1", "nodes/1"]
+        assert [put.key for put in puts] == ["cluster", "configs/brokers/default", "brokers/1", "nodes/1"]
+        assert node.image.brokers[1].fetch_key >> 62 == 1
         assert node.membership.broker_epoch == node.image.brokers[1].epoch
 
     run(tmp_path, body)
@@ -366,6 +388,66 @@ def test_an_id_that_was_taken_and_left_meanwhile_is_noticed(tmp_path: Path) -> N
     run(tmp_path, body)
 
 
+@pytest.mark.parametrize("transaction", [1, 2])
+def test_an_id_that_is_taken_between_a_look_and_a_transaction_is_not_taken_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, transaction: int
+) -> None:
+    """Before the first transaction, which only looks, and before that which registers."""
+
+    async def body(members: Members) -> None:
+        await members.start(2, leads=False)
+        node = members.make(1)
+        await node.metadata.start()
+        value = keys.broker_value({"PLAINTEXT": ("elsewhere", 1)}, None)
+
+        async def intrude() -> None:
+            await members.store.txn([], [Put("brokers/1", value)])
+
+        async def wait_one_more() -> None:
+            node.store.before_txn = intrude
+
+        node.store.before_txn = intrude if transaction == 1 else wait_one_more
+        joining = asyncio.create_task(node.membership.join(node.endpoints, None))
+        await members.until(lambda: "node 1 is there already, at elsewhere:1" in caplog.text)
+        found = await members.store.get("brokers/1")
+        assert found is not None and found.value == value
+        assert node.membership.broker_epoch == NOT_REGISTERED
+        assert not joining.done()
+        await members.store.txn([], [Delete("brokers/1")])
+        await joining
+        assert node.image.brokers[1].endpoints == node.endpoints
+
+    run(tmp_path, body)
+
+
+def test_a_lease_that_ends_before_the_image_has_the_registration_is_noticed(tmp_path: Path) -> None:
+    """The image shows neither the registration nor its end: it has both at once."""
+
+    async def body(members: Members) -> None:
+        node = members.make(1)
+        await node.metadata.start()
+        txn, leases = node.store.txn, []
+
+        async def end_at_once(compares: Any, operations: Any) -> Any:
+            registers = any(isinstance(op, Put) and op.key == "brokers/1" for op in operations)
+            if registers and not leases:
+                node.store.behind = True
+            done = await txn(compares, operations)
+            if registers and not leases:
+                leases.append(node.membership.lease)
+                await members.store.lease_revoke(leases[0])
+                node.store.behind = False
+            return done
+
+        node.store.txn = end_at_once  # type: ignore[method-assign]
+        await asyncio.wait_for(node.membership.join(node.endpoints, None), 10)
+        assert node.membership.lease not in (0, *leases)
+        assert node.image.brokers[1].epoch == node.membership.broker_epoch
+        assert (await members.store.get("brokers/1")).mod_revision == node.membership.broker_epoch  # type: ignore[union-attr]
+
+    run(tmp_path, body)
+
+
 # Staying ----------------------------------------------------------------------
 
 
@@ -375,10 +457,12 @@ def test_a_registration_that_was_deleted_is_made_again(tmp_path: Path) -> None:
         await members.create("t", (2, 1), min_insync_replicas="2")
         await members.set_isr(2)
         node = members.nodes[1]
-        first = node.membership.broker_epoch
+        first, key = node.membership.broker_epoch, node.image.brokers[1].fetch_key
         await members.store.txn([], [Delete("brokers/1")])
         await members.until(lambda: node.membership.broker_epoch > first)
         assert node.image.brokers[1].epoch == node.membership.broker_epoch == node.mark.last.epoch  # type: ignore[union-attr]
+        # What was sent from the one before is not from this one.
+        assert node.image.brokers[1].fetch_key not in (0, key)
         # It is the same process: it has what it had.
         assert node.image.topics["t"].partitions[0].elr == (1,)
 
@@ -437,6 +521,7 @@ def test_a_node_on_a_full_disk_waits_until_it_can_vouch_for_its_data(
 def test_a_registration_that_could_not_be_noted_is_with_the_next(tmp_path: Path) -> None:
     """The process registers twice, and hears of the second no more."""
     disk = MemoryDisk()
+    disk.make_dirs("/data")
     mark = RegistrationMark(disk, "/data")
     mark.registering(11)
     assert mark.made(5, 11) and not mark.made(5, 12)
@@ -515,5 +600,77 @@ def test_a_node_leaves_although_the_store_is_out_of_reach(
         await asyncio.wait_for(members.stop(1), 5)
         assert "leaves without handing over" in caplog.text
         assert "counts as living until its lease ends" in caplog.text
+
+    run(tmp_path, body)
+
+
+def test_a_node_goes_on_trying_to_join_whatever_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(members: Members) -> None:
+        await members.start(1, leads=False)
+        node = members.nodes[1]
+        epoch = node.membership.broker_epoch
+        monkeypatch.setattr(membership, "RETRY_MS", 20)
+        monkeypatch.setattr(membership, "claims", None)
+        await members.store.txn([], [Delete("brokers/1")])
+        await members.until(lambda: caplog.text.count("could not join again") > 1)
+        monkeypatch.undo()
+        await members.until(lambda: node.membership.broker_epoch > epoch)
+
+    run(tmp_path, body)
+
+
+# Standing still ---------------------------------------------------------------
+
+
+def test_a_node_that_stood_still_gives_up_its_place_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before the store has been asked: what it would say comes after what the node must not do."""
+
+    async def body(members: Members) -> None:
+        await members.start(1, leads=False)
+        node = members.nodes[1]
+        first, epoch = node.membership.lease, node.membership.broker_epoch
+        ended: list[int] = []
+        node.membership.on_ended = lambda: ended.append(node.membership.broker_epoch)
+        node.store.lasts = False
+        node.membership.stood_still()
+        assert ended == [NOT_REGISTERED]
+        node.membership.stood_still()
+        assert ended == [NOT_REGISTERED], "it has no place to give up"
+        node.store.lasts = True
+        # The lease had not ended: nobody else of this id is waited for.
+        await members.until(lambda: node.membership.broker_epoch > epoch)
+        assert node.membership.lease not in (0, first)
+        with pytest.raises(LeaseError):
+            await members.store.lease_keep_alive(first)
+        assert "is there already" not in caplog.text
+        assert "stood still for longer than its session" in caplog.text
+
+    run(tmp_path, body)
+
+
+def test_a_node_that_stood_still_joins_again_where_its_lease_has_ended(tmp_path: Path) -> None:
+    async def body(members: Members) -> None:
+        await members.start(1, leads=False)
+        node = members.nodes[1]
+        epoch = node.membership.broker_epoch
+        await members.store.lease_revoke(node.membership.lease)
+        node.membership.stood_still()
+        await members.until(lambda: node.membership.broker_epoch > epoch)
+
+    run(tmp_path, body)
+
+
+def test_a_node_whose_lease_surely_lasts_keeps_its_place(tmp_path: Path) -> None:
+    async def body(members: Members) -> None:
+        await members.start(1, leads=False)
+        node = members.nodes[1]
+        epoch, lease = node.membership.broker_epoch, node.membership.lease
+        node.membership.stood_still()
+        await asyncio.sleep(0.02)
+        assert (node.membership.broker_epoch, node.membership.lease) == (epoch, lease)
 
     run(tmp_path, body)

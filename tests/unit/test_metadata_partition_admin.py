@@ -203,7 +203,7 @@ def test_an_unclean_leader_is_elected_only_where_there_is_none(tmp_path: Path) -
         topic, before = node.image.topics["t"], node.image.topics["t"].partitions[0]
         lost = PartitionState(-1, 1, 1, (1, 2), (), last_elr=(1,))
         assert await node.metadata.controller.change_partition(topic, 0, before, lost)
-        await members.stop(1)
+        await members.kill(1)
         await members.until(lambda: 1 not in node.image.brokers)
         assert await ask(node, elects_unclean) == "none"
         made = node.image.topics["t"].partitions[0]
@@ -211,7 +211,7 @@ def test_an_unclean_leader_is_elected_only_where_there_is_none(tmp_path: Path) -
 
         dead = PartitionState(-1, 3, 4, (1, 2), (), last_elr=(1,))
         assert await node.metadata.controller.change_partition(topic, 0, made, dead)
-        await members.stop(2)
+        await members.kill(2)
         await members.until(lambda: 2 not in node.image.brokers)
         assert await ask(node, elects_unclean) == "eligible_leaders_not_available"
 

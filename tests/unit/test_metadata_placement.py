@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.placement import place
+from ottla.metadata import placement
+
+
+def place(
+    racks: Mapping[int, str | None],
+    partitions: int,
+    factor: int,
+    start: int,
+    spare: Mapping[int, str | None] = MappingProxyType({}),
+) -> list[tuple[int, ...]]:
+    """All of them at once."""
+    return list(placement.place(racks, partitions, factor, start, spare))
 
 
 def test_one_broker_holds_everything() -> None:
@@ -111,3 +124,18 @@ def test_over_whole_rounds_every_broker_leads_and_holds_the_same(
     assert len(leaders) == len(racks)
     assert max(held.values()) - min(held.values()) <= 1 + rounds
     assert sum(held.values()) == rounds * len(racks) * factor
+
+
+def test_several_processes_on_each_machine() -> None:
+    """Nodes of one machine are one rack: all of them lead alike, and no partition is on one machine twice."""
+    machines = {node_id: f"m{node_id // 8}" for node_id in range(16)}
+    placed = place(machines, 64, 2, 3)
+    assert all(len({machines[node_id] for node_id in replicas}) == 2 for replicas in placed)
+    assert set(Counter(replicas[0] for replicas in placed).values()) == {4}
+    held = Counter(node_id for replicas in placed for node_id in replicas).values()
+    assert len(held) == 16
+    assert max(held) - min(held) <= 2
+    # One machine of its own size beside them.
+    machines[16] = "small"
+    placed = place(machines, 68, 3, 0)
+    assert all(len({machines[node_id] for node_id in replicas}) == 3 for replicas in placed)

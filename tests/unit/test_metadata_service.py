@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from metadata_support import Cluster, run
 
-from ottla.broker.handlers._cluster import topic_views
+from ottla.broker.views.cluster import known_brokers
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.errors import ErrorCode, KafkaError
@@ -182,7 +182,7 @@ def test_clients_are_told_of_a_node_that_went_until_its_session_would_have_ended
             await change(Put(keys.node(2), value), Put(keys.broker(2), value))
 
         def told() -> dict[int, int]:
-            brokers = topic_views(metadata, "PLAINTEXT", 12).brokers
+            brokers = known_brokers(metadata, "PLAINTEXT")
             return {broker["node_id"]: broker["port"] for broker in brokers}
 
         await register(7)
@@ -213,3 +213,40 @@ def test_a_thousand_topics_are_read_in_no_time(tmp_path: Path) -> None:
     before = time.process_time()
     assert run(tmp_path, read) == 10_000
     assert time.process_time() - before < LOAD_CPU_S_MAX
+
+
+def test_what_is_done_at_a_change_in_pieces_is_done_before_the_next_and_before_operations_return(
+    tmp_path: Path,
+) -> None:
+    async def body(cluster: Cluster) -> None:
+        metadata, done = cluster.metadata, []
+        turns = 0
+
+        def slow(old: ClusterImage, new: ClusterImage) -> Generator[None, None, None]:
+            for number in range(3):
+                done.append((len(new.topics), number))
+                yield
+            # Clients see the new image meanwhile.
+            assert metadata.image is new
+
+        async def tick() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        metadata.subscribe(slow)
+        metadata.subscribe(lambda old, new: done.append((len(new.topics), "next")))
+        ticking = asyncio.create_task(tick())
+        create = metadata.controller.create_topics
+        try:
+            await create([NewTopic("a")])
+            assert done == [(1, 0), (1, 1), (1, 2), (1, "next")]
+            before = turns
+            await asyncio.gather(create([NewTopic("b")]), create([NewTopic("c")]))
+            assert done[4:] == [(count, step) for count in (2, 3) for step in (0, 1, 2, "next")]
+            assert turns - before >= 6
+        finally:
+            ticking.cancel()
+
+    run(tmp_path, body)

@@ -16,7 +16,7 @@ import pytest
 from ottla.env.clock import SystemClock
 from ottla.metadata import sqlite
 from ottla.metadata.sqlite import SqliteStore
-from ottla.metadata.store import CompactedError, Put, StoreError
+from ottla.metadata.store import CompactedError, LeaseError, Put, StoreError
 
 
 def test_history_and_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +144,45 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
             await store.close()
 
         asyncio.run(look())
+
+
+def test_leases_begin_anew_where_the_store_stood_still(tmp_path: Path) -> None:
+    """Nobody could keep them alive meanwhile; what asked to is read only afterwards."""
+
+    class Clock(SystemClock):
+        ahead_ms = 0
+
+        def monotonic_ms(self) -> int:
+            return super().monotonic_ms() + self.ahead_ms
+
+    async def run() -> None:
+        clock = Clock()
+        store = await SqliteStore.open(str(tmp_path / "m.db"), clock)
+        lease = await store.lease_grant(200)
+        await store.txn([], [Put("a", b"", lease)])
+        # As if the process had been stopped for ten seconds.
+        clock.ahead_ms = 10_000
+        await asyncio.sleep(0.3)
+        assert await store.get("a") is not None
+        await store.lease_keep_alive(lease)
+        while await store.get("a") is not None:
+            await asyncio.sleep(0.01)
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_all_leases_can_be_ended_at_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        store = await SqliteStore.open(str(tmp_path / "m.db"), SystemClock())
+        leases = [await store.lease_grant(60_000) for _ in range(3)]
+        await store.txn([], [Put(f"k{lease}", b"", lease) for lease in leases])
+        await store.txn([], [Put("k", b"")])
+        assert [store.lease_ttl_ms(lease) for lease in leases] == [60_000] * 3
+        await store.end_leases()
+        assert [item.key for item in (await store.range("")).items] == ["k"]
+        with pytest.raises(LeaseError):
+            store.lease_ttl_ms(leases[0])
+        await store.close()
+
+    asyncio.run(run())

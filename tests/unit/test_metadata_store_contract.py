@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 import etcd_support
 from ottla.env.clock import SystemClock
+from ottla.metadata.socket_server import StoreServer
+from ottla.metadata.socket_store import SocketStore
 from ottla.metadata.sqlite import SqliteStore
 from ottla.metadata.store import (
     TXN_OPERATIONS_MAX,
@@ -117,7 +119,55 @@ class EtcdSubject:
         await asyncio.sleep(by_ms / 1000)
 
 
-STORES: dict[str, Callable[[Path], Subject]] = {"sqlite": SqliteSubject, "etcd": EtcdSubject}
+class SocketSubject:
+    """A store in SQLite as other processes have it: with the first client it is opened, and closed with the
+    last."""
+
+    shared = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._clients = 0
+        self._store: SqliteStore
+        self._server: StoreServer
+
+    async def open(self) -> MetadataStore:
+        if not self._clients:
+            self._store = await SqliteStore.open(str(self._path / "metadata.db"), SystemClock())
+            self._server = StoreServer(self._store, str(self._path / "store"))
+            await self._server.open()
+        self._clients += 1
+        return ClosingStore(str(self._path / "store"), self._closed)
+
+    async def _closed(self) -> None:
+        self._clients -= 1
+        if not self._clients:
+            await self._server.close()
+            await self._store.close()
+
+    async def pass_time(self, by_ms: int) -> None:
+        await asyncio.sleep(by_ms / 1000)
+
+
+class ClosingStore(SocketStore):
+    """One that says when it is closed."""
+
+    def __init__(self, folder: str, closed: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(folder, SystemClock())
+        self._on_closed: Callable[[], Awaitable[None]] | None = closed
+
+    async def close(self) -> None:
+        await super().close()
+        tell, self._on_closed = self._on_closed, None
+        if tell is not None:
+            await tell()
+
+
+STORES: dict[str, Callable[[Path], Subject]] = {
+    "sqlite": SqliteSubject,
+    "etcd": EtcdSubject,
+    "socket": SocketSubject,
+}
 
 
 @pytest.fixture(params=sorted(STORES))

@@ -7,21 +7,34 @@ import errno
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ottla.broker.api.records.produce import handler as produce
 from ottla.env.clock import SystemClock
 from ottla.env.disk import RealDisk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.data_dir import DataDirectoryError, RegistrationMark
+from ottla.log.log import Log
+from ottla.log.manager import LogManager
+from ottla.log.validation import AT_ONCE_RECORDS_MAX
+from ottla.metadata import keys
+from ottla.metadata.image import state_value
 from ottla.metadata.sqlite import SqliteStore
-from ottla.metadata.store import StoreError
+from ottla.metadata.store import Delete, KeyValue, Put, StoreError
 from ottla.metadata.topics import NewTopic
 from ottla.node import Node, NodeSettings, StartError
-from ottla.types import TopicPartition
+from ottla.replication.partition import Partition
+from ottla.types import Record, TopicPartition
+from ottla.wire.apis import PRODUCE
+from ottla.wire.messages import decode_response, frame_request
+from ottla.wire.records import build_batch
 
 
 def node(data: Path, **settings: Any) -> Node:
@@ -55,9 +68,9 @@ def no_tables(data: Path) -> None:
         db.execute("INSERT INTO state VALUES ('revision', 0), ('compacted', 0)")
 
 
-def unreadable_clean_mark(data: Path) -> None:
-    (data / ".kafka_cleanshutdown").unlink()
-    (data / ".kafka_cleanshutdown").mkdir()
+def unreadable_identity(data: Path) -> None:
+    (data / "meta.properties").unlink()
+    (data / "meta.properties").mkdir()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +79,7 @@ def unreadable_clean_mark(data: Path) -> None:
         (other_cluster, DataDirectoryError),
         (no_database, StoreError),
         (no_tables, StoreError),
-        (unreadable_clean_mark, OSError),
+        (unreadable_identity, DataDirectoryError),
     ],
 )
 def test_a_start_that_fails_holds_nothing(
@@ -108,20 +121,48 @@ def test_a_start_that_finds_its_port_taken_touches_no_data(tmp_path: Path) -> No
     asyncio.run(main())
 
 
-def test_a_partition_that_cannot_be_opened_stops_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OSError(errno.EACCES, "Permission denied"),
+        KafkaError(ErrorCode.inconsistent_topic_id, "t-0 is not what it was"),
+        OverflowError("what nobody thought of"),
+    ],
+)
+def test_a_partition_that_cannot_be_opened_says_why_and_the_others_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
 ) -> None:
     async def main() -> None:
         await use(tmp_path)
+        open_log = LogManager.get_or_create
+
+        def fail(self: LogManager, where: TopicPartition, *rest: Any) -> Log:
+            if where.topic == "t":
+                raise failure
+            return open_log(self, where, *rest)
+
+        made = node(tmp_path)
         with monkeypatch.context() as patch:
-
-            def fail(*_: object, **__: object) -> None:
-                raise KafkaError(ErrorCode.inconsistent_topic_id, "t-0 is not what it was")
-
-            patch.setattr("ottla.log.manager.LogManager.get_or_create", fail)
-            with pytest.raises(KafkaError):
-                await node(tmp_path).start()
-        await use(tmp_path)
+            patch.setattr(LogManager, "get_or_create", fail)
+            await made.start()
+            replicas = made.services.replicas
+            for _ in range(3):
+                with pytest.raises(KafkaError, match="t-0 cannot be opened: ") as caught:
+                    replicas.get("t", 0)
+                assert caught.value.code is ErrorCode.kafka_storage_error
+            await made.services.metadata.controller.create_topics([NewTopic("u", num_partitions=1)])
+            assert replicas.get("u", 0).log.log_end_offset == 0
+            said = [record for record in caplog.records if "t-0 cannot be opened" in record.getMessage()]
+            assert len(said) == 1 and said[0].levelname == "ERROR"
+        # Its folder is where it was, and it is tried again.
+        assert [path.name for path in tmp_path.glob("t-*")] == ["t-0"]
+        deadline = time.monotonic() + 10
+        while ("t", 0) not in replicas.partitions and time.monotonic() < deadline:
+            with suppress(KafkaError):
+                replicas.get("t", 0)
+            await asyncio.sleep(0.05)
+        assert ("t", 0) in replicas.partitions
+        await made.stop()
 
     asyncio.run(main())
 
@@ -199,13 +240,20 @@ def test_a_node_that_listens_everywhere_says_where_clients_are_sent(
 async def member(data: Path, store: Path) -> Node:
     """A node of a cluster, alone in it."""
     made = Node(
-        NodeSettings(data=str(data), port=0, node_id=1),
+        # A start after a kill waits until the session of the killed one has ended.
+        NodeSettings(data=str(data), port=0, node_id=1, properties={"broker.session.timeout.ms": "4000"}),
         store=await SqliteStore.open(str(store), SystemClock()),
     )
     await made.start()
     if "t" not in made.services.metadata.image.topics:
         await made.services.metadata.controller.create_topics([NewTopic("t", num_partitions=1)])
     return made
+
+
+async def until_led(made: Node) -> None:
+    async with asyncio.timeout(20):
+        while made.services.replicas.get("t", 0).leading is None:
+            await asyncio.sleep(0.01)
 
 
 def may_have_lost_data(data: Path, made: Node) -> bool:
@@ -222,7 +270,7 @@ def test_a_node_of_a_cluster_gives_up_when_a_sync_has_failed(tmp_path: Path, end
         made = await member(tmp_path / "data", tmp_path / "store.db")
         partition = made.services.replicas.get("t", 0)
         assert not may_have_lost_data(tmp_path / "data", made)
-        partition.log.failed = OSError(errno.EIO, "Input/output error")
+        partition.log.durability.fail(OSError(errno.EIO, "Input/output error"))
         if ends_in_order:
             await made.stop()
             assert not RegistrationMark(RealDisk(), str(tmp_path / "data")).last.clean  # type: ignore[union-attr]
@@ -247,3 +295,198 @@ def test_a_node_of_a_cluster_that_stops_in_order_vouches_for_its_data(tmp_path: 
         assert mark.last.clean
 
     asyncio.run(asyncio.wait_for(body(), 30))
+
+
+class LeapingClock(SystemClock):
+    """Time may pass for a node that does nothing meanwhile."""
+
+    leapt_ms = 0
+
+    def monotonic_ms(self) -> int:
+        return super().monotonic_ms() + self.leapt_ms
+
+
+@pytest.mark.parametrize("while_it", ["appends", "prepares"])
+def test_a_node_of_a_cluster_that_stood_still_takes_nothing_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, while_it: str
+) -> None:
+    """Not even what came together with the request that held it up, or was being made ready meanwhile."""
+
+    async def body() -> None:
+        clock = LeapingClock()
+        store = await SqliteStore.open(str(tmp_path / "store.db"), SystemClock())
+        monkeypatch.setattr(store, "lease_lasts", lambda lease: clock.leapt_ms == 0)
+        made = Node(NodeSettings(data=str(tmp_path / "data"), port=0, node_id=1), clock=clock, store=store)
+        await made.start()
+        configs = {"compression.type": "zstd"} if while_it == "prepares" else {}
+        topic = NewTopic("t", num_partitions=1, configs=configs)
+        await made.services.metadata.controller.create_topics([topic])
+        partition = made.services.replicas.get("t", 0)
+        epoch = made.services.metadata.image.brokers[1].epoch
+        append = Partition.append
+
+        def hold(*arguments: Any, **named: Any) -> Any:
+            clock.leapt_ms = 7_000
+            return append(*arguments, **named)
+
+        prepare = produce._prepare
+
+        async def hold_to_prepare(*arguments: Any) -> Any:
+            prepared = await prepare(*arguments)
+            clock.leapt_ms = 7_000
+            return prepared
+
+        if while_it == "appends":
+            monkeypatch.setattr(Partition, "append", hold)
+        monkeypatch.setattr(produce, "_prepare", hold_to_prepare)
+        reader, writer = await asyncio.open_connection(*made.address)
+        count = 1 if while_it == "appends" else AT_ONCE_RECORDS_MAX + 1
+        records = build_batch([Record(0, 1_000, None, b"v")] * count)
+        data = [{"name": "t", "partition_data": [{"index": 0, "records": records}]}]
+        fields = {"transactional_id": None, "acks": 1, "timeout_ms": 1_000, "topic_data": data}
+        writer.write(b"".join(frame_request(PRODUCE, 9, number, "test", fields) for number in (1, 2)))
+        codes = []
+        for _ in range(2):
+            answer = await reader.readexactly(int.from_bytes(await reader.readexactly(4)))
+            responses = decode_response(PRODUCE, 9, answer, 5).responses
+            codes.append(responses[0].partition_responses[0].error_code)
+        first = ErrorCode.none if while_it == "appends" else ErrorCode.not_leader_or_follower
+        assert codes == [first, ErrorCode.not_leader_or_follower]
+        assert partition.log.log_end_offset == (while_it == "appends")
+        # It joins again by itself.
+        while partition.leading is None:
+            await asyncio.sleep(0.01)
+        assert made.services.metadata.image.brokers[1].epoch > epoch
+        writer.close()
+        await made.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+def test_a_node_whose_id_another_process_has_leads_nothing(tmp_path: Path) -> None:
+    """What names the id leader means the other process: it started when this one was out of reach."""
+
+    async def body() -> None:
+        made = await member(tmp_path / "data", tmp_path / "store.db")
+        metadata, store = made.services.metadata, made._store
+        partition = made.services.replicas.get("t", 0)
+        await until_led(made)
+        before = partition.state
+        after = replace(
+            before, leader_epoch=before.leader_epoch + 1, partition_epoch=before.partition_epoch + 1
+        )
+        other = keys.broker_value({"PLAINTEXT": ("elsewhere", 1)}, None, fetch_key=7)
+        operations = [Put(keys.broker(1), other), Put(keys.partition("t", 0), state_value(after))]
+        for operation in operations:
+            await metadata.reached((await store.txn([], [operation])).revision)
+            assert partition.leading is None
+        with pytest.raises(KafkaError) as refused:
+            write(made, "v")
+        assert refused.value.code is ErrorCode.not_leader_or_follower
+        await store.txn([], [Delete(keys.broker(1))])
+        await until_led(made)
+        assert partition.leader_epoch > after.leader_epoch
+        await made.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 30))
+
+
+class Away(SqliteStore):
+    """A store that cannot be asked for producer ids so many times."""
+
+    times = 0
+
+    async def get(self, key: str) -> KeyValue | None:
+        if key == keys.PRODUCER_IDS and self.times:
+            self.times -= 1
+            raise StoreError("the store does not answer")
+        return await super().get(key)
+
+
+def test_a_node_waits_for_a_store_that_goes_away_while_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once it has read its metadata: there is more that it asks for."""
+    data, store_path = tmp_path / "data", tmp_path / "store.db"
+
+    async def body() -> None:
+        made = await member(data, store_path)
+        now_ms = SystemClock().now_ms()
+        data_of_7 = build_batch(
+            [Record(0, now_ms, None, b"v")], producer_id=7, producer_epoch=0, base_sequence=0
+        )
+        made.services.replicas.get("t", 0).append(data_of_7, now_ms=now_ms)
+        await made.stop()
+        for timeout_ms, times in (("1", 100), ("60000", 3)):
+            store = await Away.open(str(store_path), SystemClock())
+            store.times = times
+            settings = NodeSettings(
+                data=str(data),
+                port=0,
+                node_id=1,
+                properties={"initial.broker.registration.timeout.ms": timeout_ms},
+            )
+            made = Node(settings, store=store)
+            if timeout_ms == "1":
+                with pytest.raises(StartError, match="metadata store cannot be used: the store does not"):
+                    await made.start()
+                continue
+            await made.start()
+            assert not store.times
+            await made.stop()
+
+    monkeypatch.setattr("ottla.node.STORE_RETRY_MS", 10)
+    asyncio.run(asyncio.wait_for(body(), 60))
+
+
+def write(made: Node, *values: str) -> list[int]:
+    """Append to partition t-0 as a leader does; in which epochs its log was written by then."""
+    partition = made.services.replicas.get("t", 0)
+    for value in values:
+        partition.append(build_batch([Record(0, 1_000, None, value.encode())]), now_ms=1_000)
+    return [epoch for epoch, _ in partition.log.epochs.entries]
+
+
+@pytest.mark.parametrize("in_a_cluster", [False, True])
+def test_metadata_of_an_earlier_time_than_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_a_cluster: bool
+) -> None:
+    """The leader epoch goes on from that of the log: recovery keeps what is written, and so do followers."""
+    data, store_path = tmp_path / "data", tmp_path / "store.db"
+
+    async def started() -> Node:
+        if not in_a_cluster:
+            made = node(data, node_id=1)
+            await made.start()
+            return made
+        store = await SqliteStore.open(str(store_path), SystemClock())
+        made = Node(NodeSettings(data=str(data), port=0, node_id=1), store=store)
+        await made.start()
+        return made
+
+    async def body() -> None:
+        made = await started()
+        await made.services.metadata.controller.create_topics([NewTopic("t", num_partitions=1)])
+        write(made, "a")
+        await made.stop()
+        database = data / "metadata.db" if not in_a_cluster else store_path
+        backup = {path: path.read_bytes() for path in database.parent.glob(f"{database.name}*")}
+        for _ in range(3):
+            made = await started()
+            await until_led(made)
+            before = write(made, "b")
+            await made.stop()
+        for path in database.parent.glob(f"{database.name}*"):
+            path.unlink()
+        for path, content in backup.items():
+            path.write_bytes(content)
+        made = await started()
+        await until_led(made)
+        after = write(made, "c", "d")
+        assert after[: len(before)] == before and len(after) == len(before) + 1 and after[-1] > before[-1]
+        await made.kill()
+        made = await started()
+        assert made.services.replicas.get("t", 0).log.log_end_offset == 6
+        await made.stop()
+
+    asyncio.run(asyncio.wait_for(body(), 60))

@@ -23,7 +23,9 @@ MODULE_LINES_MAX = 525
 HANDLER_HEADER_CHARACTERS_MIN = 120
 
 # Modules and functions that may be longer, and why.
-LONGER_MODULES: dict[str, str] = {}
+LONGER_MODULES: dict[str, str] = {
+    "src/ottla/log/log.py": "one class whose fields nobody else writes; a third of it are its promises",
+}
 LONGER_FUNCTIONS = {
     "src/ottla/cli/app.py:serve": "the options of a Typer command are its parameters",
     "src/ottla/cli/consume.py:consume": "the options of a Typer command are its parameters",
@@ -103,7 +105,8 @@ def test_every_folder_of_the_package_says_what_it_is() -> None:
 @pytest.mark.parametrize("api", APIS.values(), ids=lambda api: api.name)
 def test_every_api_has_a_handler_whose_header_says_what_it_does(api: Api) -> None:
     """Behaviour always; where there is more than one version, what the versions add."""
-    path = SOURCE / "broker" / "handlers" / f"{api.schema}.py"
+    path = SOURCE / "broker" / "api" / api.room / api.schema
+    path = path / "handler.py" if path.is_dir() else path.with_suffix(".py")
     assert path.exists()
     header = ast.get_docstring(parsed(path)) or ""
     assert header.startswith(api.name)

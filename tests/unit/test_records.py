@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ottla.errors import ErrorCode, KafkaError
@@ -27,9 +27,9 @@ from ottla.wire.records import (
     read_varint,
     seal_batch,
     unpack_records,
-    walk_records,
     write_varint,
 )
+from ottla.wire.walks import RecordsSummary, walk_plain, walk_records
 
 CODECS = list(Codec)
 
@@ -100,7 +100,7 @@ def test_a_bare_snappy_block_is_read_as_librdkafka_writes_it() -> None:
 
     plain = build_batch([Record(0, 5, b"k", b"v" * 1000)])
     payload = bytes(cramjam.snappy.compress_raw(plain[HEADER_BYTES:]))
-    batch = seal_batch(read_header(plain)._replace(attributes=Codec.SNAPPY), payload)
+    batch = seal_batch(read_header(plain).replaced(attributes=Codec.SNAPPY), payload)
     assert [record.value for record in iter_records(batch)] == [b"v" * 1000]
 
 
@@ -200,9 +200,9 @@ def test_iterating_refuses_a_length_that_no_batch_can_have() -> None:
 )
 def test_headers_that_lie(change: dict[str, int], code: ErrorCode) -> None:
     batch = build_batch([Record(0, 1, None, b"a")])
-    header = read_header(batch)._replace(**change)
+    header = read_header(batch).replaced(**change)
     with pytest.raises(KafkaError) as raised:
-        check_batch(HEADER.pack(*header) + batch[HEADER_BYTES:])
+        check_batch(HEADER.pack(*header.fields()) + batch[HEADER_BYTES:])
     assert raised.value.code is code
 
 
@@ -217,7 +217,7 @@ def test_a_record_count_that_lies(count: int) -> None:
     with pytest.raises(KafkaError) as raised:
         walk_records(unpack_records(batch), count)
     assert raised.value.code is ErrorCode.invalid_record
-    lying = seal_batch(read_header(batch)._replace(record_count=count), batch[HEADER_BYTES:])
+    lying = seal_batch(read_header(batch).replaced(record_count=count), batch[HEADER_BYTES:])
     with pytest.raises(KafkaError) as raised:
         list(iter_records(lying))
     assert raised.value.code is ErrorCode.invalid_record
@@ -270,3 +270,41 @@ def test_a_control_batch_says_so() -> None:
         build_batch([Record(0, 1, b"\0\0\0\1", b"\0\0\0\0\0\0")], control=True, transactional=True)
     )
     assert header.is_control and header.is_transactional
+
+
+def summed(summary: RecordsSummary) -> tuple[int, int, int | None]:
+    return summary.timestamp_delta_min, summary.timestamp_delta_max, summary.first_without_key
+
+
+def test_plain_records_are_walked_over_as_all_are() -> None:
+    """What is taken for plain is sound, and the same is said of it."""
+    some = st.lists(
+        st.builds(
+            Record,
+            st.just(0),
+            st.integers(0, 2**31),
+            st.none() | st.binary(max_size=70),
+            st.none() | st.binary(max_size=70),
+            st.just(()) | st.just((("name", b"value"),)),
+        ),
+        min_size=1,
+        max_size=4,
+    )
+
+    @settings(max_examples=200)
+    @given(some, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2), st.integers(0, 5))
+    def check(records: list[Record], changes: list[tuple[int, int]], cut: int) -> None:
+        payload = bytearray(build_batch(records)[HEADER_BYTES:])
+        count = len(records)
+        if not changes and not any(record.headers for record in records):
+            deltas = [record.timestamp_ms - records[0].timestamp_ms for record in records]
+            is_plain = all(abs(delta) < 2**27 for delta in deltas)
+            assert (walk_plain(b"head" + bytes(payload), 4, count) is not None) == is_plain
+        for place, byte in changes:
+            payload[place % len(payload)] = byte
+        for data in (bytes(payload), bytes(payload[: len(payload) - cut]), bytes(payload) + bytes(cut)):
+            plain = walk_plain(b"head" + data, 4, count)
+            if plain is not None:
+                assert summed(plain) == summed(walk_records(data, count))
+
+    check()

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, note
+import pytest
+from hypothesis import currently_in_test_context, given, note
 from hypothesis import strategies as st
 from log_support import NOW_MS
 from memory_disk import MemoryDisk
@@ -150,7 +151,8 @@ def converse(leader: Partition, follower: Partition, kept: int) -> int:
         except Divergence as found:
             cut = follower.divergence_offset(found.epoch, found.end_offset)
             assert cut < offset, "an answer that does not lead on"
-            note(f"truncated from {offset} to {cut}: epoch {found.epoch} ends at {found.end_offset}")
+            if currently_in_test_context():
+                note(f"truncated from {offset} to {cut}: epoch {found.epoch} ends at {found.end_offset}")
             follower.truncate_to(cut, NOW_MS)
             lowest = min(lowest, log.log_end_offset)
             assert log.log_end_offset >= kept
@@ -200,3 +202,31 @@ def test_a_follower_comes_to_have_what_its_leader_has(
     assert converse(leader, follower, leader.log.log_end_offset - 1) == leader.log.log_end_offset - 1
     assert content(follower)[-1] == (leader.log.log_end_offset - 1, epoch, 0)
     assert follower.log.epochs.latest == epoch
+
+
+@pytest.mark.parametrize(
+    ("epoch", "end_offset", "cut"),
+    [
+        # An epoch that both have: what the leader has of it, or what we have.
+        (3, 5, 5),
+        (3, 9, 6),
+        (1, 2, 2),
+        (1, 9, 3),
+        # One that we have not: where what we have from before it ends, however far the leader's goes.
+        (2, 8, 3),
+        (2, 4, 3),
+        (2, 2, 3),
+    ],
+)
+def test_where_a_follower_cuts_follows_from_its_own_epochs_too(epoch: int, end_offset: int, cut: int) -> None:
+    replica = Replica(0, [(1, 1), (1, 2), (1, 3), (3, 4), (3, 5), (3, 6)])
+    assert build(replica, 2, 1, 4).divergence_offset(epoch, end_offset) == cut
+
+
+def test_a_leader_s_epoch_that_the_follower_never_had_does_not_end_beyond_its_log_for_ever() -> None:
+    """To cut where the leader's epoch ends would be to cut nothing, and to be told the same again."""
+    ours = Replica(0, [(1, 1), (1, 2), (1, 3), *((2, 10 + n) for n in range(7))])
+    theirs = Replica(0, [(1, 1), (1, 2), (1, 3), (3, 4), (3, 5)])
+    leader, follower = build(ours, 1, 1, 4), build(theirs, 2, 1, 4)
+    assert converse(leader, follower, 3) == 3
+    assert content(follower) == content(leader)

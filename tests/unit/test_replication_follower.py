@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from coordinators_support import ManualClock
 from log_support import NOW_MS
 from memory_disk import MemoryDisk
 from replication_support import Asked, FakeLeader, Surroundings, answer_of, make_partition
@@ -17,8 +20,10 @@ from ottla.env.clock import SystemClock
 from ottla.errors import ErrorCode
 from ottla.log.settings import LogConfig
 from ottla.metadata.image import PartitionState
+from ottla.replication import followed
 from ottla.replication.follower import Fetcher
 from ottla.replication.partition import Partition
+from ottla.replication.peer import Peer
 from ottla.types import Record
 from ottla.wire.apis import LIST_OFFSETS
 from ottla.wire.records import build_batch
@@ -41,7 +46,9 @@ def batches(*counts: int, epoch: int = EPOCH, start: int = 0) -> bytes:
 class Bench:
     """Node 1, which follows node 2."""
 
-    def __init__(self, settings: dict[str, str]) -> None:
+    def __init__(self, settings: dict[str, str], clock: ManualClock | None = None) -> None:
+        # What the test moves, where it gave one; the fetcher lives by the system's otherwise.
+        self.clock = clock or ManualClock()
         self.leader = FakeLeader()
         self.registered = True
         self.epoch = 77
@@ -49,11 +56,13 @@ class Bench:
         self.held: dict[str, int] = {}
         self.disks: dict[str, MemoryDisk] = {}
         config = BrokerConfig({"replica.fetch.backoff.ms": "40", **settings})
-        self.fetcher = Fetcher(1, 2, self, self.leader, SystemClock(), config)  # type: ignore[arg-type]
+        network: Any = self.leader
+        self.fetcher = Fetcher(1, 2, self, network, clock or SystemClock(), config)
 
     # What a fetcher asks of its node.
 
-    def broker_epoch(self) -> int:
+    def claim(self, leader_id: int) -> int:
+        assert leader_id == 2
         return self.epoch
 
     def endpoint(self, node_id: int) -> tuple[str, int] | None:
@@ -89,9 +98,11 @@ class Bench:
         return await self.leader.asked(), made
 
 
-def run(body: Callable[[Bench], Coroutine[Any, Any, None]], **settings: str) -> None:
+def run(
+    body: Callable[[Bench], Coroutine[Any, Any, None]], clock: ManualClock | None = None, **settings: str
+) -> None:
     async def main() -> None:
-        bench = Bench({name.replace("_", "."): value for name, value in settings.items()})
+        bench = Bench({name.replace("_", "."): value for name, value in settings.items()}, clock)
         try:
             await asyncio.wait_for(body(bench), 20)
         finally:
@@ -102,6 +113,44 @@ def run(body: Callable[[Bench], Coroutine[Any, Any, None]], **settings: str) -> 
 
 
 # Sessions -------------------------------------------------------------------------------------------------
+
+
+def test_a_request_names_no_more_than_a_leader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit is in the next one, which does not wait for news of the first."""
+    monkeypatch.setattr(followed, "ASKED_MAX", 2)
+    monkeypatch.setattr(followed, "FORGOTTEN_MAX", 1)
+
+    async def body(bench: Bench) -> None:
+        asked, made = await bench.begin("t", "u", "v")
+        assert (asked.session, list(asked.partitions), asked.request.max_wait_ms) == ((0, 0), ["t", "u"], 40)
+        bench.leader.answer(asked, answer_of("t"), answer_of("u"))
+        asked = await bench.leader.asked()
+        assert (asked.session, list(asked.partitions), asked.request.max_wait_ms) == ((7, 1), ["v"], 500)
+        for partition in made[:2]:
+            bench.fetcher.forget(partition)
+        bench.leader.answer(asked)
+        asked = await bench.leader.asked()
+        assert (asked.forgotten, asked.request.max_wait_ms) == (["t"], 40)
+        bench.leader.answer(asked)
+        asked = await bench.leader.asked()
+        assert (asked.forgotten, asked.request.max_wait_ms) == (["u"], 500)
+
+    run(body)
+
+
+def test_without_a_session_all_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(followed, "ASKED_MAX", 2)
+
+    async def body(bench: Bench) -> None:
+        asked, _ = await bench.begin("t", "u", "v")
+        rounds = []
+        for _ in range(3):
+            rounds.append(list(asked.partitions))
+            bench.leader.answer(asked, *map(answer_of, asked.partitions), session=0)
+            asked = await bench.leader.asked()
+        assert rounds == [["t", "u"], ["v", "t"], ["u", "v"]]
+
+    run(body)
 
 
 def test_a_session_is_told_what_changes_and_nothing_else() -> None:
@@ -265,43 +314,47 @@ def test_partitions_that_come_in_one_turn_go_into_one_request() -> None:
 
 def test_one_that_fails_rests_ever_longer_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     async def body(bench: Bench) -> None:
-        loop = asyncio.get_running_loop()
         asked, (t, _) = await bench.established("t", "u")
-        pauses = []
-        for _ in range(4):
+
+        async def fails(asked: Asked, rest_ms: int) -> Asked:
+            """It is asked for again after so long, and not before."""
             bench.leader.answer(asked, answer_of("t", error_code=ErrorCode.unknown_leader_epoch))
-            begun = loop.time()
             asked = await bench.leader.asked()
             assert asked.forgotten == ["t"] and asked.partitions == {}
             assert asked.request.max_wait_ms == 40, "it must not hold up what may be fetched again"
-            while not asked.partitions:
-                bench.leader.answer(asked)
-                await asyncio.sleep(0.001)
-                asked = await bench.leader.asked()
-            pauses.append(loop.time() - begun)
+            await bench.clock.advance(rest_ms - 1)
+            bench.leader.answer(asked)
+            asked = await bench.leader.asked()
+            assert asked.partitions == {}
+            await bench.clock.advance(1)
+            bench.leader.answer(asked)
+            asked = await bench.leader.asked()
             assert list(asked.partitions) == ["t"] and asked.forgotten == []
-        assert 0.018 < pauses[0] < pauses[1] and min(pauses[1:]) > 0.038
+            return asked
+
+        for rest_ms in (20, 40, 40):
+            asked = await fails(asked, rest_ms)
         bench.leader.answer(asked, answer_of("t", batches(1), 1))
-        await bench.leader.asked()
+        asked = await bench.leader.asked()
         assert t.log.log_end_offset == 1
+        await fails(asked, 20)
 
     with caplog.at_level(logging.WARNING):
-        run(body)
+        run(body, clock=ManualClock())
     assert not caplog.messages, "it passes by itself"
 
 
 def test_where_all_have_to_rest_nothing_is_asked() -> None:
     async def body(bench: Bench) -> None:
         asked, _ = await bench.established("t", "u")
-        for name in "tu":
-            assert name in bench.disks
         refused = [answer_of(name, error_code=ErrorCode.not_leader_or_follower) for name in "tu"]
         bench.leader.answer(asked, *refused)
-        await bench.leader.silence(10)
-        asked = await bench.leader.asked()
-        assert sorted(asked.partitions) == ["t", "u"]
+        await bench.clock.advance(19)
+        assert bench.leader.requests.empty()
+        await bench.clock.advance(1)
+        assert sorted((await bench.leader.asked()).partitions) == ["t", "u"]
 
-    run(body)
+    run(body, clock=ManualClock())
 
 
 @pytest.mark.parametrize(
@@ -589,7 +642,7 @@ def test_one_that_does_not_answer_is_left() -> None:
         asked = await bench.leader.asked()
         assert len(bench.leader.links) == 2 and asked.session == (0, 0)
 
-    run(body, replica_socket_timeout_ms="60")
+    run(body, replica_socket_timeout_ms="60", replica_fetch_wait_max_ms="50")
 
 
 def test_resting_partitions_are_taken_up_by_the_next_connection() -> None:
@@ -642,6 +695,22 @@ def test_only_what_is_behind_is_held_back() -> None:
     run(body)
 
 
+def test_what_is_held_back_in_a_later_epoch_is_forgotten_until_then() -> None:
+    """The leader would refuse it in the epoch that its session knows, at once and for each request."""
+
+    async def body(bench: Bench) -> None:
+        asked, (t, _) = await bench.begin("t", "u")
+        assert sorted(asked.partitions) == ["t", "u"]
+        bench.held = {"t": 60_000}
+        t.apply(PartitionState(2, EPOCH + 1, 2, (1, 2), (1, 2)))
+        bench.fetcher.follow(t)
+        bench.leader.answer(asked, answer_of("u", batches(1), 1))
+        asked = await bench.leader.asked()
+        assert list(asked.partitions) == ["u"] and asked.forgotten == ["t"]
+
+    run(body)
+
+
 def test_a_rest_ends_when_the_rate_is_another_one() -> None:
     async def body(bench: Bench) -> None:
         bench.held = {"t": 60_000}
@@ -662,3 +731,143 @@ def test_a_fetch_waits_no_longer_than_the_shortest_rest() -> None:
         assert 200 <= asked.request.max_wait_ms <= 300
 
     run(body)
+
+
+# What nobody thought of ------------------------------------------------------------------------------------
+
+
+def odd(*args: Any, **more: Any) -> Any:
+    raise ValueError("nobody thought of this")
+
+
+@pytest.mark.parametrize("where", ["append_as_follower", "truncate_to", "held_ms", "flushed", "received"])
+def test_what_is_odd_about_one_partition_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    async def body(bench: Bench) -> None:
+        asked, (t, u) = await bench.established("t", "u")
+        owner, name = (bench, where) if where in ("held_ms", "received") else (type(t), where)
+        whole = getattr(owner, name)
+
+        def once_odd(*args: Any, **more: Any) -> Any:
+            it = args[0]
+            return odd() if it is t and trouble else whole(*args, **more)
+
+        trouble = [True]
+        if where == "flushed":
+            t.log.update_config(LogConfig(flush_messages=1))
+        monkeypatch.setattr(owner, name, once_odd)
+        parts = {"diverging_epoch": {"epoch": 3, "end_offset": 0}} if where == "truncate_to" else {}
+        for offset in (1, 2, 3):
+            sent = b"" if parts else batches(1, start=t.log.log_end_offset)
+            others = batches(1, start=u.log.log_end_offset)
+            bench.leader.answer(asked, answer_of("t", sent, 9, **parts), answer_of("u", others, offset))
+            asked = await bench.leader.asked()
+            while "u" not in asked.partitions and u.log.log_end_offset < offset:
+                bench.leader.answer(asked)
+                asked = await bench.leader.asked()
+            assert u.log.log_end_offset == offset
+        assert t.log.log_end_offset <= (1 if where in ("held_ms", "flushed") else 0)
+        assert "t-0: cannot be followed\n" in caplog.text and "u-0" not in caplog.text
+        assert "nobody thought of this" in caplog.text
+        trouble.clear()
+        while "t" not in asked.partitions:
+            bench.leader.answer(asked)
+            asked = await asyncio.wait_for(bench.leader.asked(), 5)
+
+    run(body)
+
+
+@pytest.mark.parametrize("behaviour", ["refuse", "hang up"])
+def test_a_connection_that_has_ended_leaves_no_circle(behaviour: str) -> None:
+    """A node that is away is tried each second, and each connection has 64 KiB to receive into."""
+
+    async def body(bench: Bench) -> None:
+        await bench.begin()
+        gc.collect()
+        bench.leader.behaviour = behaviour
+        bench.leader.link.abort()
+        while bench.leader.attempts < 4:
+            await asyncio.sleep(0.005)
+        bench.leader.behaviour = "accept"
+        await bench.leader.asked()
+        # The test's own.
+        bench.leader.links.clear()
+        peers = [one for one in gc.get_objects() if type(one) is Peer]
+        assert peers == [bench.fetcher._peer]
+
+    gc.disable()
+    try:
+        run(body)
+    finally:
+        gc.enable()
+
+
+def test_a_fetcher_that_is_closed_leaves_no_circle() -> None:
+    async def body(bench: Bench) -> None:
+        await bench.established()
+        gc.freeze()
+        watched = weakref.ref(bench.fetcher)
+        bench.fetcher.close()
+        bench.leader.links.clear()
+        await asyncio.sleep(0)
+        spare, bench.fetcher = bench.fetcher, Bench({}).fetcher
+        del spare
+        assert watched() is None
+
+    gc.disable()
+    try:
+        run(body)
+    finally:
+        gc.unfreeze()
+        gc.enable()
+
+
+def test_a_name_that_cannot_be_resolved_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(bench: Bench) -> None:
+        whole, tries = bench.leader.connect, [0]
+
+        async def connect(*args: Any) -> None:
+            tries[0] += 1
+            if tries[0] < 4:
+                # As a label of more than 63 characters, which is no OSError.
+                raise UnicodeError("encoding with 'idna' codec failed")
+            await whole(*args)
+
+        bench.leader.connect = connect  # type: ignore[method-assign]
+        asked, _ = await bench.begin("t")
+        assert tries[0] == 4 and list(asked.partitions) == ["t"]
+        assert caplog.text.count("node 2 cannot be reached") == 1
+
+    run(body)
+
+
+def test_an_answer_that_makes_no_sense_is_asked_for_anew(caplog: pytest.LogCaptureFixture) -> None:
+    async def body(bench: Bench) -> None:
+        asked, _ = await bench.established("t")
+        # The answer to the question for an offset has no partitions.
+        bench.leader.answer(asked, answer_of("t", error_code=ErrorCode.offset_out_of_range))
+        asked = await bench.leader.asked()
+        assert asked.header.api_key == LIST_OFFSETS
+        bench.leader.reply(asked, {"topics": [], "throttle_time_ms": 0})
+        asked = await bench.leader.asked()
+        assert asked.forgotten == ["t"] or "t" in asked.partitions
+        assert "t-0: cannot be followed" in caplog.text
+
+    run(body)
+
+
+def test_an_answer_that_is_odd_as_a_whole_is_asked_for_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(bench: Bench) -> None:
+        asked, _ = await bench.established("t", "u")
+        with monkeypatch.context() as patch:
+            patch.setattr(followed.Followed, "answered", odd)
+            bench.leader.answer(asked)
+        assert bench.leader.requests.empty() and "cannot be worked on" in caplog.text
+        await bench.clock.advance(20)
+        asked = await bench.leader.asked()
+        assert asked.session == (0, 0) and sorted(asked.partitions) == ["t", "u"]
+
+    run(body, clock=ManualClock())

@@ -16,6 +16,7 @@ import pytest
 from admin_support import Client, code, create, new_topic, run
 from test_broker_fetch import by_partition, errors, fetch, wants
 
+from ottla.broker.api.records.produce import handler as produce
 from ottla.metadata.image import BrokerImage, PartitionState
 from ottla.replication.partition import Partition
 from ottla.types import Record
@@ -161,7 +162,7 @@ def test_the_replica_that_is_preferred(tmp_path: Path) -> None:
         for node, (end, caught_up_ms) in ends.items():
             it.leading.followers[node].log_end_offset = end
             it.leading.followers[node].log_start_offset = 1
-            it.leading.followers[node].caught_up_ms = caught_up_ms
+            it.leading.followers[node]._caught_up_ms = caught_up_ms
 
         def preferred(rack: str, offset: int = 2, listener: str = "PLAINTEXT") -> int | None:
             return replicas.preferred_replica(it, rack, offset, listener)
@@ -208,10 +209,11 @@ async def settle(condition: Callable[[], bool]) -> None:
 
 def test_a_produce_that_expires_leaves_its_batch_and_nothing_else(tmp_path: Path) -> None:
     async def body(client: Client, it: Partition) -> None:
-        for _ in range(5):
+        for offset in range(6, 11):
             answer = await client.ask("Produce", 9, produce_fields(20))
             found = answer["responses"][0]["partition_responses"][0]
-            assert code(found) == "request_timed_out" and found["base_offset"] == -1
+            # As in Kafka it says where the batch lies all the same (DelayedProduce).
+            assert code(found) == "request_timed_out" and found["base_offset"] == offset
         assert it.log.log_end_offset == 11 and it.high_watermark == 2
         assert waiting(client, it) == (0, 0)
         assert (
@@ -222,6 +224,40 @@ def test_a_produce_that_expires_leaves_its_batch_and_nothing_else(tmp_path: Path
             )
             == "none"
         )
+
+    lagging(tmp_path, body)
+
+
+@pytest.mark.parametrize(
+    ("comes", "expected"),
+    [("commit", "none"), ("resignation", "not_leader_or_follower"), ("both ways", "not_leader_or_follower")],
+)
+def test_what_comes_between_the_appends_of_a_large_produce_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes: str, expected: str
+) -> None:
+    """The replicas may have a partition's batch before the last one is appended."""
+    monkeypatch.setattr(produce, "APPENDED_AT_ONCE_MAX", 1)
+
+    async def body(client: Client, it: Partition) -> None:
+        def meanwhile(ctx: Any) -> None:
+            if it.log.log_end_offset != 7:
+                return
+            if comes == "commit":
+                it.high_watermark = 7
+                return
+            it.apply(FOLLOWING)
+            if comes == "both ways":
+                it.apply(replace(LEADING, leader_epoch=7, partition_epoch=3))
+                it.high_watermark = 7
+
+        monkeypatch.setattr(produce, "check_pulse", meanwhile)
+        fields = produce_fields(5_000)
+        nowhere = [{"index": index, "records": batch(1)} for index in (8, 9)]
+        fields["topic_data"][0]["partition_data"] += nowhere
+        answer = await asyncio.wait_for(client.ask("Produce", 9, fields), 10)
+        found = answer["responses"][0]["partition_responses"]
+        assert [code(one) for one in found] == [expected, *["unknown_topic_or_partition"] * 2]
+        assert waiting(client, it) == (0, 0)
 
     lagging(tmp_path, body)
 

@@ -215,12 +215,12 @@ def test_an_elr_that_is_not_needed_is_given_up() -> None:
     bench.it.log.update_config(LogConfig(min_insync_replicas=1))
     bench.append()
     assert bench.it.high_watermark == 0
-    bench.it.settle()
+    bench.it.propose_due()
     (proposed,) = bench.around.proposed
     assert (proposed.isr, proposed.elr) == ((1,), ())
     bench.it.apply(proposed)
     assert bench.it.high_watermark == 1
-    bench.it.settle()
+    bench.it.propose_due()
     assert len(bench.around.proposed) == 1
 
 
@@ -344,6 +344,21 @@ def test_a_deletion_does_not_wait_for_the_dead_nor_for_who_gave_up() -> None:
     assert bench.told == []
     del bench.around.registered[3]
     bench.it.apply(with_isr(bench.it.state, (1, 2), 1))
+    assert bench.told == [("there", 2)]
+
+
+def test_a_deletion_that_waits_for_a_node_is_told_when_that_dies() -> None:
+    """Nothing happens to the partition then: it is in no ISR any more, and all is committed."""
+    bench = Bench(state(isr=(1, 2)))
+    bench.append(4)
+    bench.fetch(2, 4)
+    bench.it.log.advance_log_start(2)
+    bench.wait_deleted("there", 2)
+    bench.fetch(2, 4, log_start_offset=2)
+    bench.it.look_again()
+    assert bench.told == [] and bench.it.high_watermark == bench.it.log.log_end_offset
+    del bench.around.registered[3]
+    bench.it.look_again()
     assert bench.told == [("there", 2)]
 
 

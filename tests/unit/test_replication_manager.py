@@ -13,9 +13,13 @@ import pytest
 from admin_support import Client, code, create, new_topic, no_room_for, run
 
 from ottla.env.disk import RealDisk, RealFile
+from ottla.log.log import Log
 from ottla.metadata import keys
-from ottla.metadata.image import state_value
+from ottla.metadata.elections import led_anew
+from ottla.metadata.image import ClusterImage, PartitionState, state_value
 from ottla.metadata.store import Put
+from ottla.replication import manager
+from ottla.replication.partition import Partition
 from ottla.types import Record
 from ottla.wire.records import build_batch
 
@@ -57,7 +61,9 @@ def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
         assert await produce(client, "t") == "kafka_storage_error"
         assert await produce(client, "u") == "none"
         monkeypatch.undo()
-        assert await produce(client, "t") == "none"
+        async with asyncio.timeout(10):
+            while await produce(client, "t") != "none":
+                await asyncio.sleep(0.05)
         assert await produce(client, "t", 1) == "unknown_topic_or_partition"
 
     run(tmp_path, body)
@@ -66,11 +72,11 @@ def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
 def test_groups_are_served_when_there_is_room_for_their_topic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.coordinators.failover.RETRY_MS", 10)
+    monkeypatch.setattr("ottla.coordinators.runtime.failover.RETRY_MS", 10)
 
     async def body(client: Client) -> None:
         whole = no_room_for(monkeypatch, "/__consumer_offsets-")
-        monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
+        monkeypatch.setattr("ottla.coordinators.runtime.host.READY_WAIT_MS", 10)
         await find(client)
         await create(client, new_topic("u"))
         codes = []
@@ -85,27 +91,28 @@ def test_groups_are_served_when_there_is_room_for_their_topic(
 
 
 def keep_a_group(path: Path) -> Path:
-    """A broker that keeps an offset, and has stopped; the segment that holds it."""
+    """A broker that keeps an offset, twice, and has stopped; the segment that holds it."""
 
     async def body(client: Client) -> None:
         await create(client, new_topic("u"))
         await find(client)
-        assert await commit(client) == "none"
+        assert [await commit(client) for _ in range(2)] == ["none"] * 2
 
     run(path, body, ONE_PARTITION)
     return path / "data" / "__consumer_offsets-0" / "00000000000000000000.log"
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [message for message in caplog.messages if "the groups of __consumer_offsets-0" in message]
+    records = [one for one in caplog.records if one.name == "ottla.coordinators.runtime.failover"]
+    return [record.getMessage() for record in records]
 
 
 @pytest.mark.parametrize("length", [-1, -12, -100, 0, 2**31 - 1])
 def test_groups_in_a_damaged_log_have_no_coordinator(
     tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.coordinators.failover.RETRY_MS", 1)
-    monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
+    monkeypatch.setattr("ottla.coordinators.runtime.failover.RETRY_MS", 1)
+    monkeypatch.setattr("ottla.coordinators.runtime.host.READY_WAIT_MS", 10)
     segment = keep_a_group(tmp_path)
     data = bytearray(segment.read_bytes())
     data[8:12] = length.to_bytes(4, "big", signed=True)
@@ -121,13 +128,13 @@ def test_groups_in_a_damaged_log_have_no_coordinator(
 
     run(tmp_path, body, ONE_PARTITION)
     (line,) = said(caplog)
-    assert line.startswith("the groups of __consumer_offsets-0 cannot be read: ")
+    assert line.startswith("__consumer_offsets-0 cannot be read: ")
 
 
 def test_groups_are_served_when_the_disk_can_be_read_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.coordinators.failover.RETRY_MS", 1)
+    monkeypatch.setattr("ottla.coordinators.runtime.failover.RETRY_MS", 1)
     segment = keep_a_group(tmp_path)
     whole = RealFile.read
     tries = []
@@ -158,7 +165,7 @@ def test_a_node_whose_registration_has_ended_leads_and_coordinates_nothing_until
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the image still says so, for as long as it has not caught up."""
-    monkeypatch.setattr("ottla.coordinators.runtime.READY_WAIT_MS", 10)
+    monkeypatch.setattr("ottla.coordinators.runtime.host.READY_WAIT_MS", 10)
 
     async def body(client: Client) -> None:
         node = client.node
@@ -238,6 +245,69 @@ def test_a_changed_configuration_reaches_the_logs(tmp_path: Path) -> None:
     run(tmp_path, body)
 
 
+@pytest.mark.parametrize("what", ["apply", "update_config"])
+def test_a_partition_that_fails_stands_in_nobody_s_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """One that cannot take its role has none, and all try again."""
+    monkeypatch.setattr(manager, "AGAIN_MS", 50)
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("a"), new_topic("b"))
+        replicas, metadata = client.node.services.replicas, client.node.services.metadata
+        a, b = (replicas.get(name, 0) for name in "ab")
+        broken = Partition if what == "apply" else Log
+        original = getattr(broken, what)
+
+        def fail(self: Any, *arguments: Any, **named: Any) -> Any:
+            if self in (a, a.log):
+                raise ValueError("a bug")
+            return original(self, *arguments, **named)
+
+        monkeypatch.setattr(broken, what, fail)
+        image = metadata.image
+        topics = {
+            name: replace(image.topics[name], partitions=tuple(map(led_anew, image.topics[name].partitions)))
+            for name in "ab"
+        }
+        new = replace(image, topics={**image.topics, **topics}, revision=image.revision + 1)
+        replicas.apply(image, new)
+        assert (a.leader_epoch, b.leader_epoch) == (topics["a"].partitions[0].leader_epoch,) * 2
+        assert (a.leading is None, b.leading is None) == (what == "apply", False)
+        assert "a-0 cannot take its" in caplog.text
+        monkeypatch.setattr(broken, what, original)
+        deadline = asyncio.get_running_loop().time() + 10
+        while a.leading is None or replicas._again:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.01)
+        assert a.leading.state.leader_epoch == b.leading.state.leader_epoch  # type: ignore[union-attr]
+
+    run(tmp_path, body)
+
+
+def test_a_look_for_laggards_goes_on_after_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(client: Client) -> None:
+        await create(client, new_topic("a"), new_topic("b"))
+        replicas = client.node.services.replicas
+        looked: list[str] = []
+
+        def shrink(self: Partition) -> None:
+            looked.append(self.topic_partition.topic)
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(Partition, "shrink", shrink)
+        replicas.lag_ms_max = 20
+        replicas.look_for_laggards()
+        while len(looked) < 4:
+            await asyncio.sleep(0.01)
+        assert looked[:4] == ["a", "b", "a", "b"]
+        assert "a-0: whether its followers keep up cannot be told" in caplog.text
+
+    run(tmp_path, body)
+
+
 def test_many_partitions_are_made_a_few_at_a_time_and_each_at_once_when_asked_for(tmp_path: Path) -> None:
     async def body(client: Client) -> None:
         partitions = client.node.services.replicas.partitions
@@ -252,6 +322,52 @@ def test_many_partitions_are_made_a_few_at_a_time_and_each_at_once_when_asked_fo
     run(tmp_path, body)
 
 
+def test_whom_to_follow_is_known_from_the_first_piece_of_a_change_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetcher connects between two pieces: a leader that came with the same change is to be found then."""
+    monkeypatch.setattr(manager, "FOLLOWED_AT_ONCE", 1)
+
+    class Followed:
+        """Stands for the fetchers."""
+
+        def __init__(self) -> None:
+            self.image: ClusterImage | None = None
+            self.seen: list[bool] = []
+
+        def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
+            self.image = new
+
+        def follow(self, partition: Partition, leader_id: int) -> None:
+            self.seen.append(self.image is not None and leader_id in self.image.brokers)
+
+        def forget(self, partition: Partition) -> None: ...
+
+        def close(self) -> None: ...
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", num_partitions=3))
+        replicas, image = client.node.services.replicas, client.node.services.metadata.image
+        topic, own = image.topics["t"], client.node.services.node_id
+        state = PartitionState(own + 1, 1, 1, (own, own + 1), (own, own + 1))
+        moved = replace(topic, partitions=(state,) * 3)
+        leader = replace(image.brokers[own], node_id=own + 1, epoch=image.revision + 1)
+        new = replace(
+            image,
+            brokers=image.brokers | {own + 1: leader},  # type: ignore[operator]
+            topics={"t": moved},
+            topics_by_id={topic.topic_id: moved},
+        )
+        followed = Followed()
+        monkeypatch.setattr(replicas, "_fetchers", followed)
+        for _ in replicas.follow(image, new):
+            assert all(followed.seen)
+        assert followed.seen == [True] * 3
+        monkeypatch.setattr(replicas, "_fetchers", None)
+
+    run(tmp_path, body)
+
+
 def test_what_is_deleted_before_its_turn_is_never_made(tmp_path: Path) -> None:
     async def body(client: Client) -> None:
         services = client.node.services
@@ -260,5 +376,72 @@ def test_what_is_deleted_before_its_turn_is_never_made(tmp_path: Path) -> None:
         while len(services.replicas.partitions) < 40:
             await asyncio.sleep(0.001)
         assert {topic for topic, _ in services.replicas.partitions} == {"u"}
+
+    run(tmp_path, body)
+
+
+@pytest.mark.parametrize("registers_again", [False, True])
+def test_many_partitions_resign_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registers_again: bool
+) -> None:
+    """Not one of them leads for the registration before once there is another."""
+
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", 6))
+        replicas, metadata = client.node._replicas, client.node.services.metadata
+        partitions = [replicas.get("t", index) for index in range(6)]
+
+        def leading() -> int:
+            return sum(partition.leading is not None for partition in partitions)
+
+        assert leading() == 6
+        monkeypatch.setattr(manager, "FOLLOWED_AT_ONCE", 2)
+        replicas.step_down()
+        assert leading() == 4
+        if registers_again:
+            image: ClusterImage = metadata.image
+            own = image.brokers[client.node.node_id]
+            brokers = {**image.brokers, client.node.node_id: replace(own, epoch=own.epoch + 1)}
+            replicas.apply(image, replace(image, brokers=brokers))
+        else:
+            # Told again meanwhile, as when the lease is lost and the registration is seen to be gone.
+            replicas.step_down()
+            while leading():
+                before = leading()
+                await asyncio.sleep(0.001)
+                assert before - leading() in (0, 2, 4, 6)
+        assert leading() == 0
+
+    run(tmp_path, body)
+
+
+def test_roles_are_given_and_waiters_woken_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(client: Client) -> None:
+        await create(client, new_topic("t", 6))
+        replicas = client.node._replicas
+        partitions = [replicas.get("t", index) for index in range(6)]
+        monkeypatch.setattr(manager, "FOLLOWED_AT_ONCE", 2)
+        for partition in partitions:
+            partition.resign()
+        pieces = replicas.activate()
+        next(pieces)
+        assert [partition.leading is not None for partition in partitions] == [True] * 2 + [False] * 4
+        # What goes meanwhile gets no role.
+        partitions[3].remove()
+        for _ in pieces:
+            pass
+        assert [partition.leading is not None for partition in partitions] == [True] * 3 + [False] + [
+            True
+        ] * 2
+        woken: list[int] = []
+        for index, partition in enumerate(partitions):
+            partition.add_waiter(lambda index=index: woken.append(index))
+        waking = replicas.wake_all()
+        next(waking)
+        assert replicas.stopping and woken == [0, 1]
+        for _ in waking:
+            pass
+        assert woken == list(range(6))
+        replicas.stopping = False
 
     run(tmp_path, body)

@@ -50,7 +50,8 @@ class Bench:
         self.socket = Socket()
         self.peer.connection_made(self.socket)
 
-    def _lost(self) -> None:
+    def _lost(self, peer: Peer) -> None:
+        assert peer is self.peer
         self.lost += 1
 
     def ask(self, count: int = 1) -> None:

@@ -34,6 +34,8 @@ class Store:
         self.txns: list[list[str]] = []
         # For the next transactions: whether each is done, and whether its answer arrives.
         self.mishaps: list[str] = []
+        # Topics whose changes nobody thought of.
+        self.odd: list[str] = []
         self.subscribers: list[Callable[[str, PartitionState], None]] = []
         self.held: asyncio.Event | None = None
 
@@ -43,6 +45,8 @@ class Store:
         if self.held is not None:
             await self.held.wait()
         mishap = self.mishaps.pop(0) if self.mishaps else ""
+        if mishap == "unthought-of" or any(change.topic.name in self.odd for change in changes):
+            raise ValueError("nobody thought of this")
         if mishap == "unsent":
             raise KafkaError(ErrorCode.request_timed_out, "out of reach")
         done = all(self.states.get(c.topic.name, STATE) == c.expected for c in changes)
@@ -242,5 +246,25 @@ def test_it_ends_when_it_is_closed_even_while_the_store_is_out_of_reach() -> Non
             await asyncio.sleep(0)
         bench.proposals.close()
         await bench.settled()
+
+    run(body)
+
+
+def test_what_nobody_thought_of_is_tried_again_and_keeps_no_other_waiting() -> None:
+    """The outcome is not known, so the proposal counts on; a leader that proposes must hear of an end."""
+
+    async def body(bench: Bench) -> None:
+        first, odd, last = (bench.partition(name) for name in "abc")
+        bench.store.mishaps = ["unthought-of"]
+        bench.store.odd = ["b"]
+        for it in (first, odd, last):
+            bench.propose(it)
+        while len(bench.store.txns) < 8:
+            await asyncio.sleep(0.001)
+        assert [pending(it) is None for it in (first, odd, last)] == [True, False, True]
+        assert first.state.isr == last.state.isr == (1, 2, 3) and odd.state.isr == (1, 2)
+        bench.store.odd = []
+        await bench.settled()
+        assert pending(odd) is None and odd.state.isr == (1, 2, 3)
 
     run(body)

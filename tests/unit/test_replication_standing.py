@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from replication_support import LAG_MS_MAX
 from test_replication_leading import Bench
 
-from ottla.broker.fetch_sessions import Want
+from ottla.broker.api.records.fetch.session import Want
 from ottla.errors import KafkaError
 from ottla.metadata.elections import with_isr
 from ottla.replication.isr import Follower

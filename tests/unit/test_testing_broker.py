@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def is_closed(client: socket.socket) -> bool:
         return True
 
 
+def test_the_users_collector_of_garbage_is_left_alone() -> None:
+    def now() -> tuple[Any, ...]:
+        return gc.get_threshold(), list(gc.callbacks), gc.get_freeze_count(), gc.isenabled()
+
+    before = now()
+    with Broker() as broker:
+        broker.create_topic("t")
+        assert now() == before
+    assert now() == before
+
+
 def send(broker: Broker, topic: str, *values: bytes, **settings: Any) -> list[str | None]:
     """Produce with librdkafka; the error of each message by name, None where it was acknowledged."""
     outcomes: list[str | None] = []
@@ -97,6 +109,11 @@ print(time.process_time())
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
     )
     assert float(done.stdout) < FIRST_START_CPU_S_MAX
+
+
+def test_a_text_is_no_list_of_topics() -> None:
+    with pytest.raises(TypeError, match="topics='orders': give a list of names"):
+        Broker(topics="orders")
 
 
 def test_options_and_topics(tmp_path: Path) -> None:
@@ -474,4 +491,4 @@ import ottla.testing.plugin
 print(*sorted(set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["ottla", "ottla.testing", "ottla.testing.plugin"]
+    assert done.stdout.split() == ["ottla", "ottla.implementation", "ottla.testing", "ottla.testing.plugin"]

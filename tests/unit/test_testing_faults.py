@@ -225,8 +225,12 @@ def test_wait_for_returns_once_enough_has_been_asked() -> None:
 
 
 def test_wait_for_says_what_did_not_come() -> None:
-    with pytest.raises(TimeoutError, match="0 of 1"):
-        Faults().wait_for("Produce", timeout_s=0.01)
+    with pytest.raises(
+        TimeoutError, match=r"0 of 1 requests \(Produce, topic 'shop-\*', client 'a'\) in 0.01 s"
+    ):
+        Faults().wait_for("Produce", topic="shop-*", client_id="a", timeout_s=0.01)
+    with pytest.raises(TimeoutError, match=r"0 of 1 requests \(any\)"):
+        Faults().wait_for(timeout_s=0.01)
 
 
 def test_topic_ids_are_looked_up() -> None:

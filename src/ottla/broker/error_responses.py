@@ -58,8 +58,21 @@ def _each_partition(
     return build
 
 
+def _log_dirs(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    return {
+        "results": [
+            {
+                "topic_name": topic.name,
+                "partitions": [{"partition_index": index, "error_code": code} for index in topic.partitions],
+            }
+            for folder in request.dirs
+            for topic in folder.topics
+        ]
+    }
+
+
 def _each_topic(request: Any, code: ErrorCode, message: str | None) -> Fields:
-    unknown = {"topic_id": None, "configs": None, "error_code": code, "error_message": message}
+    unknown = {"topic_id": None, "configs": (), "error_code": code, "error_message": message}
     return {"topics": [unknown | _name(t) for t in request.topics or ()]}
 
 
@@ -180,6 +193,9 @@ _NAMED: dict[str, Builder] = {
     "SyncGroup": _top_with(assignment=b""),
     "DescribeGroups": _describe_groups,
     "ListGroups": _top_with(groups=()),
+    "ConsumerGroupHeartbeat": _top_with(
+        member_id=None, member_epoch=0, heartbeat_interval_ms=0, assignment=None
+    ),
     "ApiVersions": _top_with(api_keys=()),
     "CreateTopics": _each_topic,
     "DeleteTopics": _delete_topics,
@@ -193,6 +209,7 @@ _NAMED: dict[str, Builder] = {
     "DescribeConfigs": _resources("results"),
     "AlterConfigs": _resources("responses"),
     "IncrementalAlterConfigs": _resources("responses"),
+    "AlterReplicaLogDirs": _log_dirs,
     "DescribeLogDirs": _top_with(results=()),
     "CreatePartitions": _create_partitions,
     "DeleteGroups": _delete_groups,

@@ -7,18 +7,19 @@ served as always, and whatever is wrong with its topics, a broker tells in Metad
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
-from ottla.broker.context import CloseConnection, RequestContext
 from ottla.broker.error_responses import error_fields
+from ottla.broker.request import Answer, CloseConnection, Fields, Framed, Handler, RequestContext, fulfilled
 from ottla.errors import ErrorCode, KafkaError
 from ottla.wire.apis import METADATA
+from ottla.wire.codec import Encoded, reader, writer
+from ottla.wire.messages import RESPONSE_ELEMENTS_MAX, element
+from ottla.wire.produce import OneBatch
 
-Fields = dict[str, Any]
-Handler = Callable[[RequestContext, Any], Fields | Awaitable[Fields | None] | None]
 TopicName = Callable[[UUID], str | None]
 
 # Where requests have their topics: structures with a name or an id, plain names, or configuration resources.
@@ -62,12 +63,31 @@ def element_name(element: Any, topic_name: TopicName) -> str | None:
     return name
 
 
-async def run_faulty(ctx: RequestContext, handler: Handler, request: Any, fault: Fault) -> Fields | None:
+def with_faults(handlers: Mapping[int, Handler], hook: FaultHook) -> dict[int, Handler]:
+    """The same handlers, each of which asks first whether its request is to meet a fault."""
+
+    def wrapped(handler: Handler) -> Handler:
+        def handle(ctx: RequestContext, request: Any) -> Answer:
+            if isinstance(request, OneBatch):
+                # A hook may look at any field, by its name.
+                request = request.whole()
+            fault = hook.before(ctx, request)
+            return handler(ctx, request) if fault is None else run_faulty(ctx, handler, request, fault)
+
+        return handle
+
+    return {key: wrapped(handler) for key, handler in handlers.items()}
+
+
+async def run_faulty(
+    ctx: RequestContext, handler: Handler, request: Any, fault: Fault
+) -> Fields | Framed | None:
     """The response to a request that meets a fault. CloseConnection in its place where asked for."""
     if fault.delay_ms:
         await asyncio.sleep(fault.delay_ms / 1000)
     if fault.drop == "before":
         raise CloseConnection(ASKED)
+    fields: Fields | Framed | None
     if fault.error_code is None:
         fields = await _serve(ctx, handler, request)
     else:
@@ -77,9 +97,8 @@ async def run_faulty(ctx: RequestContext, handler: Handler, request: Any, fault:
     return fields
 
 
-async def _serve(ctx: RequestContext, handler: Handler, request: Any) -> Fields | None:
-    result = handler(ctx, request)
-    return result if result is None or isinstance(result, dict) else await result
+async def _serve(ctx: RequestContext, handler: Handler, request: Any) -> Fields | Framed | None:
+    return await fulfilled(handler(ctx, request))
 
 
 async def _fail(
@@ -93,27 +112,33 @@ async def _fail(
         name = element_name(element, topic_name)
         return pattern is None or (name is not None and fnmatchcase(name, pattern))
 
-    if ctx.api_key == METADATA:
-        fields = await _serve(ctx, handler, request)
-        return (
-            None if fields is None else fields | {"topics": _failed_topics(fields["topics"], code, pattern)}
-        )
-    failing, spared = split(request, fails)
-    error = error_fields(ctx.api_key, failing, KafkaError(code, ASKED))
+    failing, spared = (None, request) if ctx.api_key == METADATA else split(request, fails)
     served = await _serve(ctx, handler, spared) if spared is not None else {}
+    if isinstance(served, Framed):
+        raise CloseConnection(f"{ASKED}; the answer to the rest is too large to be joined with an error")
     if served is None or getattr(request, "acks", None) == 0:
         # Nobody waits for the answer: Kafka closes the connection to make the error known.
         raise CloseConnection(ASKED)
-    return merge(served, error)
+    if ctx.api_key == METADATA:
+        topics = _failed_topics(served["topics"], ctx.api_version, code, pattern)
+        return served | {"topics": topics}
+    return merge(served, error_fields(ctx.api_key, failing, KafkaError(code, ASKED)))
 
 
-def _failed_topics(topics: list[Fields], code: ErrorCode, pattern: str | None) -> list[Fields]:
-    return [
-        topic | {"error_code": code, "partitions": ()}
-        if pattern is None or fnmatchcase(topic["name"] or "", pattern)
-        else topic
-        for topic in topics
-    ]
+def _failed_topics(topics: Encoded, version: int, code: ErrorCode, pattern: str | None) -> Encoded:
+    """A Metadata response's topics, where some have failed."""
+    entity = element(METADATA, version, "topics")
+    read, write = reader(entity), writer(entity)
+    whole, offset = b"".join(topics.pieces), 0
+    out: list[Any] = []
+    while offset < len(whole):
+        topic, end = read(whole, offset, [RESPONSE_ELEMENTS_MAX])
+        if pattern is None or fnmatchcase(topic.name or "", pattern):
+            write(topic._asdict() | {"error_code": code, "partitions": ()}, out)
+        else:
+            out.append(whole[offset:end])
+        offset = end
+    return Encoded(topics.count, out)
 
 
 def split(request: Any, fails: Callable[[Any], bool]) -> tuple[Any, Any | None]:

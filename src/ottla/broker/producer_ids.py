@@ -14,6 +14,10 @@ class ProducerIds:
         self._free = iter(range(0))
         self._reserving = asyncio.Lock()
 
+    def at_once(self) -> int | None:
+        """A fresh producer id of the block that there is; None where ``next`` has to be awaited for one."""
+        return None if self._reserving.locked() else next(self._free, None)
+
     async def next(self) -> int:
         """A fresh producer id. KafkaError where no block can be had now."""
         async with self._reserving:

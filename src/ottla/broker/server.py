@@ -7,23 +7,23 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from ottla.broker.connection import Connection, Pending
-from ottla.broker.deferred import Turn
+from ottla.broker.connection import Connection
+from ottla.broker.memory import SMALL_REQUEST_BYTES, Memory
+from ottla.broker.pipeline import Handle
+from ottla.broker.turn import Turn
 from ottla.env.clock import Clock, Timer
 from ottla.env.network import Listener, Network
-from ottla.types import Buffer
 from ottla.wire.framing import SCRATCH_BYTES
 
 log = logging.getLogger(__name__)
 
-Dispatch = Callable[[Connection, Buffer], "list[Any] | Pending | None"]
-
-# Bytes of large responses that may be held, read but not yet taken by their clients, before further ones are
-# kept small. One response may come on top, and something small, or one batch, for each client.
-UNSENT_BYTES_MAX = 128 * 1024 * 1024
-SMALL_RESPONSE_BYTES = 64 * 1024
+# How often is looked, while the memory is full, for requests that do not go on, and so keep others waiting;
+# and for clients that wait though it is not.
+PRESSURE_MS = 10_000
+# File descriptors, of those that the process may have, that connections must leave to logs, checkpoints and
+# modules that are not loaded yet: a quarter, and no more than this.
+DESCRIPTORS_KEPT_MAX = 256
 # How long a stopping server waits for requests that are being worked on.
 DRAIN_MS_MAX = 5_000
 
@@ -47,12 +47,15 @@ class Server:
         clock: Clock,
         network: Network,
         turn: Turn,
+        memory: Memory,
         *,
         listener: str = "PLAINTEXT",
         refuses: Callable[[], bool] | None = None,
+        files_max: int = 1 << 31,
     ) -> None:
+        """``files_max``: how many files and connections the process may have open."""
         # Set before the server starts: what it serves needs to know the address that was bound.
-        self.dispatch: Dispatch
+        self.handle: Handle
         self.listener = listener
         self.request_bytes_max = limits.request_bytes_max
         # All connections receive small requests into this: it is filled and emptied in one step.
@@ -60,9 +63,11 @@ class Server:
         # In the order in which they came: a dict, since what is gone through must not follow addresses.
         self.connections: dict[Connection, None] = {}
         self.turn = turn
-        self.stopping = False
-        # What is read for responses and not sent: kept by those who hold it.
-        self.unsent_bytes = 0
+        self.memory = memory
+        self._stopping = False
+        self._descriptors_kept = min(DESCRIPTORS_KEPT_MAX, files_max // 4)
+        self._descriptors_max = files_max - self._descriptors_kept
+        self._said_full = False
         self._limits = limits
         self._clock = clock
         self._network = network
@@ -70,6 +75,7 @@ class Server:
         self._per_host: Counter[str] = Counter()
         self._bound: Listener | None = None
         self._sweep: Timer | None = None
+        self._relief: Timer | None = None
 
     async def bind(self, host: str, port: int) -> tuple[str, int]:
         """Reserve the address, and return it as it was bound. OSError where it cannot be had."""
@@ -81,44 +87,43 @@ class Server:
         assert self._bound is not None
         await self._bound.start()
         self._schedule_sweep()
+        self._relief = self._clock.call_later(PRESSURE_MS, self._relieve)
 
     async def stop(self) -> None:
         """Accept no more, let what is being worked on finish and be written, then close every connection."""
-        self.stopping = True
-        if self._sweep is not None:
-            self._sweep.cancel()
+        self._stopping = True
+        self._cancel_timers()
         if self._bound is not None:
             self._bound.close()
         for connection in self.connections:
-            connection.stop_reading()
+            connection.drain()
         deadline_ms = self._clock.monotonic_ms() + DRAIN_MS_MAX
         while self._clock.monotonic_ms() < deadline_ms and not all(c.drained for c in self.connections):
             await asyncio.sleep(0.005)
         for connection in list(self.connections):
             if connection.drained:
-                connection.close()
+                connection.end()
             else:
                 log.warning("%s: closing the connection: its answers take too long for a stop", connection)
                 connection.abort()
 
     def abort(self) -> None:
         """Stop as a crash would: no answer to anything that is under way."""
-        self.stopping = True
-        if self._sweep is not None:
-            self._sweep.cancel()
+        self._stopping = True
+        self._cancel_timers()
         if self._bound is not None:
             self._bound.close()
         self.disconnect()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._sweep, self._relief):
+            if timer is not None:
+                timer.cancel()
 
     def disconnect(self) -> None:
         """Close every connection at once, without a word."""
         for connection in list(self.connections):
             connection.abort()
-
-    @property
-    def room_bytes(self) -> int:
-        """How large a response may be now, so that clients who do not read cannot fill the memory."""
-        return max(UNSENT_BYTES_MAX - self.unsent_bytes, SMALL_RESPONSE_BYTES)
 
     def limit(self, limits: ServerLimits) -> None:
         """Put other limits in force for what comes; connections that are there stay."""
@@ -126,8 +131,12 @@ class Server:
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection in, or refuse it: over a limit, stopping, or because a test says so."""
-        host = connection.client_host
-        if self.stopping or (self._refuses is not None and self._refuses()):
+        host = connection.client.host
+        if self._stopping or (self._refuses is not None and self._refuses()):
+            return False
+        if connection.descriptor >= self._descriptors_max:
+            # The kernel gives the lowest that is free: those below are taken.
+            self._say_full(host)
             return False
         if len(self.connections) >= self._limits.connections_max:
             log.warning("%s: refused: max.connections (%d) is reached", host, self._limits.connections_max)
@@ -143,14 +152,25 @@ class Server:
         self.connections[connection] = None
         return True
 
+    def _say_full(self, host: str) -> None:
+        if not self._said_full:
+            self._said_full = True
+            log.warning(
+                "%s: refused, as are all that come until others go: of the files and connections that the "
+                "process may have open (ulimit -n) only %d are left, which its logs may need",
+                host,
+                self._descriptors_kept,
+            )
+
     def forget(self, connection: Connection) -> None:
         """Count a connection out."""
         if connection not in self.connections:
             return
+        self._said_full = False
         del self.connections[connection]
-        self._per_host[connection.client_host] -= 1
-        if not self._per_host[connection.client_host]:
-            del self._per_host[connection.client_host]
+        self._per_host[connection.client.host] -= 1
+        if not self._per_host[connection.client.host]:
+            del self._per_host[connection.client.host]
 
     def _schedule_sweep(self) -> None:
         if self._limits.idle_ms_max > 0:
@@ -161,17 +181,44 @@ class Server:
 
         One sweep per idle time costs nothing per request; a connection is closed after one to two of them.
         """
-        for connection in list(self.connections):
-            if connection.active:
-                connection.active = False
-            elif not connection.reading:
-                log.warning("%s: closing the connection: nothing moves on it", connection)
-                connection.abort()
-            elif not connection.idle:
-                continue
-            elif connection.mid_request:
-                connection.refuse("it stopped in the middle of a request")
-            else:
-                log.info("%s: closing the connection: idle", connection)
-                connection.close()
+        # First of all: whatever comes of this sweep, there is a next one.
         self._schedule_sweep()
+        self._look_at_each(self._close_if_idle)
+
+    def _look_at_each(self, look: Callable[[Connection], None]) -> None:
+        """Look at all connections, whatever is wrong with one of them."""
+        for connection in list(self.connections):
+            try:
+                look(connection)
+            except Exception:
+                log.exception("%s: cannot be looked after", connection)
+
+    @staticmethod
+    def _close_if_idle(connection: Connection) -> None:
+        if connection.active:
+            connection.active = False
+        elif not connection.receiving:
+            log.warning("%s: closing the connection: nothing moves on it", connection)
+            connection.abort()
+        elif not connection.idle:
+            return
+        elif connection.mid_request:
+            connection.refuse("it stopped in the middle of a request")
+        else:
+            log.info("%s: closing the connection: idle", connection)
+            connection.end()
+
+    def _relieve(self) -> None:
+        """While requests fill the memory, close those who have begun one and hardly go on; while there is
+        room, have those who wait for some go on who were not told of it."""
+        self._relief = self._clock.call_later(PRESSURE_MS, self._relieve)
+        if self.memory.full:
+            self._look_at_each(self._close_if_stalled)
+        else:
+            self.memory.tell_again()
+
+    @staticmethod
+    def _close_if_stalled(connection: Connection) -> None:
+        if connection.stalls(SMALL_REQUEST_BYTES):
+            log.warning("%s: closing the connection: its request keeps others waiting", connection)
+            connection.abort()

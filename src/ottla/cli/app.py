@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import cluster, config, consume, group, log, produce, topic
+from ottla.cli import cluster, config, consume, group, log, output, produce, topic
 from ottla.cli import serve as serve_command
 from ottla.cli.bench import app as bench
 from ottla.cli.client import explain
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.options import whole_number
+from ottla.cli.values import shown
+from ottla.text import is_text
 
 # Click's exceptions, by way of the one that Typer exports: it carries its own Click in newer releases.
 UsageError: Any = typer.BadParameter.__mro__[1]
 ClickException: Any = typer.BadParameter.__mro__[2]
 
 DEFAULTS = serve_command.Serve()
+
+
+def processes_of(value: Any) -> int | str:
+    """What --processes says. Typer's own reading would take other numbers, too."""
+    number = serve_command.processes_of(str(value))
+    if number is None:
+        raise typer.BadParameter(
+            f"{shown(str(value))} is neither 'auto' nor a number from 1 to {serve_command.PROCESSES_MAX}."
+        )
+    return number
+
 
 app = typer.Typer(
     name="ottla",
@@ -31,9 +46,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from ottla import __version__
+        from ottla import __version__, implementation
 
-        print(f"ottla {__version__}")
+        output.say(f"ottla {__version__} ({implementation.name()})")
         raise typer.Exit
 
 
@@ -63,7 +78,7 @@ def serve(
         int | None,
         typer.Option(
             metavar="N",
-            min=0,
+            parser=whole_number(0),
             help="This broker's id: node.id of the file, or 1. In a cluster each node has another.",
         ),
     ] = None,
@@ -99,6 +114,16 @@ def serve(
             "are spread over racks.",
         ),
     ] = None,
+    processes: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            parser=processes_of,
+            help="Run so many nodes, one in each process, to use as many processors; auto: as many as there "
+            "are. Their ids are consecutive, from --node-id on. Clients connect to --listen, whose port all "
+            "nodes share, and find the nodes at the ports after it. Data lies in one folder.",
+        ),
+    ] = "1",
     config_file: Annotated[
         str | None,
         typer.Option("--config", metavar="FILE", help="A server.properties file, with Kafka's names."),
@@ -130,6 +155,7 @@ def serve(
             store=store,
             cluster=cluster_name,
             rack=rack,
+            processes=processes,
             config_file=config_file,
             overrides=serve_command.parse_overrides(set_ or ()),
             log_format=log_format,
@@ -148,10 +174,36 @@ app.add_typer(log.app, name="log", rich_help_panel="Tools")
 app.add_typer(bench.app, name="bench", rich_help_panel="Tools")
 
 
-def run(arguments: list[str]) -> int:
+# What may be any bytes: it goes into messages or comes before them on a line, or it is a path.
+RAW_COMMANDS = {
+    "produce": ("--key", "--key-separator", "--header", "-H", "--null"),
+    "consume": ("--format", "--key-separator"),
+    "serve": ("--data", "--config"),
+    "cluster": ("--data", "--file", "-f"),
+    "log": ("",),
+}
+
+
+def check_words(words: Sequence[str]) -> None:
+    """CliError (usage) where one is not valid UTF-8 and would go where only text can.
+
+    Bytes that are none come as lone surrogates, on which librdkafka's binding ends the process.
+    """
+    raw = RAW_COMMANDS.get(words[0] if words else "", ())
+    before = ""
+    for word in words:
+        option, equals, _ = word.partition("=")
+        is_raw = before in raw or "" in raw or (equals and option in raw) or word[:2] in raw
+        if not is_text(word) and not is_raw:
+            raise CliError(f"{shown(word)} is not valid UTF-8", ExitCode.USAGE)
+        before = word
+
+
+def run(words: list[str]) -> int:
     """Run a command line and return its exit code. Raises CliError for what the user is to be told."""
     try:
-        result: Any = app(arguments, prog_name="ottla", standalone_mode=False)
+        check_words(words)
+        result: Any = app(words, prog_name="ottla", standalone_mode=False)
     except SystemExit as error:
         # Click makes an exit of a broken pipe; main() knows better what that is.
         if isinstance(error.__context__, BrokenPipeError):
@@ -178,7 +230,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _usage(error: Any) -> str:
-    message = error.format_message().strip().rstrip(".")
+    # Typer has pydantic look at some values, which begins all of its own so.
+    message = error.format_message().strip().rstrip(".").replace("Value error, ", "")
     end = "" if message.endswith("?") else "."
     path = error.ctx.command_path if error.ctx is not None else "ottla"
     return f"{message}{end} See '{path} --help'."

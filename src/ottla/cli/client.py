@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import parse_pairs
 from ottla.cli.positions import Kind, Position
+from ottla.cli.values import is_host, shown
+from ottla.numbers import parse_whole
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PORT_DEFAULT = 9092
+PORT_MAX = 65535
 CONNECT_TIMEOUT_S = 4.0
 REQUEST_TIMEOUT_S = 30.0
+# Between two tries of what a new leader cannot say yet.
+RETRY_STEP_S = 0.1
 
 NOT_FOUND = frozenset(
     (
@@ -82,9 +87,12 @@ def parse_bootstrap(bootstrap: str) -> list[tuple[str, int]]:
         host, colon, port = part.rpartition("://")[2].rpartition(":")
         if not colon or port.endswith("]"):
             host, port = f"{host}{colon}{port}", str(PORT_DEFAULT)
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise CliError(f"--bootstrap {part!r}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
-        addresses.append((host.strip("[]"), int(port)))
+        number = parse_whole(port, 1, PORT_MAX)
+        if number is None or not is_host(host):
+            raise CliError(
+                f"--bootstrap {shown(part)}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE
+            )
+        addresses.append((host.strip("[]"), number))
     if not addresses:
         raise CliError("--bootstrap: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
     return addresses
@@ -237,7 +245,7 @@ class Cluster:
         except TimeoutError:
             raise CliError(f"{what}: the broker did not answer in time", ExitCode.UNREACHABLE) from None
 
-    def settle(
+    def outcomes(
         self, kind: str, futures: Mapping[str, Future[Any]], result: str, forgiven: Mapping[ExitCode, str]
     ) -> tuple[list[tuple[str, str]], list[CliError]]:
         """(name and result of what went through, errors of what did not) of an admin call for several things.
@@ -281,17 +289,33 @@ class Cluster:
     def _list_offsets(self, partitions: list[TopicPartition], spec: Any) -> dict[TopicPartition, int]:
         from confluent_kafka import TopicPartition as ClientPartition
 
-        if not partitions:
-            return {}
-        futures = self.admin.list_offsets(
-            {ClientPartition(topic, partition): spec for topic, partition in partitions},
-            request_timeout=REQUEST_TIMEOUT_S,
-        )
-        result = {}
-        for key, future in futures.items():
-            name = TopicPartition(key.topic, key.partition)
-            result[name] = self.wait(future, f"offsets of {name}").offset
+        result: dict[TopicPartition, int] = {}
+        deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+        missing = partitions
+        while missing:
+            futures = self.admin.list_offsets(
+                {ClientPartition(topic, partition): spec for topic, partition in missing},
+                request_timeout=REQUEST_TIMEOUT_S,
+            )
+            for key, future in futures.items():
+                name = TopicPartition(key.topic, key.partition)
+                if not (_is_too_early(future) and time.monotonic() < deadline_s):
+                    result[name] = self.wait(future, f"offsets of {name}").offset
+            missing = [partition for partition in partitions if partition not in result]
+            if missing:
+                time.sleep(RETRY_STEP_S)
         return {partition: result[partition] for partition in partitions}
+
+
+def _is_too_early(future: Future[Any]) -> bool:
+    """Whether a leader that is new does not know yet what is committed; librdkafka does not ask again."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    try:
+        error = future.exception(REQUEST_TIMEOUT_S + 1)
+    except TimeoutError:
+        return False
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.OFFSET_NOT_AVAILABLE
 
 
 def connect(bootstrap: str, properties: Iterable[str] | None = None) -> Cluster:

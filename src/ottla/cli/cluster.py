@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ottla.cli import drain, elect, health, output, reassign, wait
-from ottla.cli.client import connect
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.client import PORT_MAX, connect
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.cli.serve import parse_overrides
 
 app = typer.Typer(no_args_is_help=True, help="Try a cluster, look at one, and move what it holds.")
@@ -19,7 +19,9 @@ app = typer.Typer(no_args_is_help=True, help="Try a cluster, look at one, and mo
 def up(
     nodes: Annotated[
         int | None,
-        typer.Option("--nodes", "-n", metavar="N", min=1, help="Nodes: as many as there were, or 3."),
+        typer.Option(
+            "--nodes", "-n", metavar="N", parser=whole_number(1), help="Nodes: as many as there were, or 3."
+        ),
     ] = None,
     data: Annotated[Path, typer.Option(metavar="DIR", help="Where everything is kept, the logs too.")] = Path(
         "cluster"
@@ -28,6 +30,7 @@ def up(
         int | None,
         typer.Option(
             metavar="N",
+            parser=whole_number(0, PORT_MAX),
             help="The first node's port; the others' follow. 0 takes free ones. As it was, or 9092.",
         ),
     ] = None,
@@ -41,7 +44,11 @@ def up(
     ] = None,
     etcd_members: Annotated[
         int | None,
-        typer.Option(metavar="1|3", help="Members of etcd: 3 go on when one is killed. As it was, or 1."),
+        typer.Option(
+            metavar="1|3",
+            parser=whole_number(1, 3),
+            help="Members of etcd: 3 go on when one is killed. As it was, or 1.",
+        ),
     ] = None,
 ) -> int:
     """Run a cluster on this machine, to try: etcd, which must be on the PATH, and some nodes.

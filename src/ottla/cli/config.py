@@ -1,4 +1,4 @@
-"""`ottla config`: show and change the configurations of topics and brokers."""
+"""`ottla config`: show and change configurations, whatever has them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
+from ottla.numbers import INT_MAX, parse_whole
 
-app = typer.Typer(no_args_is_help=True, help="Show and change the configurations of topics and brokers.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show and change the configurations of topics, brokers, loggers, groups and client metrics.",
+)
 
 # Where a value comes from, in a word or two; the names are librdkafka's.
 SOURCES = {
@@ -32,13 +36,18 @@ class Kind(StrEnum):
 
     TOPIC = "topic"
     BROKER = "broker"
+    GROUP = "group"
+    CLIENT_METRICS = "client-metrics"
+    LOGGER = "logger"
 
 
 KindArgument = Annotated[Kind, typer.Argument(metavar="KIND", help="What to configure.")]
 Name = Annotated[
     str,
     typer.Argument(
-        metavar="NAME", help="The topic's name; or the broker's node id, or 'default' for all brokers."
+        metavar="NAME",
+        help="The name of the topic, group, or subscription to client metrics; or the node id of the broker "
+        "(its loggers'), or 'default' for all brokers.",
     ),
 ]
 
@@ -55,9 +64,7 @@ def describe(
     """Show the configurations that differ from their defaults, and where each comes from."""
     cluster = connect(bootstrap, property)
     check_exists(cluster, kind.value, name)
-    entries = [
-        entry for entry in describe_configs(cluster, kind.value, name) if all_ or entry["source"] != "default"
-    ]
+    entries = describe_configs(cluster, kind.value, name, all_=all_)
     if json:
         output.print_json(entries)
     elif entries:
@@ -129,18 +136,19 @@ def _alter(
         return
     would = "would be " if dry_run else ""
     for config, value in configs.items():
-        print(f"{config}: {would}" + ("returned to its default" if value is None else f"set to {value}"))
+        output.say(f"{config}: {would}" + ("returned to its default" if value is None else f"set to {value}"))
 
 
 def check_exists(cluster: Cluster, kind: str, name: str) -> None:
-    """CliError where the topic or broker is not in the cluster."""
+    """CliError where the topic or broker is not in the cluster. The others may be yet to come."""
     if kind == "topic":
         cluster.topic(name)
-    elif name != ALL_BROKERS and (not name.isdecimal() or int(name) not in cluster.metadata.brokers):
+    elif kind in ("group", "client-metrics") or (kind == "broker" and name == ALL_BROKERS):
+        return
+    elif parse_whole(name, 0, INT_MAX) not in cluster.metadata.brokers:
         known = ", ".join(map(str, sorted(cluster.metadata.brokers)))
-        raise CliError(
-            f"broker {name!r} does not exist; give one of {known}, or '{ALL_BROKERS}'", ExitCode.NOT_FOUND
-        )
+        others = f", or '{ALL_BROKERS}'" if kind == "broker" else ""
+        raise CliError(f"broker {name!r} does not exist; give one of {known}{others}", ExitCode.NOT_FOUND)
 
 
 def _resource(kind: str, name: str, changes: list[Any] | None = None) -> Any:
@@ -149,16 +157,25 @@ def _resource(kind: str, name: str, changes: list[Any] | None = None) -> Any:
     return api.ConfigResource(resource_type, name, incremental_configs=changes)
 
 
-def _is_all_brokers(kind: str, name: str) -> bool:
-    return kind == "broker" and name == ALL_BROKERS
+def _plain(cluster: Cluster, kind: str, name: str) -> tuple[tuple[str, int], str] | None:
+    """Whom to ask over a plain connection, and for which name, where librdkafka cannot."""
+    if kind == "broker" and name == ALL_BROKERS:
+        return cluster.controller(), ""
+    if kind == "logger":
+        broker = cluster.metadata.brokers[parse_whole(name, 0, INT_MAX)]
+        return (broker.host, broker.port), name
+    return (cluster.controller(), name) if kind in ("group", "client-metrics") else None
 
 
-def describe_configs(cluster: Cluster, kind: str, name: str) -> list[dict[str, Any]]:
-    """All configurations of a topic or broker, by name, as JSON-ready dicts."""
-    if _is_all_brokers(kind, name):
+def describe_configs(cluster: Cluster, kind: str, name: str, *, all_: bool = True) -> list[dict[str, Any]]:
+    """Configurations, by name, as JSON-ready dicts; without ``all_`` only those that differ from their
+    defaults, and for all brokers those that are set."""
+    asked = _plain(cluster, kind, name)
+    if asked is not None:
         from ottla.cli import plain
 
-        return plain.describe_all_brokers(cluster.controller())
+        address, plain_name = asked
+        return plain.describe(address, kind, plain_name, all_=all_)
     api = admin_api()
     futures = cluster.admin.describe_configs([_resource(kind, name)], request_timeout=REQUEST_TIMEOUT_S)
     (future,) = futures.values()
@@ -172,17 +189,32 @@ def describe_configs(cluster: Cluster, kind: str, name: str) -> list[dict[str, A
             "sensitive": bool(entry.is_sensitive),
         }
         for entry in sorted(entries.values(), key=lambda entry: entry.name)
+        if all_ or not _is_default(entry)
     ]
+
+
+def _is_default(entry: Any) -> bool:
+    """Whether an entry has its default, be it that somebody said so for all brokers: every cluster has a
+    record of its min.insync.replicas."""
+    sources = admin_api().ConfigSource
+    if entry.source == sources.DYNAMIC_DEFAULT_BROKER_CONFIG.value:
+        return any(
+            same.source == sources.DEFAULT_CONFIG.value and same.value == entry.value
+            for same in entry.synonyms.values()
+        )
+    return bool(entry.source == sources.DEFAULT_CONFIG.value)
 
 
 def alter_configs(
     cluster: Cluster, kind: str, name: str, configs: dict[str, str | None], *, dry_run: bool
 ) -> None:
     """Set configurations, or return those whose value is None to their defaults (KIP-339)."""
-    if _is_all_brokers(kind, name):
+    asked = _plain(cluster, kind, name)
+    if asked is not None:
         from ottla.cli import plain
 
-        plain.alter_all_brokers(cluster.controller(), configs, dry_run=dry_run)
+        address, plain_name = asked
+        plain.alter(address, kind, plain_name, configs, dry_run=dry_run)
         return
     api = admin_api()
     operations = api.AlterConfigOpType

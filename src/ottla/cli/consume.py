@@ -6,7 +6,7 @@ import json as json_module
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import FrameType
@@ -18,8 +18,10 @@ from ottla.cli import messages, output, positions
 from ottla.cli.client import Cluster, connect, explain
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.messages import Message
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Properties
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Properties, decimal_number, whole_number
 from ottla.cli.positions import Kind, Position
+from ottla.cli.values import check_group
+from ottla.numbers import LONG_MAX
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def consume(
     partition: Annotated[
         list[int] | None,
         typer.Option(
-            "--partition", "-p", metavar="N", min=0, max=2**31 - 1, help="Only this partition. Repeatable."
+            "--partition", "-p", metavar="N", parser=whole_number(0), help="Only this partition. Repeatable."
         ),
     ] = None,
     group: Annotated[
@@ -60,10 +62,20 @@ def consume(
         bool, typer.Option("--follow", "-f", help="Wait for new messages; Ctrl-C ends.")
     ] = False,
     max_: Annotated[
-        int | None, typer.Option("--max", "-n", metavar="N", min=1, help="Stop after this many messages.")
+        int | None,
+        typer.Option(
+            "--max",
+            "-n",
+            metavar="N",
+            parser=whole_number(1, LONG_MAX),
+            help="Stop after this many messages.",
+        ),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Stop when nothing came for this long.")
+        float | None,
+        typer.Option(
+            parser=decimal_number(0), metavar="SECONDS", help="Stop when nothing came for this long."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each message.")] = False,
     format_: Annotated[
@@ -89,13 +101,14 @@ def consume(
     Without --follow it ends where the topic ended when the command started. With --group, --from says where
     to start in partitions for which the group has no offset.
     """
+    check_group(group or "")
     if group and partition:
         raise CliError(
             "--group and --partition: the group assigns the partitions; leave one out", ExitCode.USAGE
         )
     if sum((json, format_ is not None, key_separator is not None)) > 1:
         raise CliError("--json, --format, --key-separator: give one of them", ExitCode.USAGE)
-    start = positions.parse("--from", from_ or "beginning", int(time.time() * 1000))
+    start = positions.parse("--from", "beginning" if from_ is None else from_, int(time.time() * 1000))
     if group and start.kind not in (Kind.BEGINNING, Kind.END):
         raise CliError(
             "--from with --group: give beginning or end (or see 'ottla group reset-offsets')", ExitCode.USAGE
@@ -105,13 +118,30 @@ def consume(
     wanted = cluster.partitions(topic, partition)
     consumer = _consumer(cluster, group, start, isolation)
     reader = _Reader(consumer, render, follow=follow, count_max=max_, idle_s_max=timeout, commits=bool(group))
+    reader.with_headers = json or "{headers}" in (format_ or "")
     reader.ends = {} if follow else cluster.offsets(wanted, Position(Kind.END))
     if group:
         reader.subscribe(topic)
     else:
-        reader.assign(cluster.offsets(wanted, start))
+        starts = cluster.offsets(wanted, start)
+        for remark in out_of_range(cluster, start, starts):
+            output.warn(remark)
+        reader.assign(starts)
     with output.progress(f"Consuming {topic}", max_) as show:
         reader.run(show)
+
+
+def out_of_range(cluster: Cluster, start: Position, starts: dict[TopicPartition, int]) -> Iterator[str]:
+    """What there is to say where a position is not in a partition, so that reading starts elsewhere."""
+    if start.kind is Kind.TIME and start.value > time.time() * 1000:
+        if starts == cluster.offsets(starts, Position(Kind.END)):
+            yield f"no message is as new as {positions.format_time(start.value)}"
+    elif start.kind is Kind.OFFSET:
+        for partition, offset in starts.items():
+            if offset < start.value:
+                yield f"{partition} ends at offset {offset}, before {start.value}"
+            elif offset > start.value:
+                yield f"{partition} begins at offset {offset}, behind {start.value}"
 
 
 def _renderer(json: bool, template: str | None, key_separator: str | None) -> Callable[[Message], bytes]:
@@ -175,6 +205,8 @@ class _Reader:
     count_max: int | None
     idle_s_max: float | None
     commits: bool
+    # Whether headers are printed: otherwise nobody looks at them.
+    with_headers: bool = False
     # First offsets not to print, by partition; empty when following.
     ends: dict[TopicPartition, int] = field(default_factory=dict)
     # Partitions assigned and not yet read to their end; None until there is an assignment.
@@ -267,11 +299,23 @@ class _Reader:
         return Message(
             item.key(),
             item.value(),
-            tuple(item.headers() or ()),
+            self._headers(item),
             *partition,
             item.offset(),
             timestamp_ms if kind else -1,
         )
+
+    def _headers(self, item: Any) -> tuple[messages.Header, ...]:
+        if not self.with_headers:
+            return ()
+        try:
+            return tuple(item.headers() or ())
+        except (UnicodeDecodeError, SystemError) as error:
+            # The binding makes a SystemError of the other one.
+            if not isinstance(error.__cause__ or error, UnicodeDecodeError):
+                raise
+            place = f"{item.topic()}-{item.partition()}, offset {item.offset()}"
+            raise CliError(f"{place}: the name of a header is not UTF-8, and cannot be shown") from None
 
     def _event(self, item: Any) -> None:
         error = item.error()

@@ -125,6 +125,10 @@ class DirectCluster:
         self._brokers = {broker.node_id: (broker.host, broker.port) for broker in metadata.brokers}
         self._controller = metadata.controller_id
 
+    def learn_broker(self, node: int, address: Address) -> None:
+        """Take over from an answer where one broker is."""
+        self._brokers[node] = address
+
     def ask(self, name: str, fields: Mapping[str, Any], *, retry_s: float = RETRY_S) -> Any:
         """The response of the controller, or of any broker where that does not answer.
 

@@ -14,7 +14,7 @@ from ottla.cli.moves import report
 from ottla.cli.moves.plan import PlanError, copies, plan
 from ottla.cli.moves.requests import Requests, View
 from ottla.cli.moves.runner import Copying, wait
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.cli.reassign import (
     AT_ONCE_DEFAULT,
     AtOnce,
@@ -23,16 +23,17 @@ from ottla.cli.reassign import (
     Planned,
     Throttle,
     move,
-    settle_leaders,
 )
 
 GONE_STEP_S = 0.5
+# Which it is, nothing tells that clients can ask for; stopped by itself it would be started again.
+OF_SEVERAL = "one of several that 'ottla serve --processes' runs: stop that command, and start it with fewer"
 # Topics that are made meanwhile may get replicas on the node: it is emptied again, so many times.
 ROUNDS_MAX = 20
 
 
 def drain(
-    node: Annotated[int, typer.Argument(metavar="NODE", help="The node's id.")],
+    node: Annotated[int, typer.Argument(metavar="NODE", parser=whole_number(0), help="The node's id.")],
     dry_run: DryRun = False,
     fewer: Annotated[
         bool,
@@ -71,18 +72,19 @@ def drain(
         changed = output.counted(result["partitions"], "partition")
         copied = output.counted(result["copied_replicas"], "replica")
         what = f": {changed} changed, {copied} copied" if result["partitions"] else ""
-        print(f"node {node} holds nothing{what}")
+        output.say(f"node {node} holds nothing{what}")
     if unregister:
         _wait_until_gone(requests, node)
         requests.unregister(node)
         result["unregistered"] = True
         if not json:
-            print(f"node {node} is forgotten")
+            output.say(f"node {node} is forgotten")
     elif not json and node in requests.view().brokers:
-        print(
+        output.say(
             "stop it now, before new topics are placed on it; then have it forgotten with "
             f"'ottla cluster drain {node} --unregister'"
         )
+        output.say(f"({OF_SEVERAL})")
     if json:
         output.print_json(result)
 
@@ -111,10 +113,9 @@ def _empty(requests: Requests, view: View, node: int, how: How, *, fewer: bool) 
             return {"partitions": changed, "copied_replicas": copied}
         planned = _planned(view, node, fewer=fewer)
         if planned:
-            move(requests, view, planned, how)
-            settle_leaders(requests, planned)
-            changed += len(planned)
-            copied += copies(view.targets(), planned)
+            done = move(requests, view, planned, how).done
+            changed += len(done)
+            copied += copies(view.targets(), {partition: planned[partition] for partition in done})
         else:
             # What is left is about to go: somebody else has asked for it.
             wait(requests)
@@ -132,7 +133,7 @@ def _show(requests: Requests, view: View, planned: Planned, how: How) -> None:
     elif planned:
         report.show_plan(view, planned, Copying(requests, view, planned).total_bytes)
     else:
-        print("nothing to move: it holds nothing")
+        output.say("nothing to move: it holds nothing")
 
 
 def _wait_until_gone(requests: Requests, node: int) -> None:
@@ -140,6 +141,6 @@ def _wait_until_gone(requests: Requests, node: int) -> None:
     said = False
     while node in requests.view().brokers:
         if not said:
-            output.warn(f"stop node {node} now; it is forgotten as soon as it is gone")
+            output.warn(f"stop node {node} now; it is forgotten as soon as it is gone ({OF_SEVERAL})")
             said = True
         time.sleep(GONE_STEP_S)

@@ -17,8 +17,10 @@ from uuid import UUID
 from crc32c import crc32c
 
 from ottla.cli.messages import to_json_bytes
-from ottla.coordinators import schemas
+from ottla.coordinators.groups import schemas
+from ottla.coordinators.runtime.machine import SchemaError
 from ottla.errors import KafkaError
+from ottla.numbers import INT_MAX, LONG_MAX, parse_whole, trim
 from ottla.types import Buffer, Record
 from ottla.wire import records
 
@@ -35,6 +37,9 @@ SNAPSHOT_CRC_START = 6
 SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
 SNAPSHOT_VERSION = 1
 CONTROL_KEY = struct.Struct(">hh")
+
+# Characters of a line that makes no sense which are shown.
+LINE_SHOWN_MAX = 80
 
 GROUPS_TOPIC = "__consumer_offsets"
 
@@ -69,8 +74,7 @@ def holds_groups(path: str) -> bool:
 
 def base_offset_of(path: str) -> int:
     """The base offset that a segment file is named after; 0 where its name is no number."""
-    stem = os.path.basename(path).partition(".")[0]
-    return int(stem) if stem.isascii() and stem.isdecimal() else 0
+    return parse_whole(os.path.basename(path).partition(".")[0], 0, LONG_MAX) or 0
 
 
 def read_batches(data: Buffer, base_offset: int, view: RecordView | None) -> Iterator[Entry]:
@@ -154,7 +158,7 @@ def group_record(record: Record) -> Entry:
     """What a record of `__consumer_offsets` says; its bytes and an error where it cannot be read."""
     try:
         found = schemas.decode_record(record.key, record.value)
-    except schemas.SchemaError as error:
+    except SchemaError as error:
         return {"error": str(error), **plain_record(record)}
     return {"kind": type(found).__name__.removesuffix("Record").lower(), **_plain(found)}
 
@@ -241,16 +245,17 @@ def read_checkpoint(data: Buffer, base_offset: int, view: RecordView | None) -> 
     lines = bytes(data).decode("utf-8", "replace").splitlines()
     if len(lines) < 2 or lines[0].strip() != "0":
         raise Corrupt(1, "a checkpoint begins with the version, 0, and a count")
-    if not lines[1].strip().isdecimal() or int(lines[1]) != len(lines) - 2:
-        raise Corrupt(2, f"the count says {lines[1]!r}, and {len(lines) - 2} lines follow")
+    if parse_whole(trim(lines[1]), 0, LONG_MAX) != len(lines) - 2:
+        raise Corrupt(2, f"the count says {lines[1][:LINE_SHOWN_MAX]!r}, and {len(lines) - 2} lines follow")
     for number, line in enumerate(lines[2:], 3):
         *topic, first, second = line.split() if len(line.split()) in (2, 3) else ("", "", "")
-        if not (first.lstrip("-").isdecimal() and second.lstrip("-").isdecimal()):
-            raise Corrupt(number, f"cannot read {line!r}")
+        left, right = parse_whole(first, -1, INT_MAX), parse_whole(second, -1, LONG_MAX)
+        if left is None or right is None:
+            raise Corrupt(number, f"cannot read {line[:LINE_SHOWN_MAX]!r}")
         if topic:
-            yield {"topic": topic[0], "partition": int(first), "offset": int(second)}
+            yield {"topic": topic[0], "partition": left, "offset": right}
         else:
-            yield {"leader_epoch": int(first), "start_offset": int(second)}
+            yield {"leader_epoch": left, "start_offset": right}
 
 
 READERS: dict[str, Callable[[Buffer, int, RecordView | None], Iterator[Entry]]] = {

@@ -10,7 +10,7 @@ from ottla.cli import output
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.moves.requests import Requests, View
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.types import TopicPartition
 
 
@@ -20,7 +20,9 @@ def elect(
     ] = None,
     partition: Annotated[
         list[int] | None,
-        typer.Option("--partition", "-p", metavar="N", min=0, help="Only this partition. Repeatable."),
+        typer.Option(
+            "--partition", "-p", metavar="N", parser=whole_number(0), help="Only this partition. Repeatable."
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="All topics.")] = False,
     unclean: Annotated[
@@ -54,9 +56,9 @@ def elect(
         )
     else:
         for p in found.elected:
-            print(f"{p}: led by {_leader(view, p)}")
+            output.say(f"{p}: led by {_leader(view, p)}")
         if not found.elected and not found.refused:
-            print("nothing to elect: the leaders are " + ("there" if unclean else "the preferred ones"))
+            output.say("nothing to elect: the leaders are " + ("there" if unclean else "the preferred ones"))
     errors = [CliError(f"{p}: {why}") for p, why in found.refused.items()]
     for error in errors[:-1]:
         output.warn(str(error))

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
+from ottla.cli import members as group_members
 from ottla.cli import output, positions
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, connect
 from ottla.cli.errors import CliError, ExitCode
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.members import Group, Member
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.cli.positions import Kind, Position
+from ottla.cli.values import check_group, shown, whole
+from ottla.numbers import INT_MAX, LONG_MAX
 from ottla.types import TopicPartition
 
 app = typer.Typer(no_args_is_help=True, help="List, describe, rewind and delete consumer groups.")
 
 Name = Annotated[str, typer.Argument(metavar="GROUP", help="The group's id.")]
 Names = Annotated[list[str], typer.Argument(metavar="GROUP", help="The groups' ids.")]
-
-
-class Owner(NamedTuple):
-    """The member that a partition is assigned to."""
-
-    member_id: str
-    client_id: str
-    host: str
 
 
 @app.command(name="list")
@@ -62,10 +58,11 @@ def describe(
         return
     for position, found in enumerate(described):
         if position:
-            print()
+            output.say()
         assignor = f", assignor {found['assignor']}" if found["assignor"] else ""
-        print(
-            f"{found['group']}: {found['state']}, {len(found['members'])} members, lag {found['lag']}, "
+        count = output.counted(len(found["members"]), "member")
+        output.say(
+            f"{found['group']}: {found['state']}, {count}, lag {found['lag']}, "
             f"coordinator {found['coordinator']}{assignor}"
         )
         if members and found["members"]:
@@ -96,10 +93,14 @@ def _print_members(members: list[dict[str, Any]]) -> None:
     output.table(
         ("member", "instance", "client", "host", "partitions"),
         [
-            (m["member_id"], m["instance_id"], m["client_id"], m["host"], " ".join(m["partitions"]) or "-")
+            (m["member_id"], m["instance_id"], m["client_id"], m["host"], _assigned(m["partitions"]))
             for m in members
         ],
     )
+
+
+def _assigned(partitions: list[str] | None) -> str:
+    return "(not a consumer's)" if partitions is None else " ".join(partitions) or "-"
 
 
 @app.command(name="reset-offsets")
@@ -119,7 +120,11 @@ def reset_offsets(
     ] = None,
     shift: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Move by N messages from the committed offset; back if negative."),
+        typer.Option(
+            metavar="N",
+            parser=whole_number(-LONG_MAX, LONG_MAX),
+            help="Move by N messages from the committed offset; back if negative.",
+        ),
     ] = None,
     execute: Annotated[bool, typer.Option("--execute", help="Do it. Without this, only show it.")] = False,
     json: Json = False,
@@ -157,7 +162,7 @@ def reset_offsets(
         return
     output.table(("topic", "partition", "committed", "new"), rows)
     if execute:
-        print(f"{group}: the new offsets are committed")
+        output.say(f"{group}: the new offsets are committed")
     else:
         output.warn("nothing was changed; add --execute to do it")
 
@@ -171,10 +176,12 @@ def delete(
     property: Properties = None,
 ) -> None:
     """Delete groups that have no members, and their offsets."""
+    for name in group:
+        check_group(name)
     cluster = connect(bootstrap, property)
     futures = cluster.admin.delete_consumer_groups(group, request_timeout=REQUEST_TIMEOUT_S)
     forgiven = {ExitCode.NOT_FOUND: "does not exist"} if if_exists else {}
-    output.report("group", *cluster.settle("group", futures, "deleted", forgiven), json)
+    output.report("group", *cluster.outcomes("group", futures, "deleted", forgiven), json)
 
 
 def _word(group: Any, attribute: str) -> str:
@@ -182,16 +189,11 @@ def _word(group: Any, attribute: str) -> str:
     return "-" if value is None else str(value.name).lower()
 
 
-def _find(cluster: Cluster, group: str) -> Any:
-    futures = cluster.admin.describe_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)
-    return cluster.wait(futures[group], f"group {group!r}")
-
-
 def _describe(cluster: Cluster, group: str) -> dict[str, Any]:
-    found = _find(cluster, group)
+    found = group_members.describe(cluster, group)
     committed = _committed(cluster, group)
     # Brokers describe a group that does not exist as a dead one without members.
-    if _word(found, "state") == "dead" and not committed:
+    if found.state == "dead" and not committed:
         raise CliError(f"group {group!r} does not exist; see 'ottla group list'", ExitCode.NOT_FOUND)
     owners = _owners(found)
     known = [key for key in sorted(committed.keys() | owners.keys()) if _exists(cluster, key)]
@@ -213,18 +215,19 @@ def _describe(cluster: Cluster, group: str) -> dict[str, Any]:
         )
     return {
         "group": group,
-        "state": _word(found, "state"),
-        "type": _word(found, "type"),
-        "assignor": found.partition_assignor or None,
-        "coordinator": None if found.coordinator is None else found.coordinator.id,
+        "state": found.state,
+        "type": found.type,
+        "assignor": found.assignor,
+        "coordinator": found.coordinator,
         "lag": sum(p["lag"] or 0 for p in partitions),
         "members": [
             {
                 "member_id": member.member_id,
-                "instance_id": member.group_instance_id,
+                "instance_id": member.instance_id,
                 "client_id": member.client_id,
-                "host": member.host.lstrip("/"),
-                "partitions": [f"{p.topic}-{p.partition}" for p in member.assignment.topic_partitions],
+                "host": member.host,
+                # null: its assignment is not what consumers have.
+                "partitions": None if member.partitions is None else [str(p) for p in member.partitions],
             }
             for member in found.members
         ],
@@ -237,14 +240,8 @@ def _exists(cluster: Cluster, key: TopicPartition) -> bool:
     return topic is not None and key.partition in topic.partitions
 
 
-def _owners(found: Any) -> dict[TopicPartition, Owner]:
-    return {
-        TopicPartition(p.topic, p.partition): Owner(
-            member.member_id, member.client_id, member.host.lstrip("/")
-        )
-        for member in found.members
-        for p in member.assignment.topic_partitions
-    }
+def _owners(found: Group) -> dict[TopicPartition, Member]:
+    return {partition: member for member in found.members for partition in member.partitions or ()}
 
 
 def _committed(cluster: Cluster, group: str) -> dict[TopicPartition, int]:
@@ -258,9 +255,9 @@ def _committed(cluster: Cluster, group: str) -> dict[TopicPartition, int]:
 
 
 def _check_idle(cluster: Cluster, group: str) -> None:
-    found = _find(cluster, group)
+    found = group_members.describe(cluster, group)
     if found.members:
-        state = f"{_word(found, 'state')} with {len(found.members)} members"
+        state = f"{found.state} with {output.counted(len(found.members), 'member')}"
         raise CliError(f"group {group!r} is {state}; stop its consumers first")
 
 
@@ -269,9 +266,10 @@ def _chosen(cluster: Cluster, topics: list[str]) -> list[TopicPartition]:
     for text in topics:
         name, colon, numbers = text.partition(":")
         parts = numbers.split(",") if colon else []
-        if not name or not all(part.strip().isdecimal() for part in parts):
-            output.fail_usage(f"--topic {text!r}: give TOPIC or TOPIC:0,1")
-        chosen.update(cluster.partitions(name, [int(part) for part in parts]))
+        if not name or (colon and not numbers.strip()):
+            output.fail_usage(f"--topic {shown(text)}: give TOPIC or TOPIC:0,1")
+        wanted = [whole(f"--topic {shown(text)}", part, 0, INT_MAX) for part in parts]
+        chosen.update(cluster.partitions(name, wanted))
     return sorted(chosen)
 
 

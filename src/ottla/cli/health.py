@@ -13,6 +13,7 @@ from ottla.cli.config import describe_configs
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError
 from ottla.cli.moves.requests import Broker, Members, PartitionView, Requests, View
+from ottla.numbers import INT_MAX, parse_whole
 from ottla.types import TopicPartition
 
 ALIVE, FENCED = "alive", "fenced"
@@ -113,7 +114,7 @@ def unwell(view: View, min_isr: Callable[[Sequence[str]], Mapping[str, str | Non
     """
     short = [p for p, found in view.partitions.items() if len(found.isr) < len(found.replicas)]
     asked = min_isr(list(dict.fromkeys(p.topic for p in short))) if short else {}
-    least = {topic: int(value or 1) for topic, value in asked.items()}
+    least = {topic: parse_whole(value or "", 1, INT_MAX) or 1 for topic, value in asked.items()}
     return {
         "offline_partitions": [str(p) for p, found in view.partitions.items() if found.leader < 0],
         "under_replicated_partitions": [str(p) for p in short],
@@ -135,7 +136,7 @@ def show(report: Mapping[str, Any]) -> None:
     }
     state = ", ".join(f"{len(report[key])} {label}" for key, label in labels.items() if report[key])
     size = f"{output.counted(report['topics'], 'topic')}, {output.counted(report['partitions'], 'partition')}"
-    print(f"cluster {report['cluster_id'] or '-'}: {size}, {state or 'all in sync'}")
+    output.say(f"cluster {report['cluster_id'] or '-'}: {size}, {state or 'all in sync'}")
     output.table(
         ("broker", "address", "rack", "state", "leads", "replicas", "behind"),
         [
@@ -153,7 +154,7 @@ def show(report: Mapping[str, Any]) -> None:
     )
     for key, label in labels.items():
         if report[key]:
-            print(f"{label}: {_some(report[key])}")
+            output.say(f"{label}: {_some(report[key])}")
 
 
 def _some(names: Iterable[str]) -> str:

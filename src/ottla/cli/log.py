@@ -10,12 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import output
+from ottla.cli import output, stray
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.positions import format_time
+from ottla.cli.verify import verify
 from ottla.types import Buffer
 
 app = typer.Typer(no_args_is_help=True, help="Look into the files of a data directory.")
+app.command(name="verify")(verify)
+app.add_typer(stray.app, name="stray")
 
 # Words of a text line that only repeat a default are left out.
 SILENT = {
@@ -72,7 +75,7 @@ def dump_(
     paths = [path for given in file for path in _files(given, kind.value if kind else None)]
     for path in paths:
         if len(paths) > 1 and not json:
-            print(f"{path}:")
+            output.say(f"{path}:")
         _dump(path, kind.value if kind else dump.kind_of(path), records, json)
 
 
@@ -111,7 +114,7 @@ def _dump(path: str, kind: str | None, records: bool, json: bool) -> None:
                 if kind == "log":
                     show(entry["position"])
                 if json:
-                    print(json_module.dumps(entry, ensure_ascii=False))
+                    output.print_json_line(entry)
                 else:
                     _print(entry)
         except dump.Corrupt as error:
@@ -136,9 +139,9 @@ def _open(path: str) -> Buffer:
 
 def _print(entry: dict[str, Any]) -> None:
     records = entry.pop("records", ())
-    print(_line(entry))
+    output.say(_line(entry))
     for record in records:
-        print("  " + _line(record))
+        output.say("  " + _line(record))
 
 
 def _line(entry: dict[str, Any]) -> str:

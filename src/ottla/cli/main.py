@@ -2,22 +2,54 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-from collections.abc import Sequence
 
-from ottla.cli.errors import CliError, ExitCode
+# Until ``main`` watches for it, Ctrl-C ends the process as it ends others, without a traceback. (Where it is
+# ignored, or this is imported by a thread of somebody's program, it stays as it is.)
+_early = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+try:
+    if _early:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+except ValueError:
+    _early = False
+
+import os  # noqa: E402 - see above, as for those that follow
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+from ottla import implementation  # noqa: E402
+from ottla.cli.errors import CliError, ExitCode  # noqa: E402
+from ottla.cli.streams import Interrupts, open_standard_streams  # noqa: E402
+from ottla.text import printable  # noqa: E402
+
+if _early:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What is longer has somebody's name of thousands of characters in it.
+MESSAGE_CHARACTERS_MAX = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code. Never shows a traceback for what a user can cause."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    code: int | str | None = ExitCode.INTERRUPTED
+    with suppress(KeyboardInterrupt):
+        open_standard_streams()
+        interrupts = Interrupts()
+        interrupts.watch()
+        if argv is None:
+            implementation.use_build()
+        code = _exit_code(list(sys.argv[1:] if argv is None else argv), interrupts)
+        interrupts.end()
+    sys.exit(code)
+
+
+def _exit_code(arguments: list[str], interrupts: Interrupts) -> int | str | None:
     try:
-        code = _run(arguments)
+        code: int | str | None = _run(arguments)
         sys.stdout.flush()
     except CliError as error:
-        print(f"ottla: {error}", file=sys.stderr)
+        _say(str(error))
         code = error.code
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
@@ -26,10 +58,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         _drop_output()
         code = 128 + signal.SIGPIPE
     except OSError as error:
-        print(f"ottla: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        reason = (error.strerror or str(error)).lower()
+        _say(f"{error.filename}: {reason}" if isinstance(error.filename, str) else reason)
         _drop_output()
         code = ExitCode.FAILED
-    sys.exit(code)
+    except SystemExit as error:
+        code = error.code
+    except Exception:
+        if not interrupts.pressed:
+            raise
+        code = ExitCode.INTERRUPTED
+    return ExitCode.INTERRUPTED if interrupts.pressed and code not in (ExitCode.OK, None) else code
+
+
+def _say(message: str) -> None:
+    message = printable(message)
+    if len(message) > MESSAGE_CHARACTERS_MAX:
+        message = f"{message[:MESSAGE_CHARACTERS_MAX]}…"
+    print(f"ottla: {message}", file=sys.stderr)
 
 
 def _drop_output() -> None:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.positions import format_time
+from ottla.cli.values import check_text, shown
+from ottla.text import is_text
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
 # What a line of JSON may hold; topic and offset are the place that it was read from.
@@ -90,7 +92,10 @@ def from_json(line: bytes) -> Message:
     """A message from one line of JSON; ValueError says what is wrong. Topic and offset are not looked at."""
     try:
         document = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError("not a message: it is nested too deeply") from None
+    except ValueError as error:
+        # Also of bytes that are not UTF-8, and of a number with more digits than Python reads.
         raise ValueError(f"not JSON ({error})") from None
     if not isinstance(document, dict):
         raise ValueError('not a JSON object: give {"value": "…"}')
@@ -98,9 +103,14 @@ def from_json(line: bytes) -> Message:
     if unknown := document.keys() - set(JSON_FIELDS):
         raise ValueError(f"{min(unknown)!r} is not one of {', '.join(JSON_FIELDS)}")
     headers = []
-    for header in document.get("headers") or ():
+    given = document.get("headers")
+    if given is not None and not isinstance(given, list):
+        raise ValueError('headers: give [{"key": "…", "value": "…"}]')
+    for header in given or ():
         if not isinstance(header, dict) or not isinstance(header.get("key"), str):
             raise ValueError('headers: give [{"key": "…", "value": "…"}]')
+        if not is_text(header["key"]):
+            raise ValueError("headers: a key is no text, it has half of a character")
         headers.append((header["key"], from_json_bytes(header.get("value"), "headers")))
     numbers = []
     for name, bits in (("partition", 31), ("timestamp_ms", 63)):
@@ -132,7 +142,8 @@ def parse_headers(pairs: list[str] | None) -> tuple[Header, ...]:
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not name:
-            raise CliError(f"--header {pair!r}: give NAME=VALUE", ExitCode.USAGE)
+            raise CliError(f"--header {shown(pair)}: give NAME=VALUE", ExitCode.USAGE)
+        check_text("--header", name)
         headers.append((name, value.encode("utf-8", "surrogateescape") if equals else None))
     return tuple(headers)
 

@@ -1,6 +1,8 @@
 """Tables and JSON on stdout, progress on stderr.
 
 A terminal gets rich tables; a pipe gets plain aligned text, never wrapped or cut, that `awk` can take apart.
+Whatever is for people goes through ``printable``: names come from others, and may hold what moves a cursor,
+begins a line or changes a terminal. Nothing else in the commands prints.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ottla.cli.errors import CliError, ExitCode
+from ottla.text import printable
 
 Cell = str | int | float | None
 
@@ -22,30 +25,45 @@ PROGRESS_STEP_S = 0.1
 
 def print_json(document: Any) -> None:
     """One JSON document: compact for a program, indented for a person who looks at it in a terminal."""
-    indent = 2 if sys.stdout.isatty() else None
-    print(json.dumps(document, indent=indent, ensure_ascii=False))
+    _print_json(document, 2 if sys.stdout.isatty() else None)
+
+
+def print_json_line(document: Any) -> None:
+    """One of many JSON documents, each on a line of its own."""
+    _print_json(document, None)
+
+
+def _print_json(document: Any, indent: int | None) -> None:
+    # Exact in any case; in ASCII alone where something might get lost, or be taken for a terminal's.
+    plain = sys.stdout.isatty() or (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    print(json.dumps(document, indent=indent, ensure_ascii=plain))
+
+
+def say(text: str = "", *, flush: bool = False) -> None:
+    """A line for people on stdout."""
+    print(printable(text), flush=flush)
 
 
 def note(text: str) -> None:
     """A remark for people on stderr, left out where nobody watches."""
     if sys.stderr.isatty():
-        print(f"ottla: {text}", file=sys.stderr)
+        warn(text)
 
 
 def warn(text: str) -> None:
     """A remark that scripts should keep too."""
-    print(f"ottla: {text}", file=sys.stderr)
+    print(f"ottla: {printable(text)}", file=sys.stderr)
 
 
-def counted(number: int, thing: str) -> str:
-    """'1 node', '2 nodes'."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def counted(number: int, thing: str, ending: str = "s") -> str:
+    """'1 node', '2 nodes'; with another ``ending`` of several '2 batches'."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}{ending}"
 
 
 def _text(cell: Cell) -> str:
     if cell is None:
         return "-"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.3f}" if isinstance(cell, float) else printable(str(cell))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], right: Sequence[int] = ()) -> None:
@@ -112,7 +130,7 @@ def progress(label: str, total: int | None = None) -> Iterator[Callable[[int], N
 
 class _Bar:
     def __init__(self, label: str, total: int | None) -> None:
-        self._label, self._total = label, total
+        self._label, self._total = printable(label), total
         self._bar: Any = None
         self._task: Any = None
         self._next_s = time.monotonic() + PROGRESS_DELAY_S
@@ -131,7 +149,7 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:,.0f}"),
             TimeElapsedColumn(),
@@ -152,7 +170,7 @@ def report(kind: str, done: Sequence[tuple[str, str]], errors: Sequence[CliError
         print_json([{kind: name, "result": result} for name, result in done])
     else:
         for name, result in done:
-            print(f"{name}: {result}")
+            say(f"{name}: {result}")
     for error in errors[:-1]:
         warn(str(error))
     if errors:

@@ -1,4 +1,5 @@
-"""The configuration of all brokers together: a resource with an empty name, which librdkafka refuses."""
+"""Configurations that librdkafka's admin client refuses to ask for: those of all brokers together (a resource
+with an empty name), of groups, of subscriptions to clients' metrics, and of a broker's loggers."""
 
 from __future__ import annotations
 
@@ -9,27 +10,34 @@ from ottla.cli.errors import CliError, ExitCode
 
 TIMEOUT_S = 5.0
 
-BROKER_RESOURCE = 4
+# Types of resources, by the kind that `ottla config` calls them.
+RESOURCES = {"broker": 4, "logger": 8, "client-metrics": 16, "group": 32}
 SET, DELETE = 0, 1
 # Values of a described configuration's source (DescribeConfigsResponse.ConfigSource).
-SOURCES = {1: "topic", 2: "broker", 3: "all brokers", 4: "static", 5: "default"}
+DEFAULT = 5
+SOURCES = {
+    1: "topic",
+    2: "broker",
+    3: "all brokers",
+    4: "static",
+    DEFAULT: "default",
+    6: "logger",
+    7: "client metrics",
+    8: "group",
+}
 
 
-def describe_all_brokers(address: tuple[str, int]) -> list[dict[str, Any]]:
-    """The configurations set for all brokers, as `ottla config describe` shows them."""
+def describe(address: tuple[str, int], kind: str, name: str, *, all_: bool) -> list[dict[str, Any]]:
+    """A resource's configurations as `ottla config describe` shows them; with ``all_`` the defaults, too."""
+    resource = {"resource_type": RESOURCES[kind], "resource_name": name, "configuration_keys": None}
     response = _ask(
         address,
         "DescribeConfigs",
-        {
-            "resources": [
-                {"resource_type": BROKER_RESOURCE, "resource_name": "", "configuration_keys": None}
-            ],
-            "include_synonyms": False,
-            "include_documentation": False,
-        },
+        {"resources": [resource], "include_synonyms": False, "include_documentation": False},
+        kind,
     )
     (result,) = response.results
-    check(result.error_code, result.error_message, "all brokers")
+    check(result.error_code, result.error_message, _what(kind, name))
     return [
         {
             "name": entry.name,
@@ -39,35 +47,39 @@ def describe_all_brokers(address: tuple[str, int]) -> list[dict[str, Any]]:
             "sensitive": entry.is_sensitive,
         }
         for entry in sorted(result.configs, key=lambda entry: str(entry.name))
+        if all_ or entry.config_source != DEFAULT
     ]
 
 
-def alter_all_brokers(address: tuple[str, int], configs: dict[str, str | None], *, dry_run: bool) -> None:
-    """Set configurations for all brokers; those whose value is None are removed."""
+def alter(
+    address: tuple[str, int], kind: str, name: str, configs: dict[str, str | None], *, dry_run: bool
+) -> None:
+    """Set configurations of a resource; those whose value is None are removed."""
     entries = [
-        {"name": name, "config_operation": DELETE if value is None else SET, "value": value}
-        for name, value in configs.items()
+        {"name": config, "config_operation": DELETE if value is None else SET, "value": value}
+        for config, value in configs.items()
     ]
+    resource = {"resource_type": RESOURCES[kind], "resource_name": name, "configs": entries}
     response = _ask(
-        address,
-        "IncrementalAlterConfigs",
-        {
-            "resources": [{"resource_type": BROKER_RESOURCE, "resource_name": "", "configs": entries}],
-            "validate_only": dry_run,
-        },
+        address, "IncrementalAlterConfigs", {"resources": [resource], "validate_only": dry_run}, kind
     )
     (result,) = response.responses
-    check(result.error_code, result.error_message, "all brokers")
+    check(result.error_code, result.error_message, _what(kind, name))
 
 
-def _ask(address: tuple[str, int], name: str, fields: dict[str, Any]) -> Any:
+def _what(kind: str, name: str) -> str:
+    return "all brokers" if kind == "broker" and not name else f"{kind} {name!r}"
+
+
+def _ask(address: tuple[str, int], api: str, fields: dict[str, Any], kind: str) -> Any:
     """The response to one request. CliError where there is none."""
     try:
         connection = DirectConnection(address, TIMEOUT_S)
         try:
-            return connection.ask(name, fields)
+            return connection.ask(api, fields)
         finally:
             connection.close()
     except Unanswered as error:
-        text = f"{error}; settings for all brokers need a plain connection"
+        what = "all brokers" if kind == "broker" else f"a {kind}"
+        text = f"{error}; settings for {what} need a plain connection"
         raise CliError(text, ExitCode.UNREACHABLE) from None

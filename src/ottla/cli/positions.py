@@ -11,6 +11,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.values import shown
+from ottla.numbers import LONG_MAX, parse_whole
 
 GRAMMAR = (
     "'beginning', 'end', an offset (42), the last N of each partition (-10), "
@@ -18,7 +20,6 @@ GRAMMAR = (
 )
 
 SPAN_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-OFFSET_MAX = 2**63 - 1
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -54,8 +55,8 @@ def parse(option: str, text: str, now_ms: int) -> Position:
         return position
     if match := re.fullmatch(r"([-@]?)([0-9]+)", word, re.ASCII):
         kind = {"": Kind.OFFSET, "-": Kind.TAIL, "@": Kind.TIME}[match[1]]
-        if int(match[2]) <= OFFSET_MAX:
-            return Position(kind, int(match[2]))
+        if (value := parse_whole(match[2], 0, LONG_MAX)) is not None:
+            return Position(kind, value)
     if match := re.fullmatch(r"([0-9]{1,9})([smhd])", word, re.ASCII):
         return Position(Kind.TIME, max(0, now_ms - int(match[1]) * SPAN_MS[match[2]]))
     try:
@@ -63,7 +64,7 @@ def parse(option: str, text: str, now_ms: int) -> Position:
         # A time without a zone is the user's own, as in every other tool of theirs.
         return Position(Kind.TIME, max(0, round(moment.timestamp() * 1000)))
     except (ValueError, OverflowError, OSError):
-        raise CliError(f"{option} {text!r}: give {GRAMMAR}", ExitCode.USAGE) from None
+        raise CliError(f"{option} {shown(text)}: give {GRAMMAR}", ExitCode.USAGE) from None
 
 
 def format_time(timestamp_ms: int) -> str:

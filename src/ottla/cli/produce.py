@@ -22,6 +22,7 @@ from ottla.cli.options import (
     CompressionOption,
     Properties,
     parse_pairs,
+    whole_number,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def produce(
     partition: Annotated[
         int | None,
         typer.Option(
-            min=0, max=2**31 - 1, help="The partition; else the key's, or any where there is no key."
+            parser=whole_number(0), help="The partition; else the key's, or any where there is no key."
         ),
     ] = None,
     null: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,21 @@ from ottla.cli import output
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.moves import plan_file, report, throttle
+from ottla.cli.moves.outcome import Outcome, compare
 from ottla.cli.moves.plan import PlanError, copies, plan
 from ottla.cli.moves.requests import Requests, View
 from ottla.cli.moves.runner import Copying, carry_out_with_progress, wait
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
+from ottla.cli.values import whole
+from ottla.numbers import INT_MAX, LONG_MAX
 from ottla.types import TopicPartition
 
 AT_ONCE_DEFAULT = 50
+# So many of those that are not as planned are named.
+MISSED_SHOWN_MAX = 5
+# How often, and after what time, it is looked again where something is not as planned.
+LOOKS_MAX = 5
+LOOK_STEP_S = 0.2
 
 Planned = Mapping[TopicPartition, Sequence[int]]
 
@@ -31,11 +40,17 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, and move
 Throttle = Annotated[
     int | None,
     typer.Option(
-        "--throttle", metavar="BYTES", min=1, help="Copy no more than so many bytes a second, each broker."
+        "--throttle",
+        metavar="BYTES",
+        parser=whole_number(1, LONG_MAX),
+        help="Copy no more than so many bytes a second, each broker.",
     ),
 ]
 AtOnce = Annotated[
-    int, typer.Option("--at-once", metavar="N", min=1, help="How many partitions move at the same time.")
+    int,
+    typer.Option(
+        "--at-once", metavar="N", parser=whole_number(1), help="How many partitions move at the same time."
+    ),
 ]
 
 
@@ -61,7 +76,11 @@ def reassign(
     replication_factor: Annotated[
         int | None,
         typer.Option(
-            "--replication-factor", "-r", metavar="N", min=1, help="How many replicas: else as it is."
+            "--replication-factor",
+            "-r",
+            metavar="N",
+            parser=whole_number(1),
+            help="How many replicas: else as it is.",
         ),
     ] = None,
     file: Annotated[
@@ -136,11 +155,9 @@ def _nodes(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = split(text)
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise CliError(
-            f"--to {text!r}: give node ids with commas between them, such as 1,2,3", ExitCode.USAGE
-        )
-    return sorted(set(map(int, parts)))
+    if not parts:
+        raise CliError("--to: give node ids with commas between them, such as 1,2,3", ExitCode.USAGE)
+    return sorted({whole("--to", part, 0, INT_MAX) for part in parts})
 
 
 def _planned(
@@ -190,26 +207,62 @@ def execute(requests: Requests, view: View, planned: Planned, how: How) -> None:
         elif planned:
             report.show_plan(view, planned, copying.total_bytes)
         else:
-            print("nothing to move: everything is where the plan would have it")
+            output.say(_nothing_to_move(view))
         return
-    if planned:
-        move(requests, view, planned, how)
-        settle_leaders(requests, planned)
-    count = copies(view.targets(), planned)
-    if how.json:
+    if not planned:
+        if how.json:
+            _report(Outcome([], {}), 0, 0, json=True)
+        else:
+            output.say(_nothing_to_move(view))
+        return
+    outcome = move(requests, view, planned, how)
+    done = {partition: planned[partition] for partition in outcome.done}
+    _report(outcome, copies(view.targets(), done), copying.bytes_of(outcome.done), json=how.json)
+
+
+def _nothing_to_move(view: View) -> str:
+    """Why there is nothing to do: all is so already, or is about to be."""
+    if not view.ongoing:
+        return "nothing to move: everything is where the plan would have it"
+    moving = output.counted(len(view.ongoing), "partition")
+    return (
+        f"nothing more to move: what the plan asks for is so, or under way already ({moving} moving); "
+        "'ottla cluster reassign' shows it, --wait waits for it"
+    )
+
+
+def _report(outcome: Outcome, copied: int, copied_bytes: int, *, json: bool) -> None:
+    """Say what came about; CliError where something did not."""
+    if json:
         output.print_json(
-            {"partitions": len(planned), "copied_replicas": count, "copied_bytes": copying.total_bytes}
+            {
+                "partitions": len(outcome.done),
+                "copied_replicas": copied,
+                "copied_bytes": copied_bytes,
+                "not_changed": {str(partition): why for partition, why in outcome.missed.items()},
+            }
         )
-    elif planned:
-        size = report.size(copying.total_bytes)
-        copied = f"; {output.counted(count, 'replica')} copied, {size}" if count else ""
-        print(f"{output.counted(len(planned), 'partition')} changed{copied}")
     else:
-        print("nothing to move: everything is where the plan would have it")
+        what = f"; {output.counted(copied, 'replica')} copied, {report.size(copied_bytes)}" if copied else ""
+        output.say(f"{output.counted(len(outcome.done), 'partition')} changed{what}")
+    fail_missed(outcome)
 
 
-def move(requests: Requests, view: View, planned: Planned, how: How) -> None:
-    """Carry a plan out, and wait until it is done."""
+def fail_missed(outcome: Outcome) -> None:
+    """CliError where partitions are not as planned; it names some of them."""
+    if not outcome.missed:
+        return
+    several = [f"{partition} {why}" for partition, why in outcome.missed.items()]
+    more = len(several) - MISSED_SHOWN_MAX
+    raise CliError(
+        f"{len(several)} of {len(several) + len(outcome.done)} partitions are not as planned: "
+        + "; ".join(several[:MISSED_SHOWN_MAX])
+        + (f"; and {more} more" if more > 0 else "")
+    )
+
+
+def move(requests: Requests, view: View, planned: Planned, how: How) -> Outcome:
+    """Carry a plan out, wait until it is done, and look what has come of it."""
     current = view.targets()
     if how.throttle is not None:
         throttle.set_throttle(requests, current, planned, how.throttle)
@@ -225,11 +278,25 @@ def move(requests: Requests, view: View, planned: Planned, how: How) -> None:
     if how.throttle is not None:
         nodes = {node for p in planned for node in (*current[p], *planned[p])}
         throttle.remove_throttle(requests, {p.topic for p in planned}, nodes)
+    outcome = look(requests, current, planned)
+    elect_preferred(requests, outcome.done)
+    return outcome
 
 
-def settle_leaders(requests: Requests, planned: Planned) -> None:
+def look(requests: Requests, before: Planned, planned: Planned) -> Outcome:
+    """What came of a plan. Who is asked may know of it a moment later than who said that nothing moves."""
+    outcome = compare(before, planned, requests.view())
+    for _ in range(LOOKS_MAX):
+        if not outcome.missed:
+            break
+        time.sleep(LOOK_STEP_S)
+        outcome = compare(before, planned, requests.view())
+    return outcome
+
+
+def elect_preferred(requests: Requests, moved: Sequence[TopicPartition]) -> None:
     """Have the preferred leaders of moved partitions elected; where one cannot be now, it will be later."""
-    refused = requests.elect(list(planned)).refused
+    refused = requests.elect(moved).refused if moved else {}
     for partition, why in refused.items():
         output.note(f"{partition}: its preferred leader does not lead yet: {why}")
 
@@ -264,32 +331,38 @@ def show_moves(view: View, *, json: bool) -> None:
             ],
         )
     else:
-        print("no partition is moving; --topics A,B or --all says what to move, --help how")
+        output.say("no partition is moving; --topics A,B or --all says what to move, --help how")
 
 
 def wait_for_moves(requests: Requests, view: View, *, json: bool) -> None:
     """Wait until nothing moves."""
-    count = wait(requests)
+    before = {partition: found.before for partition, found in view.ongoing.items()}
+    planned = {partition: found.target for partition, found in view.ongoing.items()}
+    wait(requests)
     throttle.remove_throttle(requests, {p.topic for p in view.ongoing}, view.brokers)
+    outcome = look(requests, before, planned) if planned else Outcome([], {})
     if json:
-        output.print_json({"partitions": count})
+        missed = {str(partition): why for partition, why in outcome.missed.items()}
+        output.print_json({"partitions": len(outcome.done), "not_changed": missed})
+    elif planned:
+        output.say(f"{output.counted(len(outcome.done), 'partition')} changed")
     else:
-        print(f"{output.counted(count, 'partition')} changed" if count else "no partition was moving")
+        output.say("no partition was moving")
+    fail_missed(outcome)
 
 
 def cancel_moves(requests: Requests, view: View, topics: Sequence[str], *, json: bool) -> None:
     """Undo what is under way: each partition's replicas are as they were."""
     if topics:
         view.of_topics(topics)
-    cancelled = [p for p in view.ongoing if not topics or p.topic in topics]
-    if cancelled:
-        requests.reassign(dict.fromkeys(cancelled))
-    left = [p for p in view.ongoing if p not in set(cancelled)]
-    throttle.remove_throttle(requests, {p.topic for p in cancelled}, () if left else view.brokers)
+    wanted = [p for p in view.ongoing if not topics or p.topic in topics]
+    cancelled = requests.reassign(dict.fromkeys(wanted)) if wanted else []
+    left = [p for p in view.ongoing if p not in set(wanted)]
+    throttle.remove_throttle(requests, {p.topic for p in wanted}, () if left else view.brokers)
     if json:
         output.print_json([{"topic": p.topic, "partition": p.partition} for p in cancelled])
-    elif cancelled:
-        for partition in cancelled:
-            print(f"{partition}: cancelled")
+    elif wanted:
+        for partition in wanted:
+            output.say(f"{partition}: {'cancelled' if partition in cancelled else 'does not move any more'}")
     else:
-        print("no partition was moving")
+        output.say("no partition was moving")

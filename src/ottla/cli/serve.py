@@ -10,11 +10,17 @@ from __future__ import annotations
 import getopt
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.values import check_text, is_host, shown
+from ottla.numbers import INT_MAX, parse_whole
 
+PORT_MAX = 65535
+# As many as the machine has processors.
+AUTO = "auto"
+PROCESSES_MAX = 256
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -32,6 +38,7 @@ OPTIONS = {
     "store": "store",
     "cluster": "cluster",
     "rack": "rack",
+    "processes": "processes",
     "config": "config_file",
     "set": "overrides",
     "log-format": "log_format",
@@ -50,6 +57,7 @@ class Serve:
     store: str | None = None
     cluster: str | None = None
     rack: str | None = None
+    processes: int | str = 1
     config_file: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
     log_format: str = "text"
@@ -57,6 +65,8 @@ class Serve:
 
     def check(self) -> None:
         """Raise CliError where a value is malformed. The node checks what needs more knowledge."""
+        self._check_texts()
+        self._check_data()
         if self.listen is not None:
             _check_address("--listen", self.listen, port_min=0)
         if self.advertise is not None:
@@ -73,7 +83,26 @@ class Serve:
             ("--log-level", self.log_level, LOG_LEVELS),
         ):
             if value not in known:
-                raise CliError(f"{option} {value!r}: choose one of {', '.join(known)}", ExitCode.USAGE)
+                raise CliError(f"{option} {shown(value)}: choose one of {', '.join(known)}", ExitCode.USAGE)
+
+    def _check_texts(self) -> None:
+        """Whatever is more than a path on this machine has to be text."""
+        for option in ("listen", "advertise", "store", "cluster", "rack", "log_format", "log_level"):
+            check_text(f"--{option.replace('_', '-')}", getattr(self, option) or "")
+        for name, value in self.overrides.items():
+            check_text("--set", f"{name}={value}")
+
+    def _check_data(self) -> None:
+        if self.data is None:
+            return
+        if not self.data.strip():
+            raise CliError("--data '': give the folder that is to hold the data", ExitCode.USAGE)
+        if "," in self.data:
+            raise CliError(
+                f"--data {shown(self.data)}: give one folder; in Kafka's log.dirs, which this sets, a comma "
+                "is the end of a folder's name",
+                ExitCode.USAGE,
+            )
 
     def _check_cluster(self) -> None:
         if self.store is None:
@@ -86,7 +115,7 @@ class Serve:
             return
         if self.cluster is not None and not NAME_SHAPE.fullmatch(self.cluster):
             raise CliError(
-                f"--cluster {self.cluster!r}: a name has letters, digits, '.', '_' and '-' only",
+                f"--cluster {shown(self.cluster)}: a name has letters, digits, '.', '_' and '-' only",
                 ExitCode.USAGE,
             )
         from ottla.metadata.stores import parse_store
@@ -106,15 +135,8 @@ class Serve:
 
 def _check_address(option: str, text: str, *, port_min: int) -> None:
     host, colon, port = text.rpartition(":")
-    if not (
-        colon
-        and host
-        and "/" not in host
-        and port.isascii()
-        and port.isdecimal()
-        and port_min <= int(port) <= 65535
-    ):
-        raise CliError(f"{option} {text!r}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
+    if not (colon and is_host(host)) or parse_whole(port, port_min, PORT_MAX) is None:
+        raise CliError(f"{option} {shown(text)}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
@@ -123,9 +145,16 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
-            raise CliError(f"--set {pair!r}: give NAME=VALUE, such as log.retention.hours=24", ExitCode.USAGE)
+            raise CliError(
+                f"--set {shown(pair)}: give NAME=VALUE, such as log.retention.hours=24", ExitCode.USAGE
+            )
         overrides[name.strip()] = value.strip()
     return overrides
+
+
+def processes_of(text: str) -> int | str | None:
+    """What --processes says; None where that is neither a number nor 'auto'."""
+    return AUTO if text == AUTO else parse_whole(text, 1, PROCESSES_MAX)
 
 
 def parse(argv: Sequence[str]) -> Serve | None:
@@ -141,27 +170,42 @@ def parse(argv: Sequence[str]) -> Serve | None:
             sets.append(value)
         else:
             values[OPTIONS[option[2:]]] = value
-    if rest or not values.get("node_id", "0").isdecimal():
+    if "processes" in values:
+        values["processes"] = processes_of(values["processes"])
+    if "node_id" in values:
+        values["node_id"] = parse_whole(values["node_id"], 0, INT_MAX)
+    if rest or None in values.values():
         return None
-    serve = Serve(**values, overrides=parse_overrides(sets))
-    return serve if serve.node_id is None else replace(serve, node_id=int(serve.node_id))
+    return Serve(**values, overrides=parse_overrides(sets))
+
+
+def _processors() -> int:
+    from ottla.env.processors import usable
+
+    return usable()
 
 
 def run(serve: Serve) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code."""
     serve.check()
+    processes = _processors() if serve.processes == AUTO else int(serve.processes)
+    options: dict[str, Any] = {
+        "data": serve.data,
+        "listen": serve.listen,
+        "node_id": serve.node_id,
+        "advertise": serve.advertise,
+        "store": serve.store,
+        "cluster": serve.cluster,
+        "rack": serve.rack,
+        "config_file": serve.config_file,
+        "overrides": serve.overrides,
+        "log_format": serve.log_format,
+        "log_level": serve.log_level,
+    }
+    if processes > 1:
+        from ottla.processes import supervisor
+
+        return supervisor.run(processes=min(processes, PROCESSES_MAX), **options)
     from ottla import process
 
-    return process.run(
-        data=serve.data,
-        listen=serve.listen,
-        node_id=serve.node_id,
-        advertise=serve.advertise,
-        store=serve.store,
-        cluster=serve.cluster,
-        rack=serve.rack,
-        config_file=serve.config_file,
-        overrides=serve.overrides,
-        log_format=serve.log_format,
-        log_level=serve.log_level,
-    )
+    return process.run(**options)

@@ -10,7 +10,7 @@ from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
 from ottla.cli.config import alter_configs, describe_configs
 from ottla.cli.errors import ExitCode
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs, whole_number
 from ottla.cli.positions import Kind, Position
 from ottla.types import TopicPartition
 
@@ -34,12 +34,22 @@ def create(
     topic: Names,
     partitions: Annotated[
         int | None,
-        typer.Option("--partitions", "-p", metavar="N", min=1, help="Partitions; else the broker's default."),
+        typer.Option(
+            "--partitions",
+            "-p",
+            metavar="N",
+            parser=whole_number(1),
+            help="Partitions; else the broker's default.",
+        ),
     ] = None,
     replication_factor: Annotated[
         int | None,
         typer.Option(
-            "--replication-factor", "-r", metavar="N", min=1, help="Replicas; else the broker's default."
+            "--replication-factor",
+            "-r",
+            metavar="N",
+            parser=whole_number(1),
+            help="Replicas; else the broker's default.",
         ),
     ] = None,
     config: Config = None,
@@ -60,7 +70,7 @@ def create(
     ]
     futures = cluster.admin.create_topics(wanted, validate_only=dry_run, request_timeout=REQUEST_TIMEOUT_S)
     forgiven = {ExitCode.EXISTS: "exists"} if if_not_exists else {}
-    done, errors = cluster.settle("topic", futures, "would be created" if dry_run else "created", forgiven)
+    done, errors = cluster.outcomes("topic", futures, "would be created" if dry_run else "created", forgiven)
     output.report("topic", done, errors, json)
 
 
@@ -108,13 +118,13 @@ def describe(
         return
     for position, found in enumerate(described):
         if position:
-            print()
-        print(
+            output.say()
+        output.say(
             f"{found['topic']}: replication factor {found['replication_factor']}, "
             f"id {found['topic_id'] or '-'}"
         )
         for name, value in found["configs"].items():
-            print(f"  {name}={value}")
+            output.say(f"  {name}={value}")
         # What a compacted topic holds cannot be told from its offsets.
         compacted = "compact" in found["configs"].get("cleanup.policy", "")
         output.table(
@@ -139,7 +149,9 @@ def alter(
     topic: Name,
     partitions: Annotated[
         int | None,
-        typer.Option("--partitions", "-p", metavar="N", min=1, help="Grow to this many partitions."),
+        typer.Option(
+            "--partitions", "-p", metavar="N", parser=whole_number(1), help="Grow to this many partitions."
+        ),
     ] = None,
     config: Config = None,
     delete_config: Annotated[
@@ -190,7 +202,7 @@ def delete(
     cluster = connect(bootstrap, property)
     futures = cluster.admin.delete_topics(topic, request_timeout=REQUEST_TIMEOUT_S)
     forgiven = {ExitCode.NOT_FOUND: "does not exist"} if if_exists else {}
-    output.report("topic", *cluster.settle("topic", futures, "deleted", forgiven), json)
+    output.report("topic", *cluster.outcomes("topic", futures, "deleted", forgiven), json)
 
 
 def _replication_factor(topic: Any) -> int:

@@ -11,7 +11,7 @@ from ottla.cli import output
 from ottla.cli.client import Cluster
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.health import living
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, decimal_number, whole_number
 
 TIMEOUT_DEFAULT_S = 300.0
 STEP_S = 0.25
@@ -21,10 +21,16 @@ NAMES_MAX = 5
 def wait(
     nodes: Annotated[
         int | None,
-        typer.Option("--nodes", "-n", metavar="N", min=1, help="Also wait until so many nodes are there."),
+        typer.Option(
+            "--nodes",
+            "-n",
+            metavar="N",
+            parser=whole_number(1),
+            help="Also wait until so many nodes are there.",
+        ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait, at most.")
+        float, typer.Option(metavar="SECONDS", parser=decimal_number(0), help="How long to wait, at most.")
     ] = TIMEOUT_DEFAULT_S,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
@@ -53,7 +59,7 @@ def wait(
     if json:
         output.print_json({"waited_ms": round(waited_s * 1000)})
     else:
-        print("all partitions are in sync")
+        output.say("all partitions are in sync")
 
 
 def _lacking(cluster: Cluster, nodes: int | None) -> tuple[str | None, int]:

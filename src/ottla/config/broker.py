@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from ottla.config.definition import (
-    INT_MAX,
-    LONG_MAX,
-    Check,
     ConfigType,
     Definition,
+    ListCheck,
     Mode,
+    Rule,
     at_least,
     between,
-    list_of,
     one_of,
     table,
 )
 from ottla.config.topic import CODECS, GZIP_LEVEL, LZ4_LEVEL, SEGMENT_BYTES_MIN, ZSTD_LEVEL
+from ottla.numbers import INT_MAX, LONG_MAX
 
 HIGH, MEDIUM, LOW = "high", "medium", "low"
 
@@ -28,6 +27,8 @@ _DAY_MS = 24 * _HOUR_MS
 _MIB = 1024 * 1024
 _DOUBLE_MAX = 1.7976931348623157e308
 
+_ANY_BUT_NONE = ListCheck(empty_allowed=False)
+
 
 def _define(
     name: str,
@@ -35,7 +36,7 @@ def _define(
     default: object,
     importance: str,
     doc: str,
-    check: Check | None = None,
+    check: Rule | None = None,
     mode: Mode = Mode.READ_ONLY,
     internal: bool = False,
 ) -> Definition:
@@ -56,7 +57,7 @@ _NODE = (
         "process.roles", _LIST, (), HIGH,
         "What the process does. 'broker' must be among them; 'controller' is taken care of by the metadata "
         "store and changes nothing.",
-        list_of("broker", "controller"),
+        ListCheck(("broker", "controller")),
     ),
 )  # fmt: skip
 
@@ -65,10 +66,12 @@ _NETWORK = (
         "listeners", _LIST, ("PLAINTEXT://:9092",), HIGH,
         "Where to listen, as NAME://host:port; an empty host is every address. Listeners named in "
         "controller.listener.names are left out.",
+        _ANY_BUT_NONE,
     ),
     _define(
         "advertised.listeners", _LIST, None, HIGH,
         "What clients are told to connect to, for each listener; by default the listeners themselves.",
+        _ANY_BUT_NONE,
     ),
     _define(
         "listener.security.protocol.map", _STRING,
@@ -78,10 +81,16 @@ _NETWORK = (
     _define(
         "controller.listener.names", _LIST, (), HIGH,
         "Listeners of Kafka's own controller quorum. They are not opened here.",
+        ListCheck(),
     ),
     _define(
         "socket.request.max.bytes", _INT, 100 * _MIB, HIGH,
         "Largest request; a connection that announces a larger one is closed.", at_least(1),
+    ),
+    _define(
+        "queued.max.request.bytes", _LONG, -1, MEDIUM,
+        "Bytes of requests that may be kept for all clients: where there are more, nothing is received from "
+        "those that hold much, until some are answered. Up to 0: 512 MiB.",
     ),
     _define(
         "max.connections", _INT, INT_MAX, MEDIUM, "Most connections at a time.", at_least(0), _CLUSTER,
@@ -117,7 +126,8 @@ _TOPICS = (
     ),
     _define(
         "min.insync.replicas", _INT, 1, HIGH,
-        "In-sync replicas below which acks=all writes are refused, for topics that do not say.",
+        "In-sync replicas below which acks=all writes are refused, for topics that do not say. One value for "
+        "the whole cluster, recorded when it first starts: what a node is given later has no effect.",
         at_least(1), _CLUSTER,
     ),
     _define(
@@ -138,8 +148,12 @@ _LOG = (
     _define(
         "log.dirs", _LIST, None, HIGH,
         "The data folder; --data on the command line goes before it. One folder only.",
+        _ANY_BUT_NONE,
     ),
-    _define("log.dir", _LIST, ("/tmp/kafka-logs",), HIGH, "The data folder where log.dirs is not given."),
+    _define(
+        "log.dir", _LIST, ("/tmp/kafka-logs",), HIGH, "The data folder where log.dirs is not given.",
+        _ANY_BUT_NONE,
+    ),
     _define(
         "log.segment.bytes", _INT, 1024**3, HIGH,
         "Size at which a log starts a new segment.", at_least(SEGMENT_BYTES_MIN), _CLUSTER,
@@ -174,7 +188,7 @@ _LOG = (
     _define(
         "log.cleanup.policy", _LIST, ("delete",), MEDIUM,
         "What becomes of old segments: delete, compact, both, or neither.",
-        list_of("compact", "delete"), _CLUSTER,
+        ListCheck(("compact", "delete")), _CLUSTER,
     ),
     _define(
         "log.index.size.max.bytes", _INT, 10 * _MIB, MEDIUM,
@@ -219,8 +233,7 @@ _LOG = (
     ),
     _define(
         "producer.id.expiration.ms", _INT, 86_400_000, LOW,
-        # In Kafka it can change while brokers run; here logs take it up when they are opened.
-        "How long a silent producer's sequence numbers are remembered.", at_least(1),
+        "How long a silent producer's sequence numbers are remembered.", at_least(1), _CLUSTER,
     ),
 )  # fmt: skip
 
@@ -279,7 +292,10 @@ _GROUPS = (
         "group.initial.rebalance.delay.ms", _INT, 3_000, MEDIUM,
         "How long a new group waits for more members before its first rebalance.",
     ),
-    _define("group.max.size", _INT, INT_MAX, MEDIUM, "Most members of a classic group.", at_least(1)),
+    _define(
+        "group.max.size", _INT, INT_MAX, MEDIUM,
+        "Most members of a classic group; never more than 10,000.", at_least(1),
+    ),
     _define("offset.metadata.max.bytes", _INT, 4096, HIGH, "Largest metadata text of a committed offset."),
     _define(
         "offsets.commit.timeout.ms", _INT, 5_000, HIGH,

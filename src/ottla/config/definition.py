@@ -5,12 +5,12 @@ Follows Kafka's ``ConfigDef``: the same parsing of values, the same checks and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
 
-INT_MAX = 2**31 - 1
-LONG_MAX = 2**63 - 1
+from ottla.numbers import INT_MAX, LONG_MAX, SHORT_MAX, format_double, parse_double, parse_whole, trim
 
 
 class ConfigError(Exception):
@@ -56,6 +56,36 @@ class Check(NamedTuple):
     fault: Callable[[Any], str | None]
 
 
+class ListCheck(NamedTuple):
+    """A rule for a list (``ConfigDef.ValidList``): each item is one of ``allowed``, where that says any, and
+    none is empty. An item that is given twice counts once."""
+
+    allowed: tuple[str, ...] = ()
+    empty_allowed: bool = True
+
+    @property
+    def text(self) -> str:
+        """The rule in words."""
+        return f"[{', '.join(self.allowed)}]" if self.allowed else ""
+
+    def ensure(self, name: str, items: Sequence[str]) -> None:
+        """ConfigError where the list is not valid."""
+        if not items and not self.empty_allowed:
+            allowed = self.text or "any non-empty value"
+            raise ConfigError(f"Configuration '{name}' must not be empty. Valid values include: {allowed}")
+        for item in items:
+            if not item:
+                raise ConfigError(f"Configuration '{name}' values must not be empty.")
+            if self.allowed and item not in self.allowed:
+                raise ConfigError(
+                    f"Invalid value {shorten(item)} for configuration {name}: "
+                    f"String must be one of: {', '.join(self.allowed)}"
+                )
+
+
+Rule = Check | ListCheck
+
+
 class Definition(NamedTuple):
     """One configuration. ``note`` says why it has no effect here, or why it is refused."""
 
@@ -64,7 +94,7 @@ class Definition(NamedTuple):
     default: Any
     importance: str
     doc: str
-    check: Check | None = None
+    check: Rule | None = None
     mode: Mode = Mode.READ_ONLY
     effect: Effect = Effect.ACTED_ON
     note: str = ""
@@ -84,10 +114,15 @@ class Definition(NamedTuple):
     def parse(self, value: Any) -> Any:
         """The typed value for a text; ConfigError in Kafka's words where it is not valid."""
         typed = parse_value(self.name, value, self.type)
-        if self.check is not None and typed is not None:
+        if typed is None:
+            return None
+        if isinstance(self.check, ListCheck):
+            typed = tuple(dict.fromkeys(typed))
+            self.check.ensure(self.name, typed)
+        elif self.check is not None:
             fault = self.check.fault(typed)
             if fault is not None:
-                shown = format_value(typed, self.type)
+                shown = shorten(format_value(typed, self.type) or "")
                 raise ConfigError(f"Invalid value {shown} for configuration {self.name}: {fault}")
         return typed
 
@@ -98,43 +133,47 @@ class Definition(NamedTuple):
 
 Table = Mapping[str, Definition]
 
-_BITS = {ConfigType.INT: 31, ConfigType.SHORT: 15, ConfigType.LONG: 63}
+_LARGEST = {ConfigType.INT: INT_MAX, ConfigType.SHORT: SHORT_MAX, ConfigType.LONG: LONG_MAX}
+# Characters of a value that a message shows.
+SHOWN_MAX = 200
+# Between items of a list, in Java's regular expressions: \\s*,\\s*
+_COMMA = re.compile(r"[ \t\n\v\f\r]*,[ \t\n\v\f\r]*")
+
+
+def shorten(value: str) -> str:
+    """A value for a message, which nobody reads to the end of, and which has to fit into an answer."""
+    return value if len(value) <= SHOWN_MAX else f"{value[:SHOWN_MAX]}… ({len(value)} characters)"
 
 
 def parse_value(name: str, value: Any, kind: ConfigType) -> Any:
     """Parse as Kafka's ``ConfigDef.parseType``; values that are typed already pass through."""
     if not isinstance(value, str):
         return value
-    text = value.strip()
-    if kind in _BITS:
-        number = _integer(text)
-        limit = 1 << _BITS[kind]
-        if number is None or not -limit <= number < limit:
+    text = trim(value)
+    if kind in _LARGEST:
+        number = parse_whole(text, -_LARGEST[kind] - 1, _LARGEST[kind])
+        if number is None:
             raise ConfigError(
-                f"Invalid value {value} for configuration {name}: Not a number of type {kind.name}"
+                f"Invalid value {shorten(value)} for configuration {name}: Not a number of type {kind.name}"
             )
         return number
     if kind is ConfigType.BOOLEAN:
         if text.lower() not in ("true", "false"):
             raise ConfigError(
-                f"Invalid value {value} for configuration {name}: Expected value to be either true or false"
+                f"Invalid value {shorten(value)} for configuration {name}: "
+                "Expected value to be either true or false"
             )
         return text.lower() == "true"
     if kind is ConfigType.DOUBLE:
-        try:
-            return float(text)
-        except ValueError:
+        double = parse_double(text)
+        if double is None:
             raise ConfigError(
-                f"Invalid value {value} for configuration {name}: Not a number of type DOUBLE"
-            ) from None
+                f"Invalid value {shorten(value)} for configuration {name}: Not a number of type DOUBLE"
+            )
+        return double
     if kind is ConfigType.LIST:
-        return tuple(part.strip() for part in text.split(",")) if text else ()
+        return tuple(_COMMA.split(text)) if text else ()
     return text
-
-
-def _integer(text: str) -> int | None:
-    digits = text[1:] if text[:1] in ("+", "-") else text
-    return int(text) if digits.isascii() and digits.isdigit() else None
 
 
 def format_value(value: Any, kind: ConfigType) -> str | None:
@@ -145,20 +184,21 @@ def format_value(value: Any, kind: ConfigType) -> str | None:
         return "true" if value else "false"
     if kind is ConfigType.LIST:
         return ",".join(value)
-    if kind is ConfigType.DOUBLE and value == 1.7976931348623157e308:
-        return "1.7976931348623157E308"
-    return str(value)
+    return format_double(value) if kind is ConfigType.DOUBLE else str(value)
+
+
+# As in Java a number that is none (NaN) is neither below nor above any bound.
 
 
 def at_least(low: float) -> Check:
-    return Check(f"[{low},...]", lambda value: None if value >= low else f"Value must be at least {low}")
+    return Check(f"[{low},...]", lambda value: f"Value must be at least {low}" if value < low else None)
 
 
 def between(low: float, high: float) -> Check:
     def fault(value: float) -> str | None:
         if value < low:
             return f"Value must be at least {low}"
-        return None if value <= high else f"Value must be no more than {high}"
+        return f"Value must be no more than {high}" if value > high else None
 
     return Check(f"[{low},...,{high}]", fault)
 
@@ -166,19 +206,6 @@ def between(low: float, high: float) -> Check:
 def one_of(*values: str) -> Check:
     names = ", ".join(values)
     return Check(f"[{names}]", lambda value: None if value in values else f"String must be one of: {names}")
-
-
-def list_of(*values: str) -> Check:
-    """A list whose items are all among ``values``, each at most once."""
-    names = ", ".join(values)
-
-    def fault(items: Iterable[str]) -> str | None:
-        listed = list(items)
-        if any(item not in values for item in listed):
-            return f"String must be one of: {names}"
-        return "Duplicate values are not allowed." if len(set(listed)) != len(listed) else None
-
-    return Check(f"[{names}]", fault)
 
 
 def table(*definitions: Definition) -> dict[str, Definition]:

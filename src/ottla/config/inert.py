@@ -13,20 +13,20 @@ from collections.abc import Callable
 from typing import Any
 
 from ottla.config.definition import (
-    INT_MAX,
-    LONG_MAX,
     Check,
     ConfigType,
     Definition,
     Effect,
+    ListCheck,
     Mode,
+    Rule,
     at_least,
     between,
-    list_of,
     one_of,
     table,
 )
 from ottla.config.inert_security import SECURITY
+from ottla.numbers import INT_MAX, LONG_MAX
 
 BOOLEAN, STRING, INT, SHORT = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.SHORT
 LONG, DOUBLE, LIST, CLASS = ConfigType.LONG, ConfigType.DOUBLE, ConfigType.LIST, ConfigType.CLASS
@@ -34,12 +34,12 @@ HIGH, MEDIUM, LOW = "high", "medium", "low"
 READ_ONLY, PER_BROKER, CLUSTER = Mode.READ_ONLY, Mode.PER_BROKER, Mode.CLUSTER_WIDE
 DOUBLE_MAX = 1.7976931348623157e308
 
-Row = tuple[str, ConfigType, object, str, str, Check | None, Mode]
+Row = tuple[str, ConfigType, object, str, str, Rule | None, Mode]
 
 
 def _row(
     name: str, type: ConfigType, default: object, importance: str, doc: str,
-    check: Check | None = None, mode: Mode = READ_ONLY,
+    check: Rule | None = None, mode: Mode = READ_ONLY,
 ) -> Row:
     return name, type, default, importance, doc, check, mode
 
@@ -65,6 +65,8 @@ def _is_one(value: object) -> bool:
 
 _one = at_least(1)
 _zero = at_least(0)
+_ANY = ListCheck()
+_ANY_BUT_NONE = ListCheck(empty_allowed=False)
 _NON_EMPTY = Check("non-empty string", lambda text: None if text else "String must be non-empty")
 
 _THREADS = _group(
@@ -77,7 +79,6 @@ _THREADS = _group(
     _row("group.coordinator.background.threads", INT, 2, HIGH, "Threads for the group coordinator's side work.", _one),
     _row("group.coordinator.threads", INT, 4, HIGH, "Threads of the group coordinator.", _one),
     _row("queued.max.requests", INT, 500, HIGH, "Requests that may wait for a handler thread.", _one),
-    _row("queued.max.request.bytes", LONG, -1, MEDIUM, "Bytes of requests that may wait for a handler thread."),
     met=_always,
 )
 
@@ -95,7 +96,6 @@ _QUORUM = _group(
     _row("controller.quorum.retry.backoff.ms", INT, 20, LOW, "Wait before a request is repeated.", _zero),
     _row("controller.quorum.voters", LIST, (), HIGH, "The voting controllers, as id@host:port."),
     _row("controller.socket.timeout.ms", INT, 30000, MEDIUM, "Time that the controller waits for a broker."),
-    _row("initial.broker.registration.timeout.ms", INT, 60000, MEDIUM, "Time in which a broker must get registered."),
     _row("metadata.log.max.record.bytes.between.snapshots", LONG, 20971520, HIGH, "Bytes of metadata between snapshots.", _one),
     _row("metadata.log.max.snapshot.interval.ms", LONG, 3600000, HIGH, "Time between snapshots.", _zero),
     _row("metadata.log.segment.bytes", INT, 1024**3, HIGH, "Segment size of the metadata log.", at_least(8388608)),
@@ -108,7 +108,7 @@ _QUORUM = _group(
 
 _QUORUM_WISHES = _group(
     "metadata is kept in a metadata store, not in a quorum of controllers",
-    _row("early.start.listeners", LIST, None, HIGH, "Listeners that open before the authorizer is ready."),
+    _row("early.start.listeners", LIST, None, HIGH, "Listeners that open before the authorizer is ready.", _ANY),
     _row("metadata.log.dir", STRING, None, HIGH, "Where the metadata log is kept."),
 )
 
@@ -169,8 +169,8 @@ _QUOTAS = _group(
 _METRICS = _group(
     "metrics are not reported through Java classes",
     _row("kafka.metrics.polling.interval.secs", INT, 10, LOW, "How often reporters look.", _one),
-    _row("kafka.metrics.reporters", LIST, (), LOW, "Reporters of the older kind."),
-    _row("metric.reporters", LIST, ("org.apache.kafka.common.metrics.JmxReporter",), LOW, "Reporters.", None, CLUSTER),
+    _row("kafka.metrics.reporters", LIST, (), LOW, "Reporters of the older kind.", _ANY),
+    _row("metric.reporters", LIST, ("org.apache.kafka.common.metrics.JmxReporter",), LOW, "Reporters.", _ANY, CLUSTER),
     _row("metrics.num.samples", INT, 2, LOW, "Samples behind each metric.", _one),
     _row("metrics.recording.level", STRING, "INFO", LOW, "How much is measured."),
     _row("metrics.sample.window.ms", LONG, 30000, LOW, "Length of each sample.", _one),
@@ -202,7 +202,7 @@ _TRANSACTIONS_TOPIC = _group(
 _CONSUMER_GROUPS = _group(
     "groups use the classic protocol",
     _row("group.consumer.assignment.interval.ms", INT, 1000, MEDIUM, "Time between assignments of a consumer group.", _zero, CLUSTER),
-    _row("group.consumer.assignors", LIST, ("uniform", "range"), MEDIUM, "Assignors on the broker, the default first."),
+    _row("group.consumer.assignors", LIST, ("uniform", "range"), MEDIUM, "Assignors on the broker, the default first.", _ANY_BUT_NONE),
     _row("group.consumer.heartbeat.interval.ms", INT, 5000, MEDIUM, "Time between members' heartbeats.", _one),
     _row("group.consumer.max.assignment.interval.ms", INT, 15000, MEDIUM, "Longest assignment interval of a group.", _zero),
     _row("group.consumer.max.heartbeat.interval.ms", INT, 15000, MEDIUM, "Longest heartbeat interval of a group.", _one),
@@ -213,6 +213,7 @@ _CONSUMER_GROUPS = _group(
     _row("group.consumer.min.heartbeat.interval.ms", INT, 5000, MEDIUM, "Shortest heartbeat interval of a group.", _one),
     _row("group.consumer.min.session.timeout.ms", INT, 45000, MEDIUM, "Shortest session timeout of a group.", _one),
     _row("group.consumer.session.timeout.ms", INT, 45000, MEDIUM, "Silence after which a member is removed.", _one),
+    _row("group.streams.assignors", LIST, ("sticky",), MEDIUM, "Assignors of streams groups, the default first.", _ANY_BUT_NONE),
     _row("group.streams.assignment.interval.ms", INT, 1000, MEDIUM, "Time between assignments of a streams group.", _zero, CLUSTER),
     _row("group.streams.heartbeat.interval.ms", INT, 5000, MEDIUM, "Time between streams members' heartbeats.", _one),
     _row("group.streams.initial.rebalance.delay.ms", INT, 3000, MEDIUM, "How long a new streams group waits for more members.", _zero),
@@ -225,19 +226,20 @@ _CONSUMER_GROUPS = _group(
     _row("group.streams.min.heartbeat.interval.ms", INT, 5000, MEDIUM, "Shortest heartbeat interval of a streams group.", _one),
     _row("group.streams.min.session.timeout.ms", INT, 45000, MEDIUM, "Shortest session timeout of a streams group.", _one),
     _row("group.streams.num.standby.replicas", INT, 0, MEDIUM, "Standby replicas of each streams task.", _zero),
+    _row("group.streams.rack.aware.assignment.tags", LIST, (), LOW, "Tags of clients that standby tasks are spread over.", _ANY),
     _row("group.streams.session.timeout.ms", INT, 45000, MEDIUM, "Silence after which a streams member is removed.", _one),
 )
 
 _PROTOCOLS = _group(
     "groups use the classic protocol",
-    _row("group.coordinator.rebalance.protocols", LIST, ("classic", "consumer", "streams"), MEDIUM, "Protocols that groups may use.", list_of("consumer", "classic", "share", "streams")),
+    _row("group.coordinator.rebalance.protocols", LIST, ("classic", "consumer", "streams"), MEDIUM, "Protocols that groups may use.", ListCheck(("classic", "consumer", "share", "streams"), empty_allowed=False)),
     met=lambda protocols: protocols == ("classic",),
 )
 
 _SHARE_GROUPS = _group(
     "there are no share groups yet",
     _row("group.share.assignment.interval.ms", INT, 1000, MEDIUM, "Time between assignments of a share group.", _zero, CLUSTER),
-    _row("group.share.assignors", LIST, ("simple",), MEDIUM, "The assignor of share groups."),
+    _row("group.share.assignors", LIST, ("simple",), MEDIUM, "The assignor of share groups.", _ANY_BUT_NONE),
     _row("group.share.delivery.count.limit", INT, 5, MEDIUM, "How often a record is delivered before it is given up.", between(2, 10)),
     _row("group.share.heartbeat.interval.ms", INT, 5000, MEDIUM, "Time between members' heartbeats.", _one),
     _row("group.share.max.assignment.interval.ms", INT, 15000, MEDIUM, "Longest assignment interval of a group.", _zero),
@@ -257,6 +259,8 @@ _SHARE_GROUPS = _group(
     _row("group.share.partition.max.record.locks", INT, 2000, MEDIUM, "Records of a partition that may be locked at a time.", between(100, 10000)),
     _row("group.share.record.lock.duration.ms", INT, 30000, MEDIUM, "How long a member may keep a record.", between(1000, 3600000)),
     _row("group.share.session.timeout.ms", INT, 45000, MEDIUM, "Silence after which a member is removed.", _one),
+    _row("errors.deadletterqueue.auto.create.topics.enable", BOOLEAN, False, MEDIUM, "Create the topics that take what share groups cannot process.", None, CLUSTER),
+    _row("errors.deadletterqueue.topic.name.prefix", STRING, "dlq.", MEDIUM, "What the names of such topics must begin with.", None, CLUSTER),
     _row("share.coordinator.append.linger.ms", INT, -1, MEDIUM, "How long the share coordinator gathers writes.", at_least(-1)),
     _row("share.coordinator.cached.buffer.max.bytes", INT, 1048588, MEDIUM, "Largest write buffer that it keeps.", at_least(524288), CLUSTER),
     _row("share.coordinator.load.buffer.size", INT, 5242880, HIGH, "Bytes of its topic read at a time.", _one),
@@ -283,6 +287,8 @@ _TIERED = _group(
     _row("follower.fetch.last.tiered.offset.enable", BOOLEAN, False, MEDIUM, "Let an empty follower skip what is tiered.", None, CLUSTER),
     _row("log.local.retention.bytes", LONG, -2, MEDIUM, "Local size limit of a tiered partition.", at_least(-2), CLUSTER),
     _row("log.local.retention.ms", LONG, -2, MEDIUM, "Local age limit of a tiered partition.", at_least(-2), CLUSTER),
+    _row("log.remote.copy.lag.bytes", LONG, -1, MEDIUM, "Bytes that must follow a segment before it is copied.", at_least(-1), CLUSTER),
+    _row("log.remote.copy.lag.ms", LONG, 0, MEDIUM, "Age that a segment must have before it is copied.", at_least(-1), CLUSTER),
     _row("remote.fetch.max.wait.ms", INT, 500, MEDIUM, "How long a fetch waits for remote data.", _one, CLUSTER),
     _row("remote.list.offsets.request.timeout.ms", LONG, 30000, MEDIUM, "How long ListOffsets waits for remote data.", _one, CLUSTER),
     _row("remote.log.index.file.cache.total.size.bytes", LONG, 1024**3, LOW, "Space for remote indexes.", _one, CLUSTER),
@@ -320,16 +326,17 @@ _REFUSED = [
         _row("alter.config.policy.class.name", CLASS, None, LOW, "A Java class that may refuse configurations."),
         _row("create.topic.policy.class.name", CLASS, None, LOW, "A Java class that may refuse topics."),
         _row("client.quota.callback.class", CLASS, None, LOW, "A Java class that decides clients' quotas."),
+        _row("group.streams.topology.description.plugin.class", CLASS, None, MEDIUM, "A Java class that is told of the topologies of streams groups."),
         effect=Effect.REFUSED,
     ),
     *_group(
         "values are taken as they stand",
-        _row("config.providers", LIST, (), LOW, "Java classes that fill in placeholders in values.", None, CLUSTER),
+        _row("config.providers", LIST, (), LOW, "Java classes that fill in placeholders in values.", _ANY, CLUSTER),
         effect=Effect.REFUSED,
     ),
     *_group(
         "there is one data folder",
-        _row("cordoned.log.dirs", LIST, (), MEDIUM, "Folders that get no new partitions.", None, PER_BROKER),
+        _row("cordoned.log.dirs", LIST, (), MEDIUM, "Folders that get no new partitions.", _ANY, PER_BROKER),
         effect=Effect.REFUSED,
     ),
     *_group(

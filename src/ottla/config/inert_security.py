@@ -5,7 +5,18 @@
 
 from __future__ import annotations
 
-from ottla.config.definition import Check, ConfigType, Definition, Effect, Mode, at_least, between, one_of
+from ottla.config.definition import (
+    Check,
+    ConfigType,
+    Definition,
+    Effect,
+    ListCheck,
+    Mode,
+    Rule,
+    at_least,
+    between,
+    one_of,
+)
 
 BOOLEAN, STRING, INT, SHORT = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.SHORT
 LONG, DOUBLE, LIST, CLASS = ConfigType.LONG, ConfigType.DOUBLE, ConfigType.LIST, ConfigType.CLASS
@@ -19,14 +30,14 @@ _PRINCIPAL_BUILDER = "org.apache.kafka.common.security.authenticator.DefaultKafk
 
 def _tls(
     name: str, type: ConfigType, default: object, importance: str, doc: str,
-    check: Check | None = None, mode: Mode = PER_BROKER,
+    check: Rule | None = None, mode: Mode = PER_BROKER,
 ) -> Definition:
     return Definition(name, type, default, importance, doc, check, mode, Effect.NONE, "there are no TLS listeners")
 
 
 def _sasl(
     name: str, type: ConfigType, default: object, importance: str, doc: str,
-    check: Check | None = None, mode: Mode = Mode.READ_ONLY,
+    check: Rule | None = None, mode: Mode = Mode.READ_ONLY,
 ) -> Definition:
     return Definition(name, type, default, importance, doc, check, mode, Effect.NONE, "there are no SASL listeners")
 
@@ -35,6 +46,13 @@ def _token(name: str, type: ConfigType, default: object, importance: str, doc: s
     check = None if type is PASSWORD else at_least(1)
     return Definition(name, type, default, importance, doc, check, effect=Effect.NONE, note="there are no delegation tokens")
 
+
+# Keys and trusted certificates, which may change while brokers run, each listener's by itself.
+STORES = frozenset((
+    "ssl.key.password", "ssl.keystore.certificate.chain", "ssl.keystore.key", "ssl.keystore.location",
+    "ssl.keystore.password", "ssl.keystore.type", "ssl.truststore.certificates", "ssl.truststore.location",
+    "ssl.truststore.password", "ssl.truststore.type",
+))
 
 _RS256 = Check("[ES256, RS256], any case", lambda text: None if text.upper() in ("ES256", "RS256") else "String must be one of (case insensitive): ES256, RS256")
 
@@ -49,11 +67,11 @@ SECURITY = (
     _sasl("connection.failed.authentication.delay.ms", INT, 100, LOW, "Delay before a failed client is disconnected.", at_least(0)),
     _sasl("connections.max.reauth.ms", LONG, 0, MEDIUM, "Time after which a client must authenticate again."),
     _sasl("sasl.client.callback.handler.class", CLASS, None, MEDIUM, "A Java class for the client's side."),
-    _sasl("sasl.enabled.mechanisms", LIST, ("GSSAPI",), MEDIUM, "Mechanisms that clients may use.", None, PER_BROKER),
+    _sasl("sasl.enabled.mechanisms", LIST, ("GSSAPI",), MEDIUM, "Mechanisms that clients may use.", ListCheck(), PER_BROKER),
     _sasl("sasl.jaas.config", PASSWORD, None, MEDIUM, "Login parameters of a mechanism.", None, PER_BROKER),
     _sasl("sasl.kerberos.kinit.cmd", STRING, "/usr/bin/kinit", MEDIUM, "Path of kinit.", None, PER_BROKER),
     _sasl("sasl.kerberos.min.time.before.relogin", LONG, 60000, MEDIUM, "Shortest time between Kerberos logins, in ms.", None, PER_BROKER),
-    _sasl("sasl.kerberos.principal.to.local.rules", LIST, ("DEFAULT",), MEDIUM, "How principals become short names.", None, PER_BROKER),
+    _sasl("sasl.kerberos.principal.to.local.rules", LIST, ("DEFAULT",), MEDIUM, "How principals become short names.", ListCheck(), PER_BROKER),
     _sasl("sasl.kerberos.service.name", STRING, None, MEDIUM, "The broker's Kerberos principal.", None, PER_BROKER),
     _sasl("sasl.kerberos.ticket.renew.jitter", DOUBLE, 0.05, MEDIUM, "Random share added to the renewal time.", None, PER_BROKER),
     _sasl("sasl.kerberos.ticket.renew.window.factor", DOUBLE, 0.8, MEDIUM, "Share of a ticket's life after which it is renewed.", None, PER_BROKER),
@@ -69,6 +87,8 @@ SECURITY = (
     _sasl("sasl.login.retry.backoff.ms", LONG, 100, LOW, "First wait between login attempts."),
     _sasl("sasl.mechanism.controller.protocol", STRING, "GSSAPI", HIGH, "Mechanism towards controllers."),
     _sasl("sasl.mechanism.inter.broker.protocol", STRING, "GSSAPI", MEDIUM, "Mechanism between brokers.", None, PER_BROKER),
+    _sasl("sasl.oauthbearer.allow.unverified.audience", BOOLEAN, False, MEDIUM, "Take tokens whatever audience they are for."),
+    _sasl("sasl.oauthbearer.allow.unverified.issuer", BOOLEAN, False, MEDIUM, "Take tokens whoever issued them."),
     _sasl("sasl.oauthbearer.assertion.algorithm", STRING, "RS256", MEDIUM, "Algorithm that signs the assertion.", _RS256),
     _sasl("sasl.oauthbearer.assertion.claim.aud", STRING, None, MEDIUM, "The assertion's audience."),
     _sasl("sasl.oauthbearer.assertion.claim.exp.seconds", INT, 300, LOW, "How long the assertion is valid.", between(0, 86400)),
@@ -83,7 +103,7 @@ SECURITY = (
     _sasl("sasl.oauthbearer.client.credentials.client.id", STRING, None, MEDIUM, "The client's id at the identity provider."),
     _sasl("sasl.oauthbearer.client.credentials.client.secret", PASSWORD, None, MEDIUM, "The client's secret there."),
     _sasl("sasl.oauthbearer.clock.skew.seconds", INT, 30, LOW, "Difference between clocks that is tolerated."),
-    _sasl("sasl.oauthbearer.expected.audience", LIST, (), LOW, "Audiences that tokens may be for."),
+    _sasl("sasl.oauthbearer.expected.audience", LIST, (), LOW, "Audiences that tokens may be for.", ListCheck()),
     _sasl("sasl.oauthbearer.expected.issuer", STRING, None, LOW, "The issuer that tokens must come from."),
     _sasl("sasl.oauthbearer.jwks.endpoint.refresh.ms", LONG, 3600000, LOW, "Time between refreshes of the keys."),
     _sasl("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", LONG, 10000, LOW, "Longest wait between attempts at that."),
@@ -99,9 +119,9 @@ SECURITY = (
     _sasl("sasl.server.max.receive.size", INT, 524288, MEDIUM, "Largest message before a client is authenticated."),
     _tls("ssl.allow.dn.changes", BOOLEAN, False, LOW, "Let a new certificate have another name.", None, Mode.READ_ONLY),
     _tls("ssl.allow.san.changes", BOOLEAN, False, LOW, "Let a new certificate have other alternative names.", None, Mode.READ_ONLY),
-    _tls("ssl.cipher.suites", LIST, (), MEDIUM, "Cipher suites that may be used."),
+    _tls("ssl.cipher.suites", LIST, (), MEDIUM, "Cipher suites that may be used.", ListCheck()),
     _tls("ssl.client.auth", STRING, "none", MEDIUM, "Whether clients must show a certificate.", one_of("required", "requested", "none")),
-    _tls("ssl.enabled.protocols", LIST, ("TLSv1.2", "TLSv1.3"), MEDIUM, "TLS versions that may be used."),
+    _tls("ssl.enabled.protocols", LIST, ("TLSv1.2", "TLSv1.3"), MEDIUM, "TLS versions that may be used.", ListCheck()),
     _tls("ssl.endpoint.identification.algorithm", STRING, "https", LOW, "How a server's host name is checked."),
     _tls("ssl.engine.factory.class", CLASS, None, LOW, "A Java class that makes TLS engines."),
     _tls("ssl.key.password", PASSWORD, None, MEDIUM, "Password of the private key."),

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ottla.config.definition import ConfigError
+from ottla.numbers import parse_whole
 
+PORT_MAX = 65535
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 _ENDPOINT = re.compile(r"(.*)://\[?([0-9a-zA-Z\-%._:]*)\]?:(-?[0-9]+)")
@@ -50,8 +52,8 @@ def parse_endpoints(items: Iterable[str], protocols: Mapping[str, str], config: 
         match = _ENDPOINT.fullmatch(item.strip())
         if match is None:
             raise ConfigError(f"Invalid value {item} for configuration {config}: it must be NAME://host:port")
-        listener, port = match[1].strip().upper(), int(match[3])
-        if not -1 < port < 65536:
+        listener, port = match[1].strip().upper(), parse_whole(match[3], 0, PORT_MAX)
+        if port is None:
             raise ConfigError(f"Invalid value {item} for configuration {config}: no such port")
         if listener not in protocols:
             raise ConfigError(f"No security protocol defined for listener {listener}")

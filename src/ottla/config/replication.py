@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ottla.config.definition import LONG_MAX, ConfigType, Definition, Mode, at_least, one_of, table
+from ottla.config.definition import ConfigType, Definition, Mode, at_least, one_of, table
+from ottla.numbers import LONG_MAX
 
 HIGH, MEDIUM, LOW = "high", "medium", "low"
 _BOOLEAN, _STRING, _INT, _LONG = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.LONG
@@ -68,7 +69,7 @@ _LEADERS = (
     ),
     Definition(
         "leader.replication.throttled.rate", _LONG, LONG_MAX, MEDIUM,
-        "Bytes a second that a node sends to followers of throttled replicas.", at_least(0), Mode.PER_BROKER,
+        "Bytes a second that a node sends to followers of throttled replicas.", at_least(0), _CLUSTER,
     ),
 )  # fmt: skip
 
@@ -89,7 +90,10 @@ _FOLLOWERS = (
         "replica.fetch.response.max.bytes", _INT, 10_485_760, MEDIUM, "Largest response to a follower.",
         at_least(0),
     ),
-    Definition("replica.fetch.wait.max.ms", _INT, 500, HIGH, "How long a follower's fetch waits."),
+    Definition(
+        "replica.fetch.wait.max.ms", _INT, 500, HIGH,
+        "How long a follower's fetch waits; ten times as long where nothing has happened for a while.",
+    ),
     Definition(
         "replica.high.watermark.checkpoint.interval.ms", _LONG, 5000, HIGH,
         "How often high watermarks are written down.",
@@ -100,7 +104,7 @@ _FOLLOWERS = (
     ),
     Definition(
         "follower.replication.throttled.rate", _LONG, LONG_MAX, MEDIUM,
-        "Bytes a second that a node fetches of throttled replicas.", at_least(0), Mode.PER_BROKER,
+        "Bytes a second that a node fetches of throttled replicas.", at_least(0), _CLUSTER,
     ),
     Definition(
         "replication.quota.window.num", _INT, 11, LOW, "Samples kept of the throttled rate.", at_least(1),

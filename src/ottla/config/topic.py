@@ -6,17 +6,18 @@ import re
 from typing import NamedTuple
 
 from ottla.config.definition import (
-    LONG_MAX,
     Check,
     ConfigType,
     Definition,
     Effect,
+    ListCheck,
+    Rule,
     at_least,
     between,
-    list_of,
     one_of,
     table,
 )
+from ottla.numbers import LONG_MAX
 
 SEGMENT_BYTES_MIN = 1024 * 1024
 TIERED = "tiered storage is not offered"
@@ -61,7 +62,7 @@ def _define(
     type: ConfigType,
     default: object,
     doc: str,
-    check: Check | None = None,
+    check: Rule | None = None,
     effect: Effect = Effect.ACTED_ON,
     note: str = "",
     importance: str = "medium",
@@ -81,7 +82,7 @@ TOPIC = table(
         ("delete",),
         "What becomes of old segments: 'delete' drops them by age and size, 'compact' keeps each key's "
         "last value; with both, both are done, with neither everything is kept.",
-        list_of("compact", "delete"),
+        ListCheck(("compact", "delete")),
     ),
     _define(
         "compression.gzip.level",
@@ -106,6 +107,14 @@ TOPIC = table(
         _DAY_MS,
         "How long compaction keeps a tombstone, so that a reader who starts at the beginning still sees it.",
         at_least(0),
+    ),
+    _define(
+        "errors.deadletterqueue.group.enable",
+        _T.BOOLEAN,
+        False,
+        "Let share groups put what they cannot process into the topic.",
+        effect=Effect.NONE,
+        note="there are no share groups yet",
     ),
     _define(
         "file.delete.delay.ms",
@@ -235,6 +244,24 @@ TOPIC = table(
         note="segments grow as they are written",
     ),
     _define(
+        "remote.copy.lag.bytes",
+        _T.LONG,
+        -1,
+        "Bytes that must follow a segment before it is copied to remote storage; -1: local.retention.bytes.",
+        at_least(-1),
+        Effect.NONE,
+        TIERED,
+    ),
+    _define(
+        "remote.copy.lag.ms",
+        _T.LONG,
+        0,
+        "Age that a segment must have before it is copied to remote storage; -1: local.retention.ms.",
+        at_least(-1),
+        Effect.NONE,
+        TIERED,
+    ),
+    _define(
         "remote.log.copy.disable",
         _T.BOOLEAN,
         False,
@@ -325,6 +352,8 @@ SYNONYMS: dict[str, tuple[Synonym, ...]] = {
     "min.compaction.lag.ms": (Synonym("log.cleaner.min.compaction.lag.ms"),),
     "min.insync.replicas": (Synonym("min.insync.replicas"),),
     "preallocate": (Synonym("log.preallocate"),),
+    "remote.copy.lag.bytes": (Synonym("log.remote.copy.lag.bytes"),),
+    "remote.copy.lag.ms": (Synonym("log.remote.copy.lag.ms"),),
     "retention.bytes": (Synonym("log.retention.bytes"),),
     "retention.ms": (
         Synonym("log.retention.ms"),

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from ottla.config import rules
 from ottla.config.broker import ACTED_ON
-from ottla.config.definition import ConfigError, ConfigType, Definition, Effect, Mode
+from ottla.config.definition import ConfigError, ConfigType, Definition, Effect, Mode, shorten
 from ottla.config.inert import INERT
+from ottla.config.inert_security import STORES
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
 from ottla.config.replication import REPLICATION
 from ottla.config.topic import SYNONYMS, TOPIC
@@ -40,6 +42,9 @@ SAME_SETTING: dict[str, tuple[str, ...]] = {name: names for names in _SAME for n
     _FLUSH[0]: _FLUSH
 }
 
+# Settings of single listeners that may be given for all brokers.
+_LISTENERS_OF_ALL = frozenset(("max.connections", "max.connection.creation.rate", "num.network.threads"))
+
 Listener = Callable[[frozenset[str]], None]
 
 
@@ -51,6 +56,8 @@ class Source(IntEnum):
     DYNAMIC_CLUSTER = 3
     STATIC = 4
     DEFAULT = 5
+    LOGGER = 6
+    CLIENT_METRICS = 7
     GROUP = 8
 
 
@@ -85,7 +92,7 @@ class BrokerConfig:
                 self._values[name] = entry.parse(text)
         self._check_ids()
         _name_node(self._values)
-        self._topic_defaults = self._compute_topic_defaults()
+        self._topic_defaults = _topic_defaults(self._values)
         self._check()
         self._look_at_inert()
 
@@ -122,6 +129,13 @@ class BrokerConfig:
         """What clients are told to connect to."""
         given = self.get("advertised.listeners")
         return self._endpoints("listeners" if given is None else "advertised.listeners")
+
+    @property
+    def inter_broker_listener(self) -> str:
+        """The listener that nodes use among themselves: ``inter.broker.listener.name``, or the first."""
+        names = [endpoint.listener for endpoint in self.listeners()]
+        name = str(self.get("inter.broker.listener.name")).upper()
+        return name if name in names else names[0]
 
     def topic_values(self, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Typed values of a topic's configurations, by topic configuration name.
@@ -177,9 +191,46 @@ class BrokerConfig:
         if (cluster, broker) == (self.dynamic_cluster, self.dynamic_broker):
             return frozenset()
         before = self._values
-        values = {name: entry.default for name, entry in BROKER.items()}
         self.dynamic_cluster, self.dynamic_broker = dict(cluster), dict(broker)
-        for given in (self.static, self.dynamic_cluster, self.dynamic_broker):
+        values = self._resolve(cluster, broker)
+        topic_defaults = _topic_defaults(values)
+        try:
+            rules.check_static(values, topic_defaults)
+        except ConfigError as error:
+            log.error("the dynamic configurations are left as they were: %s", error)
+            return frozenset()
+        self._values = values
+        self._topic_defaults = topic_defaults
+        changed = frozenset(name for name, value in values.items() if value != before[name])
+        for name in changed:
+            if BROKER[name].effect is Effect.NONE:
+                log.warning("%s has no effect: %s", name, BROKER[name].note)
+        if changed:
+            for listener in self._listeners:
+                try:
+                    listener(changed)
+                except Exception:
+                    # One part that fails must not keep the others from theirs.
+                    log.exception("a change of the configuration could not be put into effect")
+        return changed
+
+    def check_dynamic(self, properties: Mapping[str, str], *, per_broker: bool) -> None:
+        """ConfigError where this broker could not take these dynamic values, in place of those that are set
+        for it, or for all brokers (``DynamicBrokerConfig.validate``)."""
+        check_dynamic(properties, per_broker=per_broker)
+        cluster = self.dynamic_cluster if per_broker else properties
+        values = self._resolve(cluster, properties if per_broker else self.dynamic_broker)
+        topic_defaults = _topic_defaults(values)
+        rules.check_static(values, topic_defaults)
+        rules.check_change(self._values, values, topic_defaults)
+
+    # Inside
+
+    def _resolve(self, cluster: Mapping[str, str], broker: Mapping[str, str]) -> dict[str, Any]:
+        """Typed values of the static and these dynamic configurations; a dynamic one that is invalid is left
+        out."""
+        values = {name: entry.default for name, entry in BROKER.items()}
+        for given in (self.static, cluster, broker):
             for name, text in given.items():
                 entry = BROKER.get(name)
                 if entry is None or (given is not self.static and entry.mode is Mode.READ_ONLY):
@@ -189,18 +240,7 @@ class BrokerConfig:
                 except ConfigError as error:
                     log.warning("a dynamic configuration is left out: %s", error)
         _name_node(values)
-        self._values = values
-        self._topic_defaults = self._compute_topic_defaults()
-        changed = frozenset(name for name, value in values.items() if value != before[name])
-        for name in changed:
-            if BROKER[name].effect is Effect.NONE:
-                log.warning("%s has no effect: %s", name, BROKER[name].note)
-        if changed:
-            for listener in self._listeners:
-                listener(changed)
-        return changed
-
-    # Inside
+        return values
 
     def _known(self, name: str, text: str) -> Definition | None:
         entry = BROKER.get(name)
@@ -232,18 +272,6 @@ class BrokerConfig:
             return str(value).upper() in {endpoint.listener for endpoint in self.listeners()}
         return BROKER[name].is_met(value)
 
-    def _compute_topic_defaults(self) -> dict[str, Any]:
-        defaults = {name: entry.default for name, entry in TOPIC.items()}
-        for name, synonyms in SYNONYMS.items():
-            for synonym in synonyms:
-                value = self._values.get(synonym.name)
-                if value is not None:
-                    defaults[name] = value if synonym.factor == 1 else value * synonym.factor
-                    break
-        if defaults["retention.ms"] < 0:
-            defaults["retention.ms"] = -1
-        return defaults
-
     def _endpoints(self, name: str) -> tuple[Endpoint, ...]:
         protocols = parse_protocols(self.get("listener.security.protocol.map").split(","))
         controllers = {listener.upper() for listener in self.get("controller.listener.names")}
@@ -268,14 +296,7 @@ class BrokerConfig:
             )
         if len(self.get("log.dirs") or self.get("log.dir")) != 1:
             raise ConfigError("log.dirs must name exactly one folder")
-        defaults = self._topic_defaults
-        if defaults["segment.ms"] < 1:
-            raise ConfigError("log.roll.ms must be greater than or equal to 1")
-        if defaults["segment.jitter.ms"] < 0:
-            raise ConfigError("log.roll.jitter.ms must be greater than or equal to 0")
-        if defaults["retention.ms"] == 0:
-            raise ConfigError("log.retention.ms must be unlimited (-1) or, greater than or equal to 1")
-        check_compaction_lags(defaults)
+        rules.check_static(self._values, self._topic_defaults)
         self._check_listeners()
 
     def _check_listeners(self) -> None:
@@ -309,21 +330,27 @@ def _name_node(values: dict[str, Any]) -> None:
         values[name] = NODE_ID_DEFAULT if given < 0 else given
 
 
+def _topic_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What topics have that do not say, by the names of topics' configurations."""
+    defaults = {name: entry.default for name, entry in TOPIC.items()}
+    for name, synonyms in SYNONYMS.items():
+        for synonym in synonyms:
+            value = values.get(synonym.name)
+            if value is not None:
+                defaults[name] = value if synonym.factor == 1 else value * synonym.factor
+                break
+    if defaults["retention.ms"] < 0:
+        defaults["retention.ms"] = -1
+    return defaults
+
+
 def _same_setting(name: str) -> tuple[str, ...]:
     prefixed = _LISTENER_PREFIX.fullmatch(name)
     return (name, prefixed[1]) if prefixed else SAME_SETTING.get(name, (name,))
 
 
 def refusal(entry: Definition, text: str) -> str:
-    return f"Invalid value {text} for configuration {entry.name}: not supported here: {entry.note}"
-
-
-def check_compaction_lags(values: Mapping[str, Any]) -> None:
-    low, high = values["min.compaction.lag.ms"], values["max.compaction.lag.ms"]
-    if low > high:
-        raise ConfigError(
-            f"conflict topic config setting min.compaction.lag.ms ({low}) > max.compaction.lag.ms ({high})"
-        )
+    return f"Invalid value {shorten(text)} for configuration {entry.name}: not supported here: {entry.note}"
 
 
 def check_topic(config: BrokerConfig, overrides: Mapping[str, str]) -> None:
@@ -335,27 +362,41 @@ def check_topic(config: BrokerConfig, overrides: Mapping[str, str]) -> None:
         entry = TOPIC[name]
         if entry.parse(text) != entry.default and entry.effect is Effect.REFUSED:
             raise ConfigError(refusal(entry, text))
-    check_compaction_lags(config.topic_values(overrides))
+    rules.check_compaction_lags(config.topic_values(overrides))
 
 
 def check_dynamic(properties: Mapping[str, str], *, per_broker: bool) -> None:
-    """ConfigError where brokers could not take these dynamic values (``DynamicBrokerConfig``)."""
+    """ConfigError where no broker could take these (``DynamicBrokerConfig.validateConfigs``)."""
     _refuse(
         "Cannot update these configs dynamically",
         (name for name in properties if _mode(name) is Mode.READ_ONLY),
         "; set it in server.properties and restart",
     )
+    _refuse(
+        "These security configs can be dynamically updated only per-listener using the listener prefix",
+        (name for name in properties if name in STORES),
+    )
     if not per_broker:
         _refuse(
             "Cannot update these configs at default cluster level, broker id must be specified",
-            (name for name in properties if _mode(name) is Mode.PER_BROKER),
+            (name for name in properties if _is_per_broker(name)),
         )
     for name, text in properties.items():
         entry = BROKER.get(name)
         if entry is None:
+            prefixed = _LISTENER_PREFIX.fullmatch(name)
+            if prefixed and prefixed[1] in BROKER:
+                BROKER[prefixed[1]].parse(text)
             continue
         if entry.parse(text) != entry.default and entry.effect is Effect.REFUSED:
             raise ConfigError(refusal(entry, text))
+
+
+def _is_per_broker(name: str) -> bool:
+    prefixed = _LISTENER_PREFIX.fullmatch(name)
+    if prefixed:
+        return prefixed[1] not in _LISTENERS_OF_ALL
+    return _mode(name) is Mode.PER_BROKER
 
 
 def check_known(names: Iterable[str]) -> None:
@@ -386,7 +427,7 @@ def _mode(name: str) -> Mode | None:
 def _refuse(message: str, names: Iterable[str], advice: str = "") -> None:
     refused = sorted(names)
     if refused:
-        raise ConfigError(f"{message}: Set({', '.join(refused)}){advice}")
+        raise ConfigError(f"{message}: [{', '.join(refused)}]{advice}")
 
 
 def is_list(table: Mapping[str, Definition], name: str) -> bool:

@@ -1,1 +1,1 @@
-"""The group coordinator: `runtime` and `shard` do the I/O, the machines that they drive are pure."""
+"""Coordinators: pure machines (`groups`), and what hosts them over internal topics (`runtime`)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import deque
 from collections.abc import Callable
 
 from ottla.env.clock import Clock, Timer
@@ -16,6 +17,8 @@ from ottla.env.clock import Clock, Timer
 log = logging.getLogger(__name__)
 
 TICK_MS = 5
+# So many callbacks run in one turn of the event loop, since each of them may have an answer written.
+RUN_AT_ONCE_MAX = 256
 
 
 class Deadline:
@@ -41,13 +44,15 @@ class Deadline:
 class Deadlines:
     """Callbacks by the tick in which they are due; within it they run in the order of their coming."""
 
-    __slots__ = ("_clock", "_due", "_ticks", "_timer", "_timer_tick")
+    __slots__ = ("_clock", "_due", "_overdue", "_ticks", "_timer", "_timer_tick")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         # What is due in each tick, and the ticks there are, the next one first.
         self._ticks: dict[int, dict[Deadline, None]] = {}
         self._due: list[int] = []
+        # Ticks whose time has come, and of which not all have had their turn.
+        self._overdue: deque[dict[Deadline, None]] = deque()
         self._timer: Timer | None = None
         self._timer_tick = 0
 
@@ -70,6 +75,7 @@ class Deadlines:
             self._timer.cancel()
         self._ticks.clear()
         self._due.clear()
+        self._overdue.clear()
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -83,15 +89,23 @@ class Deadlines:
     def _run(self) -> None:
         self._timer = None
         now_ms = self._clock.monotonic_ms()
-        due = []
         while self._due and self._due[0] * TICK_MS <= now_ms:
-            due.append(self._ticks.pop(heapq.heappop(self._due)))
+            self._overdue.append(self._ticks.pop(heapq.heappop(self._due)))
         # Ticks in which all was cancelled need no timer.
         while self._due and not self._ticks[self._due[0]]:
             del self._ticks[heapq.heappop(self._due)]
         self._arm()
-        for tick in due:
+        self._run_some()
+
+    def _run_some(self) -> None:
+        left = RUN_AT_ONCE_MAX
+        while self._overdue:
+            tick = self._overdue[0]
             while tick:
+                if not left:
+                    self._clock.call_later(0, self._run_some)
+                    return
+                left -= 1
                 deadline = next(iter(tick))
                 del tick[deadline]
                 try:
@@ -99,3 +113,5 @@ class Deadlines:
                 except Exception:
                     # It belongs to one request; those of others must not be left waiting.
                     log.exception("what was due failed")
+            if self._overdue:
+                self._overdue.popleft()

@@ -1,9 +1,8 @@
-"""Memory: the C library's allocator and Python's collector of garbage, told what a broker does with it."""
+"""Memory: the C library's allocator, told what a broker does with it."""
 
 from __future__ import annotations
 
 import ctypes
-import gc
 
 # mallopt's parameters, from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -23,12 +22,3 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_TRIM_THRESHOLD, KEEP_BYTES_MAX)
         libc.mallopt(_M_MMAP_THRESHOLD, KEEP_BLOCK_BYTES_MAX)
-
-
-def never_collect_what_is_there() -> None:
-    """Spare what exists now from collections of garbage: code and metadata, which stay as long as we do.
-
-    To look through them stops everything for tens of milliseconds each time: what one message in a thousand
-    would wait for.
-    """
-    gc.freeze()

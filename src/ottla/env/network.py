@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
 # Connections that the kernel may hold before we accept them.
 BACKLOG = 4096
+# When nothing comes on a connection for so long, the kernel asks after it, and again; it is over when
+# that, or what was sent, has not been answered for so long.
+ASK_AFTER_S, ASK_AGAIN_S, UNANSWERED_MS_MAX = 7, 1, 10_000
 
 
 def show_address(host: str, port: int) -> str:
     """HOST:PORT as clients are to be told it; an IPv6 address stands in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def watch_over(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel break a connection whose other end is no longer there. It wakes nobody until then."""
+    made = transport.get_extra_info("socket")
+    if made is None or made.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", ASK_AFTER_S),
+        ("TCP_KEEPINTVL", ASK_AGAIN_S),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", UNANSWERED_MS_MAX),
+    ):
+        # Not every system has all of them.
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Listener(Protocol):
@@ -78,3 +99,41 @@ class TcpNetwork:
 
     async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
         await asyncio.get_running_loop().create_connection(factory, host, port)
+
+
+class SharedSocket(TcpNetwork):
+    """A listening socket that several processes have: whichever is there first takes a connection."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    async def bind(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
+        """The socket as it is: it was bound by whoever made it."""
+        server = await asyncio.get_running_loop().create_server(
+            factory, sock=socket.socket(fileno=self._fd), backlog=BACKLOG, start_serving=False
+        )
+        return TcpListener(server)
+
+
+def listen_everywhere(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at every address of a host, all with one port, to be shared with other processes.
+
+    Nobody else can have the addresses while they are open. OSError where they cannot be had.
+    """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    made: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            made.append(one)
+            one.setblocking(False)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind((address[0], made[0].getsockname()[1] or port, *address[2:]))
+            one.listen(BACKLOG)
+    except BaseException:
+        for one in made:
+            one.close()
+        raise
+    return made

@@ -10,10 +10,28 @@ from ottla.types import TopicPartition
 
 CHECKPOINT_VERSION = 0
 PARTITION_METADATA_VERSION = 0
+# Larger files of these kinds are not read: hundreds of thousands of partitions, or one topic id, take less.
+CHECKPOINT_BYTES_MAX = 64 * 1024 * 1024
+PROPERTIES_BYTES_MAX = 64 * 1024
+UUID_CHARACTERS = 22
+# How much of a line that makes no sense is told.
+LINE_SHOWN_MAX = 80
+OFFSET_MAX = 2**63 - 1
+INT_MAX = 2**31 - 1
 
 
 class CheckpointDamaged(Exception):
     """A file is not what Kafka or we write; says which rule it breaks."""
+
+
+def read_number(text: str, largest: int) -> int:
+    """A number as these files have it: ASCII digits, from 0 to ``largest``. ValueError: it is none."""
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(OFFSET_MAX))):
+        raise ValueError(f"no number: {text[:20]!r}")
+    value = int(text)
+    if value > largest:
+        raise ValueError(f"too large: {value}")
+    return value
 
 
 def encode_lines(lines: Iterable[str]) -> bytes:
@@ -27,18 +45,23 @@ def decode_lines(data: bytes) -> list[str]:
     lines = data.decode("utf-8", "replace").splitlines()
     if len(lines) < 2:
         if lines and lines[0] != str(CHECKPOINT_VERSION):
-            raise CheckpointDamaged(f"unknown version {lines[0]!r}")
+            raise CheckpointDamaged(f"unknown version {lines[0][:LINE_SHOWN_MAX]!r}")
         return []
     if lines[0] != str(CHECKPOINT_VERSION):
-        raise CheckpointDamaged(f"unknown version {lines[0]!r}")
+        raise CheckpointDamaged(f"unknown version {lines[0][:LINE_SHOWN_MAX]!r}")
     if lines[1] != str(len(lines) - 2):
-        raise CheckpointDamaged(f"it claims {lines[1]} entries and has {len(lines) - 2}")
+        raise CheckpointDamaged(f"it claims {lines[1][:LINE_SHOWN_MAX]} entries and has {len(lines) - 2}")
     return lines[2:]
 
 
 def encode_offsets(offsets: Mapping[TopicPartition, int]) -> bytes:
     """``recovery-point-offset-checkpoint`` and its kin: topic, partition and offset on each line."""
-    return encode_lines(f"{where.topic} {where.partition} {offset}" for where, offset in offsets.items())
+    return encode_lines(offset_lines(offsets.items()))
+
+
+def offset_lines(offsets: Iterable[tuple[TopicPartition, int]]) -> list[str]:
+    """The lines of such a file, or some of them."""
+    return [f"{where.topic} {where.partition} {offset}" for where, offset in offsets]
 
 
 def decode_offsets(data: bytes) -> dict[TopicPartition, int]:
@@ -47,9 +70,10 @@ def decode_offsets(data: bytes) -> dict[TopicPartition, int]:
         fields = line.split()
         try:
             topic, partition, offset = fields
-            offsets[TopicPartition(topic, int(partition))] = int(offset)
+            where = TopicPartition(topic, read_number(partition, INT_MAX))
+            offsets[where] = read_number(offset, OFFSET_MAX)
         except ValueError as error:
-            raise CheckpointDamaged(f"malformed line {line!r}") from error
+            raise CheckpointDamaged(f"malformed line {line[:LINE_SHOWN_MAX]!r}") from error
     return offsets
 
 
@@ -62,10 +86,10 @@ def decode_epochs(data: bytes) -> list[tuple[int, int]]:
     entries = []
     for line in decode_lines(data):
         try:
-            epoch, start = map(int, line.split())
+            epoch, start = line.split()
+            entries.append((read_number(epoch, INT_MAX), read_number(start, OFFSET_MAX)))
         except ValueError as error:
-            raise CheckpointDamaged(f"malformed line {line!r}") from error
-        entries.append((epoch, start))
+            raise CheckpointDamaged(f"malformed line {line[:LINE_SHOWN_MAX]!r}") from error
     return entries
 
 
@@ -76,7 +100,9 @@ def encode_uuid(value: UUID) -> str:
 
 def decode_uuid(text: str) -> UUID:
     """ValueError where it is none."""
-    return UUID(bytes=base64.urlsafe_b64decode(text + "=="))
+    if len(text) != UUID_CHARACTERS:
+        raise ValueError(f"no topic id: {text[:LINE_SHOWN_MAX]!r}")
+    return UUID(bytes=base64.b64decode(text + "==", altchars=b"-_", validate=True))
 
 
 def encode_partition_metadata(topic_id: UUID) -> bytes:

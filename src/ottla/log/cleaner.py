@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from ottla.config import BrokerConfig
 from ottla.env.clock import Clock, Timer
 from ottla.env.disk import Disk
+from ottla.env.slices import Slices
 from ottla.errors import KafkaError
 from ottla.log.cleaning import Progress, Rewrite, Source, map_segment
 from ottla.log.compaction import (
@@ -34,10 +35,9 @@ from ottla.log.compaction import (
     first_dirty_offset,
     group,
 )
-from ottla.log.durability import Durable
+from ottla.log.durability import Point
 from ottla.log.files import INDEX_SUFFIX, TIME_INDEX_SUFFIX
 from ottla.log.log import Log
-from ottla.log.replacement import position_of, replace
 from ottla.log.segment import Segment
 from ottla.types import TopicPartition
 
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 # How long after a segment has closed logs are looked through; others close meanwhile.
 WAKE_DELAY_MS = 500
+# Logs that are looked at in one turn of the loop: up to 20 microseconds each.
+LOOKED_AT_ONCE = 200
 # Compaction works for so long at a time, and rests for as long: it takes half of one core at most.
 BURST_MS = 4
 # A longer rest, which the configured rate asks for, is taken in parts: the broker may stop meanwhile.
@@ -79,9 +81,10 @@ class Cleaner:
         config: BrokerConfig,
         logs: Mapping[TopicPartition, Log],
         *,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
         checkpoint: Callable[[], Awaitable[None]],
         high_watermarks: Callable[[], Mapping[TopicPartition, int]],
+        slices: Slices,
     ) -> None:
         self._disk = disk
         self._clock = clock
@@ -90,15 +93,14 @@ class Cleaner:
         self._spawn = spawn
         self._checkpoint = checkpoint
         self._high_watermarks = high_watermarks
+        self._slices = slices
         self._timer: Timer | None = None
         self._timer_due_ms = 0
         self._running = False
         self._woken = False
         self._closed = False
-        # Logs that could not be compacted, and until when they are left alone.
-        self._failed: WeakKeyDictionary[Log, int] = WeakKeyDictionary()
         # What the log that is being cleaned held when that began: a truncation puts another in its place.
-        self._began_with: Durable | None = None
+        self._began_with: Point | None = None
 
     # -- when ---------------------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class Cleaner:
             waits = False
             while not self._closed:
                 self._woken = False
-                dirty, waits = self.look(self._clock.now_ms())
+                dirty, waits = await self._slices.run(self.look(self._clock.now_ms()))
                 if not dirty:
                     break
                 await self._try(max(dirty))
@@ -150,21 +152,21 @@ class Cleaner:
 
     # -- which --------------------------------------------------------------------------------------------
 
-    def look(self, now_ms: int) -> tuple[list[Dirty], bool]:
+    def look(self, now_ms: int) -> Generator[None, None, tuple[list[Dirty], bool]]:
         """The logs that are dirty enough, and whether any may become so by time alone."""
-        found, waits = [], False
-        visible: Mapping[TopicPartition, int] | None = None
-        for where, log in self._logs.items():
+        found: list[Dirty] = []
+        waits, visible = False, self._high_watermarks()
+        for number, (where, log) in enumerate(list(self._logs.items())):
+            if number % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1:
+                yield
             if not log.config.compacts or len(log.segments) < 2 or log.deleted or log.failed is not None:
                 continue
-            if self._failed.get(log, 0) > self._clock.monotonic_ms():
+            if log.replacement.rests_until_ms > self._clock.monotonic_ms():
                 waits = True
                 continue
-            if visible is None:
-                visible = self._high_watermarks()
             try:
                 dirty, log_waits = look_at(where, log, visible.get(where, log.log_end_offset), now_ms)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - it is logged, and the other logs are looked at
                 self._leave_alone(log, where, error)
                 dirty, log_waits = None, True
             waits = waits or log_waits
@@ -180,27 +182,30 @@ class Cleaner:
             await self.clean(dirty)
         except Aborted:
             backoff_ms = self._config.get("log.cleaner.backoff.ms")
-            self._failed[dirty.log] = self._clock.monotonic_ms() + max(WAKE_DELAY_MS, backoff_ms)
-        except (KafkaError, OSError) as error:
+            dirty.log.replacement.rest_until(self._clock.monotonic_ms() + max(WAKE_DELAY_MS, backoff_ms))
+        except Exception as error:  # noqa: BLE001 - it is logged, and the other logs are compacted
             self._leave_alone(dirty.log, dirty.where, error)
 
-    def _leave_alone(self, log: Log, where: TopicPartition, error: KafkaError | OSError) -> None:
+    def _leave_alone(self, log: Log, where: TopicPartition, error: Exception) -> None:
         """For a while; a log that was deleted meanwhile fails in many ways, and none matters."""
         if not log.deleted:
-            logger.error("%s cannot be compacted: %s", where, error)
-        self._failed[log] = self._clock.monotonic_ms() + FAILED_REST_MS
+            foreseen = isinstance(error, KafkaError | OSError)
+            logger.error("%s cannot be compacted: %s", where, error, exc_info=None if foreseen else error)
+        log.replacement.rest_until(self._clock.monotonic_ms() + FAILED_REST_MS)
 
     async def clean(self, dirty: Dirty) -> None:
         """One round over one log. Aborted; KafkaError and OSError where the disk fails."""
         log, now_ms = dirty.log, self._clock.now_ms()
         began_ms = self._clock.monotonic_ms()
-        self._began_with = log.durable
+        self._began_with = log.replacement.history
         progress = Progress(began_ms, began_ms)
         get = self._config.get
         if log.recovery_point < dirty.end_offset:
             await self._disk.run(partial(log.flush, dirty.end_offset))
-        entries = get("log.cleaner.dedupe.buffer.size") * get("log.cleaner.io.buffer.load.factor")
-        offsets = OffsetMap(max(1, int(entries / ENTRY_BYTES)), dirty.dirty_offset)
+        entries_max = keys_at_once(
+            get("log.cleaner.dedupe.buffer.size"), get("log.cleaner.io.buffer.load.factor")
+        )
+        offsets = OffsetMap(entries_max, dirty.dirty_offset)
         for source in _sources(log, dirty.dirty_offset, dirty.end_offset):
             mapping = map_segment(source(), offsets, self._buffer_bytes, progress)
             await self._drive(log, mapping, progress)
@@ -208,9 +213,7 @@ class Cleaner:
                 break
         await self._drive(log, offsets.complete(), progress)
         end_offset = offsets.latest_offset + 1
-        producers = {
-            entry.producer_id: entry.batches[-1].last_offset for entry in log.producers if entry.batches
-        }
+        producers = await self._disk.run(log.producers.freeze().last_offsets)
         keeps = Filter(offsets, now_ms, log.config.delete_retention_ms, producers)
         size = log.size_bytes
         for segments in await self._groups(log, end_offset):
@@ -218,7 +221,7 @@ class Cleaner:
         keys = len(offsets)
         await self._drive(log, offsets.forget(), progress)
         self._check(log)
-        log.cleaned_offset = end_offset
+        log.replacement.advance(end_offset)
         await self._checkpoint()
         logger.info(
             "%s: compacted offsets %d to %d, %d keys: the log has %d bytes instead of %d, in %d ms",
@@ -255,7 +258,7 @@ class Cleaner:
 
     async def _rewrite(self, log: Log, segments: list[Segment], keeps: Filter, progress: Progress) -> None:
         """Write what stays of some segments aside, and put it in their place."""
-        first = position_of(log, segments)
+        first = log.replacement.find(segments)
         if first is None:
             raise Aborted
         sources = [
@@ -270,13 +273,13 @@ class Cleaner:
         steps = rewrite.steps(self._disk, keeps, self._buffer_bytes, progress)
         try:
             await self._drive(log, steps, progress)
-            if rewrite.cleaned is None or not rewrite.cleaned.changed:
+            if rewrite.written is None:
                 return
             sizes = [segment.size for segment in segments]
             self._check(log)
-            if position_of(log, segments) != first or sizes != [source.size for source in sources]:
+            if log.replacement.find(segments) != first or sizes != [source.size for source in sources]:
                 raise Aborted
-            doomed = replace(log, segments, rewrite.cleaned, self._clock.now_ms())
+            doomed = log.replacement.replace(segments, rewrite.written, self._clock.now_ms())
             # Who closes a removed file last frees its blocks, which must not be the event loop.
             sources.clear()
         finally:
@@ -284,19 +287,19 @@ class Cleaner:
             with suppress(OSError):
                 await self._disk.run(partial(rewrite.discard, self._disk))
         await self._disk.run(partial(self._disk.sync_dir, log.directory))
-        log.background.submit(partial(_remove, self._disk, doomed), log.config.file_delete_delay_ms)
+        log.replacement.remove_later(doomed)
 
     def _check(self, log: Log) -> None:
         """Aborted where the log is not to be compacted any more."""
         if self._closed or log.deleted or not log.config.compacts or log.failed is not None:
             raise Aborted
-        if log.durable is not self._began_with:
+        if log.replacement.history is not self._began_with:
             # Records that it is to be cleaned by may be gone.
             raise Aborted
 
     async def _drive(self, log: Log, steps: Steps, progress: Progress) -> None:
         """Run the steps off the event loop, a little at a time. Aborted: the log is not to be cleaned."""
-        rate = max(1.0, self._config.get("log.cleaner.io.max.bytes.per.second"))
+        rate = bytes_per_second(self._config.get("log.cleaner.io.max.bytes.per.second"))
         more = True
         while more:
             self._check(log)
@@ -372,6 +375,13 @@ def _source(segment: Segment, end_offset: int) -> Source:
     return Source(segment.base_offset, end_offset, segment.size, segment.file)
 
 
-def _remove(disk: Disk, paths: list[str]) -> None:
-    for path in paths:
-        disk.remove(path)
+def keys_at_once(buffer_bytes: int, load_factor: float) -> int:
+    """How many keys a round may hold in memory, at least one; a load factor may be any double."""
+    share = load_factor if 0 <= load_factor <= 1 else float(load_factor > 1)
+    return max(1, int(buffer_bytes / ENTRY_BYTES * share))
+
+
+def bytes_per_second(configured: float) -> float:
+    """The rate to keep to. As in Kafka's ``Throttler`` nothing is held back at a rate that is negative or no
+    number, and nearly everything at 0."""
+    return max(1.0, configured) if configured >= 0 else inf

@@ -14,16 +14,16 @@ from typing import NamedTuple
 from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.compaction import Filter, OffsetMap, Steps, map_batch
+from ottla.log.file_cache import FileCache
 from ottla.log.files import (
     CLEANED_SUFFIX,
     INDEX_SUFFIX,
     LOG_SUFFIX,
     TIME_INDEX_SUFFIX,
     TXN_INDEX_SUFFIX,
-    FileCache,
     offset_name,
 )
-from ottla.log.segment import Segment
+from ottla.log.segment import Segment, Written
 from ottla.types import Buffer
 from ottla.wire.records import HEADER_BYTES, BatchHeader, read_header
 
@@ -50,16 +50,6 @@ class Progress:
     rested_ms: int
     bytes_read: int = 0
     bytes_written: int = 0
-
-
-class Cleaned(NamedTuple):
-    """A segment that was written aside. ``changed``: it differs from the single segment it came from."""
-
-    base_offset: int
-    size: int
-    changed: bool
-    # Which of a segment's files there are.
-    suffixes: tuple[str, ...]
 
 
 def batches(
@@ -135,7 +125,7 @@ class Writer:
         header = read_header(batch)
         if self.size + header.size > SEGMENT_BYTES_MAX:
             raise KafkaError(ErrorCode.kafka_storage_error, f"{self._path} would grow beyond 2 GB")
-        self._index.note(self.size, header.size, header.last_offset, header.max_timestamp_ms, self._interval)
+        self._index.note((header,), self.size, self._interval)
         self.size += header.size
         self._pending.append(batch)
         self._pending_bytes += header.size
@@ -173,13 +163,16 @@ class Writer:
 
 
 class Rewrite:
-    """A group of segments on its way into one. Drive ``steps`` to the end; ``cleaned`` is the outcome."""
+    """A group of segments on its way into one. Drive ``steps`` to the end; ``written`` is the outcome.
+
+    That is None where nothing is to change: a single segment of which everything stays.
+    """
 
     def __init__(self, sources: list[Source], directory: str, index_interval_bytes: int) -> None:
         self.sources = sources
         self.base_offset = sources[0].base_offset
         self.directory = directory
-        self.cleaned: Cleaned | None = None
+        self.written: Written | None = None
         self._interval = index_interval_bytes
 
     def steps(self, disk: Disk, keeps: Filter, buffer_bytes: int, progress: Progress) -> Steps:
@@ -198,10 +191,11 @@ class Rewrite:
                     if kept:
                         writer.add(kept, progress)
                     yield BATCH_COST
-            suffixes = writer.finish(self._aborted_transactions(disk), progress) if changed else ()
+            if changed:
+                suffixes = writer.finish(self._aborted_transactions(disk), progress)
+                self.written = Written(self.base_offset, writer.size, suffixes)
         finally:
             writer.close()
-        self.cleaned = Cleaned(self.base_offset, writer.size, changed, suffixes)
 
     def _aborted_transactions(self, disk: Disk) -> bytes:
         """What the transaction indexes say: with absolute offsets, so that they are one when put together."""

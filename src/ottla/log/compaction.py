@@ -23,6 +23,7 @@ from ottla.wire.records import (
     LOG_APPEND_TIME,
     NO_TIMESTAMP,
     BatchHeader,
+    as_long,
     batch_crc,
     read_varint,
     seal_batch,
@@ -36,6 +37,8 @@ LONG_MAX = 2**63 - 1
 # can be equal to it.
 KEY_BYTES_MAX = 32
 DIGEST_BYTES = KEY_BYTES_MAX + 1
+# Bytes that are copied in one step: a millisecond's work at most, during which no other thread runs.
+COPIED_AT_ONCE_BYTES = 1024 * 1024
 # What a key and its offset take in memory at worst: two small objects and their place in a dict.
 ENTRY_BYTES = 192
 # Records that are walked over in one piece, which takes about a millisecond.
@@ -99,7 +102,7 @@ class OffsetMap:
                 self._offsets.popitem()
             yield RECORDS_AT_ONCE
 
-    def last_offset(self, key: bytes) -> int:
+    def last_offset(self, key: Buffer) -> int:
         """The last offset of a key, -1 where it is not in the map."""
         return self._offsets.get(map_key(key), -1)
 
@@ -109,9 +112,13 @@ class OffsetMap:
         return self._parts.find(1, (first - start) >> shift, ((last - start) >> shift) + 1) >= 0
 
 
-def map_key(key: bytes) -> bytes:
-    """What stands for a key in the map."""
-    return key if len(key) <= KEY_BYTES_MAX else blake2b(key, digest_size=DIGEST_BYTES).digest()
+def map_key(key: Buffer) -> bytes:
+    """What stands for a key in the map; a short one comes as bytes."""
+    return (
+        key
+        if type(key) is bytes and len(key) <= KEY_BYTES_MAX
+        else blake2b(key, digest_size=DIGEST_BYTES).digest()
+    )
 
 
 # -- walking over records -----------------------------------------------------------------------------------
@@ -124,17 +131,18 @@ class Scanned(NamedTuple):
     end: int
     timestamp_delta: int
     offset_delta: int
-    key: bytes | None
+    key: Buffer | None
     is_tombstone: bool
 
 
-def scan(data: bytes, position: int, count: int, offset_delta: int) -> list[Scanned]:
+def scan(data: Buffer, position: int, count: int, offset_delta: int) -> list[Scanned]:
     """``count`` records from a position on, with offsets after ``offset_delta``.
 
     IndexError, ValueError: they are malformed. Half of what compaction costs is spent here.
     """
     found = []
     size = len(data)
+    is_view = type(data) is not bytes
     make = Scanned._make
     for _ in range(count):
         start = position
@@ -162,6 +170,9 @@ def scan(data: bytes, position: int, count: int, offset_delta: int) -> list[Scan
         key = None
         if key_bytes >= 0:
             key = data[position : position + key_bytes]
+            if is_view and key_bytes <= KEY_BYTES_MAX:
+                # Only bytes are found in a map of bytes.
+                key = bytes(key)
             position += key_bytes
         is_tombstone = data[position] & 1 == 1
         if position >= end or end > size or offset_delta <= before:
@@ -171,7 +182,7 @@ def scan(data: bytes, position: int, count: int, offset_delta: int) -> list[Scan
     return found
 
 
-def pieces(header: BatchHeader, payload: bytes) -> Iterator[list[Scanned]]:
+def pieces(header: BatchHeader, payload: Buffer) -> Iterator[list[Scanned]]:
     """All records of a batch, some at a time. IndexError, ValueError: they are not what the header says."""
     position, last, left = 0, -1, header.record_count
     while left > 0:
@@ -183,11 +194,16 @@ def pieces(header: BatchHeader, payload: bytes) -> Iterator[list[Scanned]]:
         raise ValueError("the batch does not hold what its header says")
 
 
-def unpack(header: BatchHeader, batch: Buffer) -> bytes:
-    """A batch's records. KafkaError, ValueError: they are damaged, and must not get a right checksum."""
+def unpack(header: BatchHeader, batch: Buffer) -> Buffer:
+    """A batch's records; a view of them where they are large, since a copy in one piece would keep the event
+    loop waiting, in whichever thread it is made.
+
+    KafkaError, ValueError: they are damaged, and must not get a right checksum.
+    """
     if batch_crc(batch) != header.crc:
         raise ValueError("the batch's checksum does not match its bytes")
-    return bytes(unpack_records(batch))
+    unpacked = unpack_records(batch)
+    return bytes(unpacked) if len(unpacked) <= COPIED_AT_ONCE_BYTES else memoryview(unpacked)
 
 
 # -- the map ------------------------------------------------------------------------------------------------
@@ -277,7 +293,7 @@ class Filter(NamedTuple):
         return kept
 
     def _rebuild(
-        self, header: BatchHeader, batch: Buffer, payload: bytes, kept: list[Scanned]
+        self, header: BatchHeader, batch: Buffer, payload: Buffer, kept: list[Scanned]
     ) -> Generator[int, None, Buffer]:
         """A batch of the records that are kept: their bytes as they were, unless a horizon is to be set."""
         sets_horizon = (
@@ -290,7 +306,7 @@ class Filter(NamedTuple):
         base_timestamp_ms = header.base_timestamp_ms
         max_timestamp_ms = header.max_timestamp_ms
         if header.timestamp_type != LOG_APPEND_TIME:
-            max_timestamp_ms = base_timestamp_ms + max(record.timestamp_delta for record in kept)
+            max_timestamp_ms = max(as_long(base_timestamp_ms + record.timestamp_delta) for record in kept)
         attributes = header.attributes
         if sets_horizon:
             # The horizon takes the place of the base timestamp, which all others are relative to.
@@ -304,8 +320,8 @@ class Filter(NamedTuple):
                 yield len(piece)
             base_timestamp_ms = horizon_ms
         else:
-            body = bytearray().join([payload[record.start : record.end] for record in kept])
-        rebuilt = header._replace(
+            body = _gathered(payload, kept)
+        rebuilt = header.replaced(
             attributes=attributes,
             base_timestamp_ms=base_timestamp_ms,
             max_timestamp_ms=max_timestamp_ms,
@@ -314,21 +330,39 @@ class Filter(NamedTuple):
         return seal_batch(rebuilt, compress(header.compression, body) if header.compression else body)
 
 
-def _write_with_delta(out: bytearray, payload: bytes, record: Scanned, moved_by_ms: int) -> None:
+def _gathered(payload: Buffer, kept: list[Scanned]) -> bytearray:
+    """The bytes of the records that are kept."""
+    if type(payload) is bytes:
+        return bytearray().join([payload[record.start : record.end] for record in kept])
+    body = bytearray()
+    for record in kept:
+        _add_view(body, payload, record.start, record.end)
+    return body
+
+
+def _add_view(out: bytearray, payload: Buffer, start: int, end: int) -> None:
+    """Copy bytes, never so many that others have to wait long for the interpreter."""
+    while start < end:
+        to = min(end, start + COPIED_AT_ONCE_BYTES)
+        out += payload[start:to]
+        start = to
+
+
+def _write_with_delta(out: bytearray, payload: Buffer, record: Scanned, moved_by_ms: int) -> None:
     """A record with its timestamp relative to another base."""
     _, body = read_varint(payload, record.start)
     _, rest = read_varint(payload, body + 1)
     head = bytearray(payload[body : body + 1])
-    write_varint(head, record.timestamp_delta + moved_by_ms)
+    write_varint(head, as_long(record.timestamp_delta + moved_by_ms))
     write_varint(out, len(head) + record.end - rest)
     out += head
-    out += payload[rest : record.end]
+    _add_view(out, payload, rest, record.end)
 
 
 def _empty(header: BatchHeader) -> bytes:
     """A batch without records that keeps offsets, sequence numbers and the time."""
     attributes = header.attributes & ~(CODEC_MASK | DELETE_HORIZON_BIT)
-    left = header._replace(attributes=attributes, base_timestamp_ms=NO_TIMESTAMP, record_count=0)
+    left = header.replaced(attributes=attributes, base_timestamp_ms=NO_TIMESTAMP, record_count=0)
     return seal_batch(left, b"")
 
 

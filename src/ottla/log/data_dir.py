@@ -12,13 +12,18 @@ from uuid import uuid4
 
 from ottla.env.disk import Disk, Lock
 from ottla.log.checkpoints import (
+    CHECKPOINT_BYTES_MAX,
+    PROPERTIES_BYTES_MAX,
     CheckpointDamaged,
     decode_offsets,
     decode_properties,
+    encode_lines,
     encode_offsets,
     encode_properties,
     encode_uuid,
 )
+from ottla.log.files import read_small
+from ottla.log.folders import Suffix, parse_aside, parse_folder
 from ottla.types import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -31,15 +36,66 @@ LOG_STARTS_FILE = "log-start-offset-checkpoint"
 CLEANED_FILE = "cleaner-offset-checkpoint"
 HIGH_WATERMARKS_FILE = "replication-offset-checkpoint"
 
+CHECKPOINT_FILES = (RECOVERY_POINTS_FILE, LOG_STARTS_FILE, CLEANED_FILE, HIGH_WATERMARKS_FILE)
+# Of the others there is none before there is anything to say.
+KEPT_EMPTY = (RECOVERY_POINTS_FILE, LOG_STARTS_FILE)
+
 REGISTRATION_FILE = "registration.json"
 
+OTHER_CLUSTER = (
+    "give the --store of its cluster, put its metadata.db back, or use another directory. Where that is "
+    "lost, remove {path}: logs of topics that are not known are set aside then, see 'ottla log stray'"
+)
 META_VERSION = "1"
+# Kafka's before KRaft had another.
+META_VERSIONS = ("0", META_VERSION)
+# What a file of the present version says.
+META_NAMES = ("cluster.id", "node.id")
+DAMAGED_IDENTITY = (
+    "put it back from a copy, or remove it if the directory is this node's and of this cluster: it is "
+    "written anew then"
+)
 CLEAN_SHUTDOWN_VERSION = 0
 REGISTRATION_VERSION = 1
 
 
+# Where `ottla serve --processes` has the folders of all nodes but the first, which has the directory itself.
+NODES_FOLDER = "nodes"
+
+
 class DataDirectoryError(OSError):
     """The data directory cannot be used; the message says why and what to do."""
+
+
+class DataDirectoryInUse(DataDirectoryError):
+    """Another process has locked it."""
+
+
+def is_data_directory(disk: Disk, path: str) -> bool:
+    """Whether a folder is a broker's data directory. Its name does not say: `node-1` may be a partition's."""
+    return disk.exists(f"{path}/{META_PROPERTIES_FILE}")
+
+
+def node_folder(path: str, first: int, node_id: int) -> str:
+    """Where a node has its data, of those that share the directory ``path``; the first has all of it."""
+    return path if node_id == first else f"{path}/{NODES_FOLDER}/{node_id}"
+
+
+def others_with_data(disk: Disk, path: str) -> list[int]:
+    """Ids of nodes, other than the first, that have partitions in the directory; those set aside count."""
+    nodes = f"{path}/{NODES_FOLDER}"
+    if not disk.exists(nodes + "/"):
+        return []
+    ids = sorted(int(name) for name in disk.list(nodes) if name.isascii() and name.isdigit())
+    return [node_id for node_id in ids if _holds_partitions(disk, f"{nodes}/{node_id}")]
+
+
+def _holds_partitions(disk: Disk, path: str) -> bool:
+    for name in disk.list(path) if disk.exists(path + "/") else ():
+        aside = parse_aside(name)
+        if parse_folder(name) is not None or (aside is not None and aside.suffix is not Suffix.DELETE):
+            return True
+    return False
 
 
 class DataDir:
@@ -58,10 +114,10 @@ class DataDir:
     def take(cls, disk: Disk, path: str) -> DataDir:
         """Lock a directory, made where it is missing. DataDirectoryError where another broker has it."""
         try:
-            _make_to_stay(disk, path)
+            make_to_stay(disk, path)
             lock = disk.lock(f"{path}/{LOCK_FILE}")
         except BlockingIOError as error:
-            raise DataDirectoryError(
+            raise DataDirectoryInUse(
                 f"the data directory {path} is in use by another broker: stop it, or use another directory"
             ) from error
         except FileExistsError as error:
@@ -85,15 +141,13 @@ class DataDir:
         ``cluster_id`` None: not known yet. DataDirectoryError where it belongs to another.
         """
         path = f"{self.path}/{META_PROPERTIES_FILE}"
-        known: dict[str, str] = {}
-        if self.disk.exists(path):
-            known = decode_properties(self.disk.read_file(path))
+        known = self._read_identity(path)
         for name, value in (("node.id", str(node_id)), ("cluster.id", cluster_id)):
             if value is not None and known.get(name, value) != value:
-                advice = "give the --store of its cluster, " if name == "cluster.id" else ""
+                advice = OTHER_CLUSTER if name == "cluster.id" else "use another directory, or correct {path}"
                 raise DataDirectoryError(
                     f"the data directory {self.path} belongs to {name} {known[name]}, not {value}: "
-                    f"{advice}use another directory, or correct {path}"
+                    + advice.format(path=path)
                 )
         wanted = {"version": META_VERSION, "node.id": str(node_id)}
         if cluster_id is not None:
@@ -102,12 +156,34 @@ class DataDir:
         if cluster_id is not None and wanted.items() - known.items():
             self.disk.write_file(path, encode_properties(known | wanted))
 
+    def _read_identity(self, path: str) -> dict[str, str]:
+        """What the file says of whose the directory is; nothing where there is none.
+
+        DataDirectoryError where it is damaged (MetaPropertiesEnsemble.verify): the directory may be another
+        node's, or of another cluster, whose logs this one would take for its own or set aside.
+        """
+        if not self.disk.exists(path):
+            return {}
+        try:
+            known = decode_properties(read_small(self.disk, path, PROPERTIES_BYTES_MAX))
+            if known.get("version") not in META_VERSIONS:
+                raise CheckpointDamaged(f"its version is {known.get('version', 'missing')[:20]!r}")
+            missing = [name for name in META_NAMES if name not in known]
+            if known["version"] == META_VERSION and missing:
+                raise CheckpointDamaged(f"{' and '.join(missing)} missing")
+        except CheckpointDamaged as error:
+            raise DataDirectoryError(f"{path} cannot be used: {error}; {DAMAGED_IDENTITY}") from error
+        return known
+
     # -- the last shutdown --------------------------------------------------------------------------------
 
     def take_clean_mark(self) -> bool:
         """Whether the last broker shut down in order. The mark is gone then: the next has to earn it."""
         path = f"{self.path}/{CLEAN_SHUTDOWN_FILE}"
         if not self.disk.exists(path):
+            return False
+        if self.disk.exists(path + "/"):
+            logger.warning("%s is a folder, and no mark of a clean shutdown: move it away", path)
             return False
         self.disk.remove(path)
         self.disk.sync_dir(self.path)
@@ -127,20 +203,30 @@ class DataDir:
         if not self.disk.exists(path):
             return {}
         try:
-            offsets = decode_offsets(self.disk.read_file(path))
+            offsets = decode_offsets(read_small(self.disk, path, CHECKPOINT_BYTES_MAX))
         except CheckpointDamaged as error:
             logger.warning("%s is damaged, ignoring it: %s", path, error)
             return None
         self.checkpoints[name] = offsets
         return dict(offsets)
 
-    def write_offsets(self, name: str, offsets: Mapping[TopicPartition, int], turn: int) -> None:
-        """Have ``offsets`` in a checkpoint file, unless a later ``turn`` was faster. Blocks; thread-safe."""
+    def holds(self, name: str, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Whether a checkpoint file is up to date."""
+        return self.checkpoints.get(name, None if name in KEPT_EMPTY else {}) == offsets
+
+    def write_offsets(
+        self, name: str, offsets: Mapping[TopicPartition, int], turn: int, lines: list[str] | None = None
+    ) -> None:
+        """Have ``offsets`` in a checkpoint file, unless a later ``turn`` was faster. Blocks; thread-safe.
+
+        ``lines``: what ``offset_lines`` makes of them, where that is known.
+        """
         with self._writing:
             if turn < self._turns.get(name, turn):
                 return
-            if self.checkpoints.get(name) != offsets:
-                self.disk.write_file(f"{self.path}/{name}", encode_offsets(offsets))
+            if not self.holds(name, offsets):
+                data = encode_offsets(offsets) if lines is None else encode_lines(lines)
+                self.disk.write_file(f"{self.path}/{name}", data)
                 self.checkpoints[name] = offsets
             self._turns[name] = turn
 
@@ -224,7 +310,7 @@ class RegistrationMark:
         if not self._disk.exists(self._path):
             return None
         try:
-            content = json.loads(self._disk.read_file(self._path))
+            content = json.loads(read_small(self._disk, self._path, PROPERTIES_BYTES_MAX))
             return Registration(
                 int(content["epoch"]),
                 str(content["boot_id"]),
@@ -232,7 +318,7 @@ class RegistrationMark:
                 int(content.get("next_incarnation", 0)),
                 str(content.get("next_boot_id", "")),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, CheckpointDamaged) as error:
             logger.warning("%s is damaged: this node counts as one that lost data: %s", self._path, error)
             return None
 
@@ -244,7 +330,7 @@ class RegistrationMark:
         self.last = registration
 
 
-def _make_to_stay(disk: Disk, path: str) -> None:
+def make_to_stay(disk: Disk, path: str) -> None:
     """Make a directory, and those above it: a loss of power must not take it, with all that is in it."""
     missing = []
     above = path.rstrip("/")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
+from typing import Final
 
-UNDEFINED_EPOCH = -1
-UNDEFINED_OFFSET = -1
+UNDEFINED_EPOCH: Final = -1
+UNDEFINED_OFFSET: Final = -1
 
 
 class LeaderEpochs:
@@ -30,6 +31,10 @@ class LeaderEpochs:
     def entries(self) -> list[tuple[int, int]]:
         return list(self._entries)
 
+    def mark_saved(self, saved: bool = True) -> None:
+        """The checkpoint file has, or after all has not, what there is now."""
+        self.changed = not saved
+
     def _replace(self, entries: tuple[tuple[int, int], ...]) -> None:
         self._entries = entries
         self.latest = entries[-1][0] if entries else UNDEFINED_EPOCH
@@ -39,7 +44,7 @@ class LeaderEpochs:
         """An epoch begins at an offset. What conflicts with it (later epochs, later starts) is forgotten."""
         if epoch < 0 or (epoch == self.latest and self._entries[-1][1] <= start):
             return
-        kept = (entry for entry in self._entries if entry[0] < epoch and entry[1] < start)
+        kept = [entry for entry in self._entries if entry[0] < epoch and entry[1] < start]
         self._replace((*kept, (epoch, start)))
 
     def epoch_at(self, offset: int) -> int:

@@ -1,14 +1,22 @@
-"""Names of the files in a partition's folder (Kafka's LogFileUtils), and the files that are held open."""
+"""Names of the files in a partition's folder (Kafka's LogFileUtils), and what a log leaves to others."""
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+import re
 from collections.abc import Callable
 from typing import Protocol
+from uuid import UUID
 
-from ottla.env.disk import Disk, File
+from ottla.env.disk import Begun, Disk
 from ottla.errors import KafkaError
+from ottla.log.checkpoints import (
+    OFFSET_MAX,
+    PROPERTIES_BYTES_MAX,
+    CheckpointDamaged,
+    decode_partition_metadata,
+)
+from ottla.log.flushing import Flushable
 from ottla.log.settings import LogConfig
 
 logger = logging.getLogger(__name__)
@@ -25,11 +33,14 @@ SWAP_SUFFIX = ".swap"
 # Everything that belongs to one segment. The snapshot is of the state at its start.
 SEGMENT_SUFFIXES = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, SNAPSHOT_SUFFIX)
 
+# While it is written, swapped in or removed a file has one of these, or more, in addition.
+ASIDE_SUFFIX = ".tmp"
+_SEGMENT_FILE = re.compile(
+    r"([0-9]{20})(?:\.log|\.index|\.timeindex|\.txnindex|\.snapshot)(?:\.tmp|\.deleted|\.cleaned|\.swap)*"
+)
+
 EPOCHS_FILE = "leader-epoch-checkpoint"
 PARTITION_METADATA_FILE = "partition.metadata"
-
-# Segment files that are held open at once, over all logs of a broker.
-OPEN_FILES_MAX = 2000
 
 
 def offset_name(offset: int, suffix: str) -> str:
@@ -38,40 +49,37 @@ def offset_name(offset: int, suffix: str) -> str:
 
 
 def offset_of(name: str) -> int | None:
-    """The offset that a file's name begins with, None where it begins with none."""
-    stem = name.partition(".")[0]
-    return int(stem) if len(stem) == 20 and stem.isascii() and stem.isdigit() else None
+    """The offset in the name of a segment's file, also of one on its way in or out; None: it is none."""
+    match = _SEGMENT_FILE.fullmatch(name)
+    offset = int(match[1]) if match is not None else OFFSET_MAX + 1
+    return offset if offset <= OFFSET_MAX else None
 
 
-class Holder(Protocol):
-    """What holds an open file and can do without it for a while."""
+def read_small(disk: Disk, path: str, bytes_max: int) -> bytes:
+    """A file that is known to be small. CheckpointDamaged where there is a folder, or a file that is larger.
 
-    def let_go(self) -> None: ...
-
-
-class FileCache:
-    """Opens segment files and bounds how many stay open.
-
-    The file that was opened first is let go first, whether it is in use or not: whoever needs it opens it
-    again. Letting go only drops the segment's reference. A reader that still holds the file reads on, and
-    the descriptor closes with the last reference, so that it can never be reused under a reader.
+    FileNotFoundError where there is none, OSError where the disk fails.
     """
+    try:
+        size = disk.size(path)
+        if size > bytes_max:
+            raise CheckpointDamaged(f"it has {size} bytes")
+        return disk.read_file(path)
+    except IsADirectoryError as error:
+        raise CheckpointDamaged("it is a folder: move it away") from error
 
-    def __init__(self, disk: Disk, open_files_max: int = OPEN_FILES_MAX) -> None:
-        self._disk = disk
-        self._max = open_files_max
-        self._holders: OrderedDict[Holder, None] = OrderedDict()
 
-    def open(self, path: str, holder: Holder, *, create: bool) -> File:
-        while len(self._holders) >= self._max:
-            self._holders.popitem(last=False)[0].let_go()
-        file = self._disk.open(path, create=create)
-        self._holders[holder] = None
-        return file
-
-    def forget(self, holder: Holder) -> None:
-        """A holder has closed its file for good."""
-        self._holders.pop(holder, None)
+def read_topic_id(disk: Disk, directory: str) -> UUID | None:
+    """The id of the topic that a folder belongs to; None where it is not known."""
+    path = f"{directory}/{PARTITION_METADATA_FILE}"
+    try:
+        return decode_partition_metadata(read_small(disk, path, PROPERTIES_BYTES_MAX))
+    except FileNotFoundError:
+        return None
+    except CheckpointDamaged as error:
+        # A loss of power soon after it was made; the cluster's metadata knows the id too.
+        logger.warning("%s is damaged, ignoring it: %s", path, error)
+        return None
 
 
 class Background(Protocol):
@@ -81,13 +89,34 @@ class Background(Protocol):
         """Run blocking work off the event loop, after a delay; failures are the background's to report."""
         ...
 
+    def begin_write(self, work: Callable[[], None], done: Callable[[], None]) -> Begun:
+        """Have a large write made in a thread: ``Disk.begin_write``."""
+        ...
+
     def start_moved(self) -> None:
         """A log's start has moved within a segment: only a checkpoint remembers it."""
         ...
 
-    def config_changed(self, config: LogConfig) -> None:
-        """A log has taken on a configuration, which may ask for flushes by age."""
+    def segment_closed(self) -> None:
+        """A log that is to be compacted has one closed segment more."""
         ...
+
+    def config_changed(self, config: LogConfig) -> None:
+        """A log has taken on a configuration."""
+        ...
+
+    def begins_unflushed(self, log: Flushable) -> None:
+        """A log with flush.ms has something that is not on the disk, and had nothing before."""
+        ...
+
+
+class _NotBegun:
+    """A write that is made when it has to be finished."""
+
+    __slots__ = ("finish",)
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.finish = work
 
 
 class InPlace:
@@ -99,8 +128,17 @@ class InPlace:
         except (KafkaError, OSError) as error:
             logger.error("background work failed: %s", error)
 
+    def begin_write(self, work: Callable[[], None], done: Callable[[], None]) -> Begun:
+        return _NotBegun(work)
+
     def start_moved(self) -> None:
         return
 
+    def segment_closed(self) -> None:
+        return
+
     def config_changed(self, config: LogConfig) -> None:
+        return
+
+    def begins_unflushed(self, log: Flushable) -> None:
         return

@@ -16,12 +16,14 @@ import sys
 from array import array
 from bisect import bisect_right
 from operator import le, lt
+from typing import Final
 
-OFFSET_ENTRY_BYTES = 8
-TIME_ENTRY_BYTES = 12
-RELATIVE_OFFSET_MAX = 2**31 - 1
+OFFSET_ENTRY_BYTES: Final = 8
+TIME_ENTRY_BYTES: Final = 12
+RELATIVE_OFFSET_MAX: Final = 2**31 - 1
 
-_TIME_ENTRY = struct.Struct(">qi")
+_OFFSET_ENTRY: Final = struct.Struct(">ii")
+_TIME_ENTRY: Final = struct.Struct(">qi")
 
 
 def _increases(values: array[int], strictly: bool = True) -> bool:
@@ -94,6 +96,12 @@ class OffsetIndex:
         return index if sound else None
 
 
+def decode_offset_entry(base_offset: int, entry: bytes) -> tuple[int, int]:
+    """The offset and position of one entry of an offset index's file."""
+    offset, position = _OFFSET_ENTRY.unpack(entry)
+    return base_offset + offset, position
+
+
 def decode_time_entry(base_offset: int, entry: bytes) -> tuple[int, int]:
     """The timestamp and offset of one entry of a time index's file."""
     timestamp_ms, offset = _TIME_ENTRY.unpack(entry)
@@ -126,10 +134,12 @@ class TimeIndex:
             self.timestamps.append(timestamp_ms)
             self.offsets.append(offset - self.base_offset)
 
-    def lookup(self, timestamp_ms: int) -> int:
-        """The offset of the last entry at or before a time; the base offset where there is none."""
+    def lookup(self, timestamp_ms: int) -> tuple[int, int]:
+        """The last entry at or before a time; (-1, base offset) where there is none."""
         slot = bisect_right(self.timestamps, timestamp_ms)
-        return self.base_offset + (self.offsets[slot - 1] if slot else 0)
+        if not slot:
+            return -1, self.base_offset
+        return self.timestamps[slot - 1], self.base_offset + self.offsets[slot - 1]
 
     def truncate_to(self, offset: int) -> None:
         """Forget the entries at and after ``offset``."""
@@ -164,6 +174,7 @@ class TimeIndex:
             return index
         sound = (
             index.offsets[0] >= 0
+            and index.timestamps[0] >= 0
             and _increases(index.timestamps)
             and _increases(index.offsets, strictly=False)
         )

@@ -1,32 +1,50 @@
 """Opening a partition's folder (Kafka's LogLoader): which segments there are, and where the log ends.
 
-After a clean shutdown nothing is read but the small files; after a crash the segments from the recovery point
-on are looked through.
+After a clean shutdown the small files are read, and of the log only what they are held against: its last
+batches and a few others. After a crash the segments from the recovery point on are looked through.
 """
 
 from __future__ import annotations
 
 import logging
+import os.path
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from ottla.env.disk import Disk
-from ottla.log.checkpoints import CheckpointDamaged, decode_epochs, decode_partition_metadata
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log import hints
+from ottla.log.checkpoints import (
+    CHECKPOINT_BYTES_MAX,
+    OFFSET_MAX,
+    CheckpointDamaged,
+    decode_epochs,
+    encode_partition_metadata,
+)
 from ottla.log.epochs import LeaderEpochs
+from ottla.log.file_cache import FileCache
 from ottla.log.files import (
     EPOCHS_FILE,
     LOG_SUFFIX,
     PARTITION_METADATA_FILE,
     SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
-    FileCache,
     offset_name,
     offset_of,
+    read_small,
+    read_topic_id,
 )
+from ottla.log.folders import parse_folder
 from ottla.log.leftovers import clear
 from ottla.log.producers import Producers
 from ottla.log.recovery import recover_segment, replay_producers
 from ottla.log.segment import Segment
+from ottla.log.segment_file import ColdRead
+from ottla.log.snapshots import Snapshots
+from ottla.log.strays import set_aside
+from ottla.wire.records import BatchHeader
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +58,9 @@ class Loader:
     directory: str
     # Whether the broker that wrote it last shut down in order.
     clean: bool
-    # From the checkpoints: all before the first is on disk, all before the second is deleted.
-    recovery_point: int
+    # From the checkpoints: all before the first is on disk (None: it is not known how much), all before the
+    # second is deleted.
+    recovery_point: int | None
     log_start_offset: int
     # Compaction has been over all before it; -1: never.
     cleaned_offset: int
@@ -50,30 +69,35 @@ class Loader:
     index_interval_bytes: int
     # Whether the topic is compacted now.
     compacted: bool
+    # The topic that the folder belongs to; None: whatever the folder says.
+    topic_id: UUID | None = None
 
     segments: list[Segment] = field(default_factory=list)
-    snapshots: list[int] = field(default_factory=list)
+    snapshots: Snapshots = field(init=False)
     epochs: LeaderEpochs = field(default_factory=LeaderEpochs)
     producers: Producers = field(init=False)
     log_end_offset: int = 0
-    topic_id: UUID | None = None
+    # Once it is loaded: how much is known to be on the disk, and what a checkpoint there may say of that.
+    synced_offset: int = 0
+    checkpointed_offset: int = 0
 
     def load(self) -> Loader:
-        """Open the folder, made where it is missing. OSError where the disk fails."""
+        """Open the folder, made where it is missing.
+
+        OSError where the disk fails; KafkaError INCONSISTENT_TOPIC_ID for another topic's folder.
+        """
+        self.checkpointed_offset = self.recovery_point or 0
         names = self._names()
         self.producers = Producers(0, self.producer_expiration_ms)
         self._find_segments(names)
-        if not self._load_epochs(names) and any(segment.size for segment in self.segments):
-            # Batches tell their epochs. Without these nobody would notice where this log parts from another.
-            self.clean, self.recovery_point = False, 0
-        if PARTITION_METADATA_FILE in names:
-            self.topic_id = read_topic_id(self.disk, self.directory)
-        if self.clean and self._trust_recovery_point():
-            self.log_end_offset = self.recovery_point
-        elif self.clean:
-            self.log_end_offset = self.recovery_point = self._read_end_offset()
+        self._load_epochs(names)
+        self._know_topic(names)
+        end = self._clean_end() if self.clean else None
+        if end is not None:
+            self.log_end_offset = end
         else:
             self._recover()
+            self.clean = False
         self._drop_deleted()
         self._begin_where_empty()
         if self.cleaned_offset > self.log_end_offset:
@@ -81,8 +105,9 @@ class Loader:
         self.epochs.truncate_from_end(self.log_end_offset + 1)
         self.epochs.truncate_from_start(self.log_start_offset)
         self._load_producers()
-        self._drop_stray_snapshots()
+        self.snapshots.remove_strays({segment.base_offset for segment in self.segments})
         self.segments[-1].forget_recent(self.log_end_offset)
+        self.synced_offset = self.recovery_point or 0
         return self
 
     # -- what is there ------------------------------------------------------------------------------------
@@ -99,6 +124,7 @@ class Loader:
         names.discard(name)
 
     def _find_segments(self, names: set[str]) -> None:
+        snapshots = []
         for name in sorted(names):
             offset = offset_of(name)
             if offset is None:
@@ -109,42 +135,71 @@ class Loader:
                     Segment(self.disk, self.cache, self.directory, offset, size, self.now_ms)
                 )
             elif name.endswith(SNAPSHOT_SUFFIX):
-                self.snapshots.append(offset)
+                snapshots.append(offset)
             elif name.endswith(SEGMENT_SUFFIXES) and offset_name(offset, LOG_SUFFIX) not in names:
                 logger.warning("%s/%s has no log file, removing it", self.directory, name)
                 self._remove(names, name)
+        self.snapshots = Snapshots(self.disk, self.directory, snapshots)
 
-    def _load_epochs(self, names: set[str]) -> bool:
-        """Read the checkpoint of leader epochs; whether there is one that makes sense."""
+    def _load_epochs(self, names: set[str]) -> None:
+        """Read the checkpoint of leader epochs, which ``_check_epochs`` holds against the log."""
         if EPOCHS_FILE not in names:
-            return False
+            return
         try:
-            data = self.disk.read_file(f"{self.directory}/{EPOCHS_FILE}")
+            data = read_small(self.disk, f"{self.directory}/{EPOCHS_FILE}", CHECKPOINT_BYTES_MAX)
             self.epochs = LeaderEpochs(decode_epochs(data))
         except CheckpointDamaged as error:
             logger.warning("%s/%s is damaged, reading the log for it: %s", self.directory, EPOCHS_FILE, error)
-            return False
-        return True
+
+    def _check_epochs(self, segments: list[Segment], last: BatchHeader | None = None) -> None:
+        """Batches tell their epochs; with wrong ones nobody notices where this log parts from another.
+
+        ``last``: the last batch of the segments, where it has been read.
+        """
+        if not segments or hints.agree(self.epochs, segments, last or hints.last_batch(segments)):
+            return
+        if self.epochs.entries:
+            path = f"{self.directory}/{EPOCHS_FILE}"
+            logger.warning("%s contradicts the log: reading the log for it", path)
+        self.epochs = hints.derive_epochs(segments)
+
+    def _know_topic(self, names: set[str]) -> None:
+        """Read which topic the folder belongs to, or write it down."""
+        found = read_topic_id(self.disk, self.directory) if PARTITION_METADATA_FILE in names else None
+        if found is None:
+            if self.topic_id is not None:
+                path = f"{self.directory}/{PARTITION_METADATA_FILE}"
+                self.disk.write_file(path, encode_partition_metadata(self.topic_id), sync=False)
+            return
+        if self.topic_id not in (None, found):
+            raise KafkaError(
+                ErrorCode.inconsistent_topic_id,
+                f"{self.directory} belongs to topic {found}, not {self.topic_id}",
+            )
+        self.topic_id = found
 
     # -- where it ends ------------------------------------------------------------------------------------
 
-    def _trust_recovery_point(self) -> bool:
-        """Whether the checkpoint can be the log's end: after a clean shutdown it is, if it was written."""
+    def _clean_end(self) -> int | None:
+        """Where the log ends, by its last batches; None where they make no sense: it has to be recovered."""
         if not self.segments:
-            return False
-        last = self.segments[-1]
-        grown = self.recovery_point - last.base_offset
-        return grown > 0 if last.size else grown == 0
-
-    def _read_end_offset(self) -> int:
-        """The log's end from its last batches: for a folder whose checkpoint is missing."""
-        if not self.segments:
-            return self.log_start_offset
-        last = self.segments[-1]
-        end = last.base_offset
-        position = last.offset_index.positions[-1] if len(last.offset_index) else 0
-        for header, _ in last.headers_from(position, last.file.read):
-            end = header.next_offset
+            return None
+        last, point = self.segments[-1], self.recovery_point
+        try:
+            header = hints.last_of(last)
+        except (KafkaError, ColdRead):
+            path = last.path(LOG_SUFFIX)
+            logger.warning("%s is damaged though it was closed in order: recovering the log", path)
+            return None
+        end = last.base_offset if header is None else header.next_offset
+        if point is None:
+            self.recovery_point = last.base_offset
+        elif point != end:
+            logger.warning(
+                "%s ends at %d, not at %d as %s says", self.directory, end, point, "its checkpoint"
+            )
+            self.recovery_point = min(point, end)
+        self._check_epochs(self.segments, header)
         return end
 
     def _recover(self) -> None:
@@ -152,35 +207,57 @@ class Loader:
         if not self.segments:
             self.log_end_offset = self.recovery_point = self.log_start_offset
             return
-        first = max(
-            (i for i, segment in enumerate(self.segments) if segment.base_offset <= self.recovery_point),
-            default=0,
-        )
+        point, count = self.recovery_point, len(self.segments)
+        # Not knowing more: a segment is synced soon after it is closed.
+        point = self.segments[max(0, count - 2)].base_offset if point is None else point
+        # Where the broker was shut down in order all had been synced.
+        synced_offset = OFFSET_MAX if self.clean else point
+        first = self._first_to_recover()
         start = self.segments[first].base_offset
-        self._drop_snapshots_after(start)
+        self._check_epochs(self.segments[:first])
+        self.snapshots.remove_after(start)
         self._producers_at(start)
         self.epochs.truncate_from_end(start)
-        for number in range(first, len(self.segments)):
+        self.log_end_offset = start
+        for number in range(first, count):
             segment = self.segments[number]
-            may_have_gaps = self.compacted or segment.base_offset <= self.cleaned_offset
-            if number > first and not may_have_gaps and segment.base_offset != self.log_end_offset:
+            if number > first and not self._follows(segment, point):
                 self._drop_segments(number, f"{segment.base_offset} does not follow {self.log_end_offset}")
                 break
-            self.producers.end_offset = segment.base_offset
+            self.producers.advance_to(segment.base_offset)
             if number > first:
                 self._snapshot()
-            cut = recover_segment(segment, self.producers, self.epochs, self.index_interval_bytes)
+            found = recover_segment(
+                segment, self.producers, self.epochs, self.index_interval_bytes,
+                synced_offset=synced_offset, is_last=number + 1 == count,
+            )  # fmt: skip
             self.log_end_offset = self.producers.end_offset
-            if number + 1 < len(self.segments):
+            if number + 1 < count:
                 self._save_indexes(segment)
-            if cut:
+            if found.cut_bytes:
                 logger.warning(
                     "%s: cut %d bytes that are not whole batches after offset %d",
-                    segment.path(LOG_SUFFIX), cut, self.log_end_offset - 1,
+                    segment.path(LOG_SUFFIX), found.cut_bytes, self.log_end_offset - 1,
                 )  # fmt: skip
                 self._drop_segments(number + 1, "what comes before it was cut")
                 break
-        self.recovery_point = min(self.recovery_point, self.log_end_offset)
+        self.recovery_point = min(point, self.log_end_offset)
+
+    def _first_to_recover(self) -> int:
+        """The number of the segment with the recovery point; the first one where it is not known."""
+        point = self.recovery_point
+        before = [i for i, one in enumerate(self.segments) if point is not None and one.base_offset <= point]
+        return before[-1] if before else 0
+
+    def _follows(self, segment: Segment, point: int) -> bool:
+        """Whether a segment goes on where the log ends by now, or something between them is missing."""
+        end, base = self.log_end_offset, segment.base_offset
+        if base == end or self.compacted or base <= self.cleaned_offset:
+            return True
+        if end < base <= point:
+            logger.error("%s: offsets %d to %d are missing", self.directory, end, base - 1)
+            return True
+        return False
 
     def _save_indexes(self, segment: Segment) -> None:
         try:
@@ -198,12 +275,37 @@ class Loader:
         del self.segments[first:]
 
     def _drop_deleted(self) -> None:
-        """Where DeleteRecords went beyond what is left, nothing is left."""
-        if self.segments and self.log_end_offset < self.log_start_offset:
-            self._drop_segments(0, f"the log starts at {self.log_start_offset}")
-            self._drop_snapshots_after(-1)
-            self.epochs = LeaderEpochs()
-            self.log_end_offset = self.recovery_point = self.log_start_offset
+        """Where DeleteRecords went beyond what a crash has left, nothing is left.
+
+        After a clean shutdown that cannot be: it is the checkpoint that is wrong.
+        """
+        if not self.segments or self.log_end_offset >= self.log_start_offset:
+            return
+        why = f"the log ends at {self.log_end_offset} and starts at {self.log_start_offset}"
+        if self.clean:
+            logger.warning("%s: by its checkpoint %s: not believing that", self.directory, why)
+            self.log_start_offset = 0
+            return
+        self._begin_again(why)
+        self.epochs = LeaderEpochs()
+        self.log_end_offset = self.recovery_point = self.log_start_offset
+
+    def _begin_again(self, why: str) -> None:
+        """Begin with an empty folder. What there is is set aside: it may be the checkpoint that is wrong."""
+        data_dir, name = os.path.split(self.directory)
+        where = parse_folder(name)
+        if where is None or not any(segment.size for segment in self.segments):
+            self._drop_segments(0, why)
+            self.snapshots.remove_after(-1)
+            return
+        for segment in self.segments:
+            segment.close()
+        folder = set_aside(self.disk, data_dir, where)
+        logger.warning("%s is set aside as %s: %s", self.directory, folder, why)
+        self.disk.make_dirs(self.directory)
+        self.segments = []
+        self.snapshots = Snapshots(self.disk, self.directory)
+        self._know_topic(set())
 
     def _begin_where_empty(self) -> None:
         if not self.segments:
@@ -220,85 +322,38 @@ class Loader:
         end = self.log_end_offset
         if self.producers.end_offset == end and not self.clean:
             return
-        self._drop_snapshots_after(end)
-        if not self.snapshots and self.clean:
-            self.producers.clear(end)
-            return
+        self.snapshots.remove_after(end)
         self._producers_at(end)
+        if self.clean:
+            self.snapshots.closed_in_order(end)
 
     def _producers_at(self, offset: int) -> None:
         """Bring producer state to ``offset``: the newest snapshot before it, and the log from there on."""
-        load_snapshot(self.disk, self.directory, self.producers, self.snapshots, offset, self.now_ms)
-        if self.producers.end_offset < self.segments[0].base_offset:
-            self.producers.end_offset = self.segments[0].base_offset
+        is_own = partial(hints.tells_of, segments=self.segments)
+        self.snapshots.load(self.producers, offset, self.now_ms, is_own)
+        has_none = self.clean and not self.producers.end_offset
+        start = self._oldest_with_producers() if has_none else self.segments[0].base_offset
+        if self.producers.end_offset < start:
+            self.producers.advance_to(start)
         replay(self.segments, self.producers, offset)
 
+    def _oldest_with_producers(self) -> int:
+        """Where the first segment begins that has been written to since producers expire."""
+        expired_ms = self.now_ms - self.producer_expiration_ms
+        for segment in self.segments:
+            if self.disk.modified_ms(segment.path(LOG_SUFFIX)) >= expired_ms:
+                return segment.base_offset
+        return self.log_end_offset
+
     def _snapshot(self) -> None:
-        offset = self.producers.end_offset
-        if offset not in self.snapshots:
-            path = f"{self.directory}/{offset_name(offset, SNAPSHOT_SUFFIX)}"
-            try:
-                self.disk.write_file(path, self.producers.encode(), sync=False)
-            except OSError as error:
-                # A full disk, say. It only saves time at the next start.
-                logger.warning("%s cannot be written: %s", path, error)
-                return
-            self.snapshots.append(offset)
-
-    def _drop_stray_snapshots(self) -> None:
-        """Keep the snapshots at the segments' starts, which recovery needs, and of the others the newest."""
-        bases = {segment.base_offset for segment in self.segments}
-        strays = sorted(offset for offset in self.snapshots if offset not in bases)
-        keep = strays[-1:] if strays and strays[-1] > self.segments[-1].base_offset else []
-        for snapshot in strays:
-            if snapshot not in keep:
-                self._drop_snapshot(snapshot)
-
-    def _drop_snapshots_after(self, offset: int) -> None:
-        """Snapshots beyond what is known to be sound may tell of batches that are gone."""
-        for snapshot in [known for known in self.snapshots if known > offset]:
-            self._drop_snapshot(snapshot)
-
-    def _drop_snapshot(self, offset: int) -> None:
-        self.disk.remove(f"{self.directory}/{offset_name(offset, SNAPSHOT_SUFFIX)}")
-        self.snapshots.remove(offset)
-
-
-def read_topic_id(disk: Disk, directory: str) -> UUID | None:
-    """The id of the topic that a folder belongs to; None where it is not known."""
-    path = f"{directory}/{PARTITION_METADATA_FILE}"
-    try:
-        return decode_partition_metadata(disk.read_file(path))
-    except FileNotFoundError:
-        return None
-    except CheckpointDamaged as error:
-        # A loss of power soon after it was made; the cluster's metadata knows the id too.
-        logger.warning("%s is damaged, ignoring it: %s", path, error)
-        return None
-
-
-def load_snapshot(
-    disk: Disk, directory: str, producers: Producers, snapshots: list[int], offset: int, now_ms: int
-) -> None:
-    """The newest snapshot at or before ``offset`` into ``producers``; an empty state where there is none.
-
-    A damaged one is removed, from the disk and from ``snapshots``.
-    """
-    for snapshot in sorted(snapshots, reverse=True):
-        if snapshot > offset:
-            continue
-        path = f"{directory}/{offset_name(snapshot, SNAPSHOT_SUFFIX)}"
         try:
-            producers.load(disk.read_file(path), snapshot, now_ms)
-            return
-        except ValueError as error:
-            logger.warning("%s: removing it, %s", path, error)
-            disk.remove(path)
-            snapshots.remove(snapshot)
-    producers.clear(0)
+            self.snapshots.write(self.producers)
+        except OSError as error:
+            # A full disk, say. It only saves time at the next start.
+            logger.warning("%s: producer state cannot be written: %s", self.directory, error)
 
 
-def replay(segments: list[Segment], producers: Producers, offset: int) -> None:
+def replay(segments: Sequence[Segment], producers: Producers, offset: int) -> None:
     """Bring producer state forward from where it stands to ``offset``, reading headers."""
     for number, segment in enumerate(segments):
         last = number + 1 == len(segments)
@@ -306,4 +361,4 @@ def replay(segments: list[Segment], producers: Producers, offset: int) -> None:
             break
         if last or segments[number + 1].base_offset > producers.end_offset:
             replay_producers(segment, producers, offset)
-    producers.end_offset = offset
+    producers.advance_to(offset)

@@ -1,5 +1,6 @@
-"""A partition's log (Kafka's UnifiedLog and LocalLog): append, read, roll, truncate, flush.
+"""A partition's log (Kafka's UnifiedLog): its start, its epochs, its producers, one way to write.
 
+``Segments`` hold the bytes and tell where they end, ``Durability`` how many of them are on the disk for good.
 Synchronous and used from one thread, but for ``flush``, which may run in another. Offsets are absolute, sizes
 bytes, times milliseconds. What fails on disk is raised as KafkaError KAFKA_STORAGE_ERROR.
 """
@@ -7,107 +8,72 @@ bytes, times milliseconds. What fails on disk is raised as KafkaError KAFKA_STOR
 from __future__ import annotations
 
 import logging
-import random
-import threading
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, final
 from uuid import UUID
 
-from ottla.env.disk import Disk, File
+from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log import durability, follower, lookups, retention, truncation
-from ottla.log.checkpoints import encode_partition_metadata
-from ottla.log.files import (
-    DELETED_SUFFIX,
-    PARTITION_METADATA_FILE,
-    SEGMENT_SUFFIXES,
-    SNAPSHOT_SUFFIX,
-    Background,
-    FileCache,
-    InPlace,
-    offset_name,
-)
+from ottla.log import fetched, retention
+from ottla.log.durability import Durability
+from ottla.log.file_cache import FileCache
+from ottla.log.files import Background, InPlace
 from ottla.log.index import RELATIVE_OFFSET_MAX
-from ottla.log.loading import Loader
-from ottla.log.lookups import TimestampOffset
-from ottla.log.recovery import marker_of
-from ottla.log.segment import Located, Segment
-from ottla.log.settings import LogConfig, Origin
-from ottla.log.validation import Rules, prepare
+from ottla.log.loading import Loader, replay
+from ottla.log.producers import EndMarker, marker_of
+from ottla.log.replacement import Replacement
+from ottla.log.segment import Segment
+from ottla.log.segment_file import ColdRead
+from ottla.log.segments import Segments, Slice, State
+from ottla.log.settings import LONG_MAX, LogConfig, Origin
+from ottla.log.validation import Appended, Prepared, Rules, prepare
+from ottla.log.writing import Aside, Then, Writing
 from ottla.types import Buffer, TopicPartition
-from ottla.wire.records import STAMP, STAMP_BYTES, TRANSACTIONAL_BIT
+from ottla.wire.records import CONTROL_BIT, STAMP, TRANSACTIONAL_BIT, BatchHeader
 
 logger = logging.getLogger(__name__)
 
-# Clients try again and again while a disk is full: one line tells it.
-COMPLAINT_INTERVAL_MS = 10_000
-
-PRODUCER_EXPIRATION_MS = 24 * 60 * 60 * 1000
+PRODUCER_EXPIRATION_MS: Final = 24 * 60 * 60 * 1000
 # Leader epochs are 32 bits.
-LEADER_EPOCH_MAX = 2**31 - 1
+LEADER_EPOCH_MAX: Final = 2**31 - 1
+
+# Looking an enum's member up takes longer than all else that an append asks of it.
+_SOUND: Final = State.SOUND
+_CLIENT: Final = Origin.CLIENT
+_NO_MARKERS: Final[Mapping[int, EndMarker | None]] = {}
+_pack_stamp: Final = STAMP.pack
 
 
-class Appended(NamedTuple):
-    """Where a batch went; for a repeated one, where the original is."""
-
-    base_offset: int
-    last_offset: int
-    # -1 where records keep the time that their producer gave.
-    log_append_time_ms: int
-    log_start_offset: int
-    duplicate: bool
-
-
-class Slice(NamedTuple):
-    """Bytes of a log to be read: ``file.read_cached(position, size)``, or ``file.read`` off the loop."""
-
-    file: File
-    position: int
-    size: int
-
-
+@final
 class Log:
     """One partition's log. ``Log.open`` makes one."""
 
-    def __init__(self, loaded: Loader, config: LogConfig, background: Background) -> None:
-        self.disk = loaded.disk
-        self.cache = loaded.cache
+    def __init__(
+        self, loaded: Loader, config: LogConfig, topic_partition: TopicPartition, background: Background
+    ) -> None:
         self.directory = loaded.directory
-        self.topic_partition = TopicPartition("", 0)
+        self.topic_partition = topic_partition
         self.topic_id: UUID | None = loaded.topic_id
-        self.background = background
-        self.segments = loaded.segments
+        self.config = config
+        self.rules = Rules(config)
         self.producers = loaded.producers
         self.epochs = loaded.epochs
         self.log_start_offset = loaded.log_start_offset
-        self.log_end_offset = loaded.log_end_offset
-        self.durable = durability.Durable(loaded.recovery_point)
-        # One flush at a time: what a second one finds done has to be on the disk.
-        self.flushing = threading.Lock()
-        # A checkpoint on disk may still hold a recovery point of up to this, from before a truncation.
-        self.stale_point = -1
-        # Compaction has been over everything before it; -1: never.
-        self.cleaned_offset = loaded.cleaned_offset
-        # Told when a segment of a compacted log has closed.
-        self.closed_one: Callable[[], None] | None = None
-        self.size_bytes = sum(segment.size for segment in self.segments)
-        # Offsets at which producer state is on disk.
+        self._background = background
         self.snapshots = loaded.snapshots
-        self._bases = [segment.base_offset for segment in self.segments]
-        self._active = self.segments[-1]
-        self.unflushed_since_ms = 0
-        # Bytes of a failed write may lie after the end of the active segment.
-        self._torn = False
-        self._complained_ms = -COMPLAINT_INTERVAL_MS
-        # A sync failed: what the disk holds is not known any more.
-        self.failed: OSError | None = None
-        # Whether the folder's own list of files is on disk, and its place among the others.
-        self.folder_synced = False
-        self.parent_synced = False
-        # The partition is gone: nothing is written any more.
-        self.deleted = False
+        self._segments = Segments(
+            loaded.disk, loaded.cache, loaded.directory, loaded.segments, loaded.log_end_offset,
+            loaded.snapshots, background, config,
+        )  # fmt: skip
+        self.durability = Durability(
+            loaded.disk, self._segments, self.epochs, loaded.synced_offset,
+            checkpointed=loaded.checkpointed_offset, names_topic=loaded.topic_id is not None,
+            recovered=not loaded.clean and loaded.log_end_offset > 0,
+        )  # fmt: skip
+        self.replacement = Replacement(self._segments, self.durability, loaded.cleaned_offset)
+        # A large batch that is being written. Whatever else concerns the log's end waits for it (``settle``).
+        self._aside = Aside(self._segments, background)
         self.update_config(config)
 
     @classmethod
@@ -121,7 +87,7 @@ class Log:
         now_ms: int,
         clean: bool,
         topic_id: UUID | None = None,
-        recovery_point: int = 0,
+        recovery_point: int | None = 0,
         log_start_offset: int = 0,
         cleaned_offset: int = -1,
         cache: FileCache | None = None,
@@ -130,8 +96,9 @@ class Log:
     ) -> Log:
         """Open a partition's folder, making it where it is missing.
 
-        ``clean``: the broker shut down in order, so that ``recovery_point`` is where the log ends and its
-        bytes need not be looked at. Otherwise the segments from the recovery point on are recovered.
+        ``clean``: the broker shut down in order, so that ``recovery_point`` is where the log ends, if its
+        last batches say so too, and its bytes need not be looked at. Otherwise the segments from the recovery
+        point on are recovered; None: it is not known.
         """
         loaded = Loader(
             disk=disk,
@@ -145,143 +112,225 @@ class Log:
             producer_expiration_ms=producer_expiration_ms,
             index_interval_bytes=config.index_interval_bytes,
             compacted=config.compacts,
+            topic_id=topic_id,
         ).load()
-        log = cls(loaded, config, background or InPlace())
-        log.topic_partition = topic_partition
-        if topic_id is not None and log.topic_id is None:
-            log.topic_id = topic_id
-            path = f"{directory}/{PARTITION_METADATA_FILE}"
-            disk.write_file(path, encode_partition_metadata(topic_id), sync=False)
-        elif topic_id is not None and log.topic_id != topic_id:
-            raise KafkaError(
-                ErrorCode.inconsistent_topic_id,
-                f"{directory} belongs to topic {log.topic_id}, not {topic_id}",
-            )
-        return log
+        return cls(loaded, config, topic_partition, background or InPlace())
 
     def update_config(self, config: LogConfig) -> None:
         """Take on a changed topic configuration, from the next append on."""
         self.config = config
-        self.background.config_changed(config)
         self.rules = Rules(config)
-        self._interval = config.index_interval_bytes
-        self._active.limit_indexes(config.segment_index_bytes)
-        self._draw_roll_age()
+        # By default neither does: one look at each append, then.
+        self._asks_for_flushes = config.flush_messages < LONG_MAX or config.flush_ms < LONG_MAX
+        self._segments.update_config(config)
+        self._background.config_changed(config)
+        self._tell_unflushed()
 
-    def _draw_roll_age(self) -> None:
-        """How old a segment grows: segment.ms less a jitter, so that not all logs roll at once."""
-        age_ms = self.config.roll_ms
-        jitter = min(self.config.segment_jitter_ms, age_ms)
-        self._roll_age_ms = age_ms - (random.randrange(jitter) if jitter > 0 else 0)
+    def _tell_unflushed(self) -> None:
+        if self.config.flush_ms < LONG_MAX and self.unflushed_messages:
+            self._background.begins_unflushed(self)
+
+    # -- what there is ------------------------------------------------------------------------------------
+
+    @property
+    def log_end_offset(self) -> int:
+        """The offset that the next record gets."""
+        return self._segments.end_offset
+
+    @property
+    def size_bytes(self) -> int:
+        return self._segments.size_bytes
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Oldest first; at least one, of which the last is appended to."""
+        return self._segments.all
+
+    @property
+    def cleaned_offset(self) -> int:
+        """Compaction has been over everything before it; -1: never."""
+        return self.replacement.cleaned_offset
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the partition is gone: nothing is written any more."""
+        return self._segments.state is State.DELETED
+
+    @property
+    def writing(self) -> Writing | None:
+        """The large batch that a thread writes now, if any. It is not in the log yet."""
+        return self._aside.writing
+
+    @property
+    def failed(self) -> OSError | None:
+        """Why it is not known any more what the disk holds; None where it is."""
+        return self.durability.failed
 
     # -- appending ----------------------------------------------------------------------------------------
 
     def append(
-        self, records: Buffer, *, leader_epoch: int, now_ms: int, origin: Origin = Origin.CLIENT
+        self,
+        records: Buffer,
+        *,
+        leader_epoch: int,
+        now_ms: int,
+        origin: Origin = _CLIENT,
+        prepared: Prepared | None = None,
+        then: Then | None = None,
     ) -> Appended:
         """Append one batch as the leader: check it, number it, write it.
+
+        A client's batch that takes long to check is to be ``prepared`` elsewhere: TakesLong where it is not.
+        ``then``: have it written in a thread. As long as there is ``writing`` the batch is not in the log,
+        and what is returned not true; ``then`` is told when it is, or of the error that this would raise.
 
         KafkaError as ``validation.prepare`` and ``Producers.check`` say, INVALID_TXN_STATE for a
         transactional batch from a client, KAFKA_STORAGE_ERROR where it cannot be written; the log is then
         as it was before.
         """
-        header, body = prepare(records, self.rules, now_ms, origin)
-        base_offset = self.log_end_offset
+        if self._aside.writing is not None:
+            self.settle()
+        if prepared is None:
+            prepared = prepare(records, self.rules, now_ms, origin, at_once=origin is _CLIENT)
+        header, body = prepared
         if header.producer_id >= 0:
-            if header.attributes & TRANSACTIONAL_BIT and origin is Origin.CLIENT:
-                raise KafkaError(
-                    ErrorCode.invalid_txn_state, "the batch is not part of a transaction that is under way"
-                )
+            if header.attributes & TRANSACTIONAL_BIT and origin is _CLIENT:
+                why = "the batch is not part of a transaction that is under way"
+                raise KafkaError(ErrorCode.invalid_txn_state, why)
             original = self.producers.check(header, origin)
             if original is not None:
-                stamped = original.timestamp_ms if self.rules.stamps_append_time else -1
+                # As in Kafka the answer to a repeat bears the original's time, whoever set it.
+                stamped = original.timestamp_ms
                 return Appended(
                     original.first_offset, original.last_offset, stamped, self.log_start_offset, True
                 )
-        last_offset = base_offset + header.last_offset_delta
-        max_timestamp_ms = header.max_timestamp_ms
-        size = len(body) + STAMP_BYTES
-        segment = self._active
-        if not segment.ready or self._torn or self.failed is not None or self.deleted:
-            self.get_ready()
-        if (
-            segment.size + size > self.rules.segment_bytes
-            or last_offset - segment.base_offset > RELATIVE_OFFSET_MAX
-            or self.has_aged(segment, segment.first_timestamp_ms, max_timestamp_ms, now_ms)
-            or segment.full
-        ) and segment.size:
-            segment = self.roll(now_ms)
-        stamp = STAMP.pack(base_offset, header.length, leader_epoch)
-        try:
-            segment.append((stamp, body), size, last_offset, max_timestamp_ms, self._interval)
-        except OSError as error:
-            raise self.write_failed(error, now_ms) from error
-        if leader_epoch > self.epochs.latest:
-            self.epochs.assign(leader_epoch, base_offset)
-        if self.durable.offset == base_offset:
-            self.unflushed_since_ms = now_ms
-        self.log_end_offset = last_offset + 1
-        self.size_bytes += size
-        if header.producer_id >= 0:
-            batch = None if not header.is_control else b"".join((stamp, body))
-            self.producers.update(header, base_offset, marker_of(header, batch))
+        base_offset = self._segments.end_offset
+        stamp = _pack_stamp(base_offset, header.length, leader_epoch)
+        header.base_offset = base_offset
+        header.partition_leader_epoch = leader_epoch
+        markers = _NO_MARKERS
+        if header.attributes & CONTROL_BIT:
+            markers = {base_offset: marker_of(header, b"".join((stamp, body)))}
+        if then is None:
+            self._write((stamp, body), (header,), markers, now_ms)
         else:
-            self.producers.end_offset = last_offset + 1
-        append_time_ms = max_timestamp_ms if self.rules.stamps_append_time else -1
+            self._begin_write((stamp, body), (header,), markers, now_ms, then)
+        append_time_ms = header.max_timestamp_ms if self.rules.stamps_append_time else -1
+        last_offset = base_offset + header.last_offset_delta
         return Appended(base_offset, last_offset, append_time_ms, self.log_start_offset, False)
 
     def append_as_follower(
         self, records: Buffer, *, now_ms: int, leader_epoch: int = LEADER_EPOCH_MAX
     ) -> None:
-        """Append what a fetch from the leader, in its ``leader_epoch``, returned: see ``follower``."""
-        follower.append_as_follower(self, records, now_ms, leader_epoch)
+        """Append what a fetch from the leader, in its ``leader_epoch``, returned (appendAsFollower).
 
-    def has_aged(self, segment: Segment, first_ms: int | None, timestamp_ms: int, now_ms: int) -> bool:
-        """Whether a segment has to roll for its age, by the records' clock where they have one.
-
-        ``first_ms``: the first batch's largest timestamp; None: there is no batch.
+        All batches are checked before the first is written, and stay the leader's byte for byte; a last one
+        that is cut off is left out. Blocks for the write. KafkaError as ``fetched.check`` says: nothing is
+        appended then. KAFKA_STORAGE_ERROR where the disk fails: what was written to segments that are full
+        by then stays, the rest is taken back. ``log_end_offset`` always tells.
         """
-        if first_ms is not None and first_ms >= 0:
-            return timestamp_ms - first_ms > self._roll_age_ms
-        return now_ms - segment.created_ms > self._roll_age_ms
+        self.settle()
+        view = memoryview(records)
+        end = self._segments.end_offset
+        # Of an empty log the start may lie within the leader's first batch: records before it were deleted.
+        is_empty = end == self.log_start_offset
+        headers, markers = fetched.check(view, 0 if is_empty else end, self.epochs.latest, leader_epoch)
+        if not headers:
+            return
+        # A last batch that is cut off stays out.
+        whole = (view[: sum(header.size for header in headers)],)
+        if headers[0].base_offset >= end:
+            self._write(whole, headers, markers, now_ms)
+            return
+        if headers[0].last_offset < end:
+            raise fetched.discontinuous(f"offset {headers[0].base_offset} is before the log's end, {end}")
+        # Begin the empty log before its start (Partition's handling of UnexpectedAppendOffsetException).
+        self._get_ready()
+        self._begin_again(headers[0].base_offset, now_ms)
+        self._write(whole, headers, markers, now_ms)
+        self.advance_log_start(end)
 
-    def write_failed(self, error: OSError, now_ms: int) -> KafkaError:
-        """A write did not succeed: take back what it may have left."""
-        self._torn = True
-        if now_ms - self._complained_ms >= COMPLAINT_INTERVAL_MS:
-            self._complained_ms = now_ms
-            logger.error("%s: cannot write: %s", self.directory, error)
-        try:
-            self._take_back()
-        except OSError as again:
-            logger.error("%s: cannot take back a failed write: %s", self.directory, again)
-        return KafkaError(ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}")
+    def _write(
+        self,
+        buffers: tuple[Buffer, ...],
+        headers: tuple[BatchHeader, ...],
+        markers: Mapping[int, EndMarker | None],
+        now_ms: int,
+    ) -> None:
+        """Write batches that have been checked and numbered, as many at once as go to one segment.
 
-    def _take_back(self) -> None:
-        self._active.file.truncate(self._active.size)
-        self._active.cut_unsynced = True
-        self._torn = False
+        ``buffers`` hold one batch, or are one buffer of several, one after the other.
+        """
+        segments, durability = self._segments, self.durability
+        if segments.state is not _SOUND or not segments.active.ready or durability.failed is not None:
+            self._get_ready()
+        while headers:
+            before = segments.end_offset
+            count, size = segments.write(buffers, headers, now_ms)
+            if not count:
+                self._make_room(headers[0], now_ms)
+                continue
+            self._note_written(headers if count == len(headers) else headers[:count], markers, before, now_ms)
+            if count == len(headers):
+                return
+            headers, buffers = headers[count:], (memoryview(buffers[0])[size:],)
 
-    def get_ready(self) -> None:
+    def _note_written(
+        self,
+        headers: tuple[BatchHeader, ...],
+        markers: Mapping[int, EndMarker | None],
+        before: int,
+        now_ms: int,
+    ) -> None:
+        """Note what follows from batches that have been written behind ``before``, where the log ended."""
+        durability, epochs, producers = self.durability, self.epochs, self.producers
+        if durability.point.offset == before:
+            durability.begins_unflushed(now_ms)
+            self._tell_unflushed()
+        for header in headers:
+            if header.partition_leader_epoch > epochs.latest:
+                epochs.assign(header.partition_leader_epoch, header.base_offset)
+            if header.producer_id >= 0:
+                producers.update(header, markers.get(header.base_offset))
+        producers.advance_to(self._segments.end_offset)
+
+    def _begin_write(
+        self,
+        buffers: tuple[Buffer, ...],
+        headers: tuple[BatchHeader, ...],
+        markers: Mapping[int, EndMarker | None],
+        now_ms: int,
+        then: Then,
+    ) -> None:
+        """As ``_write`` of one batch, in a thread. KafkaError where it cannot be begun."""
+        segments = self._segments
+        self._get_ready()
+        while not segments.fit(headers, now_ms)[0]:
+            self._make_room(headers[0], now_ms)
+        self._aside.begin(buffers, headers, markers, now_ms, self._note_written, then)
+
+    def settle(self) -> None:
+        """Have what is being written in the log, or refused, now: see ``Aside.settle``.
+
+        Whoever changes the log's end in any other way, or who leads it, does this first.
+        """
+        self._aside.settle()
+
+    def _make_room(self, header: BatchHeader, now_ms: int) -> None:
+        """Begin a segment at the log's end; after a gap of more offsets than one can hold, behind that."""
+        end = self._segments.end_offset
+        is_far = header.last_offset - end > RELATIVE_OFFSET_MAX
+        if self._segments.active.size:
+            self.roll(now_ms, header.base_offset if is_far else end)
+            return
+        self._segments.move_active(header.base_offset, now_ms)
+        self.durability.folder_changed()
+
+    def _get_ready(self) -> None:
         """Before the first write, and after one that failed: make sure of all it needs, or refuse again."""
-        if self.deleted:
-            raise KafkaError(ErrorCode.unknown_topic_or_partition, "the partition has been deleted")
-        if self.failed is not None:
-            raise KafkaError(ErrorCode.kafka_storage_error, f"the disk failed: {self.failed.strerror}")
-        try:
-            if self._torn:
-                self._take_back()
-            if not self._active.ready:
-                self._active.get_ready()
-        except OSError as error:
-            raise KafkaError(
-                ErrorCode.kafka_storage_error, f"the log cannot be written: {error.strerror}"
-            ) from error
-
-    def get_ready_to_close(self) -> None:
-        """Before closing: what a failed write left must be gone, KAFKA_STORAGE_ERROR where it is not."""
-        if self._torn or self.failed is not None:
-            self.get_ready()
+        if not self.deleted:
+            self.durability.check()
+        self._segments.get_ready()
 
     def roll(self, now_ms: int, base_offset: int | None = None) -> Segment:
         """Close the active segment and begin a new one at the log's end; the old one is synced later.
@@ -289,44 +338,18 @@ class Log:
         ``base_offset``: begin it there instead, after the log's end. Nothing happens where the active segment
         is empty. KafkaError KAFKA_STORAGE_ERROR where the new file cannot be made; the log is then as it was.
         """
-        old, end = self._active, self.log_end_offset
-        if not old.size:
-            return old
-        if end <= self.stale_point:
-            # Recovery might begin behind this segment and take what it holds for sound.
+        self.settle()
+        segments, end = self._segments, self._segments.end_offset
+        if not segments.active.size:
+            return segments.active
+        if self.durability.must_flush_to_roll():
             self.flush()
-        start = end if base_offset is None else base_offset
-        try:
-            # First what may fail: a new file must not stay behind an old segment that goes on.
-            old.seal()
-            new = Segment.create(self.disk, self.cache, self.directory, start, now_ms)
-        except OSError as error:
-            raise self.write_failed(error, now_ms) from error
-        new.limit_indexes(self.config.segment_index_bytes)
-        old.forget_recent()
-        self.segments.append(new)
-        self._bases.append(start)
-        self._active = new
-        self.folder_synced = False
-        self._draw_roll_age()
-        try:
-            self.write_snapshot(sync=False)
-        except OSError as error:
-            # Recovery begins at an earlier one then.
-            logger.warning("%s: producer state cannot be written: %s", self.directory, error)
-        self.background.submit(partial(self.flush, end))
-        if self.closed_one is not None and self.config.compacts:
-            self.closed_one()
-        return new
-
-    def write_snapshot(self, *, sync: bool) -> None:
-        """Producer state at the log's end, where it is newer than the last snapshot. OSError: it cannot."""
-        offset = self.producers.end_offset
-        if offset in self.snapshots or not offset:
-            return
-        path = f"{self.directory}/{offset_name(offset, SNAPSHOT_SUFFIX)}"
-        self.disk.write_file(path, self.producers.encode(), sync=sync)
-        self.snapshots.append(offset)
+        segments.roll(now_ms, end if base_offset is None else base_offset)
+        self.durability.folder_changed()
+        self._background.submit(partial(self.flush, end, self.snapshots.take(self.producers)))
+        if self.config.compacts:
+            self._background.segment_closed()
+        return segments.active
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -337,58 +360,20 @@ class Log:
         ``min_one``: the first is there even where it is larger than ``max_bytes``. None where there is
         nothing to be had. Kafka's clients take a piece without one whole batch for a broken broker.
 
-        KafkaError OFFSET_OUT_OF_RANGE before the log's start and after its end. ColdRead: see ``settle``.
+        KafkaError OFFSET_OUT_OF_RANGE before the log's start and after its end. ColdRead: see
+        ``lookups.look_up_warm``.
         """
-        if offset > self.log_end_offset or offset < self.log_start_offset:
-            raise KafkaError(
-                ErrorCode.offset_out_of_range,
-                f"offset {offset} is not within [{self.log_start_offset}, {self.log_end_offset}]",
-            )
-        if offset >= end_offset or offset == self.log_end_offset:
+        start, end = self.log_start_offset, self._segments.end_offset
+        if not start <= offset <= end:
+            why = f"offset {offset} is not within [{start}, {end}]"
+            raise KafkaError(ErrorCode.offset_out_of_range, why)
+        if offset >= end_offset or offset == end:
             return None
         try:
-            segment = self._active
-            if offset >= segment.base_offset:
-                number = len(self.segments) - 1
-                found = segment.locate(offset)
-            else:
-                number, found = self._locate_before_active(offset, end_offset)
-                segment = self.segments[number]
-            if found is None:
-                return None
-            position, first_size = found
-            limit = segment.size
-            if end_offset < self.log_end_offset and end_offset < self._end_of(number):
-                end = segment.locate(end_offset)
-                limit = end.position if end is not None else limit
-            size = limit - position
-            if size > max_bytes:
-                if first_size > max_bytes and not min_one:
-                    return None
-                size = max(max_bytes, first_size)
-            return Slice(segment.file, position, size) if size > 0 else None
+            return self._segments.read(offset, max_bytes, end_offset, min_one)
         except OSError as error:
-            raise KafkaError(
-                ErrorCode.kafka_storage_error, f"the log cannot be read: {error.strerror}"
-            ) from error
-
-    def _locate_before_active(self, offset: int, end_offset: int) -> tuple[int, Located | None]:
-        """The segment's number and the place of the first batch that ends at or after ``offset``.
-
-        Where compaction has removed what was there, it is the first of a later segment.
-        """
-        number = self.segment_index(offset)
-        found = self.segments[number].locate(offset)
-        while found is None and number + 1 < len(self.segments):
-            number += 1
-            if self._bases[number] >= end_offset:
-                break
-            found = self.segments[number].locate(offset)
-        return number, found
-
-    def _end_of(self, number: int) -> int:
-        """The offset that a segment ends before."""
-        return self._bases[number + 1] if number + 1 < len(self._bases) else self.log_end_offset
+            why = f"the log cannot be read: {error.strerror}"
+            raise KafkaError(ErrorCode.kafka_storage_error, why) from error
 
     # -- epochs -------------------------------------------------------------------------------------------
 
@@ -403,103 +388,183 @@ class Log:
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
         """(epoch, end offset) of the largest epoch up to ``epoch``: see ``LeaderEpochs.end_offset_for``."""
-        return self.epochs.end_offset_for(epoch, self.log_end_offset)
+        return self.epochs.end_offset_for(epoch, self._segments.end_offset)
 
     # -- durability ---------------------------------------------------------------------------------------
 
     @property
     def recovery_point(self) -> int:
         """Everything before it would survive a loss of power."""
-        return self.durable.offset
+        return self.durability.point.offset
 
     @property
     def unflushed_messages(self) -> int:
         """Records that a loss of power might take."""
-        return self.log_end_offset - self.recovery_point
+        return self.durability.unflushed_messages
 
     def sync_due(self, now_ms: int) -> bool:
         """Whether flush.messages or flush.ms asks for a flush."""
-        unflushed = self.unflushed_messages
-        return unflushed >= self.config.flush_messages or (
-            unflushed > 0 and now_ms - self.unflushed_since_ms >= self.config.flush_ms
+        return self._asks_for_flushes and self.durability.is_due(self.config, now_ms)
+
+    def flush(self, before: int | None = None, save: Callable[[], None] | None = None) -> None:
+        """Make everything that is appended by now survive a loss of power: see ``Durability.flush``."""
+        self.durability.flush(before, save)
+
+    def write_out(self) -> list[str]:
+        """Write all that a clean start relies on; the files that have yet to be synced. Blocks.
+
+        KafkaError KAFKA_STORAGE_ERROR where that fails: the log must then be opened as after a crash.
+        """
+        self.settle()
+        segments = self._segments
+        if segments.state is not _SOUND or self.durability.failed is not None:
+            # What a failed write left must be gone.
+            self._get_ready()
+        try:
+            written = [*segments.write_indexes(), *self.durability.write_epochs()]
+            # Recovery finds out about producers by itself; a clean start has only this.
+            return written + self.snapshots.write(self.producers)
+        except OSError as error:
+            raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
+
+    def close(self, written: Iterable[str] = ()) -> None:
+        """Have all that a clean start relies on on the disk, and let the files go: as ``write_out``, of which
+        ``written`` is what earlier ones returned."""
+        self.durability.sync_all({*written, *self.write_out()})
+        self._segments.close()
+
+    def abandon(self) -> None:
+        """Let the files go and write nothing more: as a crash would, or since all is on the disk."""
+        self._aside.give_up(KafkaError(ErrorCode.kafka_storage_error, "the broker ends"))
+        self._segments.close()
+
+    def retire(self) -> None:
+        """The partition is gone: let the files go; whoever still has the log cannot write to it any more."""
+        self._aside.give_up(
+            KafkaError(ErrorCode.unknown_topic_or_partition, "the partition has been deleted")
         )
+        self._segments.retire()
+        self.snapshots.forget_all()
 
-    def flush(self, before: int | None = None) -> None:
-        """Have what is appended by now survive a loss of power: see ``durability``. Thread-safe."""
-        durability.flush(self, before)
-
-    def close(self) -> None:
-        """Write out all that a clean start relies on, and let the files go: see ``durability``."""
-        durability.close(self)
-
-    # -- the rest of it lives beside ----------------------------------------------------------------------
+    # -- its end ------------------------------------------------------------------------------------------
 
     def truncate_to(self, offset: int, now_ms: int) -> bool:
-        """Cut off everything at and after ``offset``: see ``truncation``."""
-        return truncation.truncate_to(self, offset, now_ms)
+        """Cut off everything at and after ``offset``; whether there was anything (UnifiedLog.truncateTo).
+
+        A batch that ``offset`` lies within goes as a whole. Blocks. OSError where the disk fails: nothing is
+        appended then until a restart has looked at what is left.
+        """
+        self.settle()
+        segments = self._segments
+        if offset >= segments.end_offset:
+            self.epochs.truncate_from_end(segments.end_offset)
+            return False
+        if offset < segments.all[0].base_offset:
+            self.truncate_fully_to(offset, now_ms)
+            return True
+        cut, end_before = segments.find_cut(offset), segments.end_offset
+        try:
+            segments.truncate(cut)
+            self._ends_now(end_before, now_ms)
+        except OSError as error:
+            # What was to go may still be there, whole or in part.
+            self.durability.fail(error)
+            raise
+        return True
 
     def truncate_fully_to(self, offset: int, now_ms: int) -> None:
-        """Drop everything and begin again, empty, at ``offset``: see ``truncation``."""
-        truncation.truncate_fully_to(self, offset, now_ms)
+        """Drop everything and begin again, empty, at ``offset``. OSError where the disk fails."""
+        self.settle()
+        end_before = self._segments.end_offset
+        self._segments.begin_again(offset, now_ms)
+        self.log_start_offset = offset
+        self.epochs.truncate_from_end(0)
+        self.snapshots.remove_after(-1)
+        self.producers.clear(offset)
+        self._ends_now(end_before, now_ms)
+
+    def _ends_now(self, end_before: int, now_ms: int) -> None:
+        """Bring all that follows from the batches back to a log that was cut, and ended there before."""
+        end = self._segments.end_offset
+        self.log_start_offset = min(self.log_start_offset, end)
+        self.durability.truncated(end_before, end)
+        self.replacement.truncated(end)
+        self.epochs.truncate_from_end(end)
+        self.snapshots.remove_after(end)
+        if not self.producers.truncate_to(end):
+            # Reading back to the last snapshot, at the active segment's start, may take seconds.
+            self.snapshots.load(self.producers, end, now_ms)
+            replay(self._segments.all, self.producers, end)
+
+    def _begin_again(self, offset: int, now_ms: int) -> None:
+        """``truncate_fully_to``, where it serves a write: KafkaError KAFKA_STORAGE_ERROR."""
+        try:
+            self.truncate_fully_to(offset, now_ms)
+        except OSError as error:
+            raise self._segments.write_failed(error, now_ms) from error
+
+    # -- its start ----------------------------------------------------------------------------------------
 
     def advance_log_start(self, offset: int) -> bool:
-        """A leader's log begins later, for DeleteRecords: see ``retention``. Followers use the next one."""
-        return retention.advance_log_start(self, offset)
+        """Let the log begin at ``offset``, for DeleteRecords; whether that is later than before.
+
+        The caller checks it against the high watermark. Segments before it go at the next retention.
+        KafkaError OFFSET_OUT_OF_RANGE beyond the log's end. Followers use ``follow_log_start``.
+        """
+        if offset > self._segments.end_offset:
+            why = f"the log cannot begin at {offset}, it ends at {self._segments.end_offset}"
+            raise KafkaError(ErrorCode.offset_out_of_range, why)
+        if offset <= self.log_start_offset:
+            return False
+        self.log_start_offset = offset
+        self.epochs.truncate_from_start(offset)
+        self._background.start_moved()
+        return True
 
     def follow_log_start(self, leader_log_start: int, now_ms: int) -> bool:
-        """A follower's log begins where its leader's does: see ``follower``."""
-        return follower.follow_log_start(self, leader_log_start, now_ms)
+        """Let the log begin where its leader's does, or stay where it begins later; whether it moved.
+
+        Where the leader's begins after this log's end there is nothing in common: it begins again there,
+        empty (ReplicaFetcherThread.fetchOffsetAndTruncate). KafkaError KAFKA_STORAGE_ERROR where the disk
+        fails.
+        """
+        self.settle()
+        if leader_log_start <= self._segments.end_offset:
+            return self.advance_log_start(leader_log_start)
+        self._begin_again(leader_log_start, now_ms)
+        return True
 
     def apply_retention(self, now_ms: int, high_watermark: int | None = None) -> int:
-        """Delete the segments that are due; how many: see ``retention``."""
-        return retention.apply_retention(self, now_ms, high_watermark)
+        """Delete the segments that are due, oldest first; how many (UnifiedLog.deleteOldSegments).
 
-    def offset_for_timestamp(self, timestamp_ms: int) -> TimestampOffset | None:
-        """The first record at or after a time: see ``lookups``."""
-        return lookups.offset_for_timestamp(self, timestamp_ms)
-
-    def max_timestamp_offset(self) -> TimestampOffset | None:
-        """The first record that has the largest timestamp: see ``lookups``."""
-        return lookups.max_timestamp_offset(self)
-
-    # -- for those modules --------------------------------------------------------------------------------
-
-    def segment_index(self, offset: int) -> int:
-        """The number of the segment that holds ``offset``."""
-        return max(0, bisect_right(self._bases, offset) - 1)
-
-    def set_segments(self, segments: list[Segment]) -> None:
-        """Put other segments in the place of the ones there are; at least one."""
-        self.segments = segments
-        self._bases = [segment.base_offset for segment in segments]
-        self._active = segments[-1]
-        self._active.limit_indexes(self.config.segment_index_bytes)
-        self.size_bytes = sum(segment.size for segment in segments)
-
-    def forget_snapshots_after(self, offset: int) -> None:
-        """Remove the snapshots of producer state that tell of batches at ``offset`` and later."""
-        for snapshot in [known for known in self.snapshots if known > offset]:
-            self.disk.remove(f"{self.directory}/{offset_name(snapshot, SNAPSHOT_SUFFIX)}")
-            self.snapshots.remove(snapshot)
-
-    def discard(self, segments: list[Segment]) -> None:
-        """Rename the files of segments that are no longer used, and remove them after file.delete.delay.ms.
-
-        Whoever still reads from one holds its open file.
+        Those that lie wholly before the log's start always; where cleanup.policy says delete, also as many
+        as retention.bytes allows, and those whose newest record is older than retention.ms. None that
+        reaches the high watermark. Where all are due the active one rolls first, so that the log keeps its
+        end. KafkaError KAFKA_STORAGE_ERROR where the disk fails.
         """
-        doomed = []
-        for segment in segments:
-            segment.close()
-            if segment.base_offset in self.snapshots:
-                self.snapshots.remove(segment.base_offset)
-            for suffix in SEGMENT_SUFFIXES:
-                path = segment.path(suffix)
-                if self.disk.exists(path):
-                    self.disk.rename(path, path + DELETED_SUFFIX)
-                    doomed.append(path + DELETED_SUFFIX)
+        self.settle()
+        segments, deleted = self._segments, 0
+        visible = segments.end_offset if high_watermark is None else high_watermark
+        try:
+            for count, why in retention.due(segments, self.config, self.log_start_offset, visible, now_ms):
+                deleted += self._delete(count, now_ms, why)
+        except ColdRead:
+            # The log has to be asked whether time indexes are right: the next round knows.
+            asked = map(Segment.largest_timestamp_ms, retention.candidates(segments, visible))
+            self._background.submit(partial(retention.ask, asked, now_ms, self.config.retention_ms))
+        except OSError as error:
+            logger.error("%s: cannot delete segments: %s", self.directory, error)
+            raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
+        return deleted
 
-        def remove() -> None:
-            for path in doomed:
-                self.disk.remove(path)
-
-        self.background.submit(remove, self.config.file_delete_delay_ms)
+    def _delete(self, count: int, now_ms: int, why: str) -> int:
+        """Delete so many of the oldest segments."""
+        if not count:
+            return 0
+        if count == len(self._segments.all):
+            self.roll(now_ms)
+        bases = [segment.base_offset for segment in self._segments.all[: count + 1]]
+        logger.info("%s: deleting segments %s because %s", self.directory, bases[:-1], why)
+        self.advance_log_start(bases[-1])
+        self._segments.drop_first(count)
+        return count

@@ -7,83 +7,118 @@ timers, so that an idle broker does next to nothing.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+import os
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Set
 from functools import partial
-from itertools import count
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from ottla.config import BrokerConfig
 from ottla.env.clock import Clock, Timer
-from ottla.env.disk import Disk
+from ottla.env.disk import Begun, Disk
+from ottla.env.slices import Slices
+from ottla.env.volume import Volume
 from ottla.errors import KafkaError
+from ottla.log.checkpointing import Checkpointing
 from ottla.log.cleaner import Cleaner
+from ottla.log.closing import Closing
 from ottla.log.data_dir import (
     CLEANED_FILE,
     HIGH_WATERMARKS_FILE,
     LOG_STARTS_FILE,
-    RECOVERY_POINTS_FILE,
     DataDir,
+    is_data_directory,
 )
-from ottla.log.files import OPEN_FILES_MAX, FileCache
-from ottla.log.loading import read_topic_id
+from ottla.log.file_cache import FileCache
+from ottla.log.files import read_topic_id
+from ottla.log.flushing import AgedFlushes, Flushable
+from ottla.log.folders import Aside, Suffix, aside_name, parse_aside, parse_folder
 from ottla.log.log import Log
-from ottla.log.settings import LONG_MAX, LogConfig
-from ottla.types import TopicPartition
+from ottla.log.lookups import TimeLookUps
+from ottla.log.new_folders import NewFolders
+from ottla.log.settings import LogConfig, Origin
+from ottla.log.strays import find_own, holds_records, set_aside, stray_folders
+from ottla.log.validation import Prepared, Rules, prepare
+from ottla.types import Buffer, TopicPartition
 
 logger = logging.getLogger(__name__)
 
-DELETE_SUFFIX = "-delete"
-# The file systems that matter allow so many characters in a name.
-FOLDER_NAME_MAX = 255
+FILE_IN_THE_WAY = "what is no partition's folder is in its place: move it away"
 # A log start that moved is on disk after so long; DeleteRecords itself waits for it.
 LOG_START_CHECKPOINT_DELAY_MS = 1000
+# What recurs less often than that comes at whole multiples of it.
+WHOLE_MS = 1000
 # Retention looks at so many logs before it lets others have the event loop.
 RETENTION_LOGS_AT_ONCE = 50
-
-
-Checkpoints = dict[str, dict[TopicPartition, int]]
+# Batches that are unpacked, checked or compressed in threads at a time; each may take 128 MB for that.
+PREPARED_AT_ONCE = 2
 
 
 class LogManager:
     """The logs in one data directory. ``start`` before anything else, ``close`` or ``abandon`` at the end."""
 
     def __init__(
-        self, disk: Disk, data_dir: str, config: BrokerConfig, clock: Clock, *, node_id: int
+        self,
+        disk: Disk,
+        data_dir: str,
+        config: BrokerConfig,
+        clock: Clock,
+        *,
+        node_id: int,
+        slices: Slices | None = None,
     ) -> None:
         self.path = data_dir
+        # What clients are told, who do not know where this process was started.
+        self.absolute_path = os.path.abspath(data_dir)
         self.logs: dict[TopicPartition, Log] = {}
-        # Asked for by whoever knows: the high watermark of each partition. It is written down, and neither
-        # retention nor compaction touches what lies beyond it.
-        self.high_watermarks: Callable[[], Mapping[TopicPartition, int]] | None = None
         self._disk = disk
         self._config = config
         self._clock = clock
         self._node_id = node_id
-        # A quarter of what may be open: the rest is for connections.
-        self._cache = FileCache(disk, min(OPEN_FILES_MAX, disk.open_files_max() // 4))
+        self._cache = FileCache(disk)
         self._dir: DataDir
+        self._volume: Volume | None = None
         self._clean = False
         # Whether a log was opened or made, or may have been.
         self._touched = False
-        # From the last run, for logs that have not been opened yet.
-        self._recovery_points: dict[TopicPartition, int] = {}
-        self._log_starts: dict[TopicPartition, int] = {}
-        self._recorded_high_watermarks: dict[TopicPartition, int] = {}
-        self._cleaned: dict[TopicPartition, int] = {}
-        # The partitions that a checkpoint file may speak of.
-        self._checkpointed: set[TopicPartition] = set()
-        self._turns = count()
-        self._writing = asyncio.Lock()
+        # How often any log's start has moved.
+        self.starts_moved = 0
+        self._slices = slices or Slices()
+        self._checkpoints = Checkpointing(disk, self.logs, self._slices)
+        # Folders that were set aside, until all partitions of the start are open; those partitions then.
+        self._strays: dict[str, Aside] = {}
+        self._assigned: Set[TopicPartition] | None = None
+        # Batches that take long to prepare are prepared in so many threads: flushes need the others.
+        self._preparing = asyncio.Semaphore(PREPARED_AT_ONCE)
+        # Whoever looks records up by time does it here.
+        self.lookups = TimeLookUps(disk)
         self._timers: dict[str, Timer] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._closed = False
+        # Whether the logs are being closed, or are.
+        self.closed = False
+        # Folders that a thread makes, for ``get_or_create`` to go on with.
+        self.new_folders = NewFolders(
+            disk, data_dir, clock, self._cache, config, self._is_new, self._rename_and_remove, self._spawn
+        )
+        self._flushes = AgedFlushes(clock, self._spawn, self._run, self._slices)
         self._cleaner = Cleaner(
             disk, clock, config, self.logs,
-            spawn=self._spawn, checkpoint=self._checkpoint_cleaned,
-            high_watermarks=lambda: self.high_watermarks() if self.high_watermarks is not None else {},
+            spawn=self._spawn, checkpoint=partial(self._checkpoints.write, CLEANED_FILE),
+            high_watermarks=lambda: self.high_watermarks if self.high_watermarks is not None else {},
+            slices=self._slices,
         )  # fmt: skip
+
+    @property
+    def high_watermarks(self) -> Mapping[TopicPartition, int] | None:
+        """From whoever knows: the high watermark of each partition, as it is when it is asked for. It is
+        written down, and neither retention nor compaction touches what lies beyond it."""
+        return self._checkpoints.high_watermarks
+
+    @high_watermarks.setter
+    def high_watermarks(self, marks: Mapping[TopicPartition, int]) -> None:
+        self._checkpoints.high_watermarks = marks
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -92,37 +127,32 @@ class LogManager:
         self._dir = DataDir.take(self._disk, self.path)
         try:
             self._dir.check_identity(self._node_id, None)
-            self._read_checkpoints()
+            # Before anything is written: it tells of what fails from here on.
+            self._volume = self._disk.open_volume(self.path)
+            self._clean = self._checkpoints.read(self._dir)
             names = self._dir.names()
         except BaseException:
             self._dir.release()
             raise
         folders = set(names)
         # Of partitions that are gone nothing is kept.
-        recorded = self._recorded_high_watermarks.items()
-        self._recorded_high_watermarks = {where: at for where, at in recorded if str(where) in folders}
+        recorded = self._checkpoints.recorded_high_watermarks
+        self._checkpoints.recorded_high_watermarks = {
+            where: at for where, at in recorded.items() if str(where) in folders
+        }
+        self._strays = stray_folders(self._disk, self.path, names)
         for name in names:
-            if name.endswith(DELETE_SUFFIX):
+            aside = parse_aside(name)
+            if aside is not None and aside.suffix is Suffix.DELETE and self._is_folder(name):
                 self._remove_later(f"{self.path}/{name}")
         get = self._config.get
         self._every("retention", get("log.retention.check.interval.ms"), self._apply_retention)
         interval_ms = get("replica.high.watermark.checkpoint.interval.ms")
-        self._every("high watermarks", interval_ms, self._checkpoint_high_watermarks)
+        write_high_watermarks = partial(self._checkpoints.write, HIGH_WATERMARKS_FILE)
+        self._every("high watermarks", interval_ms, write_high_watermarks)
         self._every("recovery points", get("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
         if not self._clean and any(parse_folder(name) for name in names):
             logger.warning("the last broker in %s was not shut down in order: recovering its logs", self.path)
-
-    def _read_checkpoints(self) -> None:
-        """What the last run left."""
-        self._clean = self._dir.take_clean_mark()
-        recovery_points = self._dir.read_offsets(RECOVERY_POINTS_FILE)
-        if recovery_points is None:
-            self._clean = False
-        self._recovery_points = recovery_points or {}
-        self._log_starts = self._dir.read_offsets(LOG_STARTS_FILE) or {}
-        self._recorded_high_watermarks = self._dir.read_offsets(HIGH_WATERMARKS_FILE) or {}
-        self._cleaned = self._dir.read_offsets(CLEANED_FILE) or {}
-        self._checkpointed.update(*self._dir.checkpoints.values())
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """Write down, or check, which cluster the data belongs to. DataDirectoryError: another one."""
@@ -136,22 +166,17 @@ class LogManager:
         self._stop()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-        results = await asyncio.gather(
-            *(self._disk.run(log.close) for log in self.logs.values()), return_exceptions=True
-        )
-        failures = [result for result in results if isinstance(result, BaseException)]
-        for failure in failures:
-            logger.error("a log could not be closed, it will be recovered at the next start: %s", failure)
+        all_closed = await Closing(self._disk, self._volume, self.path, list(self.logs.values())).run()
         try:
             await self.checkpoint()
-            if not failures:
+            if all_closed:
                 await self._disk.run(self._dir.leave_clean_mark)
         except OSError as error:
             logger.error("%s: what the next start needs to know cannot be written: %s", self.path, error)
             return False
         finally:
-            self._dir.release()
-        return not failures
+            self._release()
+        return all_closed
 
     def abandon(self) -> None:
         """Let go of everything as a crash would: nothing is written, except that a start which ended before
@@ -165,13 +190,18 @@ class LogManager:
         for task in self._tasks:
             task.cancel()
         for log in self.logs.values():
-            for segment in log.segments:
-                segment.close()
+            log.abandon()
+        self._release()
+
+    def _release(self) -> None:
         self._dir.release()
+        if self._volume is not None:
+            self._volume.close()
 
     def _stop(self) -> None:
-        self._closed = True
+        self.closed = True
         self._cleaner.close()
+        self._flushes.close()
         for timer in self._timers.values():
             timer.cancel()
 
@@ -182,24 +212,27 @@ class LogManager:
     ) -> Log:
         """A partition's log: the one that is open, or else opened, or made where there is none.
 
-        A folder left of a deleted topic of the same name is removed. After a crash this takes as long as
-        the log takes to be recovered. OSError where the disk fails.
+        A folder of another topic of the same name is set aside: see ``strays``. After a crash this takes as
+        long as the log takes to be recovered. OSError where the disk fails, or a file is in the way.
         """
         log = self.logs.get(topic_partition)
         if log is not None and log.topic_id == topic_id:
             return log
         self._touched = True
         directory = f"{self.path}/{topic_partition}"
+        made = self.new_folders.take(topic_partition, topic_id)
+        if made is not None:
+            self._checkpoints.forget(topic_partition)
+            log = self.logs[topic_partition] = Log(made, config, topic_partition, self)
+            return log
         if log is not None:
             self.delete(topic_partition)
         elif self._disk.exists(directory):
-            found = read_topic_id(self._disk, directory)
-            if found is not None and found != topic_id:
-                logger.warning("%s is of a topic that was deleted: removing it", directory)
-                self._rename_and_remove(topic_partition, directory)
-        if not self._disk.exists(directory):
-            self._erase(topic_partition)
-        recovery_point = self._recovery_points.get(topic_partition)
+            self._make_way(topic_partition, topic_id, directory)
+        if not self._disk.exists(directory) and not self._take_back(topic_partition, topic_id):
+            self._checkpoints.erase(topic_partition)
+        checkpoints = self._checkpoints
+        recovery_point = checkpoints.recovery_points.get(topic_partition)
         log = Log.open(
             self._disk,
             directory,
@@ -208,72 +241,132 @@ class LogManager:
             topic_id=topic_id,
             now_ms=now_ms,
             clean=self._clean and recovery_point is not None,
-            recovery_point=recovery_point or 0,
-            log_start_offset=self._log_starts.get(topic_partition, 0),
-            cleaned_offset=self._cleaned.get(topic_partition, -1),
+            recovery_point=recovery_point,
+            log_start_offset=checkpoints.log_starts.get(topic_partition, 0),
+            cleaned_offset=checkpoints.cleaned.get(topic_partition, -1),
             cache=self._cache,
             background=self,
             producer_expiration_ms=self._config.get("producer.id.expiration.ms"),
         )
-        log.closed_one = self._cleaner.wake
-        self._forget(topic_partition)
+        self._checkpoints.forget(topic_partition)
         self.logs[topic_partition] = log
         return log
+
+    def must_erase(self, topic_partition: TopicPartition) -> bool:
+        """Whether checkpoint files speak of a partition that is not open: ``erase`` before it is made."""
+        return self._checkpoints.names(topic_partition) and topic_partition not in self.logs
+
+    async def erase(self, wanted: Iterable[TopicPartition]) -> None:
+        """Have checkpoint files speak of none of these that have no folder: so that this need not be done at
+        once where one is made. OSError where the disk fails."""
+        gone = [
+            where
+            for where in wanted
+            if self.must_erase(where) and not self._strays and not self._disk.exists(f"{self.path}/{where}")
+        ]
+        if gone:
+            await self._checkpoints.erase_all(gone)
+
+    def _is_new(self, topic_partition: TopicPartition) -> bool:
+        """Whether nothing is to be put right before a partition's folder is made."""
+        known = topic_partition in self.logs or self._checkpoints.names(topic_partition)
+        return not (known or self._strays or self._disk.exists(f"{self.path}/{topic_partition}"))
 
     def delete(self, topic_partition: TopicPartition) -> None:
         """Take a partition away: its folder is renamed at once and removed after file.delete.delay.ms."""
         log = self.logs.pop(topic_partition, None)
         if log is None:
             return
-        for segment in log.segments:
-            segment.close()
-        log.deleted = True
+        log.retire()
         self._rename_and_remove(topic_partition, log.directory, log.config.file_delete_delay_ms)
+
+    async def prepare(self, records: Buffer, rules: Rules, now_ms: int) -> Prepared:
+        """Prepare a client's batch that takes long, in a thread. KafkaError as ``validation.prepare``."""
+        async with self._preparing:
+            return await self._disk.run(partial(prepare, records, rules, now_ms, Origin.CLIENT))
 
     def recorded_high_watermark(self, topic_partition: TopicPartition) -> int:
         """The high watermark that the last run wrote down, 0 where it wrote none."""
-        return self._recorded_high_watermarks.get(topic_partition, 0)
+        return self._checkpoints.recorded_high_watermarks.get(topic_partition, 0)
 
-    def strays(self) -> list[str]:
-        """Folders that look like a partition's and belong to none that is open."""
-        open_now = {str(topic_partition) for topic_partition in self.logs}
-        return [
-            name
-            for name in self._dir.names()
-            if name not in open_now
-            and parse_folder(name) is not None
-            and self._disk.exists(f"{self.path}/{name}/")
-        ]
+    def obstacle(self, topic_partition: TopicPartition) -> str | None:
+        """Why a partition cannot be made; None: nothing is in the way of its folder."""
+        path = f"{self.path}/{topic_partition}"
+        if self._disk.exists(path) and not self._is_folder(str(topic_partition)):
+            return f"{path}: {FILE_IN_THE_WAY}"
+        return None
 
-    def _erase(self, topic_partition: TopicPartition) -> None:
-        """Take out of the checkpoint files what they say of an older partition of this name.
+    # -- folders of nothing that is known -----------------------------------------------------------------
 
-        Before a folder is made: after a crash the new one would be cut and hidden as the old one was.
-        Blocks where there is anything. OSError where that fails.
+    def set_strays_aside(self, assigned: Set[TopicPartition]) -> None:
+        """The start is over: rename the folders of partitions other than those ``assigned`` to this node.
+
+        Each is said once; those of earlier starts are counted. One that cannot be renamed stays.
         """
-        self._forget(topic_partition)
-        if topic_partition not in self._checkpointed:
-            return
-        checkpoints, turn = self._checkpoints(), next(self._turns)
-        for name, offsets in checkpoints.items():
-            self._dir.write_offsets(name, offsets, turn)
-        self._checkpointed = set().union(*checkpoints.values())
+        self._assigned = assigned
+        for name in self._dir.names():
+            where = parse_folder(name)
+            if where is not None and where not in assigned and self._is_folder(name):
+                try:
+                    self._set_aside(where, "it belongs to no partition that is known to be on this node")
+                except OSError as error:
+                    logger.error("%s/%s belongs to no known partition, and stays: %s", self.path, name, error)
+        strays = stray_folders(self._disk, self.path, self._dir.names())
+        self._strays = {}
+        if strays:
+            logger.warning(
+                "%s holds %d folders that were set aside (-stray). Nothing in them is lost or served: "
+                "'ottla log stray list %s' shows them, adopt puts one in its place, delete removes it",
+                self.path, len(strays), self.path,
+            )  # fmt: skip
 
-    def _forget(self, topic_partition: TopicPartition) -> None:
-        for recorded in (
-            self._recovery_points,
-            self._log_starts,
-            self._recorded_high_watermarks,
-            self._cleaned,
-        ):
-            recorded.pop(topic_partition, None)
+    def _is_folder(self, name: str) -> bool:
+        """Whether a name is that of a folder which may be a partition's."""
+        path = f"{self.path}/{name}"
+        return self._disk.exists(path + "/") and not is_data_directory(self._disk, path)
+
+    def _make_way(self, topic_partition: TopicPartition, topic_id: UUID, directory: str) -> None:
+        """Have the place of a partition's folder free, or taken by a folder of this topic."""
+        if not self._is_folder(str(topic_partition)):
+            raise FileExistsError(errno.EEXIST, FILE_IN_THE_WAY, directory)
+        found = read_topic_id(self._disk, directory)
+        if found is None:
+            # At the start the metadata knows its name. A topic that was made since has nothing here yet, but
+            # for what an attempt left that failed.
+            is_new = self._assigned is not None and topic_partition not in self._assigned
+            if is_new and holds_records(self._disk, directory):
+                self._set_aside(topic_partition, "it does not tell its topic's id, and a topic was made")
+        elif found != topic_id:
+            self._set_aside(topic_partition, f"it is of topic id {found}, and the topic's is now {topic_id}")
+
+    def _set_aside(self, topic_partition: TopicPartition, why: str) -> None:
+        log_start_offset = self._checkpoints.log_starts.get(topic_partition, 0)
+        folder = set_aside(self._disk, self.path, topic_partition, log_start_offset)
+        self._checkpoints.forget(topic_partition)
+        logger.warning(
+            "%s/%s is set aside as %s: %s. Its records are kept, see 'ottla log stray'",
+            self.path, topic_partition, folder, why,
+        )  # fmt: skip
+
+    def _take_back(self, topic_partition: TopicPartition, topic_id: UUID) -> bool:
+        """Put a folder back that was set aside, where the metadata knows it again at a start; whether it was.
+
+        Not later: it has to be recovered, which takes its time, and a replica that comes back is copied.
+        """
+        stray = find_own(self._disk, self.path, self._strays, topic_partition, topic_id)
+        if stray is None:
+            return False
+        self._checkpoints.erase(topic_partition)
+        if stray.log_start_offset > 0:
+            self._checkpoints.keep_log_start(topic_partition, stray.log_start_offset)
+        self._disk.rename(f"{self.path}/{stray.folder}", f"{self.path}/{topic_partition}")
+        self._disk.sync_dir(self.path)
+        del self._strays[stray.folder]
+        logger.warning("%s/%s was set aside, and is back in its place", self.path, stray.folder)
+        return True
 
     def _rename_and_remove(self, topic_partition: TopicPartition, directory: str, delay_ms: int = 0) -> None:
-        """As Kafka names it: the partition, a unique id, and ``-delete``."""
-        suffix = f".{uuid4().hex}{DELETE_SUFFIX}"
-        tail = f"-{topic_partition.partition}"
-        topic = topic_partition.topic[: FOLDER_NAME_MAX - len(suffix) - len(tail)]
-        doomed = f"{self.path}/{topic}{tail}{suffix}"
+        doomed = f"{self.path}/{aside_name(topic_partition, Suffix.DELETE)}"
         try:
             self._disk.rename(directory, doomed)
         except OSError as error:
@@ -290,24 +383,31 @@ class LogManager:
         """Run blocking work off the event loop, after a delay. What fails is logged."""
         if delay_ms > 0:
             # Not kept: what a shutdown prevents is found and done at the next start.
-            self._clock.call_later(delay_ms, lambda: None if self._closed else self.submit(work))
+            self._clock.call_later(delay_ms, lambda: None if self.closed else self.submit(work))
             return
         self._spawn(self._run(work))
+
+    def begin_write(self, work: Callable[[], None], done: Callable[[], None]) -> Begun:
+        return self._disk.begin_write(work, done)
 
     async def _run(self, work: Callable[[], None]) -> None:
         try:
             await self._disk.run(work)
         except (KafkaError, OSError) as error:
             logger.error("background work in %s failed: %s", self.path, error)
+        except Exception:
+            logger.exception("background work in %s failed", self.path)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
+        return task
 
     def start_moved(self) -> None:
         """A log's start has moved: write it down soon."""
-        if "log starts" not in self._timers and not self._closed:
+        self.starts_moved += 1
+        if "log starts" not in self._timers and not self.closed:
             self._timers["log starts"] = self._clock.call_later(
                 LOG_START_CHECKPOINT_DELAY_MS, lambda: self._spawn(self._checkpoint_moved_starts())
             )
@@ -318,115 +418,65 @@ class LogManager:
             await self.checkpoint_log_starts()
         except OSError as error:
             logger.error("%s cannot be written: %s", LOG_STARTS_FILE, error)
+        except Exception:
+            logger.exception("%s cannot be written", LOG_STARTS_FILE)
 
     def _every(self, name: str, interval_ms: int, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run ``work`` again and again, ``interval_ms`` after it last ended."""
+        """Run ``work`` again and again, ``interval_ms`` after it last ended; at 0 or less once, as Kafka's
+        scheduler does."""
 
         async def once() -> None:
             try:
                 await work()
             except (KafkaError, OSError) as error:
                 logger.error("%s in %s: %s", name, self.path, error)
-            if not self._closed:
+            except Exception:
+                logger.exception("%s in %s", name, self.path)
+            if not self.closed and interval_ms > 0:
                 self._every(name, interval_ms, work)
 
-        self._timers[name] = self._clock.call_later(interval_ms, lambda: self._spawn(once()))
+        delay_ms = max(0, interval_ms)
+        if delay_ms > WHOLE_MS:
+            # In one turn of the loop with what else recurs, for whose sake an idle process wakes once.
+            delay_ms -= (self._clock.monotonic_ms() + delay_ms) % WHOLE_MS
+        self._timers[name] = self._clock.call_later(delay_ms, lambda: self._spawn(once()))
 
     # -- what recurs --------------------------------------------------------------------------------------
 
     async def _apply_retention(self) -> None:
         now_ms = self._clock.now_ms()
-        # Once for all: they only grow meanwhile.
-        visible = self.high_watermarks() if self.high_watermarks is not None else None
+        expiration_ms = self._config.get("producer.id.expiration.ms")
+        visible = self.high_watermarks
         for number, (topic_partition, log) in enumerate(list(self.logs.items())):
             if number % RETENTION_LOGS_AT_ONCE == RETENTION_LOGS_AT_ONCE - 1:
-                await asyncio.sleep(0)
+                await self._slices.pause()
             if log.deleted:
                 continue
             try:
                 log.apply_retention(now_ms, visible.get(topic_partition, 0) if visible is not None else None)
-                log.producers.expire(now_ms)
+                for _ in log.producers.expire(now_ms, expiration_ms):
+                    await self._slices.pause()
             except KafkaError as error:
                 logger.error("retention of %s: %s", topic_partition, error)
+            except Exception:
+                logger.exception("retention of %s", topic_partition)
+
+    def segment_closed(self) -> None:
+        self._cleaner.wake()
 
     def config_changed(self, config: LogConfig) -> None:
-        """Where a topic has flush.ms, look at what is due often enough; otherwise no timer runs."""
         if config.compacts:
             self._cleaner.wake()
-        if config.flush_ms < LONG_MAX and "flush" not in self._timers and not self._closed:
-            self._timers["flush"] = self._clock.call_later(
-                max(1, min(config.flush_ms, 1000)), lambda: self._spawn(self._flush_due())
-            )
 
-    async def _flush_due(self) -> None:
-        now_ms = self._clock.now_ms()
-        due = [log for log in self.logs.values() if log.sync_due(now_ms)]
-        await asyncio.gather(*(self._run(log.flush) for log in due))
-        self._timers.pop("flush", None)
-        configs = [log.config for log in self.logs.values()]
-        if configs:
-            self.config_changed(min(configs, key=lambda config: config.flush_ms))
+    def begins_unflushed(self, log: Flushable) -> None:
+        self._flushes.add(log)
 
     # -- checkpoints --------------------------------------------------------------------------------------
 
     async def checkpoint(self) -> None:
         """Write the checkpoint files that are not up to date. OSError where that fails."""
-        await self._write(self._checkpoints)
+        await self._checkpoints.write_all()
 
     async def checkpoint_log_starts(self) -> None:
         """Have the log starts on disk (DeleteRecords answers after that). OSError where that fails."""
-        await self._write(lambda: {LOG_STARTS_FILE: self._log_start_offsets()})
-
-    def _checkpoints(self) -> Checkpoints:
-        # What is not opened yet ends where it ended, if that was in order.
-        points = dict(self._recovery_points) if self._clean else {}
-        points |= {where: log.recovery_point for where, log in self.logs.items()}
-        contents = {RECOVERY_POINTS_FILE: points, LOG_STARTS_FILE: self._log_start_offsets()}
-        if self.high_watermarks is not None:
-            contents[HIGH_WATERMARKS_FILE] = self._high_watermarks()
-        cleaned = self._cleaned_offsets()
-        if cleaned or CLEANED_FILE in self._dir.checkpoints:
-            contents[CLEANED_FILE] = cleaned
-        return contents
-
-    def _high_watermarks(self) -> dict[TopicPartition, int]:
-        """Those of the partitions that are open, and of the others what the last run left."""
-        known = self.high_watermarks() if self.high_watermarks is not None else {}
-        return self._recorded_high_watermarks | dict(known)
-
-    async def _checkpoint_high_watermarks(self) -> None:
-        """Where nothing has changed, nothing is done: an idle broker leaves the disk alone."""
-        if self._dir.checkpoints.get(HIGH_WATERMARKS_FILE, {}) != self._high_watermarks():
-            await self._write(lambda: {HIGH_WATERMARKS_FILE: self._high_watermarks()})
-
-    def _cleaned_offsets(self) -> dict[TopicPartition, int]:
-        offsets = {where: log.cleaned_offset for where, log in self.logs.items() if log.cleaned_offset >= 0}
-        return self._cleaned | offsets
-
-    async def _checkpoint_cleaned(self) -> None:
-        await self._write(lambda: {CLEANED_FILE: self._cleaned_offsets()})
-
-    def _log_start_offsets(self) -> dict[TopicPartition, int]:
-        """Of the logs that begin within their first segment: the others need no checkpoint."""
-        starts = dict(self._log_starts)
-        for where, log in self.logs.items():
-            if log.log_start_offset > log.segments[0].base_offset:
-                starts[where] = log.log_start_offset
-        return starts
-
-    async def _write(self, checkpoints: Callable[[], Checkpoints]) -> None:
-        """Write those that differ from what is on disk.
-
-        One after the other, and each asks for what is so when its turn comes: two at once would fight over
-        the temporary file, and the older could come to rest over the newer."""
-        async with self._writing:
-            turn = next(self._turns)
-            for name, offsets in checkpoints().items():
-                self._checkpointed.update(offsets)
-                await self._disk.run(partial(self._dir.write_offsets, name, offsets, turn))
-
-
-def parse_folder(name: str) -> TopicPartition | None:
-    """The partition that a folder of this name holds, None where it holds none."""
-    topic, _, partition = name.rpartition("-")
-    return TopicPartition(topic, int(partition)) if topic and partition.isdigit() else None
+        await self._checkpoints.write(LOG_STARTS_FILE)

@@ -8,9 +8,8 @@ from the log, so it can be rebuilt from it; snapshots save the time.
 from __future__ import annotations
 
 import struct
-from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from crc32c import crc32c
 
@@ -29,18 +28,27 @@ from ottla.wire.records import (
 )
 
 # Batches per producer that a repeat is recognized among: as many as a client keeps in flight.
-BATCHES_KEPT = 5
+BATCHES_KEPT: Final = 5
 # Batches per producer that are known: a truncation takes what was in flight, and the one before is left.
-BATCHES_HELD = BATCHES_KEPT + 1
+BATCHES_HELD: Final = BATCHES_KEPT + 1
 
-SNAPSHOT_VERSION = 1
-_SNAPSHOT_HEADER = struct.Struct(">hIi")
-_SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
-_MARKER_KEY = struct.Struct(">hh")
-_MARKER_VALUE = struct.Struct(">hi")
-_ABORT, _COMMIT = 0, 1
+# Producers that are looked at for their age before others have their turn: a millisecond or two.
+EXPIRED_AT_ONCE: Final = 10_000
+
+SNAPSHOT_VERSION: Final = 1
+_SNAPSHOT_HEADER: Final = struct.Struct(">hIi")
+_SNAPSHOT_ENTRY: Final = struct.Struct(">qhiqiqiq")
+# A batch in memory: `AppendedBatch`'s fields.
+_BATCH: Final = struct.Struct("=iqiq")
+_BATCHES_BYTES: Final = BATCHES_HELD * _BATCH.size
+_MARKER_KEY: Final = struct.Struct(">hh")
+_MARKER_VALUE: Final = struct.Struct(">hi")
+_ABORT: Final = 0
+_COMMIT: Final = 1
+# Looking an enum's member up takes a while.
+_CLIENT: Final = Origin.CLIENT
 # The checksum covers everything after itself.
-_SNAPSHOT_CRC_START = 6
+_SNAPSHOT_CRC_START: Final = 6
 
 
 class AppendedBatch(NamedTuple):
@@ -61,18 +69,24 @@ class AppendedBatch(NamedTuple):
 
 
 # For a producer of which nothing but its epoch is known.
-_NO_BATCH = AppendedBatch(NO_SEQUENCE, -1, 0, NO_TIMESTAMP)
+_NO_BATCH: Final = AppendedBatch(NO_SEQUENCE, -1, 0, NO_TIMESTAMP)
 
 
 class ProducerEntry:
-    """One producer's state in one log (Kafka's ProducerStateEntry)."""
+    """One producer's state in one log (Kafka's ProducerStateEntry).
+
+    There may be hundreds of thousands, whose batches come and go. They are kept packed: that takes a quarter
+    of the memory, and leaves nothing for the collector of garbage to look through.
+    """
 
     __slots__ = (
-        "batches",
+        "_packed",
         "coordinator_epoch",
         "epoch",
+        "generation",
         "is_whole",
         "last_timestamp_ms",
+        "next_sequence",
         "producer_id",
         "txn_first_offset",
     )
@@ -91,23 +105,61 @@ class ProducerEntry:
         self.last_timestamp_ms = last_timestamp_ms
         # Where the transaction that is under way began, -1 where there is none.
         self.txn_first_offset = txn_first_offset
-        self.batches: deque[AppendedBatch] = deque(maxlen=BATCHES_HELD)
+        # The last batches, the newest in the end.
+        self._packed = b""
+        # What the producer's next batch begins with; -1, which none does, for one without batches.
+        self.next_sequence = NO_SEQUENCE
         # Whether the log has nothing else of this producer, as long as there is room for more batches here.
         self.is_whole = False
+        # Since which freeze of the whole state this may be changed: see ``Producers.freeze``.
+        self.generation = 0
+
+    def copy(self, generation: int) -> ProducerEntry:
+        """The same state in an entry of its own, to be changed."""
+        copied = ProducerEntry(self.producer_id, self.epoch, self.coordinator_epoch)
+        copied.last_timestamp_ms = self.last_timestamp_ms
+        copied.txn_first_offset = self.txn_first_offset
+        copied._packed = self._packed
+        copied.next_sequence = self.next_sequence
+        copied.is_whole = self.is_whole
+        copied.generation = generation
+        return copied
 
     @property
-    def next_sequence(self) -> int:
-        """What the producer's next batch begins with; -1, which none does, for one without batches."""
-        return (self.batches[-1].last_sequence + 1) & SEQUENCE_MAX if self.batches else NO_SEQUENCE
-
-    @property
-    def last_sequence(self) -> int:
-        return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
+    def batches(self) -> list[AppendedBatch]:
+        """The last batches, up to ``BATCHES_HELD``, the newest in the end."""
+        return list(map(AppendedBatch._make, _BATCH.iter_unpack(self._packed)))
 
     @property
     def recent(self) -> list[AppendedBatch]:
         """The batches that a repeat is recognized among."""
-        return list(self.batches)[-BATCHES_KEPT:]
+        return self.batches[-BATCHES_KEPT:]
+
+    @property
+    def last_batch(self) -> AppendedBatch | None:
+        """The newest batch, which costs less than all of them."""
+        packed = self._packed
+        return AppendedBatch._make(_BATCH.unpack_from(packed, len(packed) - _BATCH.size)) if packed else None
+
+    @property
+    def last_sequence(self) -> int:
+        return last.last_sequence if (last := self.last_batch) is not None else NO_SEQUENCE
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next batch takes the place of the oldest."""
+        return len(self._packed) >= _BATCHES_BYTES
+
+    def add(self, last_sequence: int, last_offset: int, offset_delta: int, timestamp_ms: int) -> None:
+        """Take in a batch: the fields of an `AppendedBatch`."""
+        packed = _BATCH.pack(last_sequence, last_offset, offset_delta, timestamp_ms)
+        self._packed = self._packed[-_BATCHES_BYTES + _BATCH.size :] + packed
+        self.next_sequence = (last_sequence + 1) & SEQUENCE_MAX
+
+    def keep(self, batches: Sequence[AppendedBatch]) -> None:
+        """Have these batches, and no others."""
+        self._packed = b"".join([_BATCH.pack(*batch) for batch in batches])
+        self.next_sequence = (batches[-1].last_sequence + 1) & SEQUENCE_MAX if batches else NO_SEQUENCE
 
     def find_duplicate(self, header: BatchHeader) -> AppendedBatch | None:
         """The batch that ``header`` repeats, if it is among the last five."""
@@ -137,15 +189,38 @@ def read_marker(batch: Buffer) -> EndMarker | None:
     return EndMarker(kind == _COMMIT, coordinator_epoch) if kind in (_ABORT, _COMMIT) else None
 
 
+def marker_of(header: BatchHeader, batch: Buffer | None) -> EndMarker | None:
+    """The end marker of a batch, if it is a control batch; None too where its bytes are not at hand."""
+    if not header.attributes & CONTROL_BIT or batch is None:
+        return None
+    return read_marker(batch)
+
+
+class Frozen(NamedTuple):
+    """All producers of a log as they were at an offset. It does not change: any thread may read it."""
+
+    end_offset: int
+    entries: Sequence[ProducerEntry]
+
+    def last_offsets(self) -> dict[int, int]:
+        """Where the last batch of each producer ends."""
+        return {
+            entry.producer_id: last.last_offset
+            for entry in self.entries
+            if (last := entry.last_batch) is not None
+        }
+
+
 class Producers:
     """All producers of one log, up to ``end_offset``: the state before the batch that begins there."""
 
-    __slots__ = ("_entries", "end_offset", "expiration_ms")
+    __slots__ = ("_entries", "_generation", "end_offset", "expiration_ms")
 
     def __init__(self, end_offset: int, expiration_ms: int) -> None:
         self._entries: dict[int, ProducerEntry] = {}
         self.end_offset = end_offset
         self.expiration_ms = expiration_ms
+        self._generation = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -167,28 +242,34 @@ class Producers:
         """
         entry = self._entries.get(header.producer_id)
         if entry is None:
+            if header.producer_epoch < NO_PRODUCER_EPOCH:
+                raise KafkaError(ErrorCode.invalid_producer_epoch, f"no epoch: {header.producer_epoch}")
             return None
         if header.producer_epoch == entry.epoch and header.base_sequence == entry.next_sequence:
             return None
-        if origin is Origin.CLIENT and (duplicate := entry.find_duplicate(header)) is not None:
+        if origin is _CLIENT and (duplicate := entry.find_duplicate(header)) is not None:
             return duplicate
         if header.producer_epoch < entry.epoch:
             raise KafkaError(
                 ErrorCode.invalid_producer_epoch,
                 f"producer {header.producer_id} has epoch {header.producer_epoch}, the log saw {entry.epoch}",
             )
-        if origin is Origin.CLIENT:
+        if origin is _CLIENT:
             _check_sequence(header, entry)
         return None
 
     # -- taking in ----------------------------------------------------------------------------------------
 
-    def update(self, header: BatchHeader, base_offset: int, marker: EndMarker | None = None) -> None:
-        """Take in a batch that was appended, or read back, at ``base_offset``.
+    def advance_to(self, end_offset: int) -> None:
+        """Whatever lies before ``end_offset`` has been taken in, or tells of no producer."""
+        self.end_offset = end_offset
+
+    def update(self, header: BatchHeader, marker: EndMarker | None = None) -> None:
+        """Take in a batch that was appended, or read back.
 
         A control batch needs its ``marker``; without one (its records were compacted away) it says nothing.
         """
-        last_offset = base_offset + header.last_offset_delta
+        last_offset = header.base_offset + header.last_offset_delta
         self.end_offset = last_offset + 1
         if header.producer_id < 0:
             return
@@ -198,32 +279,35 @@ class Producers:
         if entry is None:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_id)
             entry.is_whole = True
+            entry.generation = self._generation
+        elif entry.generation != self._generation:
+            entry = self._thawed(entry)
         if entry.epoch != header.producer_epoch:
-            entry.is_whole = entry.is_whole and not entry.batches
-            entry.batches.clear()
+            entry.is_whole = entry.is_whole and entry.next_sequence == NO_SEQUENCE
+            entry.keep(())
             entry.epoch = header.producer_epoch
         entry.last_timestamp_ms = header.max_timestamp_ms
         if marker is not None:
             entry.coordinator_epoch = marker.coordinator_epoch
             entry.txn_first_offset = -1
             return
-        entry.batches.append(
-            AppendedBatch(
-                header.last_sequence, last_offset, header.last_offset_delta, header.max_timestamp_ms
-            )
-        )
+        entry.add(header.last_sequence, last_offset, header.last_offset_delta, header.max_timestamp_ms)
         if header.is_transactional and entry.txn_first_offset < 0:
-            entry.txn_first_offset = base_offset
+            entry.txn_first_offset = header.base_offset
 
-    def expire(self, now_ms: int) -> None:
-        """Forget producers that wrote nothing for ``producer.id.expiration.ms``."""
-        gone = [
-            entry.producer_id
-            for entry in self._entries.values()
-            if entry.txn_first_offset < 0 and now_ms - entry.last_timestamp_ms >= self.expiration_ms
-        ]
-        for producer_id in gone:
-            del self._entries[producer_id]
+    def expire(self, now_ms: int, expiration_ms: int) -> Iterator[None]:
+        """Forget producers that wrote nothing for ``expiration_ms``, from now on too: it may have changed.
+
+        To be gone through; after each thousands of producers others may have their turn.
+        """
+        self.expiration_ms = expiration_ms
+        for number, entry in enumerate(list(self._entries.values()), 1):
+            is_old = entry.txn_first_offset < 0 and now_ms - entry.last_timestamp_ms >= expiration_ms
+            # It may have written meanwhile, and be another entry then.
+            if is_old and self._entries.get(entry.producer_id) is entry:
+                del self._entries[entry.producer_id]
+            if number % EXPIRED_AT_ONCE == 0:
+                yield
 
     def truncate_to(self, end_offset: int) -> bool:
         """Take back all batches from ``end_offset`` on; False, and nothing is changed, where what was before
@@ -236,17 +320,17 @@ class Producers:
             if entry.coordinator_epoch >= 0 or entry.txn_first_offset >= 0:
                 # What a marker has changed does not show any more.
                 return False
-            batches = entry.batches
-            if batches and batches[-1].last_offset >= end_offset:
-                is_whole = entry.is_whole and len(batches) < BATCHES_HELD
-                if batches[0].last_offset >= end_offset and not is_whole:
+            last = entry.last_batch
+            if last is not None and last.last_offset >= end_offset:
+                is_whole = entry.is_whole and not entry.is_full
+                if entry.batches[0].last_offset >= end_offset and not is_whole:
                     return False
                 cut.append(entry)
         for entry in cut:
-            batches = entry.batches
-            entry.is_whole = entry.is_whole and len(batches) < BATCHES_HELD
-            while batches and batches[-1].last_offset >= end_offset:
-                batches.pop()
+            entry = self._thawed(entry)
+            batches = [one for one in entry.batches if one.last_offset < end_offset]
+            entry.is_whole = entry.is_whole and not entry.is_full
+            entry.keep(batches)
             if batches:
                 entry.last_timestamp_ms = batches[-1].timestamp_ms
             else:
@@ -258,25 +342,20 @@ class Producers:
         self._entries.clear()
         self.end_offset = end_offset
 
+    # -- other threads ------------------------------------------------------------------------------------
+
+    def freeze(self) -> Frozen:
+        """The state as it is now. What changes from now on is copied first, so that this takes no time."""
+        self._generation += 1
+        return Frozen(self.end_offset, list(self._entries.values()))
+
+    def _thawed(self, entry: ProducerEntry) -> ProducerEntry:
+        """The entry that may be changed in the place of one that may have been frozen."""
+        if entry.generation != self._generation:
+            entry = self._entries[entry.producer_id] = entry.copy(self._generation)
+        return entry
+
     # -- snapshots ----------------------------------------------------------------------------------------
-
-    def encode(self) -> bytes:
-        """The contents of a ``.snapshot`` file.
-
-        Kafka writes each producer's last batch, so that after a restart it takes a repeat of one before it
-        for a gap. Here the last five follow each other; Kafka's reader keeps the last of them.
-        """
-        parts = [b""]
-        for entry in self._entries.values():
-            *earlier, last = entry.recent or (_NO_BATCH,)
-            parts += [_pack_entry(entry, batch, batch.timestamp_ms) for batch in earlier]
-            parts.append(_pack_entry(entry, last, entry.last_timestamp_ms))
-        count = len(parts) - 1
-        parts[0] = _SNAPSHOT_HEADER.pack(SNAPSHOT_VERSION, 0, count)
-        data = bytearray(b"".join(parts))
-        crc = crc32c(memoryview(data)[_SNAPSHOT_CRC_START:])
-        _SNAPSHOT_HEADER.pack_into(data, 0, SNAPSHOT_VERSION, crc, count)
-        return bytes(data)
 
     def load(self, data: bytes, end_offset: int, now_ms: int) -> None:
         """Begin from a snapshot taken at ``end_offset``, without what has expired since.
@@ -290,6 +369,25 @@ class Producers:
         }
         self._entries = entries
         self.end_offset = end_offset
+
+
+def encode_snapshot(entries: Iterable[ProducerEntry]) -> bytes:
+    """The contents of a ``.snapshot`` file.
+
+    Kafka writes each producer's last batch, so that after a restart it takes a repeat of one before it for a
+    gap. Here the last five follow each other; Kafka's reader keeps the last of them.
+    """
+    data = bytearray(_SNAPSHOT_HEADER.size)
+    for entry in entries:
+        *earlier, last = entry.recent or (_NO_BATCH,)
+        for batch in earlier:
+            data += _pack_entry(entry, batch, batch.timestamp_ms)
+        data += _pack_entry(entry, last, entry.last_timestamp_ms)
+    count = (len(data) - _SNAPSHOT_HEADER.size) // _SNAPSHOT_ENTRY.size
+    _SNAPSHOT_HEADER.pack_into(data, 0, SNAPSHOT_VERSION, 0, count)
+    crc = crc32c(memoryview(data)[_SNAPSHOT_CRC_START:])
+    _SNAPSHOT_HEADER.pack_into(data, 0, SNAPSHOT_VERSION, crc, count)
+    return bytes(data)
 
 
 def decode_snapshot(data: bytes) -> list[ProducerEntry]:
@@ -308,9 +406,9 @@ def decode_snapshot(data: bytes) -> list[ProducerEntry]:
         producer_id, epoch, last_sequence, last_offset, delta, timestamp, coordinator_epoch, txn = fields
         entry = ProducerEntry(producer_id, epoch, coordinator_epoch, timestamp, txn)
         if entries and entries[-1].producer_id == producer_id and entries[-1].epoch == epoch:
-            entry.batches.extend(entries.pop().batches)
+            entry.keep(entries.pop().batches)
         if last_offset >= 0:
-            entry.batches.append(AppendedBatch(last_sequence, last_offset, delta, timestamp))
+            entry.add(last_sequence, last_offset, delta, timestamp)
         entries.append(entry)
     return entries
 

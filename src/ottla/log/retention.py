@@ -1,99 +1,93 @@
-"""Deleting what a log need not keep: by time, by size, before its start (UnifiedLog.deleteOldSegments)."""
+"""Which segments a log need not keep: by time, by size, and before its start (deleteOldSegments).
+
+Each function looks at segments from the oldest on, and tells how many in a row are due. Nothing is deleted
+here.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import takewhile
+from typing import NamedTuple, Protocol
 
-from ottla.errors import ErrorCode, KafkaError
 from ottla.log.segment import Segment
-
-if TYPE_CHECKING:
-    from ottla.log.log import Log
-
-logger = logging.getLogger(__name__)
+from ottla.log.settings import LogConfig
 
 
-def advance_log_start(log: Log, offset: int) -> bool:
-    """Let the log begin at ``offset``; whether that is later than before.
+class Extent(NamedTuple):
+    """A segment: where it ends, and its bytes."""
 
-    The caller checks it against the high watermark. Segments before it go at the next retention.
-    KafkaError OFFSET_OUT_OF_RANGE beyond the log's end.
+    end_offset: int
+    size: int
+
+
+class Kept(Protocol):
+    """The segments of a log, as ``Segments`` has them: oldest first, the last of which is appended to."""
+
+    @property
+    def all(self) -> Sequence[Segment]: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def extents(self) -> Sequence[Extent]: ...
+
+
+def due(
+    segments: Kept, config: LogConfig, log_start_offset: int, visible: int, now_ms: int
+) -> Iterator[tuple[int, str]]:
+    """How many of the oldest segments are due for one reason after the other, and the reason.
+
+    To be deleted before the next one is asked for. None that ends after ``visible``. ColdRead where a time
+    index has to be held against a log that is not in memory.
     """
-    if offset > log.log_end_offset:
-        raise KafkaError(
-            ErrorCode.offset_out_of_range,
-            f"the log cannot begin at {offset}, it ends at {log.log_end_offset}",
-        )
-    if offset <= log.log_start_offset:
-        return False
-    log.log_start_offset = offset
-    log.epochs.truncate_from_start(offset)
-    log.background.start_moved()
-    return True
+    closed = deletable(segments.extents(), visible)[: len(segments.all) - 1]
+    yield before_start(closed, log_start_offset), "it lies before the log's start"
+    if config.deletes and config.retention_bytes >= 0:
+        surplus = segments.size_bytes - config.retention_bytes
+        yield beyond_size(deletable(segments.extents(), visible), surplus), "of retention.bytes"
+    if config.deletes and config.retention_ms >= 0:
+        times = map(partial(Segment.largest_timestamp_ms, blocks=False), candidates(segments, visible))
+        yield too_old(times, now_ms, config.retention_ms), "of retention.ms"
 
 
-def apply_retention(log: Log, now_ms: int, high_watermark: int | None = None) -> int:
-    """Delete the segments that are due, oldest first; how many.
-
-    Those that lie wholly before the log's start always; where cleanup.policy says delete, also as many as
-    retention.bytes allows, and those whose newest record is older than retention.ms. None that reaches the
-    high watermark. Where all are due the active one rolls first, so that the log keeps its end.
-    KafkaError KAFKA_STORAGE_ERROR where the disk fails.
-    """
-    visible = log.log_end_offset if high_watermark is None else high_watermark
-    try:
-        deleted = _delete(log, now_ms, visible, _before_start(log), "it lies before the log's start")
-        if log.config.deletes:
-            if log.config.retention_bytes >= 0:
-                deleted += _delete(log, now_ms, visible, _beyond_size(log), "of retention.bytes")
-            if log.config.retention_ms >= 0:
-                deleted += _delete(log, now_ms, visible, _too_old(log, now_ms), "of retention.ms")
-    except OSError as error:
-        logger.error("%s: cannot delete segments: %s", log.directory, error)
-        raise KafkaError(ErrorCode.kafka_storage_error, str(error)) from error
-    return deleted
+def candidates(segments: Kept, visible: int) -> Sequence[Segment]:
+    """``deletable``, the segments themselves."""
+    return segments.all[: len(deletable(segments.extents(), visible))]
 
 
-def _before_start(log: Log) -> Callable[[Segment, int], bool]:
-    active = log.segments[-1]
-    return lambda segment, end: segment is not active and end <= log.log_start_offset
+def deletable(extents: Sequence[Extent], visible: int) -> Sequence[Extent]:
+    """Those that may go at all: none that ends after ``visible``, nor the last one while it is empty."""
+    candidates = extents if extents[-1].size else extents[:-1]
+    return list(takewhile(lambda one: one.end_offset <= visible, candidates))
 
 
-def _beyond_size(log: Log) -> Callable[[Segment, int], bool]:
-    surplus = log.size_bytes - log.config.retention_bytes
-
-    def due(segment: Segment, end: int) -> bool:
-        nonlocal surplus
-        if surplus < segment.size:
-            return False
-        surplus -= segment.size
-        return True
-
-    return due
+def before_start(extents: Sequence[Extent], log_start_offset: int) -> int:
+    """Those that lie wholly before the log's start."""
+    return _leading(extent.end_offset <= log_start_offset for extent in extents)
 
 
-def _too_old(log: Log, now_ms: int) -> Callable[[Segment, int], bool]:
-    return lambda segment, end: now_ms - segment.largest_timestamp_ms() > log.config.retention_ms
-
-
-def _delete(log: Log, now_ms: int, visible: int, due: Callable[[Segment, int], bool], why: str) -> int:
-    """Delete segments from the oldest on as long as they are ``due`` (segment, end offset)."""
+def beyond_size(extents: Sequence[Extent], surplus_bytes: int) -> int:
+    """As many as can go without taking more than ``surplus_bytes``."""
     count = 0
-    for number, segment in enumerate(log.segments):
-        last = number + 1 == len(log.segments)
-        end = log.log_end_offset if last else log.segments[number + 1].base_offset
-        if (last and not segment.size) or end > visible or not due(segment, end):
+    for extent in extents:
+        if surplus_bytes < extent.size:
             break
+        surplus_bytes -= extent.size
         count += 1
-    if not count:
-        return 0
-    if count == len(log.segments):
-        log.roll(now_ms)
-    dropped = log.segments[:count]
-    logger.info("%s: deleting segments %s because %s", log.directory, [s.base_offset for s in dropped], why)
-    log.set_segments(log.segments[count:])
-    advance_log_start(log, log.segments[0].base_offset)
-    log.discard(dropped)
     return count
+
+
+def too_old(largest_ms: Iterable[int], now_ms: int, retention_ms: int) -> int:
+    """Those whose newest record, by ``largest_ms``, is older than that. No more are asked for than decide."""
+    return _leading(now_ms - timestamp_ms > retention_ms for timestamp_ms in largest_ms)
+
+
+def ask(largest_ms: Iterable[int], now_ms: int, retention_ms: int) -> None:
+    """Have the times known that ``too_old`` asks for, which may block."""
+    too_old(largest_ms, now_ms, retention_ms)
+
+
+def _leading(due: Iterable[bool]) -> int:
+    return sum(1 for _ in takewhile(bool, due))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from typing import Final
 
 from ottla.wire.compression import Codec
 
-LONG_MAX = 2**63 - 1
+LONG_MAX: Final = 2**63 - 1
 DAY_MS = 24 * 60 * 60 * 1000
 
 # Kafka's name for "as the producer sent it".
-PRODUCER_CODEC = -1
+PRODUCER_CODEC: Final = -1
 _CODECS = {
     "producer": PRODUCER_CODEC,
     "uncompressed": int(Codec.NONE),

@@ -9,24 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid4
 
-from ottla.config import TOPIC, BrokerConfig, Effect
+from ottla.config import BrokerConfig
+from ottla.env.slices import Slices
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata import configs as plans
 from ottla.metadata import keys
+from ottla.metadata.auto_creation import AutoCreation, HasImage
 from ottla.metadata.changes import PartitionChange, to_txn
 from ottla.metadata.configs import ResourceType
+from ottla.metadata.elections import led_anew
 from ottla.metadata.image import (
-    INTERNAL_TOPICS,
-    OFFSETS_TOPIC,
     ClusterImage,
     PartitionState,
     TopicImage,
+    state_value,
 )
+from ottla.metadata.producer_ids import next_block
 from ottla.metadata.store import (
     TXN_OPERATIONS_MAX,
     Compare,
@@ -36,7 +40,16 @@ from ottla.metadata.store import (
     Put,
     StoreError,
 )
-from ottla.metadata.topics import NewTopic, TopicPlanner, check_name, check_size
+from ottla.metadata.topics import (
+    NewTopic,
+    TopicPlanner,
+    TopicResult,
+    check_count,
+    check_name,
+    check_size,
+    may_collide,
+)
+from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -46,36 +59,20 @@ Result = TypeVar("Result")
 
 Change = Callable[[Mapping[str, str]], dict[str, str]]
 
-# Topics in one transaction: deleting one takes two operations.
-ITEMS_PER_TXN = TXN_OPERATIONS_MAX // 2
+ITEMS_PER_TXN = TXN_OPERATIONS_MAX // 2  # topics: deleting one takes two operations
 # The first six bits of an id whose base64 text begins with '-'.
 _DASH = 62
 
-PRODUCER_IDS_PER_BLOCK = 1_000
 # A change that keeps losing against others is given up after this many attempts.
 ATTEMPTS_MAX = 20
-# How long who asks for a topic waits for it to be made, and topics that are being made for such at a time.
-AUTO_CREATE_MS_MAX = 1_000
-AUTO_CREATED_AT_ONCE_MAX = 1_000
 
 
-class Images(Protocol):
+class Images(HasImage, Protocol):
     """The image, and a way to wait for it."""
-
-    image: ClusterImage
 
     async def reached(self, revision: int) -> None:
         """Return once the image is at ``revision`` and subscribers know it."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class TopicResult:
-    """What became of one topic of a request: the topic, or why not."""
-
-    name: str
-    topic: TopicImage | None = None
-    error: KafkaError | None = None
 
 
 class MorePartitions(NamedTuple):
@@ -112,15 +109,14 @@ def random_start() -> int:
     return random.randrange(1 << 16)
 
 
-def _warn(topic: str, configs: Mapping[str, str]) -> None:
-    """Say in the log which of a topic's new configurations have no effect here."""
-    for name in configs:
-        if TOPIC[name].effect is Effect.NONE:
-            log.warning("topic %s: %s has no effect: %s", topic, name, TOPIC[name].note)
-
-
 def _put_topic(topic: TopicImage) -> Put:
     return Put(keys.topic(topic.name), keys.topic_value(topic.topic_id, topic.initial, topic.configs))
+
+
+def _replace(made: Plan[None], key: str, current: Mapping[str, str], configs: Mapping[str, str]) -> None:
+    """Have an entity's configurations replaced, if they still are the current ones."""
+    compare = Compare(key, value=keys.encode(current)) if current else Compare(key, 0)
+    made.change(compare, Put(key, keys.encode(configs)) if configs else Delete(key))
 
 
 def _unchanged(topic: TopicImage) -> Compare:
@@ -135,6 +131,7 @@ class Controller:
         store: MetadataStore,
         images: Images,
         config: BrokerConfig,
+        slices: Slices,
         *,
         new_id: Callable[[], UUID] = random_topic_id,
         placement_start: Callable[[], int] = random_start,
@@ -142,21 +139,19 @@ class Controller:
         self._store = store
         self._images = images
         self._config = config
+        self._slices = slices
         self._new_id = new_id
         self._placement_start = placement_start
-        # One change after the other: some rules, such as names that collide, span keys that no single
-        # compare guards.
+        # One change after the other, so that those of one node do not get in each other's way.
         self._changing = asyncio.Lock()
-        # Topics that clients have asked for, and that are being made.
-        self._auto_creating: dict[str, asyncio.Task[None]] = {}
+        # Asked what is in the way, on this very node, of a topic's partitions from a number on.
+        self.obstacle: Callable[[TopicImage, int], Awaitable[str | None]] | None = None
+        # Makes topics that clients have asked for.
+        self.auto_creation = AutoCreation(self.create_topics, images, config)
 
     async def close(self) -> None:
         """Make no more topics that clients have asked for."""
-        tasks = list(dict.fromkeys(self._auto_creating.values()))
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self.auto_creation.close()
 
     # Topics
 
@@ -169,37 +164,52 @@ class Controller:
         """
         check_size(self._config, topics)
 
-        def plan(image: ClusterImage, chunk: Sequence[NewTopic]) -> Plan[TopicResult]:
+        async def plan(image: ClusterImage, chunk: Sequence[NewTopic]) -> Plan[TopicResult]:
             planner = TopicPlanner(image, self._config, self._placement_start())
             made = Plan[TopicResult]()
             for new in chunk:
                 try:
-                    topic = planner.create(new, self._new_id())
+                    topic = await self._slices.run(planner.create(new, self._new_id()))
+                    await self._check_place(topic, 0)
                 except KafkaError as error:
                     made.results.append(TopicResult(new.name, error=error))
                     continue
                 made.results.append(TopicResult(new.name, topic))
                 made.change(Compare(keys.topic(new.name), 0), _put_topic(topic))
+            if any(result.topic is not None and may_collide(result.name) for result in made.results):
+                # Names that collide have keys of their own: this one guards them, on whichever node.
+                made.change(Compare(keys.NAMES, image.names_revision), Put(keys.NAMES, keys.encode({})))
             return made
 
         results = await self._change(topics, plan, validate_only)
         for result in results:
             if result.topic is not None:
-                _warn(result.name, result.topic.configs)
+                plans.warn_without_effect(result.name, result.topic.configs)
         return results
 
     async def create_partitions(
         self, additions: Sequence[MorePartitions], *, validate_only: bool = False
     ) -> list[TopicResult]:
-        """Add partitions to topics; a result for each, in order."""
-        check_size(self._config, [NewTopic(more.name, more.num_partitions) for more in additions])
+        """Add partitions to topics; a result for each, in order.
 
-        def plan(image: ClusterImage, chunk: Sequence[MorePartitions]) -> Plan[TopicResult]:
+        KafkaError(POLICY_VIOLATION) where they are too many at once.
+        """
+        topics = self._images.image.topics
+        check_count(
+            sum(
+                max(more.num_partitions - len(topics[more.name].partitions), 0)
+                for more in additions
+                if more.name in topics
+            )
+        )
+
+        async def plan(image: ClusterImage, chunk: Sequence[MorePartitions]) -> Plan[TopicResult]:
             planner = TopicPlanner(image, self._config, self._placement_start())
             made = Plan[TopicResult]()
             for more in chunk:
                 try:
-                    topic = planner.add_partitions(more.name, more.num_partitions, more.assignments)
+                    topic = await self._slices.run(planner.add_partitions(*more))
+                    await self._check_place(topic, len(image.topics[more.name].partitions))
                 except KafkaError as error:
                     made.results.append(TopicResult(more.name, error=error))
                     continue
@@ -209,10 +219,15 @@ class Controller:
 
         return await self._change(additions, plan, validate_only)
 
+    async def _check_place(self, topic: TopicImage, first: int) -> None:
+        """KAFKA_STORAGE_ERROR where a partition, from number ``first`` on, cannot be made on this node."""
+        if self.obstacle is not None and (why := await self.obstacle(topic, first)) is not None:
+            raise KafkaError(ErrorCode.kafka_storage_error, why)
+
     async def delete_topics(self, topic_ids: Sequence[UUID]) -> list[KafkaError | None]:
         """Delete topics; for each, in order, the error or None."""
 
-        def plan(image: ClusterImage, chunk: Sequence[UUID]) -> Plan[KafkaError | None]:
+        async def plan(image: ClusterImage, chunk: Sequence[UUID]) -> Plan[KafkaError | None]:
             made = Plan[KafkaError | None]()
             for topic_id in chunk:
                 topic = image.topics_by_id.get(topic_id)
@@ -225,64 +240,6 @@ class Controller:
             return made
 
         return await self._change(topic_ids, plan)
-
-    async def auto_create(self, names: Sequence[str]) -> None:
-        """Make topics that a client asked for, with the cluster's defaults. Failures show in the image.
-
-        Where that takes longer than AUTO_CREATE_MS_MAX they are made all the same, and the client asks again,
-        as it does with Kafka: it asks for other topics as well, which are there, and whatever else it sends
-        waits for the answer. Internal topics of coordinators that are not there are not made.
-        """
-        wanted = [
-            name
-            for name in names
-            if name not in self._auto_creating and (name not in INTERNAL_TOPICS or name == OFFSETS_TOPIC)
-        ][: AUTO_CREATED_AT_ONCE_MAX - len(self._auto_creating)]
-        if wanted:
-            task = asyncio.create_task(self._auto_create(wanted), name="auto-create")
-            self._auto_creating.update(dict.fromkeys(wanted, task))
-        tasks = dict.fromkeys(self._auto_creating[name] for name in names if name in self._auto_creating)
-        if tasks:
-            await asyncio.wait(list(tasks), timeout=AUTO_CREATE_MS_MAX / 1000)
-
-    async def _auto_create(self, names: Sequence[str]) -> None:
-        try:
-            results = await self.create_topics([self.default_topic(name) for name in names])
-        except KafkaError as error:
-            log.warning("topics were asked for and not made: %s", error)
-            return
-        finally:
-            for name in names:
-                self._auto_creating.pop(name, None)
-        for result in results:
-            if result.error is not None and result.error.code is not ErrorCode.topic_already_exists:
-                log.warning("topic %s was asked for and not made: %s", result.name, result.error)
-
-    async def ensure_topic(self, name: str) -> TopicImage:
-        """The topic, made with defaults where it is missing. KafkaError where it cannot be made."""
-        if name not in self._images.image.topics:
-            (result,) = await self.create_topics([self.default_topic(name)])
-            if name not in self._images.image.topics:
-                raise result.error or KafkaError(ErrorCode.unknown_topic_or_partition)
-        return self._images.image.topics[name]
-
-    def default_topic(self, name: str) -> NewTopic:
-        """What a topic is like that is made without saying (``AutoTopicCreationManager``)."""
-        if name != OFFSETS_TOPIC:
-            return NewTopic(name)
-        get = self._config.get
-        factor = get("offsets.topic.replication.factor")
-        alone = not self._images.image.nodes
-        if alone and not self._config.is_set("offsets.topic.replication.factor"):
-            # Kafka would refuse; a broker that starts with nothing said should simply work. A cluster waits
-            # for enough nodes: that topic would stay as small as the cluster was when it was asked for.
-            factor = 1
-        configs: dict[str, str | None] = {
-            "cleanup.policy": "compact",
-            "compression.type": "producer",
-            "segment.bytes": str(get("offsets.topic.segment.bytes")),
-        }
-        return NewTopic(name, get("offsets.topic.num.partitions"), factor, configs=configs)
 
     # Partitions
 
@@ -305,6 +262,32 @@ class Controller:
         compares += [Compare(keys.broker(n), epoch) for n, epoch in (registrations or {}).items()]
         return await self._commit(compares, operations)
 
+    async def lead_anew(
+        self, node_id: int, written_epochs: Mapping[TopicPartition, int] | None = None
+    ) -> None:
+        """Begin a new leader epoch in every partition that ``node_id`` leads. StoreError.
+
+        Its process has just started, and nobody else writes to the store. What an earlier process wrote last
+        may be missing, and other records come to these offsets: readers see by the epoch that theirs are gone
+        (KIP-320). A node of a cluster need not ask for it: who joins has given up what it led.
+        ``written_epochs``: the latest ones of its logs, as ``led_anew`` takes them.
+        """
+        # Most partitions are in few different states.
+        value = cache(lambda state, written: state_value(led_anew(state, written)))
+        written = written_epochs or {}
+        puts = [
+            Put(
+                keys.partition(topic.name, index),
+                value(state, written.get(TopicPartition(topic.name, index), -1)),
+            )
+            for topic in self._images.image.topics.values()
+            for index, state in enumerate(topic.partitions)
+            if state.leader == node_id
+        ]
+        chunks = [puts[at : at + TXN_OPERATIONS_MAX] for at in range(0, len(puts), TXN_OPERATIONS_MAX)]
+        done = await asyncio.gather(*(self._store.txn([], chunk) for chunk in chunks))
+        await self._images.reached(max((outcome.revision for outcome in done), default=0))
+
     # Configurations
 
     async def alter_configs(
@@ -313,17 +296,31 @@ class Controller:
         name: str,
         change: Change,
         *,
+        named: Collection[str] = (),
         validate_only: bool = False,
     ) -> None:
-        """Replace a resource's configurations by what ``change`` makes of them; KafkaError where refused."""
+        """Replace a resource's configurations by what ``change`` makes of them; KafkaError where refused.
 
-        def plan(image: ClusterImage, names: Sequence[str]) -> Plan[None]:
+        ``named`` are the configurations that the request names.
+        """
+
+        async def plan(image: ClusterImage, names: Sequence[str]) -> Plan[None]:
             made = Plan[None]()
             for entity in names:
                 if kind is ResourceType.TOPIC:
                     self._alter_topic(made, image.topics.get(entity), entity, change)
                 elif kind is ResourceType.BROKER:
-                    self._alter_broker(made, image, entity, change)
+                    self._alter_broker(made, image, entity, change, named)
+                elif kind is ResourceType.GROUP:
+                    current = image.group_configs.get(entity, {})
+                    configs = change(current)
+                    plans.check_group_configs(self._config, entity, configs)
+                    _replace(made, keys.group_configs(entity), current, configs)
+                elif kind is ResourceType.CLIENT_METRICS:
+                    current = image.client_metrics.get(entity, {})
+                    configs = change(current)
+                    plans.check_client_metrics_configs(entity, configs)
+                    _replace(made, keys.client_metrics_configs(entity), current, configs)
                 else:
                     raise KafkaError(ErrorCode.invalid_request, f"Unknown resource type {kind.name}")
             return made
@@ -337,18 +334,18 @@ class Controller:
         if topic is None:
             raise KafkaError(ErrorCode.unknown_topic_or_partition, f"The topic '{name}' does not exist.")
         if configs != topic.configs:
-            _warn(name, {key: value for key, value in configs.items() if value != topic.configs.get(key)})
+            plans.warn_without_effect(name, [k for k in configs if configs[k] != topic.configs.get(k)])
             made.change(_unchanged(topic), _put_topic(replace(topic, configs=configs)))
 
-    @staticmethod
-    def _alter_broker(made: Plan[None], image: ClusterImage, name: str, change: Change) -> None:
+    def _alter_broker(
+        self, made: Plan[None], image: ClusterImage, name: str, change: Change, named: Collection[str]
+    ) -> None:
         node_id = int(name) if name else keys.DEFAULT_BROKER
         current = image.broker_configs.get(node_id, {})
         configs = change(current)
-        plans.check_broker_configs(configs, per_broker=bool(name))
-        key = keys.broker_configs(node_id)
-        compare = Compare(key, value=keys.encode(current)) if current else Compare(key, 0)
-        made.change(compare, Put(key, keys.encode(configs)) if configs else Delete(key))
+        plans.check_broker_configs(self._config, configs, per_broker=bool(name))
+        plans.check_min_isr(named, current, configs, per_broker=bool(name))
+        _replace(made, keys.broker_configs(node_id), current, configs)
 
     # Brokers and ids
 
@@ -387,15 +384,17 @@ class Controller:
                 return
         raise _busy()
 
-    async def reserve_producer_ids(self) -> range:
-        """A block of producer ids that nobody else has or will have (KIP-730)."""
+    async def reserve_producer_ids(self, known: Collection[int] = ()) -> range:
+        """Producer ids that nobody else has or will have (KIP-730): where there are ``known`` ones, such as
+        are behind them, and none if all that are to come are anyway."""
         for _ in range(ATTEMPTS_MAX):
             item = await self._available(self._store.get(keys.PRODUCER_IDS))
             first: int = 0 if item is None else keys.decode(item.value)["next"]
-            value = keys.encode({"next": first + PRODUCER_IDS_PER_BLOCK})
+            block = next_block(first, known)
+            value = keys.encode({"next": block.stop})
             compare = Compare(keys.PRODUCER_IDS, 0 if item is None else item.mod_revision)
-            if await self._commit([compare], [Put(keys.PRODUCER_IDS, value)]):
-                return range(first, first + PRODUCER_IDS_PER_BLOCK)
+            if not block or await self._commit([compare], [Put(keys.PRODUCER_IDS, value)]):
+                return block
         raise _busy()
 
     # Inside
@@ -403,12 +402,15 @@ class Controller:
     async def _change(
         self,
         items: Sequence[Item],
-        plan: Callable[[ClusterImage, Sequence[Item]], Plan[Result]],
+        plan: Callable[[ClusterImage, Sequence[Item]], Awaitable[Plan[Result]]],
         validate_only: bool = False,
     ) -> list[Result]:
         """Plan and commit, a transaction's worth of items at a time, planning those anew that lost a race."""
         results: list[Result] = []
         for first in range(0, len(items), ITEMS_PER_TXN):
+            if first:
+                # Nothing waits otherwise where nothing is committed: validated only, or refused.
+                await asyncio.sleep(0)
             chunk = items[first : first + ITEMS_PER_TXN]
             async with self._changing:
                 results += await self._change_chunk(chunk, plan, validate_only)
@@ -417,11 +419,11 @@ class Controller:
     async def _change_chunk(
         self,
         chunk: Sequence[Item],
-        plan: Callable[[ClusterImage, Sequence[Item]], Plan[Result]],
+        plan: Callable[[ClusterImage, Sequence[Item]], Awaitable[Plan[Result]]],
         validate_only: bool,
     ) -> list[Result]:
         for _ in range(ATTEMPTS_MAX):
-            made = plan(self._images.image, chunk)
+            made = await plan(self._images.image, chunk)
             if validate_only or not made.operations:
                 return made.results
             if await self._commit(made.compares, made.operations):

@@ -156,6 +156,16 @@ def preferred(state: PartitionState, live: Collection[int]) -> PartitionState | 
     return _led(state, first, state.isr, state.elr)
 
 
+def led_anew(state: PartitionState, written_epoch: int = -1) -> PartitionState:
+    """The state with the same leader in a new leader epoch: its process, or its registration, is another.
+
+    ``written_epoch``: the latest one that its log was written in, which is later than the state's where the
+    metadata comes from a backup.
+    """
+    epoch = max(state.leader_epoch, written_epoch) + 1
+    return replace(state, leader_epoch=epoch, partition_epoch=state.partition_epoch + 1)
+
+
 def elect_unclean(state: PartitionState, live: Collection[int], min_isr: int) -> PartitionState | None:
     """The state with a leader at any price (ElectLeaders of type UNCLEAN); None where nobody lives.
 

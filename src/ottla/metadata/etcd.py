@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from aetcd import rpc
-
 from ottla.env.clock import Clock
+from ottla.metadata import etcd_messages as rpc
 from ottla.metadata.etcd_client import EtcdClient, TooLargeError, prefix_end
 from ottla.metadata.etcd_leases import LeaseKeeper
+from ottla.metadata.etcd_settings import EtcdSettings
 from ottla.metadata.etcd_watch import EtcdWatch
 from ottla.metadata.store import (
     CompactedError,
@@ -31,7 +31,6 @@ from ottla.metadata.store import (
     WatchBatch,
     check_txn,
 )
-from ottla.metadata.stores import EtcdSettings
 
 # Keys that are read at a time; fewer where they are large.
 PAGE_KEYS = 1_000
@@ -40,7 +39,6 @@ LEASE_S_MIN = 2
 READ_ATTEMPTS_MAX = 5
 
 _SYNC = ".sync"
-_COMPARE_EQUAL = rpc.Compare.EQUAL
 
 
 class EtcdStore:
@@ -129,10 +127,14 @@ class EtcdStore:
         await self._renew(lease)
 
     async def lease_hold(self, lease: int, lost: Callable[[], None]) -> None:
+        sent_ms = self._clock.monotonic_ms()
         ttl_s = await self._renew(lease)
         if self._keeper is None:
             self._keeper = LeaseKeeper(self._client, self._clock)
-        self._keeper.hold(lease, ttl_s, lost)
+        self._keeper.hold(lease, ttl_s, sent_ms, lost)
+
+    def lease_lasts(self, lease: int) -> bool:
+        return self._keeper is not None and self._keeper.lasts(lease)
 
     async def lease_release(self, lease: int) -> None:
         if self._keeper is not None and self._keeper.release(lease):
@@ -171,14 +173,14 @@ class EtcdStore:
             made.append(
                 rpc.Compare(
                     key=key,
-                    target=rpc.Compare.MOD,
-                    result=_COMPARE_EQUAL,
+                    target=rpc.COMPARE_MOD,
+                    result=rpc.COMPARE_EQUAL,
                     mod_revision=compare.mod_revision,
                 )
             )
         if compare.value is not None:
             made.append(
-                rpc.Compare(key=key, target=rpc.Compare.VALUE, result=_COMPARE_EQUAL, value=compare.value)
+                rpc.Compare(key=key, target=rpc.COMPARE_VALUE, result=rpc.COMPARE_EQUAL, value=compare.value)
             )
         return made
 

@@ -1,7 +1,6 @@
 """Calls to etcd's members: one after the other until one answers, with deadlines, TLS and tokens.
 
-aetcd's generated stubs are used directly: its client knows one host, does not reconnect watches, and starts
-calls again without saying so. What an error means for the call is decided in ``judge``, by what etcd's
+``etcd_channel`` makes the calls. What an error means for the call is decided in ``judge``, by what etcd's
 server does (etcdserver/api/v3rpc/rpctypes): a call that may have had its effect is repeated only if that
 is harmless.
 """
@@ -11,49 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-import grpc
-from aetcd import rpc
-from grpc import aio
-
+from ottla.metadata import etcd_messages as rpc
+from ottla.metadata.etcd_channel import Channel, Stream
+from ottla.metadata.etcd_connection import NOT_BEGUN, NOT_CONNECTED, CallError, Code
+from ottla.metadata.etcd_settings import EtcdSettings
 from ottla.metadata.store import CompactedError, LeaseError, OutcomeUnknownError, RewoundError, StoreError
-from ottla.metadata.stores import EtcdSettings
 
 log = logging.getLogger(__name__)
 
 # Calls on their way at the same time; more wait for their turn.
 IN_FLIGHT_MAX = 64
-# A message from etcd: a page of keys, or the events of some revisions.
-RECEIVE_BYTES_MAX = 16 * 1024 * 1024
 # Pauses between rounds through the members, none of which would serve.
 PAUSE_S_MIN = 0.05
 PAUSE_S_MAX = 0.5
-
-# After all was cancelled gRPC has a few last events for the loop. A later loop of the same process would
-# trip over them.
-DRAIN_S = 0.02
-
-OPTIONS: tuple[tuple[str, int | str], ...] = (
-    # A call that may have arrived is not for gRPC to repeat.
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", RECEIVE_BYTES_MAX),
-    ("grpc.max_send_message_length", -1),
-    # A dead connection shows after ten seconds. etcd closes connections that ping more often than every five
-    # seconds, or while there is no call on them.
-    ("grpc.keepalive_time_ms", 7_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-)
 
 # A watch or a keep-alive on a member that has lost its leader is to fail (etcd's WithRequireLeader).
 REQUIRE_LEADER = ("hasleader", "true")
@@ -63,7 +38,21 @@ NO_AUTHENTICATION = "authentication is not enabled"
 # Calls that change nothing that anybody would want to know of.
 _READS = ("Range", "LeaseKeepAlive")
 
-KEEP_ALIVE_PATH = "/etcdserverpb.Lease/LeaseKeepAlive"
+# What is called, and what answers. LeaseKeepAlive may be called as one of one request and one answer: to the
+# server it is a short stream.
+METHODS: dict[str, tuple[str, Any]] = {
+    "Range": ("/etcdserverpb.KV/Range", rpc.RangeResponse),
+    "Txn": ("/etcdserverpb.KV/Txn", rpc.TxnResponse),
+    "Compact": ("/etcdserverpb.KV/Compact", rpc.CompactionResponse),
+    "LeaseGrant": ("/etcdserverpb.Lease/LeaseGrant", rpc.LeaseGrantResponse),
+    "LeaseRevoke": ("/etcdserverpb.Lease/LeaseRevoke", rpc.LeaseRevokeResponse),
+    "LeaseKeepAlive": ("/etcdserverpb.Lease/LeaseKeepAlive", rpc.LeaseKeepAliveResponse),
+    "Watch": ("/etcdserverpb.Watch/Watch", rpc.WatchResponse),
+    "Authenticate": ("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse),
+}
+
+
+Pairs = tuple[tuple[str, str], ...]
 
 
 class Verdict(Enum):
@@ -80,14 +69,14 @@ class UnreachableError(StoreError):
 
 
 class TooLargeError(StoreError):
-    """An answer is larger than RECEIVE_BYTES_MAX."""
+    """An answer is larger than etcd_connection.RECEIVE_BYTES_MAX."""
 
 
-# Errors after which a call surely has not been proposed to the cluster. The first two are gRPC's own, for a
-# connection that could not be made; the others etcd's.
+# Errors after which a call surely has not been proposed to the cluster. The first two are the connection's;
+# the others are etcd's.
 _NOT_DONE = (
-    "failed to connect to all addresses",
-    "connections to all backends failing",
+    NOT_CONNECTED,
+    NOT_BEGUN,
     "etcdserver: no leader",
     "etcdserver: too many requests",
     "etcdserver: not capable",
@@ -95,16 +84,16 @@ _NOT_DONE = (
 # Errors that a new token may mend.
 TOKEN_TROUBLES = ("invalid auth token", "revision of auth store is old", "user name is empty")
 _UNKNOWN = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.ABORTED,
+    Code.UNAVAILABLE,
+    Code.DEADLINE_EXCEEDED,
+    Code.CANCELLED,
+    Code.UNKNOWN,
+    Code.INTERNAL,
+    Code.ABORTED,
 )
 
 
-def judge(code: grpc.StatusCode, details: str) -> Verdict:
+def judge(code: Code, details: str) -> Verdict:
     """What an error means. In doubt UNKNOWN."""
     if any(details.startswith(text) for text in _NOT_DONE):
         return Verdict.NOT_DONE
@@ -113,28 +102,34 @@ def judge(code: grpc.StatusCode, details: str) -> Verdict:
     return Verdict.UNKNOWN if code in _UNKNOWN else Verdict.REFUSED
 
 
-def refusal(code: grpc.StatusCode, details: str) -> StoreError:
+def refusal(code: Code, details: str) -> StoreError:
     """The error to raise for one that no other member would mend."""
-    if code is grpc.StatusCode.NOT_FOUND and "lease" in details:
+    if code is Code.NOT_FOUND and "lease" in details:
         return LeaseError(details)
-    if code is grpc.StatusCode.OUT_OF_RANGE and "compacted" in details:
+    if code is Code.OUT_OF_RANGE and "compacted" in details:
         return CompactedError(0)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+    if code is Code.RESOURCE_EXHAUSTED and "larger than max" in details:
         return TooLargeError(details)
     if "user name is empty" in details:
         return StoreError("etcd wants a user: add ?user=NAME&password-file=FILE to the store's URL")
     return StoreError(f"etcd refused: {details}")
 
 
-def read_credentials(settings: EtcdSettings) -> grpc.ChannelCredentials | None:
+def read_tls(settings: EtcdSettings) -> ssl.SSLContext | None:
     """TLS for channels, None for none. OSError where a file cannot be read."""
     if not settings.tls:
         return None
-    ca, key, cert = (
-        None if path is None else Path(path).read_bytes()
-        for path in (settings.ca, settings.key, settings.cert)
-    )
-    return grpc.ssl_channel_credentials(ca, key, cert)
+    for path in (settings.ca, settings.cert, settings.key):
+        if path is not None:
+            # Python's own error, for one that is missing, would not name it.
+            Path(path).read_bytes()
+    context = ssl.create_default_context(cafile=settings.ca)
+    # Authorities that people make for their etcd often lack what this asks for, from Python 3.13 on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.set_alpn_protocols(["h2"])
+    if settings.cert is not None:
+        context.load_cert_chain(settings.cert, settings.key)
+    return context
 
 
 class Token:
@@ -159,34 +154,22 @@ class Token:
 
 
 class Member:
-    """A member of etcd, its channel and its methods."""
+    """A member of etcd, and its methods."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, tls: ssl.SSLContext | None, attempt_s: float) -> None:
         self.address = address
-        if credentials is None:
-            self.channel = aio.insecure_channel(address, options=OPTIONS)
-        else:
-            self.channel = aio.secure_channel(address, credentials, options=OPTIONS)
-        kv, lease = rpc.KVStub(self.channel), rpc.LeaseStub(self.channel)
-        self.watch = rpc.WatchStub(self.channel).Watch
-        self.methods: dict[str, Any] = {
-            "Range": kv.Range,
-            "Txn": kv.Txn,
-            "Compact": kv.Compact,
-            "LeaseGrant": lease.LeaseGrant,
-            "LeaseRevoke": lease.LeaseRevoke,
-            "LeaseKeepAlive": keep_alive(self.channel),
-            "Authenticate": rpc.AuthStub(self.channel).Authenticate,
-        }
+        self.channel = Channel(address, tls, attempt_s)
+        self._attempt_s = attempt_s
 
+    async def call(self, method: str, request: Any, timeout_s: float, metadata: Pairs) -> Any:
+        """The answer. CallError where there is none."""
+        path, answer = METHODS[method]
+        return await self.channel.call(path, request, answer, timeout_s, metadata)
 
-def keep_alive(channel: Any) -> Any:
-    """LeaseKeepAlive as a call of one request and one answer; to the server it is a short stream."""
-    return channel.unary_unary(
-        KEEP_ALIVE_PATH,
-        request_serializer=rpc.LeaseKeepAliveRequest.SerializeToString,
-        response_deserializer=rpc.LeaseKeepAliveResponse.FromString,
-    )
+    async def watch(self, metadata: Pairs) -> Stream:
+        """A stream of watches. CallError where there is none."""
+        path, answer = METHODS["Watch"]
+        return await self.channel.stream(path, answer, self._attempt_s, metadata)
 
 
 class EtcdClient:
@@ -197,7 +180,7 @@ class EtcdClient:
         self.settings = settings
         self.attempt_s = settings.timeout_ms / 3_000
         self.token = Token(settings)
-        self.credentials = read_credentials(settings)
+        self._tls = read_tls(settings)
         self.closed = False
         self._members: list[Member] = []
         # The index of the endpoint that is asked now. Nodes with the same settings spread over the members.
@@ -216,8 +199,12 @@ class EtcdClient:
         """The member that is asked now."""
         if not self._members:
             # Not before there is a loop: a channel belongs to one.
-            self._members = [Member(address, self.credentials) for address in self.settings.endpoints]
+            self._members = [self.make_member(address) for address in self.settings.endpoints]
         return self._members[self.current]
+
+    def make_member(self, address: str) -> Member:
+        """One to be used on the running loop, and on no other."""
+        return Member(address, self._tls, self.attempt_s)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -244,8 +231,6 @@ class EtcdClient:
             move()
         for member in self._members:
             await member.channel.close()
-        if self._members:
-            await asyncio.sleep(DRAIN_S)
 
     # Calls
 
@@ -271,11 +256,13 @@ class EtcdClient:
                 attempt = _Attempt(self, member, min(self.attempt_s, left_s))
                 try:
                     return await attempt.make(method, request), uncertain
-                except aio.AioRpcError as failure:
-                    error = f"{member.address}: {failure.details()}"
-                    verdict = judge(failure.code(), failure.details() or "")
+                except CallError as failure:
+                    error = f"{member.address}: {failure.details}"
+                    verdict = judge(failure.code, failure.details)
                     if verdict is Verdict.REFUSED or (verdict is Verdict.TOKEN and renewed):
-                        raise refusal(failure.code(), failure.details() or "") from failure
+                        raise refusal(failure.code, failure.details) from failure
+                    if self.closed:
+                        raise StoreError("the metadata store is closed") from failure
                 if verdict is Verdict.TOKEN:
                     self.token.value, renewed = None, True
                     continue
@@ -289,6 +276,17 @@ class EtcdClient:
             self.unreachable(error)
             raise UnreachableError(f"etcd is out of reach: {error}")
         raise OutcomeUnknownError(f"lost contact with etcd, and it is not known whether it was done: {error}")
+
+    async def authenticate(self, member: Member, timeout_s: float) -> None:
+        """Get a token. CallError where there is none to be had."""
+        try:
+            answer = await member.call("Authenticate", self.token.request, timeout_s, ())
+            self.token.value = answer.token
+        except CallError as error:
+            if NO_AUTHENTICATION not in error.details:
+                raise
+            # etcd has not been told to ask for users, yet.
+            self.token.value = ""
 
     async def _pause(self, attempts: int, left_s: float) -> None:
         """Nothing on the first round through the members; then longer and longer."""
@@ -341,12 +339,6 @@ class EtcdClient:
         if self._rewound is not None:
             raise self._rewound
 
-    def check_cancelled(self) -> None:
-        """gRPC says that a call was cancelled, also where it was its channel that was closed."""
-        task = asyncio.current_task()
-        if self.closed and (task is None or not task.cancelling()):
-            raise StoreError("the metadata store is closed")
-
 
 class _Attempt:
     """One call to one member, with a token where one is needed."""
@@ -359,32 +351,16 @@ class _Attempt:
         self.sent = False
 
     async def make(self, method: str, request: Any) -> Any:
-        """The answer. AioRpcError where there is none; StoreError where the client was closed."""
+        """The answer. CallError where there is none; StoreError for what cannot be believed."""
         client = self._client
         before = client.revision if method in ("Range", "Txn") else None
-        try:
-            if client.token.missing:
-                await self._authenticate()
-            self.sent = True
-            call = self._member.methods[method]
-            response = await call(request, timeout=self._timeout_s, metadata=client.metadata)
-        except asyncio.CancelledError:
-            client.check_cancelled()
-            raise
+        if client.token.missing:
+            await client.authenticate(self._member, self._timeout_s)
+        self.sent = True
+        response = await self._member.call(method, request, self._timeout_s, client.metadata)
         client.observe(response.header, before)
         client.reachable(self._member.address)
         return response
-
-    async def _authenticate(self) -> None:
-        token = self._client.token
-        try:
-            answer = await self._member.methods["Authenticate"](token.request, timeout=self._timeout_s)
-            token.value = answer.token
-        except aio.AioRpcError as error:
-            if NO_AUTHENTICATION not in (error.details() or ""):
-                raise
-            # etcd has not been told to ask for users, yet.
-            token.value = ""
 
 
 def prefix_end(prefix: bytes) -> bytes:

@@ -12,10 +12,8 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-import grpc
-from aetcd import rpc
-from grpc import aio
-
+from ottla.metadata import etcd_messages as rpc
+from ottla.metadata.etcd_channel import Stream
 from ottla.metadata.etcd_client import (
     TOKEN_TROUBLES,
     EtcdClient,
@@ -25,6 +23,7 @@ from ottla.metadata.etcd_client import (
     prefix_end,
     refusal,
 )
+from ottla.metadata.etcd_connection import CallError, Code
 from ottla.metadata.store import CompactedError, Event, StoreError, WatchBatch
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class EtcdWatch:
         self._prefix = namespace + prefix.encode()
         # The first revision that nobody has been told of.
         self._position = max(from_revision, 1)
-        self._call: Any = None
+        self._call: Stream | None = None
         self._moved = False
         self._created = False
 
@@ -76,7 +75,7 @@ class EtcdWatch:
                 except _Denied as error:
                     denials += 1
                     if denials > 1 or client.token.request is None:
-                        raise refusal(grpc.StatusCode.PERMISSION_DENIED, str(error)) from error
+                        raise refusal(Code.PERMISSION_DENIED, str(error)) from error
                     client.token.value = None
                     continue
                 if self._created:
@@ -104,7 +103,10 @@ class EtcdWatch:
                 # Any call gets a token.
                 await client.call("Range", rpc.RangeRequest(key=self._hidden), repeat=True)
                 member = client.member
-            self._call = call = member.watch(metadata=client.metadata)
+            self._call = call = await member.watch(client.metadata)
+            if self._moved:
+                # While it was connected to.
+                raise _Broken("moved")
             async with asyncio.timeout(client.attempt_s):
                 await self._create(call)
             client.reachable(member.address)
@@ -112,7 +114,9 @@ class EtcdWatch:
                 batch = await self._batch(call)
                 if batch is not None:
                     yield batch
-        except (TimeoutError, aio.AioRpcError) as error:
+        except (TimeoutError, CallError) as error:
+            if self._moved:
+                raise _Broken("moved") from error
             client.suspect(member.address)
             raise self._meaning(error, member.address) from error
         except UnreachableError as error:
@@ -121,36 +125,30 @@ class EtcdWatch:
             if client.closed:
                 raise _Broken("closed") from error
             raise
-        except asyncio.CancelledError:
-            # gRPC says so, too, where it was the call that was cancelled.
-            task = asyncio.current_task()
-            if not self._moved or (task is not None and task.cancelling()):
-                raise
-            raise _Broken("moved") from None
         finally:
             if self._call is not None:
                 self._call.cancel()
                 self._call = None
 
     @staticmethod
-    def _meaning(error: TimeoutError | aio.AioRpcError, address: str) -> Exception:
+    def _meaning(error: TimeoutError | CallError, address: str) -> Exception:
         if isinstance(error, TimeoutError):
             return _Broken(f"{address}: no answer")
-        verdict = judge(error.code(), error.details() or "")
+        verdict = judge(error.code, error.details)
         if verdict is Verdict.TOKEN:
-            return _Denied(error.details())
+            return _Denied(error.details)
         if verdict is Verdict.REFUSED:
-            return refusal(error.code(), error.details() or "")
-        return _Broken(f"{address}: {error.details()}")
+            return refusal(error.code, error.details)
+        return _Broken(f"{address}: {error.details}")
 
-    async def _create(self, call: Any) -> None:
+    async def _create(self, call: Stream) -> None:
         request = rpc.WatchCreateRequest(
             key=self._namespace,
             range_end=prefix_end(self._namespace),
             start_revision=max(self._position - 1, 1),
             fragment=True,
         )
-        await call.write(rpc.WatchRequest(create_request=request))
+        call.send(rpc.WatchRequest(create_request=request))
         response = await self._read(call)
         while not response.created:
             response = await self._read(call)
@@ -163,10 +161,10 @@ class EtcdWatch:
         answer = await self._client.call("Range", rpc.RangeRequest(key=self._hidden), repeat=True)
         self._client.observe(answer.header, self._position - 1)
 
-    async def _read(self, call: Any) -> Any:
+    async def _read(self, call: Stream) -> Any:
         """The next response that is not the end. _Broken, _Denied or CompactedError where it is."""
         response = await call.read()
-        if response is aio.EOF:
+        if response is None:
             raise _Broken("the stream ended")
         self._client.observe(response.header, None)
         if response.compact_revision:
@@ -177,7 +175,7 @@ class EtcdWatch:
             raise _Denied(reason) if denied else _Broken(reason)
         return response
 
-    async def _batch(self, call: Any) -> WatchBatch | None:
+    async def _batch(self, call: Stream) -> WatchBatch | None:
         """What the next response, put together from its fragments, has that is new."""
         response = await self._read(call)
         found = list(response.events)
@@ -199,4 +197,4 @@ class EtcdWatch:
     def _event(self, event: Any) -> Event:
         kv = event.kv
         key = kv.key[len(self._namespace) :].decode("utf-8", "surrogateescape")
-        return Event(key, None if event.type == rpc.Event.DELETE else kv.value, kv.mod_revision)
+        return Event(key, None if event.type == rpc.EVENT_DELETE else kv.value, kv.mod_revision)

@@ -6,13 +6,21 @@ What did not change is shared between images, so that ``is`` tells whether it di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from ottla.metadata import keys
 from ottla.metadata.store import Event, KeyValue
+
+log = logging.getLogger(__name__)
+
+# How many bytes of values go into an image in one piece (as much as 5,000 partitions of a topic are, which
+# take some milliseconds), and for how many of them each key counts.
+BYTES_AT_ONCE = 20_000
+BYTES_PER_KEY = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,10 @@ class TopicImage:
 @dataclass(frozen=True, slots=True)
 class BrokerImage:
     """A node of the cluster. ``epoch`` is the revision of its registration, so a later one is larger;
-    ``incarnation`` is what the node itself called it before it was made."""
+    ``incarnation`` is what the node itself called it before it was made. ``fetch_key`` is known to the
+    cluster's nodes alone, 0 where the node is of a release that has none; ``peer_listener`` is what it uses
+    among nodes.
+    """
 
     node_id: int
     host: str
@@ -59,6 +70,13 @@ class BrokerImage:
     epoch: int
     endpoints: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     incarnation: int = 0
+    fetch_key: int = field(default=0, repr=False)
+    peer_listener: str | None = None
+
+    @property
+    def claim(self) -> int:
+        """What a fetch as a follower carries as its broker epoch if it is from this registration."""
+        return self.fetch_key or self.epoch
 
     def endpoint(self, listener: str) -> tuple[str, int] | None:
         """Host and port for clients of ``listener``; None where the broker has no such listener."""
@@ -85,10 +103,20 @@ class ClusterImage:
     topics_by_id: Mapping[UUID, TopicImage] = field(default_factory=dict)
     broker_configs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     group_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    client_metrics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # That of the key that guards new names which could be taken for each other (``topics.may_collide``).
+    names_revision: int = 0
     revision: int = 0
 
 
 EMPTY = ClusterImage()
+
+# Where the image has the configurations of each kind of entity.
+_CONFIGS_OF = {
+    "brokers": "broker_configs",
+    "groups": "group_configs",
+    "client-metrics": "client_metrics",
+}
 
 # Kafka's own topics. Clients do not write to them, and subscriptions by pattern leave them out.
 OFFSETS_TOPIC = "__consumer_offsets"
@@ -116,6 +144,22 @@ def state_value(state: PartitionState) -> bytes:
     )
 
 
+def state_of(value: bytes) -> PartitionState:
+    """What ``state_value`` made, or an earlier version of it."""
+    content = keys.decode(value)
+    return PartitionState(
+        content["leader"],
+        content["leader_epoch"],
+        content["epoch"],
+        tuple(content["replicas"]),
+        tuple(content["isr"]),
+        tuple(content["adding"]),
+        tuple(content["removing"]),
+        tuple(content.get("elr", ())),
+        tuple(content.get("last_elr", ())),
+    )
+
+
 def load(items: Iterable[KeyValue], revision: int) -> ClusterImage:
     """The image of all keys as they were at ``revision``."""
     draft = _Draft(EMPTY)
@@ -131,11 +175,16 @@ def load(items: Iterable[KeyValue], revision: int) -> ClusterImage:
     return draft.finish(revision)
 
 
-def apply(image: ClusterImage, events: Iterable[Event], revision: int) -> ClusterImage:
-    """The image after ``events``, the last of which is at ``revision``."""
+def apply(image: ClusterImage, events: Iterable[Event], revision: int) -> Generator[None, None, ClusterImage]:
+    """The image after ``events``, the last of which is at ``revision``: made in pieces."""
     draft = _Draft(image)
+    size = 0
     for event in events:
+        if size >= BYTES_AT_ONCE:
+            size = 0
+            yield
         draft.change(event.key, event.value, event.revision)
+        size += BYTES_PER_KEY + len(event.value or b"")
     return draft.finish(revision)
 
 
@@ -148,14 +197,24 @@ class _Draft:
         self._states: dict[str, list[PartitionState]] = {}
         # Most partitions of a cluster are in few different states: they share them.
         self._shared: dict[tuple[int, ...], PartitionState] = {}
+        self._decoded: dict[bytes, PartitionState] = {}
 
     def change(self, key: str, value: bytes | None, revision: int) -> None:
+        """Put a key's change into the image. One that makes no sense here leaves what it is about as it was,
+        and says so: another version may have written it, and all the other keys count."""
+        try:
+            self._change(key, value, revision)
+        except Exception:
+            log.exception("the metadata has something that is not understood, under the key %r", key)
+
+    def _change(self, key: str, value: bytes | None, revision: int) -> None:
         kind, _, name = key.partition("/")
+        if kind == "partitions":
+            self._change_state(name, value)
+            return
         content = None if value is None else keys.decode(value)
         if kind == "topics":
             self._change_topic(name, content, revision)
-        elif kind == "partitions":
-            self._change_state(name, content)
         elif kind in ("brokers", "nodes"):
             self._change_broker(kind, int(name), content, revision)
         elif kind == "stopping":
@@ -165,6 +224,8 @@ class _Draft:
         elif key == keys.CONTROLLER:
             self._fields["controller_id"] = -1 if content is None else content["node_id"]
             self._fields["controller_epoch"] = 0 if content is None else revision
+        elif key == keys.NAMES:
+            self._fields["names_revision"] = 0 if content is None else revision
         elif key == keys.CLUSTER and content is not None:
             self._fields["cluster_id"] = content["id"]
 
@@ -208,26 +269,19 @@ class _Draft:
             state = self._shared[replicas] = initial_state(replicas)
         return state
 
-    def _change_state(self, path: str, content: dict[str, Any] | None) -> None:
+    def _change_state(self, path: str, value: bytes | None) -> None:
         name, _, index = path.rpartition("/")
         topic = self._topic(name)
-        if topic is None or content is None or int(index) >= len(topic.partitions):
+        if topic is None or value is None or int(index) >= len(topic.partitions):
             # States go with their topic; there is nothing to do for one that is gone.
             return
         states = self._states.get(name)
         if states is None:
             states = self._states[name] = list(topic.partitions)
-        states[int(index)] = PartitionState(
-            content["leader"],
-            content["leader_epoch"],
-            content["epoch"],
-            tuple(content["replicas"]),
-            tuple(content["isr"]),
-            tuple(content["adding"]),
-            tuple(content["removing"]),
-            tuple(content.get("elr", ())),
-            tuple(content.get("last_elr", ())),
-        )
+        state = self._decoded.get(value)
+        if state is None:
+            state = self._decoded[value] = state_of(value)
+        states[int(index)] = state
 
     def _flush(self, name: str) -> None:
         states = self._states.pop(name, None)
@@ -243,7 +297,15 @@ class _Draft:
         endpoints = {name: (host, port) for name, (host, port) in content["endpoints"].items()}
         host, port = next(iter(endpoints.values()))
         brokers[node_id] = BrokerImage(
-            node_id, host, port, content["rack"], revision, endpoints, content.get("incarnation", 0)
+            node_id,
+            host,
+            port,
+            content["rack"],
+            revision,
+            endpoints,
+            content.get("incarnation", 0),
+            content.get("fetch_key", 0),
+            content.get("peer_listener"),
         )
 
     def _change_stopping(self, node_id: int, content: dict[str, Any] | None) -> None:
@@ -255,7 +317,10 @@ class _Draft:
 
     def _change_configs(self, path: str, content: dict[str, Any] | None) -> None:
         kind, _, name = path.partition("/")
-        field_name = "broker_configs" if kind == "brokers" else "group_configs"
+        field_name = _CONFIGS_OF.get(kind)
+        if field_name is None:
+            # Of a kind that a later version has.
+            return
         entity: Any = name
         if kind == "brokers":
             entity = keys.DEFAULT_BROKER if name == keys.DEFAULT_ENTITY else int(name)

@@ -5,13 +5,16 @@ way each time, so that they can be compared as bytes.
     controller                   {"node_id"}; goes with its node's lease
     nodes/<node id>              {"endpoints": {listener: [host, port]}, "rack"}; every node that ever joined,
                                  written anew at each registration
-    brokers/<node id>            the same, for those that live; goes with the node's lease
+    brokers/<node id>            the same, for those that live; goes with the node's lease; besides
+                                 "fetch_key", which is a secret of the cluster's nodes, and "peer_listener"
     stopping/<node id>           {}; while a live node hands over what it leads; goes with its lease
+    names                        {}; written with each new topic whose name could be taken for another's
     topics/<name>                {"id", "replicas": [[node id, …], …], "configs": {name: value}}
     partitions/<name>/<index>    {"leader", "leader_epoch", "epoch", "replicas", "isr", "adding", "removing",
                                   "elr", "last_elr"}
     configs/brokers/<node id>    {name: value}; "default" for the whole cluster
     configs/groups/<group>       {name: value}
+    configs/client-metrics/<subscription>   {name: value}
     ids/producers                {"next"}
 """
 
@@ -27,10 +30,12 @@ CONTROLLER = "controller"
 NODES = "nodes/"
 BROKERS = "brokers/"
 STOPPING = "stopping/"
+NAMES = "names"
 TOPICS = "topics/"
 PARTITIONS = "partitions/"
 BROKER_CONFIGS = "configs/brokers/"
 GROUP_CONFIGS = "configs/groups/"
+CLIENT_METRICS_CONFIGS = "configs/client-metrics/"
 PRODUCER_IDS = "ids/producers"
 
 # The entity that stands for all brokers, in keys and, as a node id, in images.
@@ -82,11 +87,28 @@ def group_configs(group: str) -> str:
     return GROUP_CONFIGS + group
 
 
+def client_metrics_configs(subscription: str) -> str:
+    return CLIENT_METRICS_CONFIGS + subscription
+
+
 def topic_value(topic_id: UUID, replicas: Sequence[Sequence[int]], configs: Mapping[str, str]) -> bytes:
     return encode({"id": topic_id.hex, "replicas": replicas, "configs": dict(configs)})
 
 
-def broker_value(endpoints: Mapping[str, tuple[str, int]], rack: str | None, incarnation: int = 0) -> bytes:
-    """``incarnation``: what the node's data directory knows the registration by before it is made."""
+def broker_value(
+    endpoints: Mapping[str, tuple[str, int]],
+    rack: str | None,
+    incarnation: int = 0,
+    *,
+    fetch_key: int = 0,
+    peer_listener: str | None = None,
+) -> bytes:
+    """``incarnation``: what the node's data directory knows the registration by before it is made;
+    ``fetch_key``: what its fetches show that they are from this registration; 0: its epoch does."""
     at = {name: list(address) for name, address in endpoints.items()}
-    return encode({"endpoints": at, "rack": rack, "incarnation": incarnation})
+    value = {"endpoints": at, "rack": rack, "incarnation": incarnation}
+    if fetch_key:
+        value["fetch_key"] = fetch_key
+    if peer_listener is not None:
+        value["peer_listener"] = peer_listener
+    return encode(value)

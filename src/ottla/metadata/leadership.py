@@ -56,7 +56,7 @@ class Leadership:
         # The term that this node acts for; 0 where it is not the controller.
         self._term = 0
         # The image that was last brought into order, and partitions with which that failed.
-        self._settled: ClusterImage | None = None
+        self._planned: ClusterImage | None = None
         self._again: dict[str, dict[int, None]] = {}
         self._balance_due = False
         self._said = ""
@@ -84,14 +84,14 @@ class Leadership:
                 await self._act()
             except StoreError as error:
                 # What became of the transactions under way is not known: look at everything again.
-                self._settled = None
+                self._planned = None
                 if self._said != str(error):
                     self._said = str(error)
                     log.warning("changes of leadership wait for the metadata store: %s", error)
                 await self._try_again_later()
             except Exception:
                 # A controller that is there and does nothing would be worse than one that stumbles.
-                self._settled = None
+                self._planned = None
                 log.exception("the controller could not bring the cluster into order, and tries again")
                 await self._try_again_later()
 
@@ -104,12 +104,17 @@ class Leadership:
         image, me = self._metadata.image, self._member.node_id
         if image.controller_id != me:
             self._term = 0
-            if image.controller_id == NO_LEADER and self._is_member(image):
+            if image.controller_id != NO_LEADER:
+                return
+            if self._is_member(image):
                 await self._run_for_controller()
+            else:
+                # The image has a registration before the membership counts it, and may not change again.
+                await self._try_again_later()
             return
         if self._term != image.controller_epoch:
             log.info("node %d is the controller, in term %d", me, image.controller_epoch)
-            self._term, self._settled, self._again = image.controller_epoch, None, {}
+            self._term, self._planned, self._again = image.controller_epoch, None, {}
             self._balance_due = False
         await self._bring_into_order(image)
         if self._said:
@@ -142,7 +147,7 @@ class Leadership:
 
     async def _bring_into_order(self, image: ClusterImage) -> None:
         rules = rules_of(self._config)
-        changes = plan(self._settled, image, rules, self._again)
+        changes = plan(self._planned, image, rules, self._again)
         if self._balance_due and not changes:
             self._balance_due = False
             changes = balance(image, self._config.get("leader.imbalance.per.broker.percentage"))
@@ -157,7 +162,7 @@ class Leadership:
             await self._metadata.reached(revision)
             if self._metadata.image is not image:
                 self._wake.set()
-        self._settled = image
+        self._planned = image
 
     async def _commit(
         self, image: ClusterImage, changes: Sequence[PartitionChange]

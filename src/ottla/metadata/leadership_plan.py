@@ -6,6 +6,7 @@ that it should have. Planning is idempotent: a plan for a cluster in order is em
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from ottla.metadata.elections import (
 )
 from ottla.metadata.image import ClusterImage, PartitionState, TopicImage
 from ottla.metadata.reassignment import complete_reassignment
+
+log = logging.getLogger(__name__)
 
 # Leaders that one round of balancing moves at most (Kafka's MAX_ELECTIONS_PER_IMBALANCE).
 BALANCED_AT_ONCE_MAX = 1_000
@@ -84,24 +87,37 @@ def plan(
     nothing can be written; after them those that only take nodes out of ISRs.
     """
     nodes = Nodes.of(old, new)
-    steady = nodes.steady
     leaders: list[PartitionChange] = []
     others: list[PartitionChange] = []
     # Many partitions are in few different states.
     settled: dict[tuple[PartitionState, Rules], PartitionState] = {}
     for topic, indexes in _concerned(old, new, again or {}):
-        rule = rules(topic)
-        for index in indexes:
-            state = topic.partitions[index]
-            if state.leader in steady and steady.issuperset(state.isr) and not _is_unfinished(state):
-                continue
-            made = settled.get((state, rule))
-            if made is None:
-                made = settled[state, rule] = settle(state, nodes, rule)
-            if made != state:
-                change = PartitionChange(topic, index, state, made)
+        try:
+            for change in _plan_topic(topic, indexes, nodes, rules(topic), settled):
                 (leaders if change.moves_leader else others).append(change)
+        except Exception:
+            # The others are to be led all the same.
+            log.exception("the partitions of topic %s cannot be brought into order", topic.name)
     return leaders + others
+
+
+def _plan_topic(
+    topic: TopicImage,
+    indexes: Iterable[int],
+    nodes: Nodes,
+    rule: Rules,
+    settled: dict[tuple[PartitionState, Rules], PartitionState],
+) -> Iterator[PartitionChange]:
+    steady = nodes.steady
+    for index in indexes:
+        state = topic.partitions[index]
+        if state.leader in steady and steady.issuperset(state.isr) and not _is_unfinished(state):
+            continue
+        made = settled.get((state, rule))
+        if made is None:
+            made = settled[state, rule] = settle(state, nodes, rule)
+        if made != state:
+            yield PartitionChange(topic, index, state, made)
 
 
 def _concerned(

@@ -105,6 +105,7 @@ class Liveness:
         reached = False
         backoff_ms = BACKOFF_MS_MIN
         refused_since: float | None = None
+        said = ""
         while True:
             ended: asyncio.Future[None] = loop.create_future()
             line = _Line(ended)
@@ -124,6 +125,12 @@ class Liveness:
                     return
             except (OSError, TimeoutError):
                 refused_since = None
+            except Exception as error:
+                # Such as a host that cannot be a name: asyncio encodes it before it looks for it.
+                refused_since = None
+                if said != repr(error):
+                    said = repr(error)
+                    log.exception("node %d, at %s:%d, cannot be watched for now", broker.node_id, host, port)
             finally:
                 if line.transport is not None:
                     line.transport.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from ottla.config import BrokerConfig
@@ -33,6 +34,11 @@ HAND_OVER_MS_MAX = 30_000
 REVOKE_MS_MAX = 2_000
 
 
+def _random_key() -> int:
+    """62 random bits, and above them one that tells it from a revision."""
+    return int.from_bytes(os.urandom(8)) >> 2 | 1 << 62
+
+
 class MembershipError(Exception):
     """The node cannot join its cluster; the message says why and what to do."""
 
@@ -54,6 +60,10 @@ class Membership:
         self.broker_epoch = NOT_REGISTERED
         # What the node's keys go with; 0 while there is none.
         self.lease = 0
+        # One that may have ended while the node stood still, to be ended for certain.
+        self._doubtful_lease = 0
+        # What the registration's fetches are known by: another one for each.
+        self._fetch_key = 0
         # Told when the store says that the registration has ended, which the image may show only later.
         self.on_ended: Callable[[], None] | None = None
         self._store = store
@@ -117,6 +127,7 @@ class Membership:
 
     async def _register(self) -> None:
         """Register, however long it takes."""
+        self._fetch_key = _random_key()
         while True:
             try:
                 if await self._try_to_register():
@@ -143,7 +154,13 @@ class Membership:
         """One attempt; False where it has to be begun anew."""
         lease = await self._hold_lease()
         # No two registrations that may be taken for each other have the same lease.
-        value = keys.broker_value(self._endpoints, self._rack, lease)
+        value = keys.broker_value(
+            self._endpoints,
+            self._rack,
+            lease,
+            fetch_key=self._fetch_key,
+            peer_listener=self._config.inter_broker_listener,
+        )
         item = await self._store.get(self._key)
         if item is not None and item.lease == lease and item.value == value:
             # It had been done, without our hearing of it.
@@ -167,7 +184,7 @@ class Membership:
             self._say(f"the data directory cannot be written: {error.strerror}")
             await asyncio.sleep(RETRY_MS / 1000)
             return False
-        node = Put(keys.node(self.node_id), value)
+        node = Put(keys.node(self.node_id), keys.broker_value(self._endpoints, self._rack, lease))
         done = await self._store.txn(alone, [Put(self._key, value, lease), node])
         return done.succeeded and await self._confirm(done.revision)
 
@@ -181,6 +198,12 @@ class Membership:
         return self._mark.may_have_lost_data(known.epoch, known.incarnation)
 
     async def _hold_lease(self) -> int:
+        if self._doubtful_lease:
+            try:
+                await self._store.lease_revoke(self._doubtful_lease)
+            except LeaseError:
+                log.info("the lease of node %d had ended while it stood still", self.node_id)
+            self._doubtful_lease = 0
         if not self.lease:
             lease = await self._store.lease_grant(self._config.get("broker.session.timeout.ms"))
             await self._store.lease_hold(lease, lambda: self._on_lease_lost(lease))
@@ -242,11 +265,20 @@ class Membership:
 
     # Staying
 
+    def is_own(self, registration: BrokerImage) -> bool:
+        """Whether a registration of this node's id is this process's last; another one may have the id."""
+        return registration.fetch_key == self._fetch_key
+
     def _on_image(self, old: ClusterImage, new: ClusterImage) -> None:
         registered = new.brokers.get(self.node_id)
         if registered is None or registered.epoch != self.broker_epoch:
             self.broker_epoch = NOT_REGISTERED
         self._moved.set()
+        if registered is None or self.is_own(registered) or self.on_ended is None:
+            return
+        if old.brokers.get(self.node_id) is not registered:
+            # What names this id leader means that process from now on.
+            self.on_ended()
 
     def _on_lease_lost(self, lease: int) -> None:
         if self.lease == lease:
@@ -256,13 +288,31 @@ class Membership:
             if self.on_ended is not None:
                 self.on_ended()
 
+    def stood_still(self) -> None:
+        """The event loop has just begun to turn again: the lease may have ended meanwhile, and others lead.
+
+        Where that cannot be ruled out the node gives up its place before it does anything else, and joins
+        again: whether it has lost it, etcd would tell only after answers that must not be given any more.
+        """
+        lease = self.lease
+        if lease and not self._store.lease_lasts(lease):
+            log.warning("node %d stood still for longer than its session: it leads nothing", self.node_id)
+            self._doubtful_lease = lease
+            self._on_lease_lost(lease)
+
     async def _stay(self) -> None:
         """Join again whenever the registration is gone."""
         while True:
             if self.broker_epoch == NOT_REGISTERED:
                 log.warning("node %d has lost its place in the cluster, and joins again", self.node_id)
                 self._said = "it lost its place"
-                await self._register()
+                try:
+                    await self._register()
+                except Exception:
+                    # A node that stays out for good would be worse than one that stumbles.
+                    log.exception("node %d could not join again, and tries once more", self.node_id)
+                    await asyncio.sleep(RETRY_MS / 1000)
+                    continue
             self._moved.clear()
             await self._moved.wait()
 

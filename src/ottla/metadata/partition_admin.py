@@ -7,6 +7,7 @@ only the controller may decide here, and what it does meanwhile shows in the par
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from ottla.types import TopicPartition
 
 # A change that keeps losing against others is given up after this many attempts.
 ATTEMPTS_MAX = 20
+# How many partitions are looked at before others have their turn.
+PLANNED_AT_ONCE = 500
 
 
 class View(NamedTuple):
@@ -110,7 +113,9 @@ async def change_each(
     for _ in range(ATTEMPTS_MAX):
         view = View(metadata.image, Nodes.of(None, metadata.image), rules_of(config))
         changes: list[PartitionChange] = []
-        for where in pending:
+        for count, where in enumerate(pending, 1):
+            if count % PLANNED_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 made = plans[where](view, where)
             except KafkaError as error:

@@ -8,7 +8,7 @@ that hold the least. What a node leads is followed by different nodes, which sha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from ottla.errors import ErrorCode, KafkaError
@@ -24,8 +24,8 @@ def place(
     replication_factor: int,
     start: int,
     spare: Mapping[int, str | None] = _NONE,
-) -> list[tuple[int, ...]]:
-    """Replicas of each of ``partitions`` new partitions, the first of them its leader.
+) -> Iterator[tuple[int, ...]]:
+    """Replicas of each of ``partitions`` new partitions, the first of them its leader, made one by one.
 
     ``racks`` maps each node that can be used to its rack, ``spare`` those that are to be used only where
     these are too few: they are dead, or about to stop, and follow. ``start`` is any number: it turns the
@@ -46,7 +46,7 @@ def place(
             "fenced or in controlled shutdown.",
         )
     placing = _Placing(racks, spare, start)
-    return [placing.next(start + index, replication_factor) for index in range(partitions)]
+    return (placing.next(start + index, replication_factor) for index in range(partitions))
 
 
 class _Placing:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 from uuid import UUID
 
 from ottla.config import BrokerConfig
+from ottla.env.slices import Slices
 from ottla.metadata import keys
 from ottla.metadata.controller import Controller, random_start, random_topic_id
+from ottla.metadata.founding import MIN_ISR, missing, static_min_isr, without_min_isr
 from ottla.metadata.image import EMPTY, BrokerImage, ClusterImage, apply, load
 from ottla.metadata.store import (
     CompactedError,
-    Compare,
     MetadataStore,
-    Put,
     RewoundError,
     StoreError,
     WatchBatch,
@@ -29,7 +29,8 @@ from ottla.metadata.store import (
 
 log = logging.getLogger(__name__)
 
-Subscriber = Callable[[ClusterImage, ClusterImage], None]
+# What there is to do at a change, at once or in pieces.
+Subscriber = Callable[[ClusterImage, ClusterImage], Generator[None, None, None] | None]
 
 # How long somebody waits for the image to have a change that the store has taken.
 REACHED_MS_MAX = 30_000
@@ -49,6 +50,7 @@ class Metadata:
         *,
         new_id: Callable[[], UUID] = random_topic_id,
         placement_start: Callable[[], int] = random_start,
+        slices: Slices | None = None,
     ) -> None:
         self.image: ClusterImage = EMPTY
         # What handlers derived from the image's topics and brokers; dropped when these change.
@@ -62,20 +64,29 @@ class Metadata:
         self._node_id = node_id
         self._new_id = new_id
         self._subscribers: list[Subscriber] = []
+        self._slices = slices or Slices()
+        # Up to where every subscriber has done what there was to do.
+        self._told_revision = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._watching: asyncio.Task[None] | None = None
         self._closed = False
         # The kind of failure of the store that was last told of, None while all is well.
         self._trouble: type[StoreError] | None = None
-        self.controller = Controller(store, self, config, new_id=new_id, placement_start=placement_start)
+        self.controller = Controller(
+            store, self, config, self._slices, new_id=new_id, placement_start=placement_start
+        )
 
     async def start(self) -> None:
-        """Read the image, name the cluster where it has no name yet, and follow changes from there."""
+        """Read the image, make what every cluster has where it is missing, and follow changes from there."""
         await self._load()
-        if not self.image.cluster_id:
-            value = keys.encode({"id": format_id(self._new_id())})
-            await self._store.txn([Compare(keys.CLUSTER, 0)], [Put(keys.CLUSTER, value)])
+        while True:
+            compares, operations = missing(self.image, self._config, lambda: format_id(self._new_id()))
+            if not operations:
+                break
+            # Another node may be faster.
+            await self._store.txn(compares, operations)
             await self._load()
+        self._tell_what_does_not_count()
         self._watching = asyncio.create_task(self._watch(), name="metadata-watch")
 
     async def close(self) -> None:
@@ -94,7 +105,8 @@ class Metadata:
         """Call ``subscriber(old, new)`` at each change of the image, in order, on the event loop.
 
         The broker's configuration is up to date by then, and operations of the controller return
-        only afterwards.
+        only afterwards. A subscriber that has much to do returns a generator of it, which yields wherever
+        others may have their turn: the next subscriber, and the next change, wait until it is through.
         """
         self._subscribers.append(subscriber)
 
@@ -103,7 +115,7 @@ class Metadata:
 
         StoreError where that takes longer than REACHED_MS_MAX, or the service closes.
         """
-        if self.image.revision >= revision:
+        if self._told_revision >= revision:
             return
         if self._closed:
             raise StoreError("the metadata service is closed")
@@ -123,11 +135,22 @@ class Metadata:
 
     # Inside
 
+    def _tell_what_does_not_count(self) -> None:
+        own, found = static_min_isr(self._config), self._config.dynamic_cluster[MIN_ISR]
+        if MIN_ISR in self._config.static and own != found:
+            log.warning(
+                "%s=%s of this node has no effect: it is %s for the whole cluster, until that is changed "
+                "(ottla config set)",
+                MIN_ISR,
+                own,
+                found,
+            )
+
     async def _load(self) -> None:
         found = await self._store.range("")
         if found.revision < self.image.revision:
             raise RewoundError(f"the store is at {found.revision}, and was at {self.image.revision} before")
-        self._replace(load(found.items, found.revision))
+        await self._replace(load(found.items, found.revision))
 
     async def _watch(self) -> None:
         """Follow the store for ever, whatever happens to it."""
@@ -157,7 +180,7 @@ class Metadata:
         """Apply changes until the watch ends, and say why it did: StoreError, unless all was read again."""
         try:
             async for batch in self._store.watch("", self.image.revision + 1):
-                self._apply(batch)
+                await self._apply(batch)
                 self._say(None)
         except CompactedError:
             log.warning("the metadata's history is gone: reading all of it again")
@@ -176,31 +199,43 @@ class Metadata:
                 log.error("the cluster's metadata cannot be followed, trying on: %s", trouble)
         self._trouble = kind
 
-    def _apply(self, batch: WatchBatch) -> None:
-        self._replace(apply(self.image, batch.events, batch.revision))
+    async def _apply(self, batch: WatchBatch) -> None:
+        await self._replace(await self._slices.run(apply(self.image, batch.events, batch.revision)))
 
-    def _replace(self, image: ClusterImage) -> None:
+    async def _replace(self, image: ClusterImage) -> None:
+        """Have another image from now on, and tell everybody. One at a time: the image is changed by whoever
+        follows the store, alone."""
         old, self.image = self.image, image
         if image.topics is not old.topics or image.brokers is not old.brokers:
             self.views = {}
         if image.brokers is not old.brokers:
             self._note_departures(old, image)
+        # One part that fails must not keep the others, and every operation to come, from going on.
         if old.broker_configs is not image.broker_configs:
-            self._config.update_dynamic(
-                image.broker_configs.get(keys.DEFAULT_BROKER, {}),
-                image.broker_configs.get(self._node_id, {}),
-            )
-        for subscriber in self._subscribers:
             try:
-                subscriber(old, image)
+                self._update_config(image)
             except Exception:
-                # One part that fails must not keep the others, and every operation to come, from going on.
+                log.exception("a change of the configuration could not be put into effect")
+        # Whoever subscribes meanwhile begins with the new image.
+        for subscriber in tuple(self._subscribers):
+            try:
+                pieces = subscriber(old, image)
+                if pieces is not None:
+                    await self._slices.run(pieces)
+            except Exception:
                 log.exception("a change of the metadata could not be put into effect")
+        self._told_revision = image.revision
         reached = [future for revision, future in self._waiting if revision <= image.revision]
         self._waiting = [waiter for waiter in self._waiting if waiter[0] > image.revision]
         for future in reached:
             if not future.done():
                 future.set_result(None)
+
+    def _update_config(self, image: ClusterImage) -> None:
+        self._config.update_dynamic(
+            image.broker_configs.get(keys.DEFAULT_BROKER, {}),
+            without_min_isr(image.broker_configs.get(self._node_id, {})),
+        )
 
     def _note_departures(self, old: ClusterImage, image: ClusterImage) -> None:
         for node_id, broker in old.brokers.items():

@@ -42,6 +42,8 @@ HISTORY_REVISIONS_KEPT = 10_000
 HISTORY_REVISIONS_SLACK = 1_000
 # The newest events, in memory.
 RECENT_EVENTS_MAX = 1_024
+# Where the end of a lease is noticed so much later, the process has stood still.
+STOOD_STILL_MS = 1_000
 # Events that a watcher which fell behind reads from the file at a time.
 WATCH_EVENTS_MAX = 1_000
 
@@ -322,6 +324,10 @@ class SqliteStore:
         self._extend(lease)
         self._held[lease] = None
 
+    def lease_lasts(self, lease: int) -> bool:
+        # Nobody else could end it.
+        return lease in self._held
+
     async def lease_release(self, lease: int) -> None:
         if lease in self._held:
             del self._held[lease]
@@ -333,6 +339,21 @@ class SqliteStore:
             raise LeaseError(f"there is no lease {lease}")
         self._deadlines_ms.pop(lease, None)
         await self._publish(await self._run(lambda: self._file.end_lease(lease)))
+
+    def has_lease(self, lease: int) -> bool:
+        """Whether there is such a lease."""
+        return lease in self._ttls_ms
+
+    def lease_ttl_ms(self, lease: int) -> int:
+        """How long a lease lasts when it is not kept alive. LeaseError where there is none."""
+        if lease not in self._ttls_ms:
+            raise LeaseError(f"there is no lease {lease}")
+        return self._ttls_ms[lease]
+
+    async def end_leases(self) -> None:
+        """End all leases now, with their keys: for who knows that those who had them are gone."""
+        for lease in list(self._ttls_ms):
+            await self.lease_revoke(lease)
 
     async def close(self) -> None:
         if self._closed:
@@ -398,6 +419,13 @@ class SqliteStore:
             self._timer = self._clock.call_later(max(delay_ms, 0), self._expire)
 
     def _expire(self) -> None:
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - min(self._deadlines_ms.values(), default=now_ms) > STOOD_STILL_MS:
+            # Nobody could keep one alive meanwhile: all begin anew, as etcd's do with a new leader.
+            for lease in self._deadlines_ms:
+                self._deadlines_ms[lease] = now_ms + self._ttls_ms[lease]
+            self._schedule()
+            return
         if not self._closed and (self._expiring is None or self._expiring.done()):
             self._expiring = asyncio.ensure_future(self._expire_due())
 
@@ -413,4 +441,6 @@ class SqliteStore:
                     await self.lease_revoke(lease)
                 except StoreError as error:
                     log.error("lease %d has ended, and its keys are still there: %s", lease, error)
+                except Exception:
+                    log.exception("lease %d has ended, and its keys are still there", lease)
         self._schedule()

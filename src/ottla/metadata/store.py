@@ -180,12 +180,17 @@ class MetadataStore(Protocol):
         ...
 
     async def lease_hold(self, lease: int, lost: Callable[[], None]) -> None:
-        """Keep a lease alive, once now and then by itself, even while the event loop is busy.
+        """Keep a lease alive, by itself, for as long as the event loop turns, however busy it is.
 
-        Until ``lease_release``, ``lease_revoke`` or ``close``. ``lost`` is called once, on the event loop,
-        when the store has said that the lease has ended, and never because the store does not answer.
+        A loop that stands still for two thirds of the lease's time may lose it. Held until ``lease_release``,
+        ``lease_revoke`` or ``close``. ``lost`` is called once, on the event loop, when the store has said
+        that the lease has ended, and never because the store does not answer.
         LeaseError where it has ended already.
         """
+        ...
+
+    def lease_lasts(self, lease: int) -> bool:
+        """Whether a lease is held and cannot have ended yet, by what the store has said of it so far."""
         ...
 
     async def lease_release(self, lease: int) -> None:

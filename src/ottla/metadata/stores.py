@@ -3,41 +3,23 @@
     etcd://h1:2379,h2:2379,h3:2379
     etcds://h1,h2,h3?ca=ca.pem&cert=node.pem&key=node.key&user=ottla&password-file=secret&timeout-ms=6000
 
-``etcds`` is TLS. Nothing that needs gRPC is imported before a store is opened.
+``etcds`` is TLS. Nodes that one command runs on this machine have ``unix:FOLDER``, the socket of the store
+that it keeps for them. Nothing that only etcd needs is imported before a store is opened.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ottla.env.clock import Clock
+from ottla.metadata.etcd_settings import TIMEOUT_MS_DEFAULT, EtcdSettings
 from ottla.metadata.store import MetadataStore, StoreError
 
 PORT_DEFAULT = 2379
-TIMEOUT_MS_DEFAULT = 6_000
 TIMEOUT_MS_MIN = 300
+UNIX = "unix:"
 FORM = "etcd://HOST:PORT,HOST:PORT,... (etcds:// for TLS)"
 _PARAMETERS = ("ca", "cert", "key", "user", "password-file", "timeout-ms")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdSettings:
-    """How to reach etcd. Files are read when the store is opened.
-
-    ``timeout_ms`` is how long an operation may take altogether; one member gets a third of it to answer.
-    """
-
-    endpoints: tuple[str, ...]
-    cluster: str
-    tls: bool = False
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    user: str | None = None
-    password_file: str | None = None
-    timeout_ms: int = TIMEOUT_MS_DEFAULT
 
 
 def parse_store(url: str, cluster: str) -> EtcdSettings:
@@ -81,9 +63,11 @@ async def open_store(url: str, *, cluster: str, clock: Clock) -> MetadataStore:
 
     ValueError for a URL that is none; StoreError where a file that it names cannot be read.
     """
+    if url.startswith(UNIX):
+        from ottla.metadata.socket_store import SocketStore
+
+        return SocketStore(url.removeprefix(UNIX), clock)
     settings = parse_store(url, cluster)
-    # What gRPC writes to stderr by itself is in the errors that we log, too.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from ottla.metadata.etcd import EtcdStore
 
     try:

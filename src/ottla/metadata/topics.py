@@ -7,20 +7,25 @@ would be.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 from uuid import UUID
 
 from ottla.config import BrokerConfig
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import check_topic_configs
-from ottla.metadata.image import ClusterImage, TopicImage, initial_state
+from ottla.metadata.image import ClusterImage, PartitionState, TopicImage, initial_state
 from ottla.metadata.placement import place
 
 NAME_LENGTH_MAX = 249
 # Partitions that one request may make (Kafka's MAX_RECORDS_PER_USER_OP).
 PARTITIONS_PER_REQUEST_MAX = 10_000
 METADATA_TOPIC = "__cluster_metadata"
+# Partitions that are planned in one piece: up to 20 microseconds each where there are many nodes.
+PLANNED_AT_ONCE = 250
+
+T = TypeVar("T")
 
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]+")
 
@@ -34,6 +39,15 @@ class NewTopic:
     replication_factor: int = -1
     assignments: Sequence[tuple[int, Sequence[int]]] = ()
     configs: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicResult:
+    """What became of one topic of a request: the topic, or why not."""
+
+    name: str
+    topic: TopicImage | None = None
+    error: KafkaError | None = None
 
 
 def name_fault(name: str) -> str | None:
@@ -55,6 +69,11 @@ def check_name(name: str) -> None:
         raise KafkaError(ErrorCode.invalid_topic_exception, f"Topic name is invalid: {fault}")
 
 
+def may_collide(name: str) -> bool:
+    """Whether another name could be one with this in Kafka's metrics (``Topic.hasCollisionChars``)."""
+    return "." in name or "_" in name
+
+
 def _unified(name: str) -> str:
     """Names that differ only in '.' and '_' would be one name in Kafka's metrics."""
     return name.replace(".", "_")
@@ -67,6 +86,11 @@ def check_size(config: BrokerConfig, topics: Sequence[NewTopic]) -> None:
         len(new.assignments) or (default if new.num_partitions == -1 else max(new.num_partitions, 0))
         for new in topics
     )
+    check_count(total)
+
+
+def check_count(total: int) -> None:
+    """KafkaError(POLICY_VIOLATION) where so many new partitions are too many for one request."""
     if total > PARTITIONS_PER_REQUEST_MAX:
         raise KafkaError(
             ErrorCode.policy_violation,
@@ -74,8 +98,21 @@ def check_size(config: BrokerConfig, topics: Sequence[NewTopic]) -> None:
         )
 
 
+def _gathered(items: Iterable[T]) -> Generator[None, None, list[T]]:
+    """These in a list, made so many at a time."""
+    made: list[T] = []
+    for item in items:
+        made.append(item)
+        if len(made) % PLANNED_AT_ONCE == 0:
+            yield
+    return made
+
+
 class TopicPlanner:
-    """Plans for one request: the topics that it made so far are there for those that follow."""
+    """Plans for one request: the topics that it made so far are there for those that follow.
+
+    Each plan is made in pieces, since a topic may have thousands of partitions.
+    """
 
     def __init__(self, image: ClusterImage, config: BrokerConfig, start: int) -> None:
         self._image = image
@@ -90,22 +127,23 @@ class TopicPlanner:
         # Partitions planned so far: placement goes on where it stopped.
         self._planned = 0
 
-    def create(self, new: NewTopic, topic_id: UUID) -> TopicImage:
+    def create(self, new: NewTopic, topic_id: UUID) -> Generator[None, None, TopicImage]:
         """The topic as it would be made."""
         self._check_new_name(new.name)
         configs = _given(new.configs)
         check_topic_configs(self._config, new.name, configs)
-        replicas = self._assigned(new) if new.assignments else self._placed(new)
+        placed = self._placed(new) if not new.assignments else None
+        replicas = yield from (self._assigned(new) if placed is None else _gathered(placed))
         self._planned += len(replicas)
         self._made.add(new.name)
         if self._unified is not None:
             self._unified[_unified(new.name)] = new.name
-        states = tuple(map(initial_state, replicas))
+        states = yield from self._initial(replicas)
         return TopicImage(new.name, topic_id, states, configs, tuple(replicas))
 
     def add_partitions(
         self, name: str, count: int, assignments: Sequence[Sequence[int]] | None
-    ) -> TopicImage:
+    ) -> Generator[None, None, TopicImage]:
         """The topic with ``count`` partitions in all."""
         topic = self._image.topics.get(name)
         if topic is None:
@@ -127,19 +165,32 @@ class TopicPlanner:
             )
         factor = len(topic.partitions[0].replicas)
         if assignments is None:
-            added = place(self._racks, additional, factor, self._start + existing, self._spare)
+            wanted = place(self._racks, additional, factor, self._start + existing, self._spare)
         else:
-            added = [
+            wanted = (
                 self._checked(index, replicas, factor) for index, replicas in enumerate(assignments, existing)
-            ]
-        states = tuple(map(initial_state, added))
+            )
+        added = yield from _gathered(wanted)
+        states = yield from self._initial(added)
         return replace(topic, partitions=topic.partitions + states, initial=topic.initial + tuple(added))
+
+    @staticmethod
+    def _initial(placed: Iterable[tuple[int, ...]]) -> Generator[None, None, tuple[PartitionState, ...]]:
+        """The states of new partitions: those on the same nodes share one."""
+        known: dict[tuple[int, ...], PartitionState] = {}
+
+        def state(replicas: tuple[int, ...]) -> PartitionState:
+            if replicas not in known:
+                known[replicas] = initial_state(replicas)
+            return known[replicas]
+
+        return tuple((yield from _gathered(map(state, placed))))
 
     def _check_new_name(self, name: str) -> None:
         check_name(name)
         if name in self._image.topics or name in self._made:
             raise KafkaError(ErrorCode.topic_already_exists, f"Topic '{name}' already exists.")
-        if "." in name or "_" in name:
+        if may_collide(name):
             if self._unified is None:
                 self._unified = {_unified(other): other for other in self._image.topics}
             other = self._unified.get(_unified(name))
@@ -149,7 +200,7 @@ class TopicPlanner:
                     f"Topic '{name}' collides with existing topic: {other}",
                 )
 
-    def _assigned(self, new: NewTopic) -> list[tuple[int, ...]]:
+    def _assigned(self, new: NewTopic) -> Generator[None, None, list[tuple[int, ...]]]:
         for value, name in (
             (new.replication_factor, "replication factor"),
             (new.num_partitions, "numPartitions"),
@@ -161,7 +212,9 @@ class TopicPlanner:
                 )
         replicas: dict[int, tuple[int, ...]] = {}
         factor: int | None = None
-        for index, nodes in new.assignments:
+        for count, (index, nodes) in enumerate(new.assignments):
+            if count and count % PLANNED_AT_ONCE == 0:
+                yield
             if index in replicas:
                 raise KafkaError(
                     ErrorCode.invalid_replica_assignment,
@@ -176,7 +229,7 @@ class TopicPlanner:
             )
         return [replicas[index] for index in range(len(replicas))]
 
-    def _placed(self, new: NewTopic) -> list[tuple[int, ...]]:
+    def _placed(self, new: NewTopic) -> Iterator[tuple[int, ...]]:
         if new.replication_factor < -1 or new.replication_factor == 0:
             raise KafkaError(
                 ErrorCode.invalid_replication_factor,

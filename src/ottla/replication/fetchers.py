@@ -8,10 +8,12 @@ from ottla.config import BrokerConfig
 from ottla.env.clock import Clock
 from ottla.env.network import Network
 from ottla.metadata.image import ClusterImage
+from ottla.replication.attempts import attempt
 from ottla.replication.follower import Fetcher
 from ottla.replication.partition import Partition
 from ottla.replication.throttle import Quota, is_listed
 
+NO_EPOCH = -1
 RATE = "follower.replication.throttled.rate"
 
 
@@ -27,7 +29,7 @@ class Fetchers:
         broker_epoch: Callable[[], int],
         listener: str,
     ) -> None:
-        self.broker_epoch = broker_epoch
+        self._broker_epoch = broker_epoch
         self._node_id = node_id
         self._network = network
         self._clock = clock
@@ -72,7 +74,7 @@ class Fetchers:
             return
         for leader_id, fetcher in self._fetchers.items():
             if leader_id in new.brokers and new.brokers[leader_id] is not old.brokers.get(leader_id):
-                fetcher.reconnect()
+                attempt(fetcher.reconnect, "node %d: following it goes on as before", leader_id)
 
     def throttle_changed(self) -> None:
         """The rate, or who is held to it, is another one: look again at those who are held back."""
@@ -85,6 +87,16 @@ class Fetchers:
             fetcher.close()
 
     # What fetchers ask (follower.Surroundings).
+
+    def claim(self, leader_id: int) -> int:
+        """What a fetch from a leader carries to show that it is from this node's registration; -1 while there
+        is none. A leader of a release without keys is shown the broker epoch."""
+        epoch = self._broker_epoch()
+        brokers = self._image.brokers if self._image is not None else {}
+        own, leader = brokers.get(self._node_id), brokers.get(leader_id)
+        if own is None or own.epoch != epoch or leader is None:
+            return NO_EPOCH
+        return own.claim if leader.fetch_key else epoch
 
     def endpoint(self, node_id: int) -> tuple[str, int] | None:
         """Where a node listens for others; None while it does not live."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from ottla.env.clock import Clock
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.lookups import settle
+from ottla.log.lookups import look_up_warm
 from ottla.log.settings import Origin
 from ottla.replication.manager import ReplicaManager
 from ottla.replication.partition import Partition
@@ -17,10 +17,12 @@ from ottla.wire.records import iter_batches
 
 # How much is read at a time while a coordinator loads.
 LOAD_BYTES = 1024 * 1024
+# Looking an enum's member up takes a while.
+_COORDINATOR = Origin.COORDINATOR
 
 
 class InternalTopicLog:
-    """What a coordinator needs of its topic (``coordinators.runtime.CoordinatorLog``)."""
+    """What a coordinator needs of its topic (``coordinators.runtime.writes.CoordinatorLog``)."""
 
     def __init__(self, topic: str, replicas: ReplicaManager, clock: Clock, disk: Disk) -> None:
         self._topic = topic
@@ -37,19 +39,32 @@ class InternalTopicLog:
         """The topic's max.message.bytes. KafkaError where this node does not lead the partition."""
         return self._replicas.get(self._topic, partition).log.config.max_message_bytes
 
-    async def append(self, partition: int, batch: bytes) -> int:
-        """Append one batch with acks=all; its last offset once it is committed, however long that takes.
+    def append(self, partition: int, batch: bytes, ended: Callable[[KafkaError | None], None]) -> bool:
+        """Append one batch with acks=all; whether it is committed by now.
 
-        KafkaError as a Produce; NOT_LEADER_OR_FOLLOWER where this node stops leading before.
+        If not, ``ended`` is called once it is, however long that takes: with NOT_LEADER_OR_FOLLOWER where
+        this node stops leading before. KafkaError as a Produce.
         """
         replica = self._replicas.get(self._topic, partition)
         now_ms = self._clock.now_ms()
-        appended = replica.append(batch, now_ms=now_ms, acks=-1, origin=Origin.COORDINATOR)
-        if replica.high_watermark <= appended.last_offset:
-            await _committed(replica, appended.last_offset + 1)
-        if replica.log.sync_due(now_ms):
-            await replica.flushed()
-        return appended.last_offset
+        appended = replica.append(batch, now_ms=now_ms, acks=-1, origin=_COORDINATOR)
+        is_committed = replica.high_watermark > appended.last_offset
+        if is_committed and not replica.log.sync_due(now_ms):
+            return True
+
+        def committed(error: KafkaError | None) -> None:
+            if error is not None and error.code is not ErrorCode.not_enough_replicas_after_append:
+                ended(error)
+            elif replica.log.sync_due(now_ms):
+                replica.flushed().add_done_callback(lambda done: ended(_failure(done)))
+            else:
+                ended(None)
+
+        if is_committed:
+            committed(None)
+        else:
+            replica.when_committed(appended.last_offset + 1, committed)
+        return False
 
     async def read_all(self, partition: int) -> AsyncIterator[bytes]:
         """Everything committed, in pieces of whole batches, from the log's start. KafkaError as a Fetch.
@@ -64,7 +79,7 @@ class InternalTopicLog:
             await _committed(replica, replica.leading.epoch_start_offset)
         offset = replica.log.log_start_offset
         while True:
-            piece = await settle(self._disk, partial(replica.read, offset, LOAD_BYTES, min_one=True))
+            piece = await look_up_warm(self._disk, partial(replica.read, offset, LOAD_BYTES, min_one=True))
             if piece is None:
                 return
             try:
@@ -76,6 +91,14 @@ class InternalTopicLog:
                 raise KafkaError(ErrorCode.corrupt_message, f"no whole batch is found at offset {offset}")
             offset = next_offset
             yield whole
+
+
+def _failure(flushed: asyncio.Future[None]) -> KafkaError | None:
+    """Why what is committed is not on this node's disk."""
+    error = None if flushed.cancelled() else flushed.exception()
+    if flushed.cancelled() or (error is not None and not isinstance(error, KafkaError)):
+        return KafkaError(ErrorCode.unknown_server_error, f"the log could not be flushed: {error}")
+    return error
 
 
 async def _committed(replica: Partition, offset: int) -> None:

@@ -14,13 +14,24 @@ UNKNOWN_OFFSET = -1
 UNKNOWN_EPOCH = -1
 
 
+class Presence:
+    """When a follower last asked for all of those partitions in which it stands, as a whole. Monotonic
+    milliseconds."""
+
+    __slots__ = ("asked_ms",)
+
+    def __init__(self) -> None:
+        self.asked_ms = 0
+
+
 class Follower:
     """What a leader has heard from one follower in its present leader epoch (Kafka's ``ReplicaState``)."""
 
     __slots__ = (
+        "_caught_up_ms",
+        "_fetched_ms",
+        "_presence",
         "broker_epoch",
-        "caught_up_ms",
-        "fetched_ms",
         "leader_end_offset",
         "log_end_offset",
         "log_start_offset",
@@ -32,30 +43,57 @@ class Follower:
         # It has everything before this offset; -1 until it has fetched.
         self.log_end_offset = UNKNOWN_OFFSET
         self.log_start_offset = UNKNOWN_OFFSET
-        # The registration that it fetches with.
+        # The registration that it fetches with, as the image has it.
         self.broker_epoch = UNKNOWN_EPOCH
         # When it last had all that the leader had; when it last fetched, and where the leader's log ended.
-        self.caught_up_ms = caught_up_ms
-        self.fetched_ms = 0
+        self._caught_up_ms = caught_up_ms
+        self._fetched_ms = 0
+        # While it stands at the leader's end: it is there at each request, which tells so for all at once.
+        self._presence: Presence | None = None
         self.leader_end_offset = UNKNOWN_OFFSET
         # The last high watermark and log start that a response told it.
         self.told_high_watermark = UNKNOWN_OFFSET
         self.told_log_start = UNKNOWN_OFFSET
 
+    @property
+    def caught_up_ms(self) -> int:
+        presence = self._presence
+        return self._caught_up_ms if presence is None else max(self._caught_up_ms, presence.asked_ms)
+
+    @property
+    def fetched_ms(self) -> int:
+        presence = self._presence
+        return self._fetched_ms if presence is None else max(self._fetched_ms, presence.asked_ms)
+
+    def stands_at_end(self, now_ms: int) -> None:
+        """It asks for the leader's end, where it was before."""
+        self._caught_up_ms = self._fetched_ms = now_ms
+
+    def stand(self, presence: Presence) -> None:
+        """It has all that there is, and is there whenever ``presence`` is."""
+        self._presence = presence
+
+    def stop_standing(self) -> None:
+        """It stands no more, for the leader is going on: what its presence said until now is noted."""
+        if self._presence is not None:
+            self._caught_up_ms, self._fetched_ms = self.caught_up_ms, self.fetched_ms
+            self._presence = None
+
     def fetched(
         self, offset: int, log_start_offset: int, broker_epoch: int, leader_end_offset: int, now_ms: int
     ) -> None:
         """It asked for ``offset``, so it has everything before it."""
+        self.stop_standing()
         if offset >= leader_end_offset:
-            self.caught_up_ms = now_ms
+            self._caught_up_ms = now_ms
         elif offset >= self.leader_end_offset >= 0:
             # It has by now what the leader had at its last fetch.
-            self.caught_up_ms = max(self.caught_up_ms, self.fetched_ms)
+            self._caught_up_ms = max(self._caught_up_ms, self._fetched_ms)
         self.log_end_offset = offset
         self.log_start_offset = log_start_offset
         self.broker_epoch = broker_epoch
         self.leader_end_offset = leader_end_offset
-        self.fetched_ms = now_ms
+        self._fetched_ms = now_ms
 
     def is_caught_up(self, leader_end_offset: int, now_ms: int, lag_ms_max: int) -> bool:
         return self.log_end_offset == leader_end_offset or now_ms - self.caught_up_ms <= lag_ms_max

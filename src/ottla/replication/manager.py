@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial as bind
 from uuid import UUID
 
 from ottla.config import BrokerConfig
@@ -14,19 +15,30 @@ from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.manager import LogManager
 from ottla.log.settings import LogConfig
-from ottla.metadata.changes import PartitionChange
-from ottla.metadata.image import ClusterImage, PartitionState, TopicImage
+from ottla.metadata.image import BrokerImage, ClusterImage, PartitionState, TopicImage
+from ottla.replication.attempts import attempt
+from ottla.replication.behind import Raise
+from ottla.replication.claims import Claims
 from ottla.replication.fetchers import Fetchers
+from ottla.replication.hand_over import HandOvers
+from ottla.replication.laggards import Laggards
+from ottla.replication.log_configs import LogConfigs
+from ottla.replication.openings import Openings
 from ottla.replication.partition import Partition
-from ottla.replication.proposals import Commit, Proposal, Proposals
+from ottla.replication.proposals import Commit, Proposals
+from ottla.replication.removals import Removals
+from ottla.replication.selector import preferred_replica
+from ottla.replication.surroundings import Proposer
 from ottla.replication.throttle import Quota, is_listed
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
 
-# Partitions that are made in one turn of the event loop: a quarter of a millisecond each.
-OPENED_AT_ONCE_MAX = 20
+# Partitions that are given a role, or a configuration, in one turn: up to 20 microseconds each.
+FOLLOWED_AT_ONCE = 200
 NO_EPOCH = -1
+# How long until a partition that could not take its role, or its configuration, tries again.
+AGAIN_MS = 1_000
 RATE = "leader.replication.throttled.rate"
 _RATES = (RATE, "follower.replication.throttled.rate")
 
@@ -54,22 +66,31 @@ class ReplicaManager:
         self._fetchers = fetchers
         self._proposals = Proposals(commit) if commit is not None else None
         self._image: ClusterImage | None = None
+        several = len(config.listeners()) > 1
+        self._claims = Claims(clock, config.inter_broker_listener, several=several)
         # Plain dicts of pairs: a look-up is on the path of every Produce and Fetch.
         self.partitions: dict[tuple[str, int], Partition] = {}
+        self._hand_overs = HandOvers(node_id, self.propose, lambda: self._image, self.partitions, clock)
         self.stopping = False
         # Whether partitions take on the roles that the image gives them: not before the node has joined.
         self.active = False
         # The registration that the store says has ended, until the image shows another one; None: there is no
         # such thing.
         self._ended: int | None = None
-        # New partitions that are not open yet; whoever asks for one of them has it opened at once.
-        self._unopened: deque[tuple[TopicImage, int]] = deque()
-        # Those that the disk could not take, to be tried again from time to time.
-        self._failing: list[tuple[TopicImage, int]] = []
-        self._lag_timer: Timer | None = None
+        # Partitions that have yet to resign because of that.
+        self._resigning: deque[Partition] = deque()
+        # Whether a registration of this node's id is its own.
+        self.is_own: Callable[[BrokerImage], bool] = lambda _: True
+        self._openings = Openings(self, log_manager, clock)
+        self._removals = Removals(log_manager, clock, self._let_go)
+        self._log_configs = LogConfigs(config)
+        # Partitions that could not be made what the image says, to be tried again soon.
+        self._again: dict[TopicPartition, None] = {}
+        self._again_timer: Timer | None = None
         # Told that a log can take nothing more until a restart. In a cluster others had better lead then.
         self.disk_failed: Callable[[str], None] | None = None
         self.lag_ms_max: int = config.get("replica.lag.time.max.ms")
+        self._laggards = Laggards(self, clock, self._openings.try_again)
         # How many DeleteRecords wait for followers, which are told of log starts at once then.
         self.deletions = 0
         # What goes to followers of throttled replicas.
@@ -86,22 +107,38 @@ class ReplicaManager:
         """The partition, or KafkaError: UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER where it exists
         and lives elsewhere, KAFKA_STORAGE_ERROR where it should be here and cannot be made."""
         partition = self.partitions.get((topic, index))
-        return partition if partition is not None else self._get_absent(topic, index)
+        return partition if partition is not None else self._openings.get(topic, index)
 
-    def _get_absent(self, name: str, index: int) -> Partition:
+    @property
+    def unopened(self) -> bool:
+        """Whether there may be partitions that ``get`` would have to open: who may wait, and names some that
+        are not in ``partitions``, waits for ``open`` first."""
+        return self._openings.pending
+
+    async def open(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Have those open that are not: ``Openings.open``."""
+        await self._openings.open(wanted)
+
+    async def open_all(self) -> None:
+        """Wait for whatever is to be here and had no turn to be opened yet: ``Openings.finish``."""
+        await self._openings.finish()
+
+    def exists(self, topic_id: UUID) -> bool:
+        return self._image is not None and topic_id in self._image.topics_by_id
+
+    def absent(self, name: str, index: int) -> TopicImage:
+        """The topic of a partition that is to be here, open or not. KafkaError as ``get``."""
         topic = self._image.topics.get(name) if self._image is not None else None
         if topic is None or not 0 <= index < len(topic.partitions):
             raise KafkaError(ErrorCode.unknown_topic_or_partition)
         if self._node_id not in topic.partitions[index].replicas:
             raise KafkaError(ErrorCode.not_leader_or_follower)
-        # Its turn has not come yet; or it failed when the topic was made, and by now the disk may have room.
-        try:
-            return self._open(topic, index)
-        except OSError as error:
-            log.error("%s-%d cannot be opened: %s", name, index, error)
-            raise KafkaError(
-                ErrorCode.kafka_storage_error, f"{name}-{index} cannot be opened: {error}"
-            ) from error
+        return topic
+
+    def hand_over(self, topic: TopicImage, index: int) -> None:
+        """Have another replica lead what cannot be opened here."""
+        if self._proposals is not None and self.active:
+            self._hand_overs.ask(topic, index, self.log_config(topic).min_insync_replicas)
 
     def topic_name(self, topic_id: UUID) -> str:
         """The name of a topic by its id, or KafkaError(UNKNOWN_TOPIC_ID)."""
@@ -115,58 +152,103 @@ class ReplicaManager:
         topic = self._image.topics.get(name) if self._image is not None else None
         return len(topic.partitions) if topic is not None else 0
 
-    def high_watermarks(self) -> dict[TopicPartition, int]:
-        """That of every partition, for the checkpoint and for compaction, which stops there."""
-        return {p.topic_partition: p.high_watermark for p in self.partitions.values()}
+    def follower_epoch(self, node_id: int, claim: int, listener: str, host: str) -> int:
+        """The broker epoch of a follower that fetches: ``Claims.follower_epoch``."""
+        return self._claims.follower_epoch(self._image, node_id, claim, listener, host)
+
+    def check_replica(self, node_id: int, listener: str, host: str) -> None:
+        """Refuse a request in a replica's name where nodes do not send theirs: ``Claims.check_listener``."""
+        self._claims.check_listener(self._image, node_id, listener, host)
+
+    def assigned(self) -> set[TopicPartition]:
+        """The partitions that are to be on this node, those among them that cannot be opened."""
+        topics = self._image.topics if self._image is not None else {}
+        return {
+            TopicPartition(name, index)
+            for name, topic in topics.items()
+            for index, state in enumerate(topic.partitions)
+            if self._node_id in state.replicas
+        }
 
     # ------------------------------------------------------------ following the image
 
-    def activate(self) -> None:
-        """The node has joined: partitions take on their roles now, and at each change of the image."""
+    def activate(self) -> Generator[None, None, None]:
+        """The node has joined: partitions take on their roles, in pieces, and at each change of the image."""
         self.active = True
-        for (name, index), partition in self.partitions.items():
-            if self._image is not None and name in self._image.topics:
-                self._give_role(partition, self._image.topics[name].partitions[index])
+        for count, partition in enumerate(list(self.partitions.values()), 1):
+            topic = self._topic_of(partition)
+            # It may have gone, or be another one's, since the first piece.
+            if topic is not None and not partition.removed:
+                self._take_role(partition, topic.partitions[partition.topic_partition.partition])
+            if count % FOLLOWED_AT_ONCE == 0:
+                yield
         if self._fetchers is not None:
             self.look_for_laggards()
 
     def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
         """Make the partitions what ``new`` says. Called on each change, in order.
 
-        Of those that are there at the start (no ``old``) each must open: OSError, KafkaError. A later one
-        that does not is tried again when it is asked for.
+        One that cannot be opened, at the start (no ``old``) or later, says why, and is tried again when it is
+        asked for; the others serve.
+        """
+        for _ in self.follow(old, new):
+            pass
+
+    def follow(self, old: ClusterImage | None, new: ClusterImage) -> Generator[None, None, None]:
+        """``apply`` in pieces: others may have their turn wherever this yields, and the next image waits.
+
+        A partition is as it was until its turn comes, as if the image had come later; nobody finds what is
+        deleted from the first piece on.
         """
         self._image = new
         if self._ended is not None:
             own = new.brokers.get(self._node_id)
-            if own is not None and own.epoch != self._ended:
+            if own is not None and own.epoch != self._ended and self.is_own(own):
+                # None that led for the registration before is to lead for this one.
+                while self._resigning:
+                    self._resign_some()
                 self._ended = None
+        for count, _ in enumerate(self._steps(old, new), 1):
+            if count % FOLLOWED_AT_ONCE == 0:
+                yield
+
+    def _steps(self, old: ClusterImage | None, new: ClusterImage) -> Iterator[None]:
+        """What there is to do at a change, about one partition in each step."""
         before: Mapping[str, TopicImage] = old.topics if old is not None else {}
+        if self._fetchers is not None:
+            # First, since who is followed from the next piece on is looked for where it is by now.
+            self._fetchers.apply(old, new)
         if before is not new.topics:
-            for name, topic in before.items():
-                after = new.topics.get(name)
-                if after is None or after.topic_id != topic.topic_id:
-                    self._remove_topic(topic)
-            for name, topic in new.topics.items():
-                if before.get(name) is not topic:
-                    self._apply_topic(topic)
+            yield from self._apply_topics(before, new.topics)
         if old is None:
-            while self._unopened:
-                self._open(*self._unopened.popleft())
-        elif self._unopened:
-            self._open_some()
+            self._openings.all_at_once()
+        else:
+            self._openings.some()
         if old is not None and old.broker_configs != new.broker_configs:
             # Topic defaults come from the broker's configuration.
             for topic in new.topics.values():
-                self._apply_config(topic)
-        if self._fetchers is not None:
-            self._follow_nodes(self._fetchers, old, new)
+                yield from self._apply_config(topic)
+        if self._fetchers is not None and old is not None:
+            yield from self._look_at_nodes(old, new)
 
-    def _follow_nodes(self, fetchers: Fetchers, old: ClusterImage | None, new: ClusterImage) -> None:
-        if old is not None and (old.brokers is not new.brokers or old.stopping is not new.stopping):
-            for partition in self.partitions.values():
-                partition.look_again()
-        fetchers.apply(old, new)
+    def _apply_topics(
+        self, before: Mapping[str, TopicImage], after: Mapping[str, TopicImage]
+    ) -> Iterator[None]:
+        for name, topic in before.items():
+            now = after.get(name)
+            if now is None or now.topic_id != topic.topic_id:
+                self._forget_topic(topic)
+        yield from self._removals.begin()
+        for name, topic in after.items():
+            if before.get(name) is not topic:
+                yield from self._apply_topic(topic)
+
+    def _look_at_nodes(self, old: ClusterImage, new: ClusterImage) -> Iterator[None]:
+        if old.brokers is not new.brokers or old.stopping is not new.stopping:
+            for partition in list(self.partitions.values()):
+                what = "%s: a change of nodes cannot be looked at"
+                attempt(partition.look_again, what, partition.topic_partition)
+                yield
 
     def step_down(self) -> None:
         """This node's registration has ended, says the store: lead nothing, though the image may take a while
@@ -174,72 +256,121 @@ class ReplicaManager:
         another one."""
         own = self._image.brokers.get(self._node_id) if self._image is not None else None
         self._ended = own.epoch if own is not None else NO_EPOCH
-        for partition in self.partitions.values():
-            if partition.leading is not None:
-                partition.resign()
-                partition.wake()
+        resigning, self._resigning = self._resigning, deque(self.partitions.values())
+        if not resigning:
+            self._resign_some()
 
-    def wake_all(self) -> None:
-        """Let every waiting fetch answer with what there is: the node stops."""
+    def _resign_some(self) -> None:
+        """Have some partitions resign, and the others soon: as if the store had told a moment later."""
+        for _ in range(min(FOLLOWED_AT_ONCE, len(self._resigning))):
+            partition = self._resigning.popleft()
+            if partition.leading is not None:
+                attempt(partition.resign, "%s: resigning", partition.topic_partition)
+                partition.wake()
+        if self._resigning:
+            self._clock.call_later(0, self._resign_some)
+
+    def wake_all(self) -> Generator[None, None, None]:
+        """Let every waiting fetch answer with what there is, in pieces: the node stops."""
         self.stopping = True
-        for partition in self.partitions.values():
+        for count, partition in enumerate(list(self.partitions.values()), 1):
             partition.wake()
+            if count % FOLLOWED_AT_ONCE == 0:
+                yield
 
     def close(self) -> None:
         """Fetch and propose nothing more."""
         self.stopping = True
-        if self._lag_timer is not None:
-            self._lag_timer.cancel()
+        self._resigning.clear()
+        self._removals.finish()
+        self._laggards.close()
+        if self._again_timer is not None:
+            self._again_timer.cancel()
         if self._fetchers is not None:
             self._fetchers.close()
         if self._proposals is not None:
             self._proposals.close()
 
-    def _apply_topic(self, topic: TopicImage) -> None:
-        config = self._log_config(topic)
+    def _topic_of(self, partition: Partition) -> TopicImage | None:
+        """The topic of a partition in the image; None where it is gone, or another one of its name."""
+        topic = self._image.topics.get(partition.topic_partition.topic) if self._image is not None else None
+        return topic if topic is not None and topic.topic_id == partition.topic_id else None
+
+    def _apply_topic(self, topic: TopicImage) -> Iterator[None]:
+        config = self._log_configs.readable(topic)
         for index, state in enumerate(topic.partitions):
             partition = self.partitions.get((topic.name, index))
             if self._node_id not in state.replicas:
+                self._forget_trouble(topic.name, index)
                 if partition is not None:
                     log.info("%s: it is held by others now: removing it", partition.topic_partition)
                     self._remove(partition)
             elif partition is None:
-                self._unopened.append((topic, index))
+                self._openings.add(topic, index)
             else:
-                self._configure(partition, config)
                 if partition.state is not state:
-                    self._give_role(partition, state)
+                    self._take_role(partition, state)
+                self._take_config(partition, config)
+            yield
+
+    def _take_role(self, partition: Partition, state: PartitionState) -> None:
+        """Give a partition its role. One that cannot take it has none, and tries again soon; the others, and
+        what else follows the image, go on."""
+        where = partition.topic_partition
+        what = "%s cannot take its role, and has none until it can"
+        if not attempt(bind(self._give_role, partition, state), what, where):
+            partition.state = state
+            self._try_again(partition)
+            if self._fetchers is not None:
+                attempt(bind(self._fetchers.forget, partition), "%s: following nobody", where)
+            attempt(partition.resign, "%s: resigning", where)
+            partition.wake()
+
+    def _take_config(self, partition: Partition, config: LogConfig | None) -> None:
+        """The same for its configuration: until it can it goes on with that of before. So it does where that
+        cannot be understood (None)."""
+        what = "%s cannot take its configuration"
+        if config is not None and not attempt(
+            bind(self._configure, partition, config), what, partition.topic_partition
+        ):
+            self._try_again(partition)
+
+    def _try_again(self, partition: Partition) -> None:
+        self._again[partition.topic_partition] = None
+        if self._again_timer is None and not self.stopping:
+            self._again_timer = self._clock.call_later(AGAIN_MS, self._apply_again)
+
+    def _apply_again(self) -> None:
+        self._again_timer = None
+        again, self._again = self._again, {}
+        for name in again:
+            partition = self.partitions.get(name)
+            topic = self._topic_of(partition) if partition is not None else None
+            if partition is not None and topic is not None:
+                self._take_role(partition, topic.partitions[name.partition])
+                self._take_config(partition, self._log_configs.readable(topic))
 
     def _give_role(self, partition: Partition, state: PartitionState) -> None:
         if not self.active:
             partition.state = state
             return
-        partition.apply(state, may_lead=self._ended is None)
+        behind = Raise.of(partition, state, self._node_id) if self._proposals is not None else None
+        partition.apply(state, may_lead=self._ended is None and behind is None)
+        if behind is not None:
+            self.propose(behind, behind.raised)
         if self._fetchers is None:
             return
         if partition.leading is None and state.leader >= 0 and state.leader != self._node_id:
             self._fetchers.follow(partition, state.leader)
         else:
             self._fetchers.forget(partition)
-        partition.settle()
+        partition.propose_due()
 
-    def _open_some(self) -> None:
-        """Open new partitions, so many that other clients do not have to wait, and go on soon."""
-        for _ in range(min(OPENED_AT_ONCE_MAX, len(self._unopened))):
-            topic, index = self._unopened.popleft()
-            try:
-                if self._image is not None and topic.topic_id in self._image.topics_by_id:
-                    self.get(topic.name, index)
-            except KafkaError as error:
-                # Otherwise it is gone again. Clients may not ask for a partition that is led elsewhere.
-                if error.code is ErrorCode.kafka_storage_error:
-                    self._failing.append((topic, index))
-        if self._unopened and not self.stopping:
-            self._clock.call_later(0, self._open_some)
-
-    def _open(self, topic: TopicImage, index: int) -> Partition:
+    def make(self, topic: TopicImage, index: int) -> Partition:
+        """Open a partition, at once. Raises whatever stands in the way: see ``Openings``."""
         name = TopicPartition(topic.name, index)
-        config = self._log_config(topic)
+        self._removals.make_way(name)
+        config = self.log_config(topic)
         high_watermark = self._logs.recorded_high_watermark(name)
         opened = self._logs.get_or_create(name, topic.topic_id, config, self._clock.now_ms())
         state = topic.partitions[index]
@@ -253,21 +384,23 @@ class ReplicaManager:
             cluster=self,
             high_watermark=high_watermark,
         )
-        self._give_role(partition, state)
+        self._hand_overs.forget(name)
+        self._take_role(partition, state)
         return partition
 
-    def _apply_config(self, topic: TopicImage) -> None:
-        config = self._log_config(topic)
+    def _apply_config(self, topic: TopicImage) -> Iterator[None]:
+        config = self._log_configs.readable(topic)
         for index in range(len(topic.partitions)):
             partition = self.partitions.get((topic.name, index))
             if partition is not None:
-                self._configure(partition, config)
+                self._take_config(partition, config)
+            yield
 
     def _configure(self, partition: Partition, config: LogConfig) -> None:
         before = partition.log.config
         partition.log.update_config(config)
         if config.min_insync_replicas != before.min_insync_replicas:
-            partition.settle()
+            partition.propose_due()
             partition.advance()
         if (
             config.leader_replication_throttled_replicas,
@@ -289,22 +422,36 @@ class ReplicaManager:
                 partition.wake()
         self._fetchers.throttle_changed()
 
-    def _remove_topic(self, topic: TopicImage) -> None:
+    def _forget_topic(self, topic: TopicImage) -> None:
+        """Nobody finds its partitions from now on."""
         for index in range(len(topic.partitions)):
-            partition = self.partitions.get((topic.name, index))
+            self._forget_trouble(topic.name, index)
+            partition = self.partitions.pop((topic.name, index), None)
             if partition is not None:
-                self._remove(partition)
+                self._removals.add(partition)
+
+    def _forget_trouble(self, name: str, index: int) -> None:
+        """What stood in the way of a partition is of no interest any more."""
+        self._openings.forget(name, index)
+        self._hand_overs.forget(TopicPartition(name, index))
 
     def _remove(self, partition: Partition) -> None:
-        del self.partitions[partition.topic_partition]
-        if self._fetchers is not None:
-            self._fetchers.forget(partition)
-        self._logs.delete(partition.topic_partition)
-        partition.resign()
-        partition.wake()
+        where = partition.topic_partition
+        del self.partitions[where]
+        self._let_go(partition)
+        attempt(bind(self._logs.delete, where), "%s: removing its log", where)
 
-    def _log_config(self, topic: TopicImage) -> LogConfig:
-        return LogConfig.from_values(self._config.topic_values(topic.configs))
+    def _let_go(self, partition: Partition) -> None:
+        where = partition.topic_partition
+        if self._fetchers is not None:
+            attempt(bind(self._fetchers.forget, partition), "%s: following nobody", where)
+        attempt(partition.remove, "%s: resigning", where)
+
+    def log_config(self, topic: TopicImage) -> LogConfig:
+        return self._log_configs.find(topic)
+
+    def readable_config(self, topic: TopicImage) -> LogConfig | None:
+        return self._log_configs.readable(topic)
 
     # ------------------------------------------------------------ who reads what from where
 
@@ -314,28 +461,10 @@ class ReplicaManager:
         return bool(self._config.get("replica.selector.class") == RACK_AWARE_SELECTOR)
 
     def preferred_replica(self, partition: Partition, rack: str, offset: int, listener: str) -> int | None:
-        """The follower that a consumer in ``rack`` had better read ``offset`` from; None: from this leader
-        (ReplicaManager.findPreferredReadReplica, RackAwareReplicaSelector).
-
-        One in sync that has the offset and can be reached by ``listener``: the one that has most, then the
-        one that was caught up last, then the one with the largest id.
-        """
-        if not self.followers_serve or self._image is None or partition.leading is None:
+        """Where a consumer in ``rack`` had better read ``offset`` from; None: from this leader."""
+        if not self.followers_serve or self._image is None:
             return None
-        brokers = self._image.brokers
-        own = brokers.get(self._node_id)
-        if own is not None and own.rack == rack:
-            return None
-        best: tuple[int, int, int] | None = None
-        for node_id in partition.state.isr:
-            follower = partition.leading.followers.get(node_id)
-            broker = brokers.get(node_id)
-            if follower is None or broker is None or broker.rack != rack or not broker.endpoint(listener):
-                continue
-            if follower.log_start_offset <= offset <= follower.log_end_offset:
-                found = (follower.log_end_offset, follower.caught_up_ms, node_id)
-                best = found if best is None else max(best, found)
-        return best[2] if best is not None else None
+        return preferred_replica(self._image, partition, rack, offset, listener)
 
     def may_send(self, partition: Partition, follower_id: int) -> bool:
         """Whether a follower may be sent more now: one that is throttled waits while the node sends more than
@@ -372,32 +501,13 @@ class ReplicaManager:
         """Whether a node is registered."""
         return self._image is not None and node_id in self._image.brokers
 
-    def propose(self, partition: Partition, state: PartitionState) -> None:
+    def propose(self, partition: Proposer, state: PartitionState) -> None:
         """Send a leader's change of its ISR to the store."""
-        image = self._image
-        topic = image.topics_by_id.get(partition.topic_id) if image is not None else None
-        if self._proposals is None or topic is None or image is None:
+        image, proposals = self._image, self._proposals
+        if image is None or proposals is None or not proposals.propose(image, partition, state):
             partition.proposal_failed(state)
-            return
-        joining = [node_id for node_id in state.isr if node_id not in partition.state.isr]
-        registrations = {node_id: image.brokers[node_id].epoch for node_id in joining}
-        change = PartitionChange(topic, partition.topic_partition.partition, partition.state, state)
-        self._proposals.add(Proposal(partition, change, registrations))
 
     def look_for_laggards(self) -> None:
-        """Take out of ISRs who does not keep up; look whether all logs can still be written, and those that
-        could not be made be made by now.
-
-        Every half of replica.lag.time.max.ms, so that a follower is out after one and a half at most.
-        """
-        for partition in list(self.partitions.values()):
-            if partition.log.failed is not None and self.disk_failed is not None:
-                self.disk_failed(f"{partition.topic_partition}: {partition.log.failed.strerror}")
-                return
-            partition.look_again()
-            partition.shrink()
-        if self._failing:
-            failing, self._failing = self._failing, []
-            self._unopened.extend(failing)
-            self._open_some()
-        self._lag_timer = self._clock.call_later(max(self.lag_ms_max / 2, 1), self.look_for_laggards)
+        """Take out of ISRs who does not keep up, and look whether all logs can still be written and made,
+        now and again and again."""
+        self._laggards.look()

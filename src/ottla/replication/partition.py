@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from uuid import UUID
 
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.log import Appended, Log, Slice
+from ottla.log.log import Log
+from ottla.log.segments import Slice
 from ottla.log.settings import Origin
+from ottla.log.validation import Appended, Prepared
+from ottla.log.writing import Then
 from ottla.metadata.elections import effective_min_isr, with_isr
 from ottla.metadata.image import PartitionState
+from ottla.replication.commits import Commits, Committed
+from ottla.replication.deletions import Deleted, Deletions
+from ottla.replication.group_commit import GroupCommit
 from ottla.replication.isr import Follower, Leading
 from ottla.replication.surroundings import Cluster, Position
 from ottla.types import Buffer, TopicPartition
@@ -25,10 +30,15 @@ from ottla.types import Buffer, TopicPartition
 log = logging.getLogger(__name__)
 
 Waiter = Callable[[], None]
-# Told that an offset is committed (None), or why it never will be as far as this leader knows.
-Committed = Callable[[KafkaError | None], None]
-# Told the low watermark once it has reached an offset, or why it will not be told.
-Deleted = Callable[[int | KafkaError], None]
+
+
+def _call(waiters: Iterable[Waiter]) -> None:
+    """Tell each, whatever becomes of another."""
+    for waiter in waiters:
+        try:
+            waiter()
+        except Exception:
+            log.exception("whoever waited for a partition could not be told")
 
 
 class Divergence(Exception):
@@ -48,14 +58,13 @@ class Partition:
         "_cluster",
         "_commits",
         "_deletions",
-        "_disk",
-        "_flush_next",
-        "_flushing",
+        "_flushes",
         "_waiters",
         "high_watermark",
         "leading",
         "log",
         "node_id",
+        "removed",
         "state",
         "topic_id",
         "topic_partition",
@@ -79,22 +88,21 @@ class Partition:
         self.state = state
         self.log = log
         self.node_id = node_id
+        # It is held here no more.
+        self.removed = False
         # While this node leads, in the state's leader epoch.
         self.leading: Leading | None = None
         # The first offset that consumers may not see yet.
         self.high_watermark = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
-        self._disk = disk
         self._cluster = cluster
         # Dicts, since they are gone through in order: who waits for what consumers may see, and for appends.
         self._waiters: dict[Waiter, None] = {}
         self._append_waiters: dict[Waiter, None] = {}
-        # Producers that wait for their batches to be committed, the least offset first.
-        self._commits: deque[tuple[int, Committed]] = deque()
-        # DeleteRecords that wait until each living replica begins at an offset, in the order of their coming.
-        self._deletions: list[tuple[int, Deleted]] = []
-        # The task that flushes, while there is need, and the next flush, for those who came since the last.
-        self._flushing: asyncio.Task[None] | None = None
-        self._flush_next: asyncio.Future[None] | None = None
+        # Producers that wait for their batches to be committed.
+        self._commits = Commits()
+        # DeleteRecords that wait until each living replica begins at an offset.
+        self._deletions = Deletions()
+        self._flushes = GroupCommit(disk, log)
 
     @property
     def leader_epoch(self) -> int:
@@ -110,8 +118,12 @@ class Partition:
     def apply(self, state: PartitionState, *, may_lead: bool = True) -> None:
         """Take on the role that ``state``, from the image, gives this node; not that of the leader unless it
         ``may_lead``."""
+        leads = may_lead and state.leader == self.node_id
+        if not leads or state.leader_epoch != self.state.leader_epoch:
+            # What has been numbered in one leader's epoch is not to follow what the next one begins with.
+            self.log.settle()
         before, self.state = self.state, state
-        if may_lead and state.leader == self.node_id:
+        if leads:
             if self.leading is None or before.leader_epoch != state.leader_epoch:
                 self._lead()
             else:
@@ -130,13 +142,16 @@ class Partition:
 
     def resign(self) -> None:
         """Lead no more: whoever waits for a commit, or a deletion, is sent to the next leader."""
+        self.log.settle()
         self.leading = None
-        commits, self._commits = self._commits, deque()
-        for _, committed in commits:
-            committed(KafkaError(ErrorCode.not_leader_or_follower))
-        deletions, self._deletions = self._deletions, []
-        for _, deleted in deletions:
-            deleted(KafkaError(ErrorCode.not_leader_or_follower))
+        self._commits.end(KafkaError(ErrorCode.not_leader_or_follower))
+        self._deletions.end(KafkaError(ErrorCode.not_leader_or_follower))
+
+    def remove(self) -> None:
+        """It is held here no more: whoever waits for it looks elsewhere."""
+        self.removed = True
+        self.resign()
+        self.wake()
 
     def check_leader(self, current_leader_epoch: int = -1) -> None:
         """Refuse unless this node leads, in the epoch that the client believes in (KIP-320; -1: any)."""
@@ -155,12 +170,19 @@ class Partition:
     # ------------------------------------------------------------ leading: appends and commits
 
     def append(
-        self, records: Buffer, *, now_ms: int, acks: int = 1, origin: Origin = Origin.CLIENT
+        self,
+        records: Buffer,
+        *,
+        now_ms: int,
+        acks: int = 1,
+        origin: Origin = Origin.CLIENT,
+        prepared: Prepared | None = None,
+        then: Then | None = None,
     ) -> Appended:
-        """Append as the leader and wake who waits for data.
+        """Append as the leader and wake who waits for data. ``prepared`` and ``then``: see ``Log.append``.
 
-        Raises KafkaError as ``Log.append`` does, NOT_LEADER_OR_FOLLOWER, and NOT_ENOUGH_REPLICAS where
-        ``acks`` is all (-1) and fewer replicas are in sync than min.insync.replicas, or all that there are.
+        Raises what ``Log.append`` does, NOT_LEADER_OR_FOLLOWER, and NOT_ENOUGH_REPLICAS where ``acks`` is all
+        (-1) and fewer replicas are in sync than min.insync.replicas, or all that there are.
         """
         state = self.state
         leading = self.leading
@@ -169,17 +191,31 @@ class Partition:
         log = self.log
         min_isr = log.config.min_insync_replicas
         if acks == -1 and len(state.isr) < min_isr and len(state.isr) < len(state.replicas):
-            raise KafkaError(
-                ErrorCode.not_enough_replicas,
-                f"{len(state.isr)} replicas are in sync and min.insync.replicas is {min_isr}",
+            why = f"{len(state.isr)} replicas are in sync and min.insync.replicas is {min_isr}"
+            raise KafkaError(ErrorCode.not_enough_replicas, why)
+        epoch = state.leader_epoch
+        if then is None:
+            appended = log.append(
+                records, leader_epoch=epoch, now_ms=now_ms, origin=origin, prepared=prepared
             )
-        appended = log.append(records, leader_epoch=state.leader_epoch, now_ms=now_ms, origin=origin)
+            self._grown(leading)
+            return appended
+
+        def written(error: KafkaError | None) -> None:
+            if error is None:
+                self._grown(leading)
+            then(error)
+
+        return log.append(
+            records, leader_epoch=epoch, now_ms=now_ms, origin=origin, prepared=prepared, then=written
+        )
+
+    def _grown(self, leading: Leading) -> None:
+        """Something has been appended."""
         if len(leading.maximal_isr) == 1:
             self.advance()
         if self._append_waiters:
-            for waiter in tuple(self._append_waiters):
-                waiter()
-        return appended
+            _call(tuple(self._append_waiters))
 
     def advance(self) -> None:
         """Move the high watermark as far as what is known allows; tell whom that concerns."""
@@ -198,10 +234,10 @@ class Partition:
         if end <= self.high_watermark:
             return
         self.high_watermark = end
-        if self._commits:
+        if self._commits.waiting:
             self._tell_commits(end)
-        for waiter in tuple(self._waiters):
-            waiter()
+        if self._waiters:
+            _call(tuple(self._waiters))
 
     def _is_eligible(self, node_id: int, follower: Follower) -> bool:
         return self._cluster.is_eligible(node_id, follower.broker_epoch)
@@ -212,29 +248,21 @@ class Partition:
         min_isr = effective_min_isr(self.log.config.min_insync_replicas, self.state.replicas)
         if len(self.leading.maximal_isr) < min_isr:
             error = KafkaError(ErrorCode.not_enough_replicas_after_append)
-        # Looked up each time: who is told may have the next request handled, and that may replace them.
-        while self._commits and self._commits[0][0] <= end:
-            self._commits.popleft()[1](error)
+        self._commits.reached(end, error)
 
     def when_committed(self, offset: int, committed: Committed) -> None:
         """Call ``committed`` once everything before ``offset`` is: NOT_ENOUGH_REPLICAS_AFTER_APPEND where
         too few replicas are in sync by then, NOT_LEADER_OR_FOLLOWER where this node stops leading first.
 
-        Only while this node leads. Not at once: whoever finds ``high_watermark`` there need not ask.
+        Only while this node leads. At once where it is committed by now.
         """
-        commits = self._commits
-        if commits and offset < commits[-1][0]:
-            # A repeated batch, whose first is already waited for.
-            self._commits = deque(sorted((*commits, (offset, committed)), key=lambda entry: entry[0]))
-        else:
-            commits.append((offset, committed))
+        self._commits.add(offset, committed)
+        if offset <= self.high_watermark:
+            self._tell_commits(self.high_watermark)
 
     def forget_commit(self, committed: Committed) -> bool:
         """Nobody waits for this one any more; whether it had still to be told."""
-        kept = deque(entry for entry in self._commits if entry[1] is not committed)
-        waited = len(kept) != len(self._commits)
-        self._commits = kept
-        return waited
+        return self._commits.forget(committed)
 
     # ------------------------------------------------------------ leading: followers
 
@@ -296,7 +324,7 @@ class Partition:
             or self._deletions
         ):
             return False
-        follower.caught_up_ms = follower.fetched_ms = now_ms
+        follower.stands_at_end(now_ms)
         return True
 
     def check_divergence(self, offset: int, last_epoch: int) -> None:
@@ -341,7 +369,7 @@ class Partition:
             log.info("%s: %s not keeping up: leaving the in-sync replicas", self.topic_partition, out)
             self._propose(tuple(node for node in self.state.isr if node not in out))
 
-    def settle(self) -> None:
+    def propose_due(self) -> None:
         """Propose what the present ISR and configuration ask for, such as an ELR that is not needed now."""
         leading = self.leading
         if leading is not None and leading.pending is None and self.state.elr:
@@ -354,6 +382,10 @@ class Partition:
         state = with_isr(self.state, isr, self.log.config.min_insync_replicas)
         self.leading.propose(state)
         self._cluster.propose(self, state)
+
+    def awaits(self, state: PartitionState) -> bool:
+        """Whether it still leads, and waits for what becomes of a proposal."""
+        return self.leading is not None and self.leading.pending is state
 
     def proposal_failed(self, state: PartitionState) -> None:
         """A proposal is known not to be in force, and the image is as new as what it lost against."""
@@ -375,22 +407,14 @@ class Partition:
     def when_deleted(self, offset: int, deleted: Deleted) -> None:
         """Call ``deleted`` once no living replica has records before ``offset``. Not at once: whoever finds
         ``low_watermark`` there need not ask."""
-        self._deletions.append((offset, deleted))
+        self._deletions.add(offset, deleted)
 
     def forget_deletion(self, deleted: Deleted) -> bool:
         """Nobody waits for this one any more; whether it had still to be told."""
-        kept = [entry for entry in self._deletions if entry[1] is not deleted]
-        waited = len(kept) != len(self._deletions)
-        self._deletions = kept
-        return waited
+        return self._deletions.forget(deleted)
 
     def _tell_deletions(self) -> None:
-        low = self.low_watermark()
-        reached = [entry for entry in self._deletions if entry[0] <= low]
-        if reached:
-            self._deletions = [entry for entry in self._deletions if entry[0] > low]
-            for _, deleted in reached:
-                deleted(low)
+        self._deletions.reached(self.low_watermark())
 
     # ------------------------------------------------------------ following
 
@@ -412,8 +436,7 @@ class Partition:
         committed = max(min(leader_high_watermark, log.log_end_offset), log.log_start_offset)
         if committed > self.high_watermark:
             self.high_watermark = committed
-            for waiter in tuple(self._waiters):
-                waiter()
+            _call(tuple(self._waiters))
 
     def truncate_to(self, offset: int, now_ms: int) -> None:
         """Cut off what the leader does not have. OSError where the disk fails."""
@@ -424,11 +447,13 @@ class Partition:
             )  # fmt: skip
         self.log.truncate_to(offset, now_ms)
         self.high_watermark = min(self.high_watermark, self.log.log_end_offset)
+        self.wake()
 
     def restart_at(self, offset: int, now_ms: int) -> None:
         """Begin again, empty, at ``offset``: the leader has nothing before it any more. OSError."""
         self.log.truncate_fully_to(offset, now_ms)
         self.high_watermark = offset
+        self.wake()
 
     def divergence_offset(self, epoch: int, end_offset: int) -> int:
         """Where to cut so that the log agrees with a leader whose ``epoch`` ends at ``end_offset``
@@ -469,8 +494,7 @@ class Partition:
         self._append_waiters.pop(waiter, None)
 
     def wake(self) -> None:
-        for waiter in (*self._waiters, *self._append_waiters):
-            waiter()
+        _call((*self._waiters, *self._append_waiters))
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
         """(epoch, end offset) of the largest epoch up to ``epoch``, (-1, -1) where it is not known.
@@ -481,33 +505,11 @@ class Partition:
         latest = self.log.latest_epoch
         if latest < epoch <= self.leader_epoch and self.leading is not None:
             return (latest if latest >= 0 and epoch < self.leader_epoch else epoch), end
+        if latest < 0 and epoch < -1 and self.leading is not None:
+            # What is no epoch is before the first one, which begins here.
+            return epoch, end
         return self.log.epoch_end_offset(epoch)
 
-    # ------------------------------------------------------------ flushing
-
     def flushed(self) -> asyncio.Future[None]:
-        """A future of all that is appended by now being on the disk (group commit).
-
-        One flush runs at a time; all who ask while it runs share the next one. Raises as ``Log.flush``.
-        """
-        if self._flush_next is None:
-            self._flush_next = asyncio.get_running_loop().create_future()
-            if self._flushing is None:
-                self._flushing = asyncio.ensure_future(self._flush())
-        return self._flush_next
-
-    async def _flush(self) -> None:
-        while (waiting := self._flush_next) is not None:
-            self._flush_next = None
-            error: Exception | None = None
-            try:
-                await self._disk.run(self.log.flush)
-            except Exception as caught:  # noqa: BLE001 - whoever waits hears of it
-                error = caught
-            if waiting.done():
-                continue
-            if error is None:
-                waiting.set_result(None)
-            else:
-                waiting.set_exception(error)
-        self._flushing = None
+        """A future of all that is appended by now being on the disk: ``GroupCommit.flushed``."""
+        return self._flushes.flushed()

@@ -24,13 +24,14 @@ Answered = Callable[[Any], None]
 
 
 class Peer(asyncio.BufferedProtocol):
-    """One connection to a node. ``lost`` is called once, when it has ended, however it ended."""
+    """One connection to a node. ``lost`` is called with it once, when it has ended, however it ended."""
 
-    def __init__(self, client_id: str, lost: Callable[[], None]) -> None:
+    def __init__(self, client_id: str, lost: Callable[[Peer], None]) -> None:
         self._client_id = client_id
         self._lost = lost
         # Its own, not one of all connections: a response may be worked on while another connection receives.
-        self._frames = FrameDecoder(memoryview(bytearray(SCRATCH_BYTES)), RESPONSE_BYTES_MAX)
+        scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self._frames = FrameDecoder(scratch, RESPONSE_BYTES_MAX, by_api=False)
         self._transport: asyncio.Transport | None = None
         self._correlation_id = 0
         self._waiting: deque[tuple[int, int, int, Answered]] = deque()
@@ -45,7 +46,7 @@ class Peer(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._waiting.clear()
-        self._lost()
+        self._lost(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._frames.buffer()

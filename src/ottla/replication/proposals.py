@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from ottla.errors import KafkaError
 from ottla.metadata.changes import PartitionChange
-from ottla.replication.partition import Partition
+from ottla.metadata.image import ClusterImage, PartitionState
+from ottla.replication.surroundings import Proposer
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ RETRY_MS = 500
 class Proposal(NamedTuple):
     """A leader's change of its partition, and the registrations that joining nodes must have (id, epoch)."""
 
-    partition: Partition
+    partition: Proposer
     change: PartitionChange
     registrations: Mapping[int, int]
 
@@ -44,6 +45,17 @@ class Proposals:
         self._queue: list[Proposal] = []
         self._working: asyncio.Task[None] | None = None
 
+    def propose(self, image: ClusterImage, partition: Proposer, state: PartitionState) -> bool:
+        """Have a partition's state replaced; False where its topic, or a node that is to join, is gone."""
+        topic = image.topics_by_id.get(partition.topic_id)
+        joining = [node_id for node_id in state.isr if node_id not in partition.state.isr]
+        if topic is None or any(node_id not in image.brokers for node_id in joining):
+            return False
+        registrations = {node_id: image.brokers[node_id].epoch for node_id in joining}
+        change = PartitionChange(topic, partition.topic_partition.partition, partition.state, state)
+        self.add(Proposal(partition, change, registrations))
+        return True
+
     def add(self, proposal: Proposal) -> None:
         self._queue.append(proposal)
         if self._working is None:
@@ -57,11 +69,24 @@ class Proposals:
         try:
             while self._queue:
                 chunk = self._take_some()
-                if not await self._settle(chunk) and len(chunk) > 1:
+                if not await self._commit_or_requeue(chunk) and len(chunk) > 1:
                     for proposal in chunk:
-                        await self._settle([proposal])
+                        await self._commit_or_requeue([proposal])
         finally:
             self._working = None
+
+    async def _commit_or_requeue(self, chunk: Sequence[Proposal]) -> bool:
+        """`_commit_until_known`, also where something is wrong that nobody thought of. Whether it is in force
+        is not known then, so one goes to the end of the queue, for its leader waits for the outcome."""
+        try:
+            return await self._commit_until_known(chunk)
+        except Exception:
+            where = chunk[0].partition.topic_partition
+            log.exception("changes of in-sync replicas, of %s and %d more, fail", where, len(chunk) - 1)
+            if len(chunk) == 1:
+                self._queue.append(chunk[0])
+                await asyncio.sleep(RETRY_MS / 1000)
+            return False
 
     def _take_some(self) -> list[Proposal]:
         """The next ones that can go together: those that know a joining node by the same registration.
@@ -79,14 +104,14 @@ class Proposals:
         del self._queue[: len(chunk)]
         return chunk
 
-    async def _settle(self, chunk: Sequence[Proposal]) -> bool:
+    async def _commit_until_known(self, chunk: Sequence[Proposal]) -> bool:
         """Commit, again and again while the store is out of reach; whether it was committed.
 
         Repeating is safe: it compares the states that are replaced, so it takes effect once at most. One that
         took effect without our hearing of it shows in the image.
         """
         while True:
-            current = [proposal for proposal in chunk if _in_force(proposal)]
+            current = [one for one in chunk if one.partition.awaits(one.change.state)]
             if not current:
                 return True
             try:
@@ -102,9 +127,3 @@ class Proposals:
                 proposal = chunk[0]
                 proposal.partition.proposal_failed(proposal.change.state)
             return done
-
-
-def _in_force(proposal: Proposal) -> bool:
-    """Whether the leader still waits for this one."""
-    leading = proposal.partition.leading
-    return leading is not None and leading.pending is proposal.change.state

@@ -1,13 +1,29 @@
-"""What a partition needs to know of others: the node around it, and the follower that asks."""
+"""What a partition needs to know of others: the node around it, and the follower that asks; and what whoever
+carries its proposals needs to know of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+from uuid import UUID
 
 from ottla.metadata.image import PartitionState
+from ottla.types import TopicPartition
 
-if TYPE_CHECKING:
-    from ottla.replication.partition import Partition
+
+class Proposer(Protocol):
+    """A partition whose leader proposes another state of it."""
+
+    topic_partition: TopicPartition
+    topic_id: UUID
+    state: PartitionState
+
+    def awaits(self, state: PartitionState) -> bool:
+        """Whether it still leads, and waits for what becomes of ``state``."""
+        ...
+
+    def proposal_failed(self, state: PartitionState) -> None:
+        """``state`` is known not to be in force, and the image is as new as what it lost against."""
+        ...
 
 
 class Cluster(Protocol):
@@ -25,7 +41,7 @@ class Cluster(Protocol):
         """Whether a node is registered."""
         ...
 
-    def propose(self, partition: Partition, state: PartitionState) -> None:
+    def propose(self, partition: Proposer, state: PartitionState) -> None:
         """Have the store replace the partition's state; the outcome shows in the image."""
         ...
 

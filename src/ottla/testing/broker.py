@@ -83,6 +83,9 @@ class Broker:
         node_id: int = 1,
     ) -> None:
         check_known(config or ())
+        if isinstance(topics, str):
+            # Its characters would each be a topic.
+            raise TypeError(f"topics={topics!r}: give a list of names, or names with partitions")
         self.host = host
         self.port = port
         self.node_id = node_id

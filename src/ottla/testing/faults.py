@@ -75,6 +75,12 @@ class Selector(NamedTuple):
     topic: str | None
     client_id: str | None
 
+    def __str__(self) -> str:
+        parts = [", ".join(sorted(self.apis)) if self.apis is not None else "any"]
+        parts += [f"topic {self.topic!r}"] if self.topic is not None else []
+        parts += [f"client {self.client_id!r}"] if self.client_id is not None else []
+        return ", ".join(parts)
+
     def matches(self, api: str, client_id: str, topics: Iterable[str]) -> bool:
         """Whether such a request is."""
         return (

@@ -5,9 +5,13 @@ an array's length lies; its writer is interpreted and takes 6 µs for the smalle
 are generated here from the definitions, as straight-line Python with neighbouring fixed-size fields packed
 by one ``struct`` call: see docs/decisions/0002-codec.md for the figures.
 
-Names are Kafka's in snake case. kio turns times into ``timedelta`` and drops the unit from the name; we keep
-integers and Kafka's name, so ``timeout`` is ``timeout_ms`` here. A reader makes named tuples; a writer takes
-nested dicts, ignores fields that its version lacks, and fills in Kafka's defaults.
+Names are Kafka's in snake case (``wire/fields.py``). A reader makes named tuples; a writer takes nested
+dicts, ignores fields that its version lacks, and fills in Kafka's defaults. What is the same in many
+responses may be written once: an array of a response may be `Encoded`.
+
+A reader counts what it makes: elements of arrays, nested ones together, and tagged fields, over the whole
+message, before it makes them. Strings that are read have at most 32,767 bytes in every version, and so have
+those of responses that are written.
 """
 
 from __future__ import annotations
@@ -15,123 +19,58 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections import namedtuple
-from collections.abc import Callable
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
-from uuid import UUID
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID, SafeUUID
 
 from ottla.types import Buffer
 from ottla.wire import primitives
+from ottla.wire.fields import FIXED, ZERO, Field, describe
 
-# (buffer, offset) -> (message, offset behind it)
-Reader = Callable[[Buffer, int], tuple[Any, int]]
+# (buffer, offset, [how many elements of arrays and tagged fields may still come]) -> (message, offset behind
+# it). The list's one number is counted down.
+Reader = Callable[[Buffer, int, list[int]], tuple[Any, int]]
 # (fields, pieces): appends the encoded pieces in order
 Writer = Callable[[dict[str, Any], list[Any]], None]
 
-# Fixed-size types by their struct code.
-FIXED = {
-    "int8": "b",
-    "int16": "h",
-    "int32": "i",
-    "int64": "q",
-    "uint8": "B",
-    "uint16": "H",
-    "uint32": "I",
-    "uint64": "Q",
-    "float64": "d",
-    "bool": "?",
-    "error_code": "h",
-    "timedelta_i32": "i",
-    "timedelta_i64": "q",
-    "datetime_i64": "q",
-    "uuid": "16s",
-}
-TIMES = ("timedelta_i32", "timedelta_i64", "datetime_i64")
+# As a Writer, for what is large: a generator that yields after every so many elements, so that others have
+# their turn, and what was written by then can be taken away. The last argument is a list with how many are
+# left of the piece, which nested ones share.
+PiecesWriter = Callable[[dict[str, Any], list[Any], list[int]], Iterator[None]]
+
+# Arrays of fewer numbers are packed with their count.
+FEW_NUMBERS = 16
+# Elements of one piece: with making their fields, some milliseconds' worth.
+PIECE = 256
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a message in one version, as the compiler needs it."""
+class Encoded:
+    """An array of a response whose elements are written already: how many there are, and their bytes."""
 
-    name: str  # Kafka's, in snake case
-    kind: str  # kio's kafka_type, or "entity"
-    entity: type[Any] | None
-    array: bool
-    nullable: bool  # the array if it is one, else the value
-    tag: int | None
-    default: Any  # dataclasses.MISSING where it must be given
+    __slots__ = ("count", "pieces")
 
+    def __init__(self, count: int, pieces: list[bytes]) -> None:
+        self.count = count
+        self.pieces = pieces
 
-def describe(entity: type[Any]) -> list[Field]:
-    """The fields of a kio dataclass, in wire order."""
-    return [_describe_field(field) for field in dataclasses.fields(entity)]
+    def __len__(self) -> int:
+        return self.count
 
-
-def _describe_field(field: dataclasses.Field[Any]) -> Field:
-    annotation, nullable = _strip_none(field.type)
-    array = get_origin(annotation) is tuple
-    if array:
-        annotation, _ = _strip_none(get_args(annotation)[0])
-    nested = dataclasses.is_dataclass(annotation)
-    kind = "entity" if nested else field.metadata["kafka_type"]
-    if kind == "uuid" and not array:
-        nullable = False  # kio's None is Kafka's zero UUID, not a null
-    return Field(
-        name=f"{field.name}_ms" if kind in TIMES else field.name,
-        kind=kind,
-        entity=annotation if nested else None,
-        array=array,
-        nullable=nullable,
-        tag=field.metadata.get("tag"),
-        default=_plain_default(field, kind, array, nullable),
-    )
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.pieces))
 
 
-def _strip_none(annotation: Any) -> tuple[Any, bool]:
-    if get_origin(annotation) in (Union, UnionType):
-        (inner,) = [a for a in get_args(annotation) if a is not NoneType]
-        return inner, True
-    return annotation, False
-
-
-def _plain_default(field: dataclasses.Field[Any], kind: str, array: bool, nullable: bool) -> Any:
-    """kio's default as the plain value that our messages carry."""
-    default = field.default
-    if default is dataclasses.MISSING:
-        if field.name == "throttle_time":
-            return 0  # nobody is throttled unless a response says so
-        if field.metadata.get("tag") is None:
-            return default
-        if array:
-            return ()
-        return None if nullable else _ZERO.get(kind, default)
-    if kind in TIMES:
-        # kio's nullable times are Kafka's -1; the others are a count of milliseconds.
-        return -1 if default is None else round(default.total_seconds() * 1000)
-    if kind == "uuid" and not array:
-        return default or primitives.UUID_ZERO
-    if kind == "entity" and not array and default is not None:
-        return {}
-    if kind in FIXED and not array and default is not None and not isinstance(default, bool | float):
-        return int(default)
-    return default
-
-
-_ZERO: dict[str, Any] = dict.fromkeys(FIXED, 0) | {
-    "uuid": primitives.UUID_ZERO,
-    "bool": False,
-    "string": "",
-    "bytes": b"",
-    "records": b"",
-    "entity": {},
-}
-
-
-class _Source:
+class Source:
     """Lines of a function under construction, and the objects that they refer to."""
 
-    def __init__(self, head: str) -> None:
+    def __init__(self, head: str, entity: type[Any], *, in_pieces: bool = False) -> None:
         self.lines = [head]
+        self.in_pieces = in_pieces
+        # Whether it is for a response: its strings must be such that every client can read them.
+        self.answers = entity.__module__.endswith(".response")
+        # Whether its arrays may come as they are written: those of a response itself, not of what is in it.
+        self.takes_encoded = self.answers and hasattr(entity, "__api_key__")
         self.names: dict[str, Any] = {}
 
     def add(self, line: str, indent: int = 1) -> None:
@@ -150,20 +89,41 @@ class _Source:
 
 _readers: dict[type[Any], Reader] = {}
 _writers: dict[type[Any], Writer] = {}
+_pieces_writers: dict[type[Any], PiecesWriter] = {}
 
 
 def reader(entity: type[Any]) -> Reader:
     """The compiled reader of a kio class. It raises one of ``primitives.READ_ERRORS`` on bad bytes."""
     if entity not in _readers:
-        _readers[entity] = _compile_reader(entity)
+        _readers[entity] = read_source(entity).build("read")
     return _readers[entity]
 
 
 def writer(entity: type[Any]) -> Writer:
     """The compiled writer of a kio class. KeyError names a field that must be given."""
     if entity not in _writers:
-        _writers[entity] = _compile_writer(entity)
+        _writers[entity] = write_source(entity).build("write")
     return _writers[entity]
+
+
+def pieces_writer(entity: type[Any]) -> PiecesWriter:
+    """A compiled writer of a kio class that does its work in pieces."""
+    if entity not in _pieces_writers:
+        _pieces_writers[entity] = write_source(entity, in_pieces=True).build("write")
+    return _pieces_writers[entity]
+
+
+def _has_arrays(entity: type[Any]) -> bool:
+    """Whether there are elements in it that are messages of their own."""
+    return any(field.entity is not None for field in describe(entity))
+
+
+def has_records(entity: type[Any]) -> bool:
+    """Whether there are record batches in a kio class, or in what is nested in it."""
+    return any(
+        field.kind == "records" or (field.entity is not None and has_records(field.entity))
+        for field in describe(entity)
+    )
 
 
 def _runs(fields: list[Field]) -> list[list[Field]]:
@@ -181,12 +141,13 @@ def _runs(fields: list[Field]) -> list[list[Field]]:
 # ---------------------------------------------------------------- readers
 
 
-def _compile_reader(entity: type[Any]) -> Reader:
+def read_source(entity: type[Any]) -> Source:
+    """What a reader is compiled from; it is built as ``read``."""
     fields = describe(entity)
     flexible = entity.__flexible__
     plain = [f for f in fields if f.tag is None]
     tagged = [f for f in fields if f.tag is not None]
-    source = _Source("def read(buf, o):")
+    source = Source("def read(buf, o, left):", entity)
     source.names |= vars(primitives)
     source.add("end = len(buf)")
     for run in _runs(plain):
@@ -194,21 +155,22 @@ def _compile_reader(entity: type[Any]) -> Reader:
     if tagged:
         _read_tagged(source, tagged)
     elif flexible:
-        source.add("if buf[o]: o = skip_tags(buf, o)")
+        source.add("if buf[o]: o = skip_tags(buf, o, left)")
         source.add("else: o += 1")
     message = namedtuple(entity.__name__, [f.name for f in fields])  # type: ignore[misc]
     source.names |= {"_new": tuple.__new__, "_message": message}
     values = ", ".join(f"v_{f.name}" for f in fields) + ("," if len(fields) == 1 else "")
     source.add(f"return _new(_message, ({values})), o")
-    return source.build("read")  # type: ignore[no-any-return]
+    return source
 
 
-def _read_tagged(source: _Source, tagged: list[Field]) -> None:
+def _read_tagged(source: Source, tagged: list[Field]) -> None:
     for field in tagged:
         value = source.bind("default", _reader_default(field))
         source.add(f"v_{field.name} = {value}")
     source.add("n = buf[o]; o += 1")
     source.add("if n >= 128: n, o = read_uvarint(buf, o, n)")
+    source.add("if n: take(n, end - o, left)")
     source.add("for _ in range(n):")
     source.add("tag, o, stop = read_tag(buf, o)", 2)
     for i, field in enumerate(tagged):
@@ -224,10 +186,10 @@ def _reader_default(field: Field) -> Any:
         inner = describe(field.entity)
         message = namedtuple(field.entity.__name__, [f.name for f in inner])  # type: ignore[misc]
         return message(*[_reader_default(f) for f in inner])
-    return _ZERO[field.kind] if field.default is dataclasses.MISSING else field.default
+    return ZERO[field.kind] if field.default is dataclasses.MISSING else field.default
 
 
-def _read_run(source: _Source, run: list[Field], flexible: bool, indent: int) -> None:
+def _read_run(source: Source, run: list[Field], flexible: bool, indent: int) -> None:
     if len(run) == 1 and (run[0].array or run[0].kind not in FIXED):
         _read_field(source, run[0], flexible, indent)
         return
@@ -237,15 +199,27 @@ def _read_run(source: _Source, run: list[Field], flexible: bool, indent: int) ->
     source.add(f"{targets}= {unpack}(buf, o); o += {layout.size}", indent)
     for field in run:
         if field.kind == "uuid":
-            uuid = source.bind("uuid", _read_uuid)
+            uuid = source.bind("uuid", read_uuid)
             source.add(f"v_{field.name} = {uuid}(v_{field.name})", indent)
 
 
-def _read_uuid(data: bytes) -> UUID:
-    return UUID(bytes=data)
+def read_uuid(data: bytes) -> UUID:
+    # Most are none: topics are named, or they have an id.
+    if data == primitives.UUID_ZERO_BYTES:
+        return primitives.UUID_ZERO
+    # Without its checks, which cannot fail here, and past its refusal to be changed by the shortest way: they
+    # are most of what it takes to be made, and a request may have thousands.
+    made: UUID = _new_object(UUID)
+    _set_int(made, _from_bytes(data))
+    _set_is_safe(made, _UNKNOWN)
+    return made
 
 
-def _read_field(source: _Source, field: Field, flexible: bool, indent: int) -> None:
+_new_object, _from_bytes, _UNKNOWN = object.__new__, int.from_bytes, SafeUUID.unknown
+_set_int, _set_is_safe = (vars(UUID)[name].__set__ for name in ("int", "is_safe"))
+
+
+def _read_field(source: Source, field: Field, flexible: bool, indent: int) -> None:
     target = f"v_{field.name}"
     if field.array:
         _read_array(source, field, target, flexible, indent)
@@ -255,18 +229,20 @@ def _read_field(source: _Source, field: Field, flexible: bool, indent: int) -> N
         if field.nullable:
             source.add("o += 1", indent)
             source.add(f"if buf[o - 1] > 127: {target} = None", indent)
-            source.add(f"else: {target}, o = {read}(buf, o)", indent)
+            source.add(f"else: {target}, o = {read}(buf, o, left)", indent)
         else:
-            source.add(f"{target}, o = {read}(buf, o)", indent)
+            source.add(f"{target}, o = {read}(buf, o, left)", indent)
     else:
         _read_sized(source, field.kind, target, field.nullable, flexible, indent)
 
 
-def _read_length(source: _Source, code: str, flexible: bool, indent: int) -> None:
+def _read_length(source: Source, code: str, flexible: bool, indent: int) -> None:
     """Leaves the length in ``n``: negative for null."""
     if flexible:
+        # A string's length has 16 bits, and one only, in the other versions.
+        read = "read_string_size" if code == "h" else "read_uvarint"
         source.add("n = buf[o]; o += 1", indent)
-        source.add("if n >= 128: n, o = read_uvarint(buf, o, n)", indent)
+        source.add(f"if n >= 128: n, o = {read}(buf, o, n)", indent)
         source.add("n -= 1", indent)
     else:
         layout = struct.Struct(">" + code)
@@ -274,7 +250,7 @@ def _read_length(source: _Source, code: str, flexible: bool, indent: int) -> Non
         source.add(f"n = {unpack}(buf, o)[0]; o += {layout.size}", indent)
 
 
-def _read_sized(source: _Source, kind: str, target: str, nullable: bool, flexible: bool, indent: int) -> None:
+def _read_sized(source: Source, kind: str, target: str, nullable: bool, flexible: bool, indent: int) -> None:
     _read_length(source, "h" if kind == "string" else "i", flexible, indent)
     source.add("if n < 0:", indent)
     source.add(f"{target} = None" if nullable else "raise MalformedMessage('null')", indent + 1)
@@ -288,13 +264,15 @@ def _read_sized(source: _Source, kind: str, target: str, nullable: bool, flexibl
     source.add(f"{target} = {cut}; o += n", indent + 1)
 
 
-def _read_array(source: _Source, field: Field, target: str, flexible: bool, indent: int) -> None:
+def _read_array(source: Source, field: Field, target: str, flexible: bool, indent: int) -> None:
     _read_length(source, "i", flexible, indent)
     source.add("if n < 0:", indent)
     source.add(f"{target} = None" if field.nullable else "raise MalformedMessage('null')", indent + 1)
     source.add("else:", indent)
     indent += 1
-    source.add("check_length(n, end - o)", indent)
+    # Counted here, and called only where something is wrong: calls are what a small message costs.
+    source.add("if n > left[0] or n > end - o: take(n, end - o, left)", indent)
+    source.add("left[0] -= n", indent)
     if field.kind in FIXED and field.kind != "uuid":
         code = FIXED[field.kind]
         source.names |= {"unpack_array": struct.unpack_from}
@@ -306,11 +284,11 @@ def _read_array(source: _Source, field: Field, target: str, flexible: bool, inde
     if field.kind == "entity":
         assert field.entity is not None
         read = source.bind("read", reader(field.entity))
-        source.add(f"item, o = {read}(buf, o)", indent + 1)
+        source.add(f"item, o = {read}(buf, o, left)", indent + 1)
     elif field.kind == "uuid":
         unpack, uuid = (
             source.bind("unpack", struct.Struct("16s").unpack_from),
-            source.bind("uuid", _read_uuid),
+            source.bind("uuid", read_uuid),
         )
         source.add(f"item = {uuid}({unpack}(buf, o)[0]); o += 16", indent + 1)
     else:
@@ -323,9 +301,11 @@ def _read_array(source: _Source, field: Field, target: str, flexible: bool, inde
 # ---------------------------------------------------------------- writers
 
 
-def _compile_writer(entity: type[Any]) -> Writer:
+def write_source(entity: type[Any], *, in_pieces: bool = False) -> Source:
+    """What a writer is compiled from; it is built as ``write``."""
     fields = describe(entity)
-    source = _Source("def write(f, out):")
+    head = "def write(f, out, left):" if in_pieces else "def write(f, out):"
+    source = Source(head, entity, in_pieces=in_pieces)
     source.names |= vars(primitives)
     for run in _runs([f for f in fields if f.tag is None]):
         _write_run(source, run, entity.__flexible__, 1)
@@ -336,10 +316,19 @@ def _compile_writer(entity: type[Any]) -> Writer:
         source.add("out.append(b'\\0')")
     if len(source.lines) == 1:
         source.add("pass")
-    return source.build("write")  # type: ignore[no-any-return]
+    if in_pieces:
+        source.add("return; yield")
+    return source
 
 
-def _value(source: _Source, field: Field) -> str:
+def _call_writer(source: Source, entity: type[Any], value: str) -> str:
+    """The statement that writes a nested message."""
+    if source.in_pieces and _has_arrays(entity):
+        return f"yield from {source.bind('write', pieces_writer(entity))}({value}, out, left)"
+    return f"{source.bind('write', writer(entity))}({value}, out)"
+
+
+def _value(source: Source, field: Field) -> str:
     """The expression that takes a field's value out of the dict."""
     if field.default is dataclasses.MISSING:
         return f"f[{field.name!r}]"
@@ -347,7 +336,7 @@ def _value(source: _Source, field: Field) -> str:
     return f"f.get({field.name!r}, {default})"
 
 
-def _write_run(source: _Source, run: list[Field], flexible: bool, indent: int) -> None:
+def _write_run(source: Source, run: list[Field], flexible: bool, indent: int) -> None:
     if len(run) == 1 and (run[0].array or run[0].kind not in FIXED):
         _write_field(source, run[0], flexible, indent, _value(source, run[0]))
         return
@@ -360,7 +349,7 @@ def _write_run(source: _Source, run: list[Field], flexible: bool, indent: int) -
     source.add(f"out.append({pack}({', '.join(values)}))", indent)
 
 
-def _write_tagged(source: _Source, tagged: list[Field]) -> None:
+def _write_tagged(source: Source, tagged: list[Field]) -> None:
     source.add("tags = []")
     for field in tagged:
         default = source.bind("absent", field.default)
@@ -379,9 +368,9 @@ def _write_tagged(source: _Source, tagged: list[Field]) -> None:
     source.add("for t, v in tags: out.append(write_uvarint(t) + write_uvarint(len(v)) + v)")
 
 
-def _write_field(source: _Source, field: Field, flexible: bool, indent: int, value: str) -> None:
+def _write_field(source: Source, field: Field, flexible: bool, indent: int, value: str) -> None:
     if not field.array and field.kind != "entity":
-        _write_sized(source, field.kind, flexible, indent, value)
+        _write_sized(source, field.kind, flexible, indent, value, field.name)
         return
     source.add(f"x = {value}", indent)
     null = r"b'\0'" if flexible else r"b'\xff\xff\xff\xff'"
@@ -393,40 +382,70 @@ def _write_field(source: _Source, field: Field, flexible: bool, indent: int, val
         _write_array(source, field, flexible, indent)
         return
     assert field.entity is not None
-    write = source.bind("write", writer(field.entity))
+    write = _call_writer(source, field.entity, "x")
     if field.nullable:
         source.add(r"if x is None: out.append(b'\xff')", indent)
-        source.add(rf"else: out.append(b'\x01'); {write}(x, out)", indent)
+        source.add(rf"else: out.append(b'\x01'); {write}", indent)
     else:
-        source.add(f"{write}(x, out)", indent)
+        source.add(write, indent)
 
 
-def _write_sized(source: _Source, kind: str, flexible: bool, indent: int, value: str) -> None:
-    encode = ".encode()" if kind == "string" else ""
+def _write_sized(source: Source, kind: str, flexible: bool, indent: int, value: str, name: str) -> None:
     pack = source.bind("pack", struct.Struct(">h" if kind == "string" else ">i").pack)
     null = r"b'\0'" if flexible else (r"b'\xff\xff'" if kind == "string" else r"b'\xff\xff\xff\xff'")
-    length = "write_uvarint(len(b) + 1)" if flexible else f"{pack}(len(b))"
+    length = _length_of("b", flexible, pack)
     source.add(f"b = {value}", indent)
     source.add(f"if b is None: out.append({null})", indent)
     source.add("else:", indent)
-    if encode:
+    if kind == "string":
         source.add("b = b.encode()", indent + 1)
+    if kind == "string" and source.answers:
+        source.add(f"if len(b) > {primitives.STRING_BYTES_MAX}: b = shorten({name!r}, b)", indent + 1)
     source.add(f"out.append({length}); out.append(b)", indent + 1)
 
 
-def _write_array(source: _Source, field: Field, flexible: bool, indent: int) -> None:
+def _write_array(source: Source, field: Field, flexible: bool, indent: int) -> None:
+    if field.kind in FIXED and field.kind != "uuid":
+        _write_numbers(source, FIXED[field.kind], flexible, indent)
+        return
     pack = source.bind("pack", struct.Struct(">i").pack)
-    source.add("write_count = " + ("write_uvarint(len(x) + 1)" if flexible else f"{pack}(len(x))"), indent)
-    source.add("out.append(write_count)", indent)
+    source.add(f"out.append({_length_of('x', flexible, pack)})", indent)
     if field.kind == "entity":
         assert field.entity is not None
-        write = source.bind("write", writer(field.entity))
-        source.add(f"for item in x: {write}(item, out)", indent)
+        if source.takes_encoded:
+            source.names |= {"Encoded": Encoded}
+            source.add("if type(x) is Encoded:", indent)
+            source.add("out += x.pieces" + ("; yield" if source.in_pieces else ""), indent + 1)
+            source.add("else:", indent)
+            indent += 1
+        source.add("for item in x:", indent)
+        if source.in_pieces:
+            source.add("left[0] -= 1", indent + 1)
+            source.add(f"if not left[0]: left[0] = {PIECE}; yield", indent + 1)
+        source.add(_call_writer(source, field.entity, "item"), indent + 1)
     elif field.kind == "uuid":
         source.add("for item in x: out.append(item.bytes)", indent)
-    elif field.kind in FIXED:
-        source.names |= {"pack_array": struct.pack}
-        source.add(f"out.append(pack_array('>%d{FIXED[field.kind]}' % len(x), *x))", indent)
     else:
         source.add("for item in x:", indent)
-        _write_sized(source, field.kind, flexible, indent + 1, "item")
+        _write_sized(source, field.kind, flexible, indent + 1, "item", field.name)
+
+
+def _length_of(name: str, flexible: bool, pack: str) -> str:
+    """The expression that writes a length."""
+    if not flexible:
+        return f"{pack}(len({name}))"
+    return f"UVARINTS[n] if (n := len({name}) + 1) < 128 else write_uvarint(n)"
+
+
+def _write_numbers(source: Source, code: str, flexible: bool, indent: int) -> None:
+    """An array of numbers. Few of them, as a partition's replicas, take one call with their count."""
+    count = "B" if flexible else "i"
+    packers = [struct.Struct(f">{count}{n}{code}").pack for n in range(FEW_NUMBERS)]
+    few = source.bind("few", packers)
+    pack = source.bind("pack", struct.Struct(">i").pack)
+    source.names |= {"pack_array": struct.pack}
+    source.add("n = len(x)", indent)
+    source.add(f"if n < {FEW_NUMBERS}: out.append({few}[n](n{' + 1' if flexible else ''}, *x))", indent)
+    source.add("else:", indent)
+    source.add(f"out.append({_length_of('x', flexible, pack)})", indent + 1)
+    source.add(f"out.append(pack_array('>%d{code}' % len(x), *x))", indent + 1)

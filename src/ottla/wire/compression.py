@@ -19,6 +19,9 @@ from ottla.types import Buffer
 UNPACKED_BYTES_MAX = 128 * 1024 * 1024
 
 _FIRST_TRY_BYTES = 64 * 1024
+# What is larger is given out as it lies in memory of its own: to copy it would take milliseconds.
+_COPIED_BYTES_MAX = 1024 * 1024
+_LZ4_PIECE_BYTES = 64 * 1024
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
 _XERIAL_BLOCK_BYTES = 32 * 1024
@@ -49,15 +52,21 @@ def compress(codec: int, data: Buffer, level: int | None = None) -> bytes:
         case Codec.LZ4:
             # Kafka's own reader refuses frames whose blocks depend on one another.
             packer = cramjam.lz4.Compressor(level=9 if level is None else level, block_linked=False)
-            packer.compress(bytes(data))
+            view = memoryview(data)
+            for start in range(0, len(view), _LZ4_PIECE_BYTES):
+                # This codec keeps other threads from running while it works.
+                packer.compress(bytes(view[start : start + _LZ4_PIECE_BYTES]))
             return bytes(packer.finish())
         case Codec.ZSTD:
             return bytes(cramjam.zstd.compress(data, 3 if level is None else level))
     raise ValueError(f"unknown compression codec {codec}")
 
 
-def decompress(codec: int, data: Buffer, size_max: int = UNPACKED_BYTES_MAX) -> bytes:
+def decompress(codec: int, data: Buffer, size_max: int = UNPACKED_BYTES_MAX) -> Buffer:
     """Unpack ``data`` into at most ``size_max`` bytes.
+
+    In a thread this does not keep the event loop from its work: the codecs let others run, and what is large
+    is not copied in one piece.
 
     KafkaError: CORRUPT_MESSAGE where the bytes are not what the codec writes or unpack to too much,
     UNSUPPORTED_COMPRESSION_TYPE for a codec that Kafka does not define.
@@ -80,23 +89,27 @@ def decompress(codec: int, data: Buffer, size_max: int = UNPACKED_BYTES_MAX) -> 
     return _bounded(cramjam.DecompressionError, module.decompress_into, data, size_max)
 
 
-def _bounded(failure: type[Exception], decompress_into: Any, data: Buffer, size_max: int) -> bytes:
+def _bounded(failure: type[Exception], decompress_into: Any, data: Buffer, size_max: int) -> Buffer:
     """Unpack into a buffer of a fixed size, small at first.
 
     cramjam does not tell a full buffer from bad input, so a failure is tried again with all that is
-    allowed: anonymous memory, of which only the pages that are written are ever taken.
+    allowed: anonymous memory, of which only the pages that are written are ever taken, and which is given
+    back with the last view of it.
     """
-    small = bytearray(min(size_max, max(_FIRST_TRY_BYTES, 8 * len(data))))
-    try:
-        return bytes(memoryview(small)[: decompress_into(data, small)])
-    except failure as error:
-        if len(small) == size_max:
-            raise _corrupt(error) from error
-    with mmap.mmap(-1, size_max) as large:
+    if len(data) <= _FIRST_TRY_BYTES:
+        small = bytearray(min(size_max, max(_FIRST_TRY_BYTES, 8 * len(data))))
         try:
-            return large[: decompress_into(data, large)]
+            return bytes(memoryview(small)[: decompress_into(data, small)])
         except failure as error:
-            raise _corrupt(error) from error
+            if len(small) == size_max:
+                raise _corrupt(error) from error
+    large = mmap.mmap(-1, size_max)
+    try:
+        unpacked_bytes = decompress_into(data, large)
+    except failure as error:
+        raise _corrupt(error) from error
+    view = memoryview(large)[:unpacked_bytes]
+    return bytes(view) if unpacked_bytes <= _COPIED_BYTES_MAX else view
 
 
 def _corrupt(error: object) -> KafkaError:
@@ -111,10 +124,11 @@ def _xerial_compress(snappy: Any, data: memoryview) -> bytes:
     return b"".join(parts)
 
 
-def _snappy_decompress(cramjam: Any, data: memoryview, size_max: int) -> bytes:
+def _snappy_decompress(cramjam: Any, data: memoryview, size_max: int) -> Buffer:
     if data[: len(_XERIAL_MAGIC)] != _XERIAL_MAGIC:
         return _snappy_block(cramjam, data, size_max)
-    parts: list[bytes] = []
+    parts: list[Buffer] = []
+    unpacked_bytes = 0
     position = len(_XERIAL_HEADER)
     while position < len(data):
         if position + _LENGTH.size > len(data):
@@ -123,17 +137,33 @@ def _snappy_decompress(cramjam: Any, data: memoryview, size_max: int) -> bytes:
         position += _LENGTH.size
         if not 0 <= length <= len(data) - position:
             raise _corrupt("a snappy block is cut short")
-        parts.append(_snappy_block(cramjam, data[position : position + length], size_max))
-        size_max -= len(parts[-1])
+        parts.append(_snappy_block(cramjam, data[position : position + length], size_max - unpacked_bytes))
+        unpacked_bytes += len(parts[-1])
         position += length
-    return b"".join(parts)
+    return b"".join(parts) if unpacked_bytes <= _COPIED_BYTES_MAX else _joined(parts, unpacked_bytes)
 
 
-def _snappy_block(cramjam: Any, block: memoryview, size_max: int) -> bytes:
+def _joined(parts: list[Buffer], size: int) -> memoryview:
+    """Parts put together one by one, so that others may run in between."""
+    joined = memoryview(mmap.mmap(-1, size))
+    position = 0
+    for part in parts:
+        for start in range(0, len(part), _COPIED_BYTES_MAX):
+            piece = part[start : start + _COPIED_BYTES_MAX]
+            joined[position : position + len(piece)] = piece
+            position += len(piece)
+    return joined
+
+
+def _snappy_block(cramjam: Any, block: memoryview, size_max: int) -> Buffer:
     """One bare snappy block; its first bytes say how much it unpacks to."""
     try:
-        if cramjam.snappy.decompress_raw_len(block) > size_max:
+        size = cramjam.snappy.decompress_raw_len(block)
+        if size > size_max:
             raise _corrupt(f"they are larger than {size_max} bytes")
-        return bytes(cramjam.snappy.decompress_raw(block))
+        if size <= _COPIED_BYTES_MAX:
+            return bytes(cramjam.snappy.decompress_raw(block))
+        large = mmap.mmap(-1, size)
+        return memoryview(large)[: cramjam.snappy.decompress_raw_into(block, large)]
     except cramjam.DecompressionError as error:
         raise _corrupt(error) from error

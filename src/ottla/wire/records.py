@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, final
 
 from crc32c import crc32c
 
@@ -17,55 +17,101 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Buffer, Record
 from ottla.wire.compression import UNPACKED_BYTES_MAX, compress, decompress
 
-HEADER = struct.Struct(">qiibIhiqqqhii")
-HEADER_BYTES = HEADER.size
-assert HEADER_BYTES == 61
+HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+HEADER_BYTES: Final = 61
+assert HEADER.size == HEADER_BYTES
+# The same in two: up to the checksum, and what that covers.
+_UNCHECKED: Final = struct.Struct(">qiibI")
+_CHECKED: Final = struct.Struct(">hiqqqhii")
 
 # What a broker stamps: base offset, length, leader epoch.
-STAMP = struct.Struct(">qii")
-STAMP_BYTES = STAMP.size
+STAMP: Final = struct.Struct(">qii")
+STAMP_BYTES: Final = 16
+assert STAMP.size == STAMP_BYTES
 # Base offset and length come before what the length counts.
-LENGTH_OVERHEAD_BYTES = 12
+LENGTH_OVERHEAD_BYTES: Final = 12
 # The CRC covers everything from the attributes on.
-CRC_POSITION = 17
-CRC_START = 21
+CRC_POSITION: Final = 17
+CRC_START: Final = 21
 
-MAGIC = 2
-CODEC_MASK = 0x07
-TIMESTAMP_TYPE_BIT = 0x08
-TRANSACTIONAL_BIT = 0x10
-CONTROL_BIT = 0x20
-DELETE_HORIZON_BIT = 0x40
+MAGIC: Final = 2
+CODEC_MASK: Final = 0x07
+TIMESTAMP_TYPE_BIT: Final = 0x08
+TRANSACTIONAL_BIT: Final = 0x10
+CONTROL_BIT: Final = 0x20
+DELETE_HORIZON_BIT: Final = 0x40
 
-CREATE_TIME = 0
-LOG_APPEND_TIME = 1
+CREATE_TIME: Final = 0
+LOG_APPEND_TIME: Final = 1
 
-NO_TIMESTAMP = -1
-NO_PRODUCER_ID = -1
-NO_PRODUCER_EPOCH = -1
-NO_SEQUENCE = -1
-SEQUENCE_MAX = 2**31 - 1
+NO_TIMESTAMP: Final = -1
+NO_PRODUCER_ID: Final = -1
+NO_PRODUCER_EPOCH: Final = -1
+NO_SEQUENCE: Final = -1
+SEQUENCE_MAX: Final = 2**31 - 1
 
 # A record takes at least its length, attributes, two deltas, two lengths and a header count.
-RECORD_BYTES_MIN = 7
+RECORD_BYTES_MIN: Final = 7
+
+_Fields = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
+_unpack_header: Final = HEADER.unpack_from
+_crc32c: Final = crc32c
 
 
-class BatchHeader(NamedTuple):
-    """A batch's header, field by field as on disk."""
+@final
+class BatchHeader:
+    """A batch's header, field by field as on disk. Whoever made one for a batch of its own may change it."""
 
-    base_offset: int
-    length: int
-    partition_leader_epoch: int
-    magic: int
-    crc: int
-    attributes: int
-    last_offset_delta: int
-    base_timestamp_ms: int
-    max_timestamp_ms: int
-    producer_id: int
-    producer_epoch: int
-    base_sequence: int
-    record_count: int
+    __slots__ = (
+        "attributes", "base_offset", "base_sequence", "base_timestamp_ms", "crc", "last_offset_delta",
+        "length", "magic", "max_timestamp_ms", "partition_leader_epoch", "producer_epoch", "producer_id",
+        "record_count",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        base_offset: int,
+        length: int,
+        partition_leader_epoch: int,
+        magic: int,
+        crc: int,
+        attributes: int,
+        last_offset_delta: int,
+        base_timestamp_ms: int,
+        max_timestamp_ms: int,
+        producer_id: int,
+        producer_epoch: int,
+        base_sequence: int,
+        record_count: int,
+    ) -> None:
+        self.base_offset = base_offset
+        self.length = length
+        self.partition_leader_epoch = partition_leader_epoch
+        self.magic = magic
+        self.crc = crc
+        self.attributes = attributes
+        self.last_offset_delta = last_offset_delta
+        self.base_timestamp_ms = base_timestamp_ms
+        self.max_timestamp_ms = max_timestamp_ms
+        self.producer_id = producer_id
+        self.producer_epoch = producer_epoch
+        self.base_sequence = base_sequence
+        self.record_count = record_count
+
+    def fields(self) -> tuple[int, ...]:
+        """As they lie in a batch: what ``HEADER`` packs."""
+        return (
+            self.base_offset, self.length, self.partition_leader_epoch, self.magic, self.crc, self.attributes,
+            self.last_offset_delta, self.base_timestamp_ms, self.max_timestamp_ms, self.producer_id,
+            self.producer_epoch, self.base_sequence, self.record_count,
+        )  # fmt: skip
+
+    def replaced(self, **changes: int) -> BatchHeader:
+        """The same with some fields changed."""
+        new = BatchHeader(*self.fields())
+        for name, value in changes.items():
+            setattr(new, name, value)
+        return new
 
     @property
     def size(self) -> int:
@@ -113,7 +159,20 @@ def read_header(buffer: Buffer, position: int = 0) -> BatchHeader:
     """The header at ``position``. KafkaError CORRUPT_MESSAGE where there are not 61 bytes for one."""
     if len(buffer) - position < HEADER_BYTES:
         raise KafkaError(ErrorCode.corrupt_message, "the batch is shorter than a batch header")
-    return BatchHeader._make(HEADER.unpack_from(buffer, position))
+    return header_at(buffer, position)
+
+
+def header_at(buffer: Buffer, position: int) -> BatchHeader:
+    """The header at ``position``, where there are bytes enough for one."""
+    fields: _Fields = _unpack_header(buffer, position)
+    (
+        base_offset, length, epoch, magic, crc, attributes, last_offset_delta, base_timestamp_ms,
+        max_timestamp_ms, producer_id, producer_epoch, base_sequence, record_count,
+    ) = fields  # fmt: skip
+    return BatchHeader(
+        base_offset, length, epoch, magic, crc, attributes, last_offset_delta, base_timestamp_ms,
+        max_timestamp_ms, producer_id, producer_epoch, base_sequence, record_count,
+    )  # fmt: skip
 
 
 def iter_batches(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
@@ -125,7 +184,7 @@ def iter_batches(buffer: Buffer) -> Iterator[tuple[BatchHeader, memoryview]]:
     view = memoryview(buffer)
     position, end = 0, len(view)
     while end - position >= HEADER_BYTES:
-        header = BatchHeader._make(HEADER.unpack_from(view, position))
+        header = header_at(view, position)
         if header.length < HEADER_BYTES - LENGTH_OVERHEAD_BYTES:
             raise KafkaError(ErrorCode.corrupt_message, f"a batch claims a length of {header.length} bytes")
         if header.size > end - position:
@@ -182,10 +241,10 @@ def iter_records(batch: Buffer) -> Iterator[Record]:
         try:
             record, position = _read_record(payload, position, header, append_time)
         except (IndexError, ValueError) as error:
-            raise _invalid(f"a record cannot be read: {error}") from error
+            raise invalid(f"a record cannot be read: {error}") from error
         yield record
     if position != len(payload):
-        raise _invalid(
+        raise invalid(
             f"{len(payload) - position} bytes are left after the last record that the batch declares"
         )
 
@@ -217,7 +276,7 @@ def _read_record(
         headers = tuple(pairs)
     if position != end:
         raise ValueError(f"its fields end {end - position} bytes before its length")
-    timestamp = header.base_timestamp_ms + timestamp_delta if append_time is None else append_time
+    timestamp = as_long(header.base_timestamp_ms + timestamp_delta) if append_time is None else append_time
     return Record(header.base_offset + offset_delta, timestamp, key, value, headers), end
 
 
@@ -231,6 +290,11 @@ def _read_bytes(data: bytes, position: int, end: int) -> tuple[bytes | None, int
     if stop > end:
         raise ValueError(f"a field of {length} bytes does not fit into its record")
     return data[position:stop], stop
+
+
+def as_long(value: int) -> int:
+    """What a sum comes to in 64 bits, where Java's wraps around: clients may send any base and any delta."""
+    return ((value + 2**63) & (2**64 - 1)) - 2**63
 
 
 def read_varint(data: Buffer, position: int) -> tuple[int, int]:
@@ -260,82 +324,7 @@ def write_varint(out: bytearray, value: int) -> None:
     out.append(value)
 
 
-class RecordsSummary(NamedTuple):
-    """What a walk over a batch's records found. Deltas are relative to the batch's base timestamp."""
-
-    timestamp_delta_min: int
-    timestamp_delta_max: int
-    first_without_key: int | None
-
-
-def walk_records(payload: Buffer, count: int, walked: int | None = None) -> RecordsSummary:
-    """Check the structure of unpacked records: ``count`` of them, offsets 0, 1, 2…, and nothing after.
-
-    ``walked``: only the first so many of them, which is also all that the summary tells of.
-
-    KafkaError INVALID_RECORD otherwise. Costs about a microsecond a record: the caller decides when.
-    """
-    lowest, highest = 2**63, -(2**63)
-    first_without_key: int | None = None
-    position, size = 0, len(payload)
-    try:
-        for index in range(count if walked is None else walked):
-            length, position = read_varint(payload, position)
-            end = position + length
-            if length < 0 or end > size:
-                raise ValueError(f"its length of {length} bytes does not fit into the batch")
-            delta, position = read_varint(payload, position + 1)
-            if delta < lowest:
-                lowest = delta
-            if delta > highest:
-                highest = delta
-            offset_delta, position = read_varint(payload, position)
-            if offset_delta != index:
-                raise ValueError(f"its offset delta is {offset_delta}")
-            if payload[position] != 1:
-                position = _skip_bytes(payload, position)
-            else:
-                position += 1
-                if first_without_key is None:
-                    first_without_key = index
-            position = _skip_bytes(payload, position)
-            if payload[position]:
-                position = _skip_headers(payload, position, size)
-            else:
-                position += 1
-            if position != end:
-                raise ValueError("its fields do not end where its length says")
-    except (IndexError, ValueError) as error:
-        raise _invalid(f"record {index} of {count} cannot be read: {error}") from error
-    if position != size and walked is None:
-        raise _invalid(f"{size - position} bytes are left after the batch's last record")
-    return RecordsSummary(lowest, highest, first_without_key)
-
-
-def _skip_headers(payload: Buffer, position: int, size: int) -> int:
-    """The position after a record's headers."""
-    headers, position = read_varint(payload, position)
-    if not 0 <= headers <= size:
-        raise ValueError(f"it claims {headers} headers")
-    for _ in range(headers):
-        length, position = read_varint(payload, position)
-        if length < 0:
-            raise ValueError("a header has no name")
-        position = _skip_bytes(payload, position + length)
-    return position
-
-
-def _skip_bytes(payload: Buffer, position: int) -> int:
-    """The position after a length and its bytes, which may be null."""
-    length, position = read_varint(payload, position)
-    if length < 0:
-        if length != -1:
-            raise ValueError(f"a field claims {length} bytes")
-        return position
-    return position + length
-
-
-def _invalid(message: str) -> KafkaError:
+def invalid(message: str) -> KafkaError:
     return KafkaError(ErrorCode.invalid_record, message)
 
 
@@ -356,58 +345,110 @@ def build_batch(
 
     ValueError where there is no record.
     """
-    body = bytearray()
-    base_timestamp = max_timestamp = NO_TIMESTAMP
-    count = 0
-    for count, record in enumerate(records, 1):
-        if count == 1:
-            base_timestamp = max_timestamp = record.timestamp_ms
-        max_timestamp = max(max_timestamp, record.timestamp_ms)
-        _write_record(body, record, record.timestamp_ms - base_timestamp, count - 1)
-    if not count:
-        raise ValueError("a batch has at least one record")
-    attributes = compression
-    attributes |= TIMESTAMP_TYPE_BIT if timestamp_type == LOG_APPEND_TIME else 0
-    attributes |= TRANSACTIONAL_BIT if transactional else 0
-    attributes |= CONTROL_BIT if control else 0
-    header = BatchHeader(
+    builder = BatchBuilder()
+    for record in records:
+        builder.add(record)
+    return builder.seal(
         base_offset=base_offset,
-        length=0,
-        partition_leader_epoch=leader_epoch,
-        magic=MAGIC,
-        crc=0,
-        attributes=attributes,
-        last_offset_delta=count - 1,
-        base_timestamp_ms=base_timestamp,
-        max_timestamp_ms=max_timestamp,
+        compression=compression,
         producer_id=producer_id,
         producer_epoch=producer_epoch,
         base_sequence=base_sequence,
-        record_count=count,
+        leader_epoch=leader_epoch,
+        transactional=transactional,
+        control=control,
+        timestamp_type=timestamp_type,
     )
-    return seal_batch(header, compress(compression, body) if compression else body)
+
+
+class BatchBuilder:
+    """Records that are to be one batch, packed as they come."""
+
+    __slots__ = ("_base_timestamp_ms", "_body", "_max_timestamp_ms", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._body = bytearray()
+        self._base_timestamp_ms = self._max_timestamp_ms = NO_TIMESTAMP
+
+    @property
+    def size(self) -> int:
+        """Bytes that the batch would have, uncompressed."""
+        return HEADER_BYTES + len(self._body)
+
+    def add(self, record: Record) -> None:
+        """Behind the others; the record's own offset is not used."""
+        self.append(record.timestamp_ms, record.key, record.value, record.headers)
+
+    def append(
+        self,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
+        """A record behind the others."""
+        if not self.count:
+            self._base_timestamp_ms = self._max_timestamp_ms = timestamp_ms
+        elif timestamp_ms > self._max_timestamp_ms:
+            self._max_timestamp_ms = timestamp_ms
+        body = bytearray(1)  # attributes: none are defined
+        write_varint(body, timestamp_ms - self._base_timestamp_ms)
+        write_varint(body, self.count)
+        _write_bytes(body, key)
+        _write_bytes(body, value)
+        write_varint(body, len(headers))
+        for name, content in headers:
+            _write_bytes(body, name.encode())
+            _write_bytes(body, content)
+        write_varint(self._body, len(body))
+        self._body += body
+        self.count += 1
+
+    def seal(
+        self,
+        *,
+        base_offset: int = 0,
+        compression: int = 0,
+        producer_id: int = NO_PRODUCER_ID,
+        producer_epoch: int = NO_PRODUCER_EPOCH,
+        base_sequence: int = NO_SEQUENCE,
+        leader_epoch: int = -1,
+        transactional: bool = False,
+        control: bool = False,
+        timestamp_type: int = CREATE_TIME,
+    ) -> bytes:
+        """The batch. ValueError where there is no record."""
+        if not self.count:
+            raise ValueError("a batch has at least one record")
+        attributes = compression
+        attributes |= TIMESTAMP_TYPE_BIT if timestamp_type == LOG_APPEND_TIME else 0
+        attributes |= TRANSACTIONAL_BIT if transactional else 0
+        attributes |= CONTROL_BIT if control else 0
+        checked = _CHECKED.pack(
+            attributes,
+            self.count - 1,
+            self._base_timestamp_ms,
+            self._max_timestamp_ms,
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            self.count,
+        )
+        payload = compress(compression, self._body) if compression else self._body
+        return _sealed(base_offset, leader_epoch, MAGIC, checked, payload)
 
 
 def seal_batch(header: BatchHeader, payload: Buffer) -> bytes:
     """Header and packed records as one batch, its length and checksum set from what they are."""
+    checked = _CHECKED.pack(*header.fields()[5:])
+    return _sealed(header.base_offset, header.partition_leader_epoch, header.magic, checked, payload)
+
+
+def _sealed(base_offset: int, leader_epoch: int, magic: int, checked: bytes, payload: Buffer) -> bytes:
     length = HEADER_BYTES - LENGTH_OVERHEAD_BYTES + len(payload)
-    head = HEADER.pack(*header._replace(length=length, crc=0))
-    crc = crc32c(payload, crc32c(memoryview(head)[CRC_START:]))
-    return b"".join((HEADER.pack(*header._replace(length=length, crc=crc)), payload))
-
-
-def _write_record(out: bytearray, record: Record, timestamp_delta: int, offset_delta: int) -> None:
-    body = bytearray(1)  # attributes: none are defined
-    write_varint(body, timestamp_delta)
-    write_varint(body, offset_delta)
-    _write_bytes(body, record.key)
-    _write_bytes(body, record.value)
-    write_varint(body, len(record.headers))
-    for name, content in record.headers:
-        _write_bytes(body, name.encode())
-        _write_bytes(body, content)
-    write_varint(out, len(body))
-    out += body
+    crc = crc32c(payload, crc32c(checked))
+    return b"".join((_UNCHECKED.pack(base_offset, length, leader_epoch, magic, crc), checked, payload))
 
 
 def _write_bytes(out: bytearray, data: bytes | None) -> None:

@@ -156,7 +156,39 @@ final class AdminCalls {
             var resources = admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC),
                     new org.apache.kafka.clients.admin.ListConfigResourcesOptions()).all().get();
             Main.print("resources", resources.stream().map(ConfigResource::name).anyMatch(args.get(0)::equals));
+            otherConfigs(admin, args.get(0), node);
         }
+    }
+
+    /** Configurations of a group and of a subscription to client metrics, and a logger's level. */
+    static void otherConfigs(Admin admin, String name, String node) throws Exception {
+        String lockMs = "share.record.lock.duration.ms";
+        for (var of : Map.of(ConfigResource.Type.GROUP, lockMs,
+                             ConfigResource.Type.CLIENT_METRICS, "interval.ms").entrySet()) {
+            ConfigResource resource = new ConfigResource(of.getKey(), name);
+            String key = of.getValue();
+            ConfigEntry fresh = config(admin, resource).get(key);
+            Main.print("fresh " + of.getKey(), List.of(fresh.value(), fresh.source(), fresh.isReadOnly(), fresh.type()));
+            alter(admin, resource, key, "20000", SET).get();
+            ConfigEntry set = config(admin, resource).get(key);
+            Main.print("set " + of.getKey(), List.of(set.value(), set.source()));
+            Main.print("bad " + of.getKey(), failure(alter(admin, resource, key, "5", SET)));
+            Main.print("list " + of.getKey(), failure(alter(admin, resource, "metrics", "a", APPEND)));
+            Main.print("resources " + of.getKey(), admin.listConfigResources(Set.of(of.getKey()),
+                    new org.apache.kafka.clients.admin.ListConfigResourcesOptions()).all().get().contains(resource));
+            alter(admin, resource, key, null, DELETE).get();
+        }
+        ConfigResource loggers = new ConfigResource(ConfigResource.Type.BROKER_LOGGER, node);
+        String logger = "ottla.coordinators.groups.coordinator";
+        String before = config(admin, loggers).get(logger).value();
+        alter(admin, loggers, logger, "TRACE", SET).get();
+        ConfigEntry set = config(admin, loggers).get(logger);
+        Main.print("logger", List.of(set.value(), set.source()));
+        Main.print("logger bad", failure(alter(admin, loggers, logger, "LOUD", SET)));
+        Main.print("logger append", failure(alter(admin, loggers, logger, "INFO", APPEND)));
+        Main.print("logger root", failure(alter(admin, loggers, "root", null, DELETE)));
+        alter(admin, loggers, logger, null, DELETE).get();
+        Main.print("logger after", before.equals(config(admin, loggers).get(logger).value()));
     }
 
     static long offset(Admin admin, TopicPartition partition, OffsetSpec spec) throws Exception {

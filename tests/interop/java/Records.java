@@ -129,5 +129,15 @@ final class Records {
         } catch (org.apache.kafka.common.KafkaException failure) {
             Main.print("transactions", failure.getClass().getSimpleName());
         }
+        try (KafkaConsumer<byte[], byte[]> consumer = consumer(
+                bootstrap, "group.id", args.get(0), "group.protocol", "consumer")) {
+            consumer.subscribe(List.of(args.get(0)));
+            for (int i = 0; i < 50; i++) {
+                consumer.poll(Duration.ofMillis(100));
+            }
+            Main.print("consumer protocol", "nothing");
+        } catch (org.apache.kafka.common.KafkaException failure) {
+            Main.print("consumer protocol", failure.getClass().getSimpleName());
+        }
     }
 }

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ottla.cli import output
-from ottla.cli.bench import raw, report, runner, workers
+from ottla.cli.bench import cold, raw, report, runner, workers
 from ottla.cli.bench.workers import Done, Load
 from ottla.cli.client import Cluster, connect
 from ottla.cli.errors import CliError
@@ -23,8 +23,11 @@ from ottla.cli.options import (
     CompressionOption,
     Json,
     Properties,
+    decimal_number,
     parse_pairs,
+    whole_number,
 )
+from ottla.numbers import LONG_MAX
 from ottla.types import TopicPartition
 
 app = typer.Typer(
@@ -35,16 +38,57 @@ Topic = Annotated[
     str | None, typer.Option(metavar="NAME", help="Use this topic; else a new one, deleted in the end.")
 ]
 Partitions = Annotated[
-    int, typer.Option("--partitions", "-p", metavar="N", min=1, help="Partitions of the new topic.")
+    int,
+    typer.Option(
+        "--partitions", "-p", metavar="N", parser=whole_number(1), help="Partitions of the new topic."
+    ),
 ]
-Messages = Annotated[int, typer.Option("--messages", "-n", metavar="N", min=1, help="How many messages.")]
-Size = Annotated[int, typer.Option("--size", "-s", metavar="N", min=1, help="Bytes of each message's value.")]
+Messages = Annotated[
+    int,
+    typer.Option(
+        "--messages", "-n", metavar="N", parser=whole_number(1, LONG_MAX), help="How many messages."
+    ),
+]
+Size = Annotated[
+    int,
+    typer.Option("--size", "-s", metavar="N", parser=whole_number(1), help="Bytes of each message's value."),
+]
 Linger = Annotated[
-    float, typer.Option("--linger-ms", metavar="N", min=0, help="How long a batch waits to fill, in ms.")
+    float,
+    typer.Option(
+        "--linger-ms", metavar="N", parser=decimal_number(0), help="How long a batch waits to fill, in ms."
+    ),
 ]
-Processes = Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Load processes.")]
-Seconds = Annotated[float, typer.Option("--seconds", "-d", metavar="N", min=0.1, help="How long to measure.")]
-Warmup = Annotated[float, typer.Option("--warmup-s", metavar="N", min=0, help="How long to run before that.")]
+Processes = Annotated[int, typer.Option(metavar="N", parser=whole_number(1, 64), help="Load processes.")]
+Seconds = Annotated[
+    float,
+    typer.Option("--seconds", "-d", metavar="N", parser=decimal_number(0.1), help="How long to measure."),
+]
+Warmup = Annotated[
+    float,
+    typer.Option("--warmup-s", metavar="N", parser=decimal_number(0), help="How long to run before that."),
+]
+BrokerPid = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="PID",
+        parser=whole_number(1),
+        help="A process of the broker's on this machine, where it cannot be found by its port. Repeatable.",
+    ),
+]
+
+# Messages a second whose latency is measured.
+RATE_DEFAULT = 1000
+# What is measured beside large batches, and those: three connections that each write one after the other.
+NEIGHBOUR_CONNECTIONS, BESIDE_CONNECTIONS = 2, 3
+BESIDE_RECORDS, BESIDE_RECORD_BYTES = 1000, 1000
+
+
+class Beside(StrEnum):
+    """What others do while something is measured."""
+
+    PRODUCE = "produce"
+    COLD_READER = "cold-reader"
 
 
 class Api(StrEnum):
@@ -65,6 +109,7 @@ def produce(
     compression: CompressionOption = Compression.NONE,
     linger_ms: Linger = 5.0,
     processes: Processes = 1,
+    broker_pid: BrokerPid = None,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
@@ -72,8 +117,9 @@ def produce(
     """Send messages in batches, as fast as they go, through librdkafka."""
     settings = {"acks": acks.value, "compression.type": compression.value, "linger.ms": linger_ms}
     cluster = connect(bootstrap, property)
+    brokers = runner.broker_processes(cluster, broker_pid)
     with runner.topic(cluster, topic, partitions) as name:
-        measured = _produce(cluster, name, messages, size, settings, processes, property)
+        measured = _produce(cluster, brokers, name, messages, size, settings, processes, property)
         asked = {
             "partitions": len(cluster.topic(name).partitions),
             "size_bytes": size,
@@ -93,6 +139,7 @@ def consume(
     size: Size = 100,
     compression: CompressionOption = Compression.NONE,
     processes: Processes = 1,
+    broker_pid: BrokerPid = None,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
@@ -102,11 +149,12 @@ def consume(
     A new topic is filled first, unmeasured.
     """
     cluster = connect(bootstrap, property)
+    brokers = runner.broker_processes(cluster, broker_pid)
     with runner.topic(cluster, topic, partitions) as name:
         if topic is None:
             filling = {"acks": "1", "compression.type": compression.value, "linger.ms": 5}
-            _check(_produce(cluster, name, messages, size, filling, 1, property).done)
-        measured = _consume(cluster, name, messages, processes, property, filled=topic is None)
+            _check(_produce(cluster, brokers, name, messages, size, filling, 1, property).done)
+        measured = _consume(cluster, brokers, name, messages, processes, property, filled=topic is None)
         asked: dict[str, Any] = {"partitions": len(cluster.topic(name).partitions)}
         if topic is None:
             asked |= {"size_bytes": size, "compression": compression.value}
@@ -118,18 +166,44 @@ def consume(
 def latency(
     topic: Topic = None,
     rate: Annotated[
-        float, typer.Option("--rate", "-r", metavar="N", min=0.1, help="Messages a second.")
-    ] = 1000.0,
+        float | None,
+        typer.Option(
+            "--rate",
+            "-r",
+            metavar="N",
+            parser=decimal_number(0.1),
+            help=f"Messages a second, {RATE_DEFAULT} where it is not said.",
+        ),
+    ] = None,
     seconds: Seconds = 10.0,
     warmup_s: Warmup = 2.0,
     size: Size = 100,
     acks: AcksOption = Acks.LEADER,
+    beside: Annotated[
+        Beside | None,
+        typer.Option(
+            help="Time Produce requests of one message instead, one after the other on each of two raw "
+            "connections, while three others write batches of 1 MB, several GB in all (produce), or one "
+            "reads 128 MB again and again that are not in memory (cold-reader; a broker on this machine)."
+        ),
+    ] = None,
+    broker_pid: BrokerPid = None,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
 ) -> None:
     """Time messages from the producer to a consumer at a fixed rate, one partition, no lingering."""
+    if beside is not None:
+        if rate is not None:
+            output.fail_usage("--rate: with --beside each request follows the answer to the one before")
+        _check_answers(acks)
+        cluster = connect(bootstrap, property)
+        brokers = runner.broker_processes(cluster, broker_pid)
+        _time_beside(cluster, brokers, beside, topic, size, acks, seconds, warmup_s, json)
+        return
+    rate = RATE_DEFAULT if rate is None else rate
     cluster = connect(bootstrap, property)
+    brokers = runner.broker_processes(cluster, broker_pid)
     with runner.topic(cluster, topic, 1) as name:
         settings = _settings(cluster, property)
         load = Load(
@@ -141,7 +215,6 @@ def latency(
             warmup_count=round(rate * warmup_s),
         )
         receiving = replace(load, settings=settings)
-        brokers = runner.broker_processes(cluster)
         jobs: list[tuple[runner.Worker, Any]] = [(workers.receive, receiving), (workers.pace, load)]
         measured = runner.run("Latency", jobs, brokers, load.count, warmup_s=warmup_s)
     asked = {"rate_per_s": rate, "size_bytes": load.size, "acks": acks.value}
@@ -157,22 +230,31 @@ def requests(
     api: Annotated[Api, typer.Option(help="What to ask.")] = Api.PRODUCE,
     partitions: Partitions = 6,
     connections: Annotated[
-        int, typer.Option("--connections", "-c", metavar="N", min=1, max=10_000, help="Connections.")
+        int,
+        typer.Option("--connections", "-c", metavar="N", parser=whole_number(1, 10_000), help="Connections."),
     ] = 1,
     in_flight: Annotated[
         int,
         typer.Option(
-            "--in-flight", "-i", metavar="N", min=1, max=1000, help="Unanswered requests on each connection."
+            "--in-flight",
+            "-i",
+            metavar="N",
+            parser=whole_number(1, 1000),
+            help="Unanswered requests on each connection.",
         ),
     ] = 1,
     records: Annotated[
-        int, typer.Option("--records", "-k", metavar="N", min=1, help="Records in each Produce request.")
+        int,
+        typer.Option(
+            "--records", "-k", metavar="N", parser=whole_number(1), help="Records in each Produce request."
+        ),
     ] = 1,
     size: Size = 100,
     acks: AcksOption = Acks.LEADER,
     seconds: Seconds = 10.0,
     warmup_s: Warmup = 2.0,
     processes: Processes = 1,
+    broker_pid: BrokerPid = None,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
@@ -181,10 +263,10 @@ def requests(
 
     Plain connections only.
     """
-    if acks is Acks.NONE:
-        output.fail_usage("--acks 0: there would be no answer to wait for; choose all or 1")
+    _check_answers(acks)
     processes = min(processes, connections)
     cluster = connect(bootstrap, property)
+    brokers = runner.broker_processes(cluster, broker_pid)
     with runner.topic(cluster, topic, partitions) as name:
         targets = _targets(cluster, name, api, records, size, -1 if acks is Acks.ALL else 1)
         chosen = [targets[i % len(targets)] for i in range(connections)]
@@ -193,13 +275,61 @@ def requests(
             (raw.run, raw.RawLoad(tuple(chosen[i::processes]), in_flight, seconds, warmup_s, position))
             for i in range(processes)
         ]
-        measured = runner.run("Requests", jobs, runner.broker_processes(cluster), 0)
+        measured = runner.run("Requests", jobs, brokers, 0)
     asked = {"api": api.value, "connections": connections, "in_flight": in_flight}
     if api is Api.PRODUCE:
         asked |= {"records": records, "size_bytes": size, "acks": acks.value}
     client = f"requests built once, over raw sockets (epoll), {_processes(processes)}"
     report.show(_result("requests", asked, measured, "requests", client), json)
     _check(measured.done)
+
+
+def _time_beside(
+    cluster: Cluster,
+    brokers: frozenset[int],
+    what: Beside,
+    topic: str | None,
+    size: int,
+    acks: Acks,
+    seconds: float,
+    warmup_s: float,
+    json: bool,
+) -> None:
+    """Small Produce requests, and what another process does, each connection with a partition of its own as
+    far as there are any."""
+    others = BESIDE_CONNECTIONS if what is Beside.PRODUCE else 1
+    with runner.topic(cluster, topic, NEIGHBOUR_CONNECTIONS + others) as name:
+        wanted = -1 if acks is Acks.ALL else 1
+        position = raw.produce_error_position(name)
+
+        def load(first: int, count: int, records: int, record_bytes: int) -> raw.RawLoad:
+            targets = _targets(cluster, name, Api.PRODUCE, records, record_bytes, wanted)
+            chosen = tuple(targets[(first + i) % len(targets)] for i in range(count))
+            return raw.RawLoad(chosen, 1, seconds, warmup_s, position)
+
+        jobs: list[tuple[runner.Worker, Any]] = [(raw.run, load(0, NEIGHBOUR_CONNECTIONS, 1, size))]
+        if what is Beside.PRODUCE:
+            large = load(NEIGHBOUR_CONNECTIONS, others, BESIDE_RECORDS, BESIDE_RECORD_BYTES)
+            jobs.append((raw.run, large))
+        else:
+            read = cluster.partitions(name)[-1]
+            jobs.append((cold.run, cold.prepare(cluster, read, seconds, warmup_s)))
+        measured = runner.run("Latency", jobs, brokers, 0)
+    asked = {"connections": NEIGHBOUR_CONNECTIONS, "size_bytes": size, "acks": acks.value}
+    client = f"requests built once, over raw sockets (epoll), {_processes(2)}"
+    timed = measured._replace(done=measured.done[:1])
+    result = _result("latency", asked, timed, "requests", client)
+    batches = measured._replace(done=measured.done[1:])
+    test = "produce" if what is Beside.PRODUCE else "consume"
+    beside = _result(test, {"connections": others}, batches, "requests", client)
+    cpu_s = sum(done.cpu_s for done in measured.done)
+    report.show(replace(result, client_cpu_s=cpu_s, beside=beside), json)
+    _check(measured.done)
+
+
+def _check_answers(acks: Acks) -> None:
+    if acks is Acks.NONE:
+        output.fail_usage("--acks 0: there would be no answer to wait for; choose all or 1")
 
 
 def _targets(
@@ -222,6 +352,7 @@ def _settings(cluster: Cluster, properties: list[str] | None) -> dict[str, Any]:
 
 def _produce(
     cluster: Cluster,
+    brokers: frozenset[int],
     topic: str,
     count: int,
     size: int,
@@ -235,11 +366,18 @@ def _produce(
         (workers.produce, Load(settings, topic, share, size=size, seed=i + 1))
         for i, share in enumerate(shares)
     ]
-    return runner.run("Producing", jobs, runner.broker_processes(cluster), count)
+    return runner.run("Producing", jobs, brokers, count)
 
 
 def _consume(
-    cluster: Cluster, topic: str, count: int, processes: int, properties: list[str] | None, *, filled: bool
+    cluster: Cluster,
+    brokers: frozenset[int],
+    topic: str,
+    count: int,
+    processes: int,
+    properties: list[str] | None,
+    *,
+    filled: bool,
 ) -> runner.Measured:
     """Each process reads its share of the partitions, to where they end now, but ``count`` in all at most.
 
@@ -256,7 +394,7 @@ def _consume(
         left -= share
         chosen = tuple(p.partition for p in mine)
         jobs.append((workers.consume, Load(_settings(cluster, properties), topic, share, partitions=chosen)))
-    return runner.run("Consuming", jobs, runner.broker_processes(cluster), count)
+    return runner.run("Consuming", jobs, brokers, count)
 
 
 def _held(cluster: Cluster, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

@@ -42,12 +42,15 @@ class Result:
     before: Usage | None = None
     after: Usage | None = None
     notes: list[str] = field(default_factory=list)
+    # What others did meanwhile: the broker's costs are for both.
+    beside: Result | None = None
 
     def figures(self) -> dict[str, Any]:
         """Everything, JSON-ready; broker figures are null where its process cannot be seen."""
         cpu_s = self.after.cpu_s - self.before.cpu_s if self.before and self.after else None
         per_request = self.unit == "requests"
-        return {
+        own_cpu_s = cpu_s if self.beside is None else None
+        figures = {
             "test": self.test,
             "client": self.client,
             "settings": self.settings,
@@ -59,13 +62,22 @@ class Result:
             "latency_ms": percentiles(self.latencies_s),
             "client_cpu_s": _round(self.client_cpu_s),
             "broker_cpu_s": _round(cpu_s),
-            "broker_cpu_s_per_million": None if per_request else _per(cpu_s, self.count, MEGA),
-            "broker_cpu_us_per_message": None if per_request else _per(cpu_s, self.count, MEGA, digits=1),
-            "broker_cpu_us_per_request": _per(cpu_s, self.count, MEGA, digits=1) if per_request else None,
-            "broker_cpu_s_per_gb": _per(cpu_s, self.bytes_total, GIGA),
+            "broker_cpu_s_per_million": None if per_request else _per(own_cpu_s, self.count, MEGA),
+            "broker_cpu_us_per_message": None if per_request else _per(own_cpu_s, self.count, MEGA, digits=1),
+            "broker_cpu_us_per_request": _per(own_cpu_s, self.count, MEGA, digits=1) if per_request else None,
+            "broker_cpu_s_per_gb": _per(own_cpu_s, self.bytes_total, GIGA),
             "broker_memory_mb": round(self.after.memory_bytes / MEGA, 1) if self.after else None,
             "notes": self.notes,
         }
+        if self.beside is not None:
+            figures["beside"] = self.beside.beside_figures()
+        return figures
+
+    def beside_figures(self) -> dict[str, Any]:
+        """What is told of it where it was done beside something else."""
+        figures = self.figures()
+        told = ("test", "settings", self.unit, "failed", f"{self.unit}_per_s", "mb_per_s", "latency_ms")
+        return {name: figures[name] for name in told}
 
 
 def _round(value: float | None) -> float | None:
@@ -108,19 +120,27 @@ def show(result: Result, json: bool) -> None:
         output.print_json(figures)
         return
     settings = ", ".join(_setting(name, value) for name, value in result.settings.items())
-    print(f"{result.test}: {settings}")
-    print(f"load from {result.client}")
+    output.say(f"{result.test}: {settings}")
+    output.say(f"load from {result.client}")
     rows: list[tuple[str, str, str]] = []
     hidden = HIDDEN.get(result.test, ())
     for name, (label, unit) in LABELS.items():
         if name not in hidden and figures.get(name) is not None and (name != "failed" or figures[name]):
             rows.append((label, _number(figures[name]), unit))
     rows += [(f"latency {name}", _number(value), "ms") for name, value in figures["latency_ms"].items()]
+    if (beside := figures.get("beside")) is not None:
+        rows.append(("beside it: throughput", _number(beside["mb_per_s"]), "MB/s"))
+        rows += [
+            (f"beside it: latency {name}", _number(value), "ms")
+            for name, value in beside["latency_ms"].items()
+        ]
     output.table(("figure", "value", "unit"), rows, right=(1,))
     if result.before is None:
-        print("broker CPU and memory: not visible from here (another machine, or another user's process)")
+        output.say(
+            "broker CPU and memory: not visible from here (another machine, or another user's process)"
+        )
     for note in result.notes:
-        print(note)
+        output.say(note)
 
 
 # How a setting's unit, the end of its name, is written behind its value.

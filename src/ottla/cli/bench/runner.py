@@ -105,8 +105,11 @@ def _reason(futures: Iterable[Future[Done]]) -> str:
     return "the load processes did not start in time"
 
 
-def broker_processes(cluster: Cluster) -> frozenset[int]:
-    """The processes of the cluster's brokers, where they run on this machine and we may see them."""
+def broker_processes(cluster: Cluster, named: Sequence[int] | None = None) -> frozenset[int]:
+    """The processes of the cluster's brokers, where they run on this machine and we may see them: those that
+    were named, else whatever listens at their ports."""
+    if named:
+        return frozenset(named)
     ports = {broker.port for broker in cluster.metadata.brokers.values() if is_local(broker.host)}
     return processes.listeners(ports) if ports else frozenset()
 

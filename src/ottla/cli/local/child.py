@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import shlex
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from ottla.env.parent import end_with
+
 STOP_TIMEOUT_S = 30.0
 # How much of a log's end is looked through for what a process said last.
 LOG_TAIL_BYTES = 16 * 1024
@@ -46,17 +46,12 @@ class Child:
     async def start(self) -> None:
         """Start it. OSError where the program cannot be."""
         self.note(f"{self.name} is started with: {self.shell_command}")
-        death_signal, parent = _death_signal(), os.getpid()
+        parent = os.getpid()
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith("ETCD_") or name == "ETCD_UNSUPPORTED_ARCH"
         }
-
-        def prepare() -> None:
-            death_signal()
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGKILL)
 
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -68,7 +63,7 @@ class Child:
                 env=environment,
                 # Ctrl-C goes to the terminal's whole process group; the order in which to stop is ours.
                 start_new_session=True,
-                preexec_fn=prepare,
+                preexec_fn=lambda: end_with(parent),
             )
 
     async def read_line(self) -> str | None:
@@ -117,15 +112,6 @@ class Child:
         except ProcessLookupError:
             return
 
-    def ending(self, code: int) -> str:
-        """How it ended, in words."""
-        if code >= 0:
-            return f"exit code {code}"
-        try:
-            return signal.Signals(-code).name
-        except ValueError:
-            return f"signal {-code}"
-
     def note(self, text: str) -> None:
         """Write a line of ours to its log."""
         self._append(f"ottla: {text}\n".encode())
@@ -150,12 +136,3 @@ class Child:
         # The process appends to the same file; one write keeps lines whole.
         with self.log.open("ab", buffering=0) as log:
             log.write(data)
-
-
-def _death_signal() -> Callable[[], object]:
-    """What makes the calling process end with its parent (Linux; elsewhere it stays)."""
-    try:
-        prctl = ctypes.CDLL(None).prctl
-    except (OSError, AttributeError):
-        return lambda: None
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -23,6 +23,8 @@ from ottla.cli.local.child import Child
 from ottla.cli.local.layout import HOST, Layout, LocalNode, Member, Request, change
 from ottla.cli.local.ports import free_ports
 from ottla.env.disk import RealDisk
+from ottla.env.parent import ending
+from ottla.log.folders import Suffix, parse_aside, parse_folder
 
 STATE_FILE = "cluster.json"
 LOGS = "logs"
@@ -111,10 +113,10 @@ class Supervisor:
         return False
 
     def _holds_data(self, node: LocalNode) -> bool:
-        """Whether there are partitions in the node's folder, other than those on their way out."""
+        """Whether there are partitions in the node's folder, those that were set aside among them."""
         folder = self.directory / node.folder
         return folder.is_dir() and any(
-            entry.is_dir() and not entry.name.endswith("-delete") for entry in folder.iterdir()
+            entry.is_dir() and _holds_partition(entry.name) for entry in folder.iterdir()
         )
 
     # -- starting -----------------------------------------------------------------------------------------
@@ -201,7 +203,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self, child: Child, ready: asyncio.Future[str] | None) -> None:
-        """Copy what it prints to its log; settle ``ready`` once it serves or cannot; tell when it dies."""
+        """Copy what it prints to its log; resolve ``ready`` once it serves or cannot; tell when it dies."""
         while (line := await child.read_line()) is not None:
             found = READY.fullmatch(line)
             if found and ready is not None and not ready.done():
@@ -212,13 +214,13 @@ class Supervisor:
                 ready.cancel()
             return
         if ready is not None and not ready.done():
-            why = _plain(child.last_words()) or child.ending(code)
+            why = _plain(child.last_words()) or ending(code)
             if "address already in use" in why and child in self._nodes.values():
                 why += "; --port N has the nodes listen on others, from N on"
             ready.set_exception(CliError(f"{child.name} does not start: {why} ({child.log})"))
             return
         self._save()
-        ended = "has stopped" if code == 0 else f"died ({child.ending(code)})"
+        ended = "has stopped" if code == 0 else f"died ({ending(code)})"
         again = shlex.join(("ottla", "cluster", "up", "--data", str(self.directory)))
         text = f"{child.name} {ended}; it starts again with '{again}', or by hand with: {child.shell_command}"
         child.note(text)
@@ -273,6 +275,11 @@ def _plain(line: str | None) -> str | None:
         return f"{document['msg']}: {document['error']}" if "error" in document else str(document["msg"])
     except (ValueError, LookupError, TypeError):
         return line
+
+
+def _holds_partition(folder: str) -> bool:
+    aside = parse_aside(folder)
+    return parse_folder(folder) is not None or (aside is not None and aside.suffix is Suffix.STRAY)
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:

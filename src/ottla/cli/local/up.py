@@ -23,6 +23,7 @@ from ottla.cli import output
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.local.layout import Request, check
 from ottla.cli.local.supervisor import Say, Supervisor, find_etcd
+from ottla.env.unix import short_path
 
 LOCK_FILE = "cluster.lock"
 SOCKET_FILE = "cluster.sock"
@@ -83,20 +84,10 @@ def _locked(directory: Path) -> Iterator[bool]:
             yield True
 
 
-@contextmanager
-def _socket_path(directory: Path) -> Iterator[str]:
-    """A path of the socket that is short enough for the kernel, however long the folder's is."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{fd}/{SOCKET_FILE}"
-    finally:
-        os.close(fd)
-
-
 def _line(text: str) -> None:
     # Whoever reads us may have gone; the cluster goes on.
     with suppress(OSError):
-        print(text, flush=True)
+        output.say(text, flush=True)
 
 
 def _remark(text: str) -> None:
@@ -178,7 +169,7 @@ async def _listen(supervisor: Supervisor) -> asyncio.Server:
         (supervisor.directory / SOCKET_FILE).unlink()
     mask = os.umask(0o177)
     try:
-        with _socket_path(supervisor.directory) as path:
+        with short_path(supervisor.directory, SOCKET_FILE) as path:
             listening.bind(path)
     finally:
         os.umask(mask)
@@ -199,7 +190,7 @@ def _ask(directory: Path, request: Request) -> int | None:
     """
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            with _socket_path(directory) as path:
+            with short_path(directory, SOCKET_FILE) as path:
                 connection.connect(path)
             connection.sendall(json.dumps(request.to_json()).encode() + b"\n")
             stream = connection.makefile("rb")

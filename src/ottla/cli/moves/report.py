@@ -36,8 +36,8 @@ def show_plan(view: View, planned: Mapping[TopicPartition, Sequence[int]], copie
     rows = [(str(p), nodes(current[p]), nodes(planned[p])) for p in sorted(planned)]
     output.table(("partition", "replicas", "to be"), rows[:ROWS_MAX])
     if len(rows) > ROWS_MAX:
-        print(f"and {len(rows) - ROWS_MAX} more; --json shows all")
-    print()
+        output.say(f"and {len(rows) - ROWS_MAX} more; --json shows all")
+    output.say()
     after = {**current, **planned}
     held, led = (Counter(n for r in a.values() for n in r) for a in (current, after)), _led(current, after)
     before_held, after_held = held
@@ -58,8 +58,9 @@ def show_plan(view: View, planned: Mapping[TopicPartition, Sequence[int]], copie
         ],
     )
     count = copies(current, planned)
-    print(
-        f"\n{output.counted(len(planned), 'partition')} to change; {output.counted(count, 'replica')} to copy"
+    output.say()
+    output.say(
+        f"{output.counted(len(planned), 'partition')} to change; {output.counted(count, 'replica')} to copy"
         + (f", {size(copied_bytes)}" if count else "")
     )
 

@@ -44,6 +44,11 @@ class Ongoing(NamedTuple):
     removing: tuple[int, ...]
 
     @property
+    def before(self) -> tuple[int, ...]:
+        """The replicas when it began; their order may have been another."""
+        return tuple(node for node in self.replicas if node not in self.adding)
+
+    @property
     def target(self) -> tuple[int, ...]:
         return tuple(node for node in self.replicas if node not in self.removing)
 
@@ -172,11 +177,11 @@ class Requests:
         }
         return dict(sorted(found.items()))
 
-    def reassign(self, planned: Mapping[TopicPartition, Sequence[int] | None]) -> None:
+    def reassign(self, planned: Mapping[TopicPartition, Sequence[int] | None]) -> list[TopicPartition]:
         """Begin to move partitions to the replicas given; None cancels what is under way for one.
 
-        One that was done meanwhile has nothing to cancel, and one that was deleted nothing to move. CliError
-        for the first that is refused otherwise.
+        Those for which that was done: one that was done moving meanwhile has nothing to cancel, and one that
+        was deleted nothing to move. CliError for the first that is refused otherwise.
         """
         topics = [
             {
@@ -193,6 +198,7 @@ class Requests:
             {"timeout_ms": TIMEOUT_MS, "allow_replication_factor_change": True, "topics": topics},
         )
         check(response.error_code, response.error_message, "reassignment")
+        done = []
         for topic in response.responses:
             for result in topic.partitions:
                 partition = TopicPartition(topic.name, result.partition_index)
@@ -201,6 +207,8 @@ class Requests:
                 if result.error_code == UNKNOWN_TOPIC_OR_PARTITION:
                     continue
                 check(result.error_code, result.error_message, str(partition))
+                done.append(partition)
+        return sorted(done)
 
     def elect(self, partitions: Collection[TopicPartition] | None, *, unclean: bool = False) -> Elected:
         """Have leaders elected: the preferred ones, or, ``unclean``, whoever is there where there is none.

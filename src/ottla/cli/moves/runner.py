@@ -33,11 +33,15 @@ class Copying:
             partition: held.get(view.partitions[partition].leader, {}).get(partition, 0)
             for partition in planned
         }
-        self.total_bytes = sum(self._bytes[partition] * len(new) for partition, new in self._new.items())
+        self.total_bytes = self.bytes_of(planned)
+
+    def bytes_of(self, partitions: Collection[TopicPartition]) -> int:
+        """How many it takes to copy some of them."""
+        return sum(self._bytes[partition] * len(self._new[partition]) for partition in partitions)
 
     def done_bytes(self, finished: Collection[TopicPartition], moving: Collection[TopicPartition]) -> int:
         """How many are copied by now."""
-        done = sum(self._bytes[partition] * len(self._new[partition]) for partition in finished)
+        done = self.bytes_of(finished)
         nodes = sorted({node for partition in moving for node in self._new[partition]})
         held = self._requests.sizes(nodes, moving)
         return done + sum(

@@ -1,0 +1,102 @@
+"""compiling.py FOLDER: compile the hot path with mypyc into FOLDER, for a wheel or the `ottla` command.
+
+pyproject.toml lists the modules, [tool.ottla] compiled; docs/decisions/0014-compiled.md says why these.
+Needs mypy, setuptools and a C compiler. FOLDER is emptied first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import tomllib
+from contextlib import chdir, redirect_stdout
+from importlib.machinery import EXTENSION_SUFFIXES
+from io import StringIO
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+# Of this clone, wherever the script is run.
+from generating import generate  # noqa: E402
+
+from ottla import implementation  # noqa: E402
+
+# The codec's readers and writers, and what decides what they are.
+GENERATED = "ottla.wire.generated"
+GENERATED_FROM = ("ottla.wire.apis", "ottla.wire.codec", "ottla.wire.fields")
+# What mypyc says of a generator expression that it works off at once.
+EAGER = "Treating generator comprehension as list"
+# -O1: more takes twice as long to compile, and runs no faster that could be measured. -g0: half of the
+# library would be for debuggers.
+OPTIMIZATION, DEBUGGING = "1", "0"
+
+
+def modules() -> list[str]:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        listed: list[str] = tomllib.load(file)["tool"]["ottla"]["compiled"]
+    return listed
+
+
+def sources() -> dict[str, str | None]:
+    """What a build is made of, and what tells one state of it from another."""
+    return {module: implementation.hash_of(module) for module in (*modules(), *GENERATED_FROM)}
+
+
+def is_current(folder: Path) -> bool:
+    """Whether the modules have been compiled into this folder, for this Python, as they are."""
+    try:
+        made_of = json.loads((folder / implementation.SOURCES_FILE).read_text())["sources"]
+    except (OSError, ValueError):
+        return False
+    library = folder / f"{implementation.LIBRARY}{EXTENSION_SUFFIXES[0]}"
+    return bool(made_of == sources()) and library.exists()
+
+
+def compile_into(folder: Path) -> None:
+    # Not needed by whoever only asks for the list.
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    compiled, made_of = [*modules(), GENERATED], sources()
+    with tempfile.TemporaryDirectory(prefix="ottla-compile-") as aside, chdir(aside):
+        shutil.copytree(ROOT / "src" / "ottla", "ottla", ignore=shutil.ignore_patterns("__pycache__"))
+        paths = [f"{module.replace('.', '/')}.py" for module in compiled]
+        Path(paths[-1]).write_text(generate())
+        # Types of other packages count for nothing: a build is the same whether they are installed or not.
+        options = ["--config-file=", "--no-site-packages", "--ignore-missing-imports"]
+        options.append(f"--cache-dir={aside}/mypy")
+        said = StringIO()
+        try:
+            with redirect_stdout(said):
+                extensions = mypycify(
+                    [*options, *paths],
+                    opt_level=OPTIMIZATION,
+                    debug_level=DEBUGGING,
+                    group_name="ottla",
+                    target_dir=f"{aside}/c",
+                )
+        except SystemExit:
+            # Why it cannot be compiled is said there, too.
+            sys.exit(said.getvalue())
+        if EAGER in said.getvalue():
+            sys.exit(f"{said.getvalue()}use map or a generator function: what is lazy has to stay so")
+        distribution = Distribution({"name": "ottla", "ext_modules": extensions})
+        command = distribution.get_command_obj("build_ext")
+        command.build_lib, command.build_temp = str(folder), f"{aside}/objects"
+        command.parallel = os.cpu_count()
+        command.ensure_finalized()
+        command.run()
+    # Last: what is half done is not taken.
+    (folder / implementation.SOURCES_FILE).write_text(
+        json.dumps({"modules": compiled, "sources": made_of}, indent=1)
+    )
+
+
+if __name__ == "__main__":
+    compile_into(Path(sys.argv[1]).resolve())

@@ -1,0 +1,47 @@
+"""ApiVersions (KIP-35, KIP-511): which requests this broker serves, and at which versions.
+
+v0-2: the list. v3+: the client's software name and version are checked; supported features are tagged fields.
+v4: a feature's minimum version may be 0. v5: a client may say which node of which cluster it means, and hears
+if its addresses are stale (KIP-1242). A version that we do not know is answered at version 0 with
+UNSUPPORTED_VERSION by the gate.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ottla.broker.request import RequestContext
+from ottla.errors import ErrorCode, KafkaError
+from ottla.wire.apis import APIS
+
+# ApiVersionsRequest.SOFTWARE_NAME_VERSION_PATTERN
+_SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+
+FIRST_VERSION_WITH_NODE = 5
+
+_LISTED = [
+    {
+        "api_key": api.key,
+        "min_version": api.version_min if api.listed_min is None else api.listed_min,
+        "max_version": api.version_max,
+    }
+    for api in APIS.values()
+]
+
+
+def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
+    """INVALID_REQUEST where a client (v3+) names its software in a way that Kafka refuses, or (v5+) a cluster
+    without a node or the other way round. REBOOTSTRAP_REQUIRED where it means another node."""
+    if ctx.api_version >= FIRST_VERSION_WITH_NODE and (request.cluster_id is None) != (request.node_id == -1):
+        raise KafkaError(ErrorCode.invalid_request)
+    if ctx.api_version >= 3 and not (
+        _SOFTWARE.fullmatch(request.client_software_name)
+        and _SOFTWARE.fullmatch(request.client_software_version)
+    ):
+        raise KafkaError(ErrorCode.invalid_request)
+    if ctx.api_version >= FIRST_VERSION_WITH_NODE and request.cluster_id is not None:
+        services = ctx.services
+        if (request.cluster_id, request.node_id) != (services.metadata.image.cluster_id, services.node_id):
+            raise KafkaError(ErrorCode.rebootstrap_required)
+    return {"error_code": ErrorCode.none, "api_keys": _LISTED, "throttle_time_ms": 0}

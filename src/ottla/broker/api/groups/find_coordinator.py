@@ -1,0 +1,133 @@
+"""FindCoordinator: which broker coordinates a group (Kafka's KafkaApis.getCoordinator).
+
+v0 groups only; v1-3 key type and error message; v3 flexible; v4 many keys in one request; v6 share groups.
+`__consumer_offsets` is made when a group is first looked for; unlike Kafka's, the answer waits for that, and
+for a coordinator on this node that is still loading, which spares the client a retry. Share groups get
+INVALID_REQUEST. Transactions are not served, and each client has one error that it does not take for a
+passing one: librdkafka and its like, which ask in v0-3, TRANSACTIONAL_ID_AUTHORIZATION_FAILED here; Java's,
+which asks in v4+, UNSUPPORTED_VERSION from InitProducerId, so that its transactional ids are sent to this
+node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, are_usual, chunks, in_pieces
+from ottla.broker.request import RequestContext
+from ottla.coordinators.groups.settings import GROUP_METADATA_TOPIC
+from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import TopicImage
+
+GROUP_KEY = 0
+TRANSACTION_KEY = 1
+FIRST_VERSION_WITH_KEYS = 4
+NO_TRANSACTIONS = "transactions are not served by this broker yet"
+
+
+def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields | Framed]:
+    key_type = getattr(request, "key_type", GROUP_KEY)
+    keys = [request.key] if ctx.api_version < FIRST_VERSION_WITH_KEYS else request.coordinator_keys
+    if key_type == GROUP_KEY and len(keys) <= AT_ONCE_MAX and are_usual(keys):
+        found = _find_at_once(ctx, keys)
+        if found is not None:
+            return _fields(ctx, keys, found)
+    return _handle(ctx, key_type, keys)
+
+
+async def _handle(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> Fields | Framed:
+    found = await _find(ctx, key_type, keys)
+    if len(keys) > AT_ONCE_MAX:
+        answers = ({"key": key} | each for key, each in zip(keys, found, strict=True))
+        return await in_pieces(ctx, {"throttle_time_ms": 0, "coordinators": Lazy(len(keys), answers)})
+    return _fields(ctx, keys, found)
+
+
+def _fields(ctx: RequestContext, keys: Sequence[str], found: Sequence[Fields]) -> Fields:
+    if ctx.api_version < FIRST_VERSION_WITH_KEYS:
+        return {"throttle_time_ms": 0} | found[0]
+    answers = [{"key": key} | each for key, each in zip(keys, found, strict=True)]
+    return {"throttle_time_ms": 0, "coordinators": answers}
+
+
+def _find_at_once(ctx: RequestContext, keys: Sequence[str]) -> list[Fields] | None:
+    """The coordinators of groups; None where something is to be waited for."""
+    services = ctx.services
+    topic = services.metadata.image.topics.get(GROUP_METADATA_TOPIC)
+    if topic is None:
+        return None
+    found: list[Fields] = []
+    for key in keys:
+        leader = topic.partitions[services.groups.partition_for(key)].leader
+        if leader == services.node_id and not services.groups.is_ready(key):
+            return None
+        found.append(_found(ctx, leader))
+    return found
+
+
+async def _find(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> list[Fields]:
+    """The coordinator of each key, or why there is none. What is to be waited for is waited for once."""
+    if key_type == TRANSACTION_KEY and ctx.api_version < FIRST_VERSION_WITH_KEYS:
+        return [_nowhere(KafkaError(ErrorCode.transactional_id_authorization_failed, NO_TRANSACTIONS))]
+    if key_type == TRANSACTION_KEY:
+        return [_found(ctx, ctx.services.node_id)] * len(keys)
+    try:
+        topic = await _topic(ctx, key_type)
+    except KafkaError as error:
+        return [_nowhere(error)] * len(keys)
+    groups, me = ctx.services.groups, ctx.services.node_id
+    leaders: list[int] = []
+    # Any key of a partition stands for all.
+    here: dict[int, str] = {}
+    for some in chunks(keys):
+        if leaders:
+            await ctx.services.slices.pause()
+        for key in some:
+            partition = groups.partition_for(key)
+            leaders.append(topic.partitions[partition].leader)
+            if leaders[-1] == me:
+                here[partition] = key
+    found = {leader: _found(ctx, leader) for leader in set(leaders)}
+    await asyncio.gather(*map(groups.ready, here.values()))
+    return [found[leader] for leader in leaders]
+
+
+async def _topic(ctx: RequestContext, key_type: int) -> TopicImage:
+    if key_type != GROUP_KEY:
+        raise KafkaError(
+            ErrorCode.invalid_request, f"there are no coordinators for keys of type {key_type} here"
+        )
+    try:
+        return await ctx.services.metadata.controller.auto_creation.ensure(GROUP_METADATA_TOPIC)
+    except KafkaError as error:
+        raise KafkaError(
+            ErrorCode.coordinator_not_available, f"{GROUP_METADATA_TOPIC} cannot be made: {error}"
+        ) from error
+
+
+def _nowhere(error: KafkaError) -> Fields:
+    return {
+        "error_code": error.code,
+        "error_message": error.message,
+        "node_id": -1,
+        "host": "",
+        "port": -1,
+    }
+
+
+def _found(ctx: RequestContext, node_id: int) -> Fields:
+    broker = ctx.services.metadata.image.brokers.get(node_id)
+    endpoint = broker.endpoint(ctx.listener) if broker is not None else None
+    if endpoint is None:
+        return _nowhere(KafkaError(ErrorCode.coordinator_not_available))
+    host, port = endpoint
+    return {
+        "error_code": ErrorCode.none,
+        # Never null: Kafka says its error's name, and with many keys nothing.
+        "error_message": "NONE" if ctx.api_version < 4 else "",
+        "node_id": node_id,
+        "host": host,
+        "port": port,
+    }

@@ -1,0 +1,149 @@
+"""OffsetFetch: where groups are in their partitions; -1 where they have committed nothing.
+
+v1 has no error for the whole group, so it stands with each partition; v2 one group's error, and null topics
+for all that it has; v3 throttle time; v5 leader epochs; v6 flexible; v7 require_stable, which gets
+UNSTABLE_OFFSET_COMMIT while an open transaction may still change an offset (KIP-447); v8 many groups
+(KIP-709); v9 the consumer protocol's member; v10 topic ids in place of names. A group that does not exist
+simply has no offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
+from functools import partial
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, are_usual, chunks, in_pieces
+from ottla.broker.request import RequestContext
+from ottla.coordinators.groups.requests import NO_OFFSET, FetchedOffset, FetchTopic
+from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import ClusterImage
+from ottla.wire.primitives import UUID_ZERO
+
+FIRST_VERSION_WITH_GROUP_ERROR = 2
+FIRST_VERSION_WITH_GROUPS = 8
+FIRST_VERSION_WITH_TOPIC_IDS = 10
+
+# Makes an array of so many elements.
+Array = Callable[[int, Iterable[Fields]], Sized]
+
+
+def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
+    require_stable = getattr(request, "require_stable", False)
+    asked = request.groups if ctx.api_version >= FIRST_VERSION_WITH_GROUPS else (request,)
+    large = len(asked) > AT_ONCE_MAX or sum(_partition_count(ctx, group) for group in asked) > AT_ONCE_MAX
+    array = Lazy if large else _at_once
+    by_groups = ctx.api_version >= FIRST_VERSION_WITH_GROUPS
+    if by_groups and not are_usual([group.group_id for group in asked]):
+        return _one_by_one(ctx, asked, require_stable=require_stable)
+    if ctx.api_version >= FIRST_VERSION_WITH_GROUPS:
+        fetch = partial(_fetch, ctx, array, require_stable)
+        fields: Fields = {"throttle_time_ms": 0, "groups": array(len(asked), map(fetch, asked))}
+        return in_pieces(ctx, fields) if large else fields
+    group = _fetch(ctx, array, require_stable, request)
+    error = group["error_code"]
+    if error != ErrorCode.none and ctx.api_version < FIRST_VERSION_WITH_GROUP_ERROR:
+        group["topics"] = [
+            {
+                "name": topic.name,
+                "partitions": [
+                    _partition(FetchedOffset(each, error=error)) for each in topic.partition_indexes
+                ],
+            }
+            for topic in request.topics or ()
+        ]
+    fields = {"throttle_time_ms": 0} | group
+    return in_pieces(ctx, fields) if large else fields
+
+
+async def _one_by_one(ctx: RequestContext, asked: Sequence[Any], *, require_stable: bool) -> Framed:
+    """Groups some of which are called so that it takes time to find them."""
+    found: list[Fields] = []
+    for some in chunks([group.group_id for group in asked]):
+        for group in asked[len(found) : len(found) + len(some)]:
+            found.append(_fetch(ctx, Lazy, require_stable, group))
+        await ctx.services.slices.pause()
+    return await in_pieces(ctx, {"throttle_time_ms": 0, "groups": found})
+
+
+def _at_once(count: int, elements: Iterable[Fields]) -> list[Fields]:
+    return list(elements)
+
+
+def _partition_count(ctx: RequestContext, group: Any) -> int:
+    """About how much work a group is."""
+    if group.topics is None:
+        return 1 + ctx.services.groups.offset_count(group.group_id)
+    return 1 + sum(len(topic.partition_indexes) for topic in group.topics)
+
+
+def _fetch(ctx: RequestContext, array: Array, require_stable: bool, group: Any) -> Fields:
+    image = ctx.services.metadata.image
+    by_id = ctx.api_version >= FIRST_VERSION_WITH_TOPIC_IDS
+    try:
+        offsets = ctx.services.groups.offsets_of(group.group_id, require_stable=require_stable)
+    except KafkaError as error:
+        return {"group_id": group.group_id, "error_code": error.code, "topics": []}
+    topics: list[FetchTopic] = []
+    unknown: list[Any] = []
+    ids: dict[str, UUID] = {}
+    if group.topics is not None:
+        for topic in group.topics:
+            resolved = _resolve_id(image, topic) if by_id else _resolve_name(image, topic)
+            if resolved is None:
+                unknown.append(topic)
+            else:
+                topics.append(resolved)
+    else:
+        topics = offsets.topics()
+        if by_id:
+            # A topic that is gone has no id to be named by.
+            topics = [topic for topic in topics if topic.topic in image.topics]
+            ids = {topic.topic: image.topics[topic.topic].topic_id for topic in topics}
+
+    def fetched(topic: FetchTopic) -> Fields:
+        found = map(partial(offsets.get, topic), topic.partitions)
+        return {
+            "name": topic.topic,
+            "topic_id": ids.get(topic.topic, topic.topic_id),
+            "partitions": array(len(topic.partitions), map(_partition, found)),
+        }
+
+    answers = chain(map(fetched, topics), map(_unknown_id, unknown))
+    return {
+        "group_id": group.group_id,
+        "error_code": ErrorCode.none,
+        "topics": array(len(topics) + len(unknown), answers),
+    }
+
+
+def _resolve_name(image: ClusterImage, topic: Any) -> FetchTopic:
+    found = image.topics.get(topic.name)
+    topic_id = UUID_ZERO if found is None else found.topic_id
+    return FetchTopic(topic.name, topic_id, topic.partition_indexes)
+
+
+def _resolve_id(image: ClusterImage, topic: Any) -> FetchTopic | None:
+    found = image.topics_by_id.get(topic.topic_id)
+    return None if found is None else FetchTopic(found.name, found.topic_id, topic.partition_indexes)
+
+
+def _unknown_id(topic: Any) -> Fields:
+    error = ErrorCode.unknown_topic_id
+    return {
+        "topic_id": topic.topic_id,
+        "partitions": [_partition(FetchedOffset(each, error=error)) for each in topic.partition_indexes],
+    }
+
+
+def _partition(fetched: FetchedOffset) -> Fields:
+    failed = fetched.error != ErrorCode.none
+    return {
+        "partition_index": fetched.partition,
+        "committed_offset": NO_OFFSET if failed else fetched.offset,
+        "committed_leader_epoch": fetched.leader_epoch,
+        "metadata": fetched.metadata,
+        "error_code": fetched.error,
+    }

@@ -1,0 +1,1 @@
+"""Records: written, read, looked up, deleted, and who produces them."""

@@ -1,0 +1,50 @@
+"""OffsetForLeaderEpoch: where an epoch's records end in this leader's log (KIP-101, KIP-279, KIP-320).
+
+v2 the leader epoch that the client believes in; v3 replica id; v4 flexible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from ottla.broker.large import Fields, several
+from ottla.broker.request import RequestContext
+from ottla.broker.views.leader import believed, replica_refusal
+from ottla.errors import ErrorCode, KafkaError
+
+
+def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
+    """FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER, UNKNOWN_TOPIC_OR_PARTITION;
+    TOPIC_AUTHORIZATION_FAILED in a replica's name on a listener that is not for nodes."""
+    return _when_open(ctx, request) if ctx.services.replicas.unopened else _fields(ctx, request)
+
+
+async def _when_open(ctx: RequestContext, request: Any) -> Fields:
+    await ctx.services.replicas.open((t.topic, p.partition) for t in request.topics for p in t.partitions)
+    return _fields(ctx, request)
+
+
+def _fields(ctx: RequestContext, request: Any) -> Fields:
+    refused = replica_refusal(ctx, getattr(request, "replica_id", -1))
+
+    def told(topic: Any) -> Fields:
+        def answer(asked: Any) -> Fields:
+            return _answer(ctx, topic.topic, asked, refused)
+
+        return {"topic": topic.topic, "partitions": several(ctx, answer, topic.partitions)}
+
+    return {"topics": several(ctx, told, request.topics), "throttle_time_ms": 0}
+
+
+def _answer(ctx: RequestContext, topic: str, asked: Any, refused: KafkaError | None) -> dict[str, Any]:
+    answer = {"partition": asked.partition, "error_code": ErrorCode.none}
+    try:
+        if refused is not None:
+            raise refused
+        partition = ctx.services.replicas.get(topic, asked.partition)
+        partition.check_leader(believed(asked.current_leader_epoch))
+        epoch, end_offset = partition.epoch_end_offset(asked.leader_epoch)
+    except KafkaError as error:
+        return answer | {"error_code": error.code, "leader_epoch": -1, "end_offset": -1}
+    return answer | {"leader_epoch": epoch, "end_offset": end_offset}

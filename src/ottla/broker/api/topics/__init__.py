@@ -1,0 +1,1 @@
+"""Topics: what there is, made, changed and deleted."""

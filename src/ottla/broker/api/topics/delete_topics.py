@@ -1,0 +1,99 @@
+"""DeleteTopics: delete topics by name, from v6 also by id (ControllerApis.deleteTopics).
+
+A topic that is named by its name and by its id stays: INVALID_REQUEST.
+v5 adds error messages, v6 topic ids. With ``delete.topic.enable=false`` all are refused:
+TOPIC_DELETION_DISABLED from v3, INVALID_REQUEST before. Kafka's internal topics can be deleted like
+others, as in Kafka.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from ottla.broker.large import AT_ONCE_MAX, Fields
+from ottla.broker.request import RequestContext
+from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import ClusterImage
+
+_NO_ID = UUID(int=0)
+
+
+class _Target(NamedTuple):
+    """A topic as the request names it."""
+
+    name: str | None
+    topic_id: UUID
+
+
+_NOTHING = _Target(None, _NO_ID)
+_BOTH_WAYS = "The provided topic name maps to an ID that was already supplied."
+
+
+async def handle(ctx: RequestContext, request: Any) -> Fields:
+    version = ctx.header.api_version
+    if not ctx.services.config.get("delete.topic.enable"):
+        if version < 3:
+            raise KafkaError(ErrorCode.invalid_request, "Topic deletion is disabled.")
+        raise KafkaError(ErrorCode.topic_deletion_disabled)
+    if version >= 6:
+        targets = [_Target(topic.name, topic.topic_id or _NO_ID) for topic in request.topics]
+    else:
+        targets = [_Target(name, _NO_ID) for name in request.topic_names]
+    return {"throttle_time_ms": 0, "responses": await _delete(ctx, targets)}
+
+
+async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
+    image = ctx.services.metadata.image
+    times = Counter(targets)
+    responses: list[Fields] = []
+    named: dict[UUID, int] = {}
+    for done, (target, count) in enumerate(times.items(), 1):
+        if done % AT_ONCE_MAX == 0:
+            await ctx.services.slices.pause()
+        try:
+            topic_id = _resolve(image, target, count)
+            named[topic_id] = named.get(topic_id, 0) + 1
+        except KafkaError as error:
+            # Who names nothing, or a topic in two ways at once, is told so each time.
+            names_one = (target.name is None) != (target.topic_id == _NO_ID)
+            responses += [_fields(target.name, target.topic_id, error)] * (1 if names_one else count)
+    wanted: dict[UUID, str] = {}
+    for topic_id, count in named.items():
+        name = image.topics_by_id[topic_id].name
+        if count + times[_Target(None, topic_id)] > 2:
+            # By its name and by its id: it stays, and there is one answer for both.
+            responses.append(_fields(name, topic_id, KafkaError(ErrorCode.invalid_request, _BOTH_WAYS)))
+        else:
+            wanted[topic_id] = name
+    errors = await ctx.services.metadata.controller.delete_topics(list(wanted))
+    for (topic_id, name), failure in zip(wanted.items(), errors, strict=True):
+        responses.append(_fields(name, topic_id, failure))
+    return responses
+
+
+def _resolve(image: ClusterImage, target: _Target, times: int) -> UUID:
+    """The id of the topic that a target names."""
+    name, topic_id = target
+    if target == _NOTHING:
+        raise KafkaError(ErrorCode.invalid_request, "Neither topic name nor id were specified.")
+    if name is not None and topic_id != _NO_ID:
+        raise KafkaError(ErrorCode.invalid_request, "You may not specify both topic name and topic id.")
+    if times > 1:
+        what = "id" if name is None else "name"
+        raise KafkaError(ErrorCode.invalid_request, f"Duplicate topic {what}.")
+    topic = image.topics_by_id.get(topic_id) if name is None else image.topics.get(name)
+    if topic is None:
+        unknown = ErrorCode.unknown_topic_id if name is None else ErrorCode.unknown_topic_or_partition
+        raise KafkaError(unknown)
+    return topic.topic_id
+
+
+def _fields(name: str | None, topic_id: UUID, error: KafkaError | None) -> Fields:
+    return {
+        "name": name,
+        "topic_id": topic_id,
+        "error_code": 0 if error is None else int(error.code),
+        "error_message": None if error is None else error.text,
+    }

@@ -1,1 +1,0 @@
-"""One module per API, named as its messages are: ``handle(ctx, request)`` returns the response's fields."""

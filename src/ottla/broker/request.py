@@ -1,0 +1,118 @@
+"""What a handler is given: the request's circumstances, and its client."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+from ottla.env.deferred import Deferred
+from ottla.types import Buffer
+from ottla.wire.messages import RequestHeader
+
+if TYPE_CHECKING:
+    from ottla.broker.api.records.produce.refusals import Refusals
+    from ottla.broker.services import Services
+
+Fields = dict[str, Any]
+
+
+@final
+class Framed:
+    """A response that is written already."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, pieces: list[Any]) -> None:
+        self.pieces = pieces
+
+
+# What a handler answers: a response's fields or the whole of it, now or later; None where no answer is due.
+Answer = Fields | Framed | Awaitable[Fields | Framed | Awaitable[Fields] | None] | None
+# What is promised may be another promise: then all that was to be changed has been, and only waiting is left.
+Handler = Callable[["RequestContext", Any], Answer]
+
+
+async def fulfilled(answer: Answer) -> Fields | Framed | None:
+    """An answer, once it is there."""
+    promised: Any = answer
+    while isinstance(promised, Awaitable):
+        promised = await promised
+    fields: Fields | Framed | None = promised
+    return fields
+
+
+class CloseConnection(Exception):
+    """The connection cannot go on, and this is what the log says of it. No response is sent."""
+
+
+class Habit(Protocol):
+    """What a client asks for each time."""
+
+    def again(self, ctx: RequestContext) -> Framed | Deferred[Framed] | None:
+        """Answer a request that has not been read; None: it asks for something else."""
+        ...
+
+    def end(self) -> None:
+        """The client is gone."""
+        ...
+
+
+@final
+class Client:
+    """Who is at the other end of a connection, for as long as it lasts."""
+
+    __slots__ = ("habit", "host", "listener", "refusals")
+
+    def __init__(self, host: str, listener: str) -> None:
+        self.host = host
+        self.listener = listener
+        # What its producers were refused, once there is any such thing.
+        self.refusals: Refusals | None = None
+        # What it fetches each time, without a session.
+        self.habit: Habit | None = None
+
+    def leave(self) -> None:
+        """Its connection is gone."""
+        habit, self.habit = self.habit, None
+        if habit is not None:
+            habit.end()
+
+    def __str__(self) -> str:
+        return f"client {self.host}"
+
+
+@final
+class RequestContext:
+    """One request's circumstances."""
+
+    __slots__ = ("client", "elements", "frame", "header", "services")
+
+    def __init__(self, header: RequestHeader, client: Client, services: Services, elements: int = 0) -> None:
+        self.header = header
+        self.client = client
+        self.services = services
+        # How many elements its arrays have, nested ones together.
+        self.elements = elements
+        # The request's bytes, where its handler has to do with them.
+        self.frame: Buffer = b""
+
+    @property
+    def api_key(self) -> int:
+        return self.header.api_key
+
+    @property
+    def api_version(self) -> int:
+        return self.header.api_version
+
+    @property
+    def client_id(self) -> str:
+        """Empty where the client gave none."""
+        return self.header.client_id or ""
+
+    @property
+    def client_host(self) -> str:
+        return self.client.host
+
+    @property
+    def listener(self) -> str:
+        return self.client.listener

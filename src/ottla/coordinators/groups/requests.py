@@ -1,0 +1,179 @@
+"""What the group coordinator is asked, and what it answers, free of any request version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from ottla.coordinators.groups.member import Protocol
+from ottla.errors import ErrorCode
+
+UNKNOWN_MEMBER_ID = ""
+UNKNOWN_GENERATION_ID = -1
+NO_OFFSET = -1
+
+
+class JoinRequest(NamedTuple):
+    group_id: str
+    # Empty for a member that has no id yet; ``new_member_id`` is the one that it would get.
+    member_id: str
+    new_member_id: str
+    group_instance_id: str | None
+    client_id: str
+    client_host: str
+    protocol_type: str
+    protocols: tuple[Protocol, ...]
+    session_timeout_ms: int
+    rebalance_timeout_ms: int
+    # Version 4 on: a dynamic member has to come back with the id that it was given (KIP-394).
+    requires_known_member_id: bool
+    # Version 9 on: a static leader that comes back may be told not to assign anew (KIP-814).
+    supports_skipping_assignment: bool
+    reason: str | None = None
+
+
+class JoinedMember(NamedTuple):
+    member_id: str
+    group_instance_id: str | None
+    metadata: bytes
+
+
+class JoinResponse(NamedTuple):
+    error: ErrorCode
+    member_id: str
+    generation_id: int = UNKNOWN_GENERATION_ID
+    protocol_type: str | None = None
+    protocol_name: str | None = None
+    leader: str = ""
+    skip_assignment: bool = False
+    # For the leader only.
+    members: tuple[JoinedMember, ...] = ()
+
+
+class SyncRequest(NamedTuple):
+    group_id: str
+    generation_id: int
+    member_id: str
+    group_instance_id: str | None
+    # None before version 5.
+    protocol_type: str | None
+    protocol_name: str | None
+    # Assignment by member id; empty but for the leader.
+    assignments: Mapping[str, bytes]
+
+
+class SyncResponse(NamedTuple):
+    error: ErrorCode
+    protocol_type: str | None = None
+    protocol_name: str | None = None
+    assignment: bytes = b""
+
+
+class LeavingMember(NamedTuple):
+    # Empty where an administrator removes a static member by its instance id.
+    member_id: str
+    group_instance_id: str | None = None
+    reason: str | None = None
+
+
+class LeftMember(NamedTuple):
+    member_id: str
+    group_instance_id: str | None
+    error: ErrorCode
+
+
+class LeaveResponse(NamedTuple):
+    error: ErrorCode
+    members: tuple[LeftMember, ...] = ()
+
+
+class OffsetToCommit(NamedTuple):
+    partition: int
+    offset: int
+    leader_epoch: int
+    metadata: str | None
+
+
+class TopicToCommit(NamedTuple):
+    topic: str
+    topic_id: UUID
+    partitions: Sequence[OffsetToCommit]
+
+
+class CommitRequest(NamedTuple):
+    group_id: str
+    # -1 for a consumer that only keeps its offsets here.
+    generation_id: int
+    member_id: str
+    group_instance_id: str | None
+    # -1: the broker's retention. Versions 2 to 4 only.
+    retention_time_ms: int
+    # Version 9 on: GROUP_ID_NOT_FOUND may be answered.
+    knows_group_id_not_found: bool
+    topics: Sequence[TopicToCommit]
+
+
+class PartitionError(NamedTuple):
+    partition: int
+    error: ErrorCode
+
+
+# Each topic's name with the outcome for each of its partitions.
+PartitionErrors = list[tuple[str, list[PartitionError]]]
+
+
+class FetchTopic(NamedTuple):
+    topic: str
+    # The zero UUID where the request names topics by name.
+    topic_id: UUID
+    partitions: Sequence[int]
+
+
+class FetchedOffset(NamedTuple):
+    partition: int
+    offset: int = NO_OFFSET
+    leader_epoch: int = -1
+    metadata: str = ""
+    error: ErrorCode = ErrorCode.none
+
+
+class FetchedTopic(NamedTuple):
+    topic: str
+    topic_id: UUID
+    partitions: list[FetchedOffset]
+
+
+class DescribedMember(NamedTuple):
+    member_id: str
+    group_instance_id: str | None
+    client_id: str
+    client_host: str
+    metadata: bytes
+    assignment: bytes
+
+
+class DescribedGroup(NamedTuple):
+    group_id: str
+    error: ErrorCode
+    state: str = ""
+    protocol_type: str = ""
+    protocol_data: str = ""
+    members: tuple[DescribedMember, ...] = ()
+
+
+class ListedGroup(NamedTuple):
+    group_id: str
+    protocol_type: str
+    state: str
+    type: str
+
+
+class DeletedGroup(NamedTuple):
+    group_id: str
+    error: ErrorCode
+
+
+class DeletedOffsets(NamedTuple):
+    error: ErrorCode
+    topics: PartitionErrors

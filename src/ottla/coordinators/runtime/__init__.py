@@ -1,0 +1,1 @@
+"""Hosts any pure machine over the partitions of an internal topic; knows no group and no transaction."""

@@ -1,0 +1,90 @@
+"""One step of a coordinator machine: the time it happens at, and what it asks of the shell.
+
+Machines keep no clock and do no I/O. A step brings them the time; into it they put replies to requests
+that were waiting, and records to append. The shell appends the records, lets the machine replay them once
+they are committed, and only then runs the write's `committed`; or `failed`, if they can never be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
+
+from ottla.errors import ErrorCode
+
+# A deadline that never comes.
+NEVER_MS = 2**63 - 1
+
+# Whoever waits for a reply. Opaque to the machines: the shell hands in promises, tests whatever they like.
+Waiter = object
+
+
+class Reply(NamedTuple):
+    """An answer, and who waits for it."""
+
+    waiter: Waiter
+    response: Any
+
+
+class Write(NamedTuple):
+    """Records that go into the log together, and what follows from it."""
+
+    records: tuple[Any, ...]
+    # Given a step of the machine's own.
+    committed: Callable[[Any], None]
+    failed: Callable[[ErrorCode, Any], None]
+    # Whatever the machine wants to know of it while it is on its way.
+    about: str | None = None
+
+
+class Step:
+    """``now_ms`` is monotonic, for deadlines; ``wall_ms`` is the Unix time that goes into records."""
+
+    __slots__ = ("later", "now_ms", "replies", "wall_ms", "writes")
+
+    def __init__(self, now_ms: int, wall_ms: int) -> None:
+        self.now_ms = now_ms
+        self.wall_ms = wall_ms
+        self.replies: list[Reply] = []
+        # Replies that are many, each made when its turn comes: from what was noted in this step, since the
+        # machine may have gone on by then.
+        self.later: list[Iterator[Reply]] = []
+        self.writes: list[Write] = []
+
+    def reply(self, waiter: Waiter, response: object) -> None:
+        self.replies.append(Reply(waiter, response))
+
+    def reply_later(self, replies: Iterator[Reply]) -> None:
+        self.later.append(replies)
+
+    def write(
+        self,
+        records: tuple[Any, ...],
+        committed: Callable[[Any], None],
+        failed: Callable[[ErrorCode, Any], None],
+        about: str | None = None,
+    ) -> None:
+        self.writes.append(Write(records, committed, failed, about))
+
+
+# Work that is done in pieces, so that nothing else has to wait for long: a generator that is sent a step for
+# each piece (once it was started with `next`), and yields when the piece is done.
+Pieces = Generator[None, Any, None]
+
+# What a failed append means to a client (Kafka's CoordinatorOperationExceptionHelper).
+_APPEND_ERRORS = {
+    ErrorCode.unknown_topic_or_partition: ErrorCode.coordinator_not_available,
+    ErrorCode.not_enough_replicas: ErrorCode.coordinator_not_available,
+    ErrorCode.not_enough_replicas_after_append: ErrorCode.coordinator_not_available,
+    ErrorCode.request_timed_out: ErrorCode.coordinator_not_available,
+    ErrorCode.not_leader_or_follower: ErrorCode.not_coordinator,
+    ErrorCode.kafka_storage_error: ErrorCode.not_coordinator,
+    ErrorCode.message_too_large: ErrorCode.unknown_server_error,
+    ErrorCode.record_list_too_large: ErrorCode.unknown_server_error,
+    ErrorCode.invalid_fetch_size: ErrorCode.unknown_server_error,
+}
+
+
+def append_error(code: ErrorCode) -> ErrorCode:
+    """The error that a client is told where the append of its records failed with ``code``."""
+    return _APPEND_ERRORS.get(code, code)

@@ -1,0 +1,93 @@
+"""What clients can have written into the log is bounded, in length and in number."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from ottla import __version__, implementation, logging_setup
+from ottla.logging_setup import LINE_CHARACTERS_MAX, LINES_MAX, JsonFormatter, Limiter, TextFormatter
+
+NOW_S = 1_700_000_000.0
+
+
+class Log:
+    """A logger of its own, and what it wrote."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        self.out = io.StringIO()
+        self.logger = logging.Logger("clients")
+        handler = logging.StreamHandler(self.out)
+        handler.addFilter(Limiter())
+        handler.setFormatter(formatter)
+        self.logger.addHandler(handler)
+
+    def write(self, message: str, *args: object, at_s: float = NOW_S, line: int = 1) -> None:
+        record = self.logger.makeRecord("clients", logging.WARNING, "a.py", line, message, args, None)
+        record.created = at_s
+        self.logger.handle(record)
+
+    def lines(self) -> list[str]:
+        return self.out.getvalue().splitlines()
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    yield Log(TextFormatter("%(message)s"))
+
+
+def test_a_line_is_cut(log: Log) -> None:
+    log.write("group %s: a member left", "g" * 32_767)
+    # As escapes they are longer than they were.
+    log.write("group %s: a member left", "\x1b" * LINE_CHARACTERS_MAX)
+    assert all(LINE_CHARACTERS_MAX < len(line) < LINE_CHARACTERS_MAX + 50 for line in log.lines())
+    assert log.lines()[0].endswith(" more characters)")
+    whole = Log(JsonFormatter())
+    whole.write("%s", "x" * 32_767)
+    assert len(json.loads(whole.lines()[0])["message"]) < LINE_CHARACTERS_MAX + 50
+
+
+def test_one_place_says_so_much_and_no_more(log: Log) -> None:
+    for number in range(LINES_MAX + 500):
+        log.write("client %d", number)
+    assert len(log.lines()) == LINES_MAX
+    assert log.lines()[-1] == f"client {LINES_MAX - 1} (more lines like this are left out for up to 60 s)"
+    # Another place has lines of its own.
+    log.write("something else", line=2)
+    assert log.lines()[-1] == "something else"
+    # A minute later, and where the clock was set back, it says so again, and how many were left out.
+    log.write("client", at_s=NOW_S + 60)
+    assert log.lines()[-1] == "client (500 lines like this were left out before it)"
+    log.write("client", at_s=NOW_S - 3600)
+    assert log.lines()[-1] == "client"
+
+
+def test_the_first_line_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        logging_setup.set_up("text", "info")
+        assert capsys.readouterr().err == ""
+        for line in ("one", "two"):
+            logging.getLogger("ottla.node").info(line)
+        heading, first, second = capsys.readouterr().err.splitlines()
+        assert f"ottla {__version__} ({implementation.name()}), Python 3." in heading
+        assert (first.endswith(": one"), second.endswith(": two")) == (True, True)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def test_the_process_logs_so() -> None:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        logging_setup.set_up("text", "info")
+        assert any(isinstance(one, Limiter) for handler in root.handlers for one in handler.filters)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
