@@ -16,13 +16,14 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 
 import ottla.testing
+from measuring import at_most
 from ottla.config import ConfigError
 from ottla.errors import ErrorCode, KafkaError
 from ottla.node import StartError
 from ottla.testing import Broker
 
-# Of the process's CPU, so that a busy machine does not matter: a start with its topics, and the first start
-# of a process, with Python's own and all imports.
+# Of the process's CPU, on the machine of known speed (`measuring`): a start with its topics, and the first
+# start of a process, with Python's own and all imports.
 START_CPU_S_MAX = 0.25
 FIRST_START_CPU_S_MAX = 0.5
 
@@ -88,14 +89,16 @@ def values(broker: Broker, topic: str) -> list[bytes | None]:
 def test_start_takes_little_cpu_and_the_data_go_with_it() -> None:
     with Broker():
         pass  # what is imported and compiled once
-    began = time.process_time()
-    with Broker(topics={"orders": 3}) as broker:
-        assert time.process_time() - began < START_CPU_S_MAX
+    for attempt in at_most(START_CPU_S_MAX):
+        broker = Broker(topics={"orders": 3})
+        with attempt.process_cpu():
+            broker.start()
         data = broker.data
         assert (data / "meta.properties").exists()
         assert broker.running
-    assert not data.exists()
-    assert not broker.running
+        broker.stop()
+        assert not data.exists()
+        assert not broker.running
 
 
 def test_the_first_start_of_a_process_takes_little_cpu() -> None:
@@ -105,10 +108,9 @@ from ottla.testing import Broker
 Broker(topics=["a"]).start()
 print(time.process_time())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
-    )
-    assert float(done.stdout) < FIRST_START_CPU_S_MAX
+    for attempt in at_most(FIRST_START_CPU_S_MAX):
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        attempt.took(float(done.stdout))
 
 
 def test_a_text_is_no_list_of_topics() -> None:

@@ -1,0 +1,90 @@
+"""Bounds that tests put on time and memory: they hold where they hold once, and fail where they never do."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+import measuring
+from measuring import at_most, bytes_at_most, not_waiting, slowness
+
+
+def attempts_with(figures: list[float], slow: float, monkeypatch: pytest.MonkeyPatch, **said: float) -> int:
+    """How many attempts are made at a bound of 1 s, where each has its figure."""
+    monkeypatch.setattr(measuring, "slowness", lambda: slow)
+    left = list(figures)
+    for attempt in at_most(1.0, **said):  # type: ignore[arg-type]
+        attempt.took(0.1)
+        attempt.took(left.pop(0))
+    return len(figures) - len(left)
+
+
+def test_once_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attempts_with([1.0], 1.0, monkeypatch) == 1
+    assert attempts_with([1.1, 5.0, 0.9, 3.0], 1.0, monkeypatch) == 3
+
+
+def test_a_slow_machine_may_take_longer_by_as_much_as_it_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attempts_with([2.1, 1.9], 2.0, monkeypatch) == 2
+    assert attempts_with([3.1, 2.9], 2.0, monkeypatch, room=1.5) == 2
+
+
+def test_what_never_holds_fails_with_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match=r"more than 1 s of CPU time each time: 2\.1 .*; 2\.2 .*2\.5 "):
+        attempts_with([2.1, 2.2, 2.3, 2.4, 2.5, 0.1], 2.0, monkeypatch)
+    with pytest.raises(AssertionError, match="more than 2 s"):
+        attempts_with([2.1, 2.1, 0.1], 1.0, monkeypatch, room=2.0, attempts=2)
+
+
+def test_what_measures_nothing_fails() -> None:
+    for bound in (at_most(1.0), bytes_at_most(1)):
+        with pytest.raises(AssertionError, match="nothing was measured"):
+            for _ in bound:
+                pass
+
+
+def test_cpu_time_is_that_of_the_thread_and_of_the_process() -> None:
+    def spend() -> int:
+        return sum(range(1_000_000))
+
+    for attempt in at_most(1e9):
+        with attempt.cpu():
+            spend()
+        with attempt.process_cpu():
+            spend()
+    assert min(attempt.figures) > 0.001
+    with pytest.raises(AssertionError):
+        for attempt in at_most(1e-6):
+            with attempt.cpu():
+                spend()
+
+
+def test_the_machine_is_never_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = slowness()
+    assert found >= 1
+    assert gc.isenabled()
+    monkeypatch.setattr(measuring, "_work", lambda: 2 * measuring.WORK_S)
+    assert slowness() == 2
+    monkeypatch.setattr(measuring, "_work", lambda: measuring.WORK_S / 2)
+    assert slowness() == 1
+
+
+def test_memory_goes_with_no_machines_speed() -> None:
+    figures = [300, 200, 100]
+    for attempt in bytes_at_most(150):
+        attempt.took(figures.pop(0))
+    assert not figures
+    with pytest.raises(AssertionError, match=r"more than 1,500 bytes each time: \[1501, 1501\]"):
+        for attempt in bytes_at_most(1_500, attempts=2):
+            attempt.took(1_501)
+
+
+def test_a_wait_that_was_not_to_happen_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [10.0, 14.9]
+    monkeypatch.setattr("measuring.time.monotonic", lambda: times.pop(0))
+    with not_waiting(10):
+        pass
+    times = [10.0, 15.0]
+    with pytest.raises(AssertionError, match="as if it had waited"), not_waiting(10):
+        pass
