@@ -16,18 +16,15 @@ from functools import lru_cache
 from typing import NamedTuple, Union
 from uuid import UUID
 
+from ottla.coordinators.runtime.fields import Reader, compact_string, string
 from ottla.coordinators.runtime.machine import SchemaError, UnknownRecord
 from ottla.coordinators.runtime.pieces import PIECE
 from ottla.pieces import whole
 from ottla.types import Buffer
 from ottla.wire.primitives import (
     READ_ERRORS,
-    STRING_BYTES_MAX,
     UUID_ZERO,
     read_tag,
-    read_uvarint,
-    skip_tags,
-    write_uvarint,
 )
 
 OFFSET_COMMIT_KEY_VERSIONS = (0, 1)
@@ -114,94 +111,8 @@ class GroupRecord(NamedTuple):
 CoordinatorRecord = Union[OffsetRecord, GroupRecord]  # noqa: UP007 - a name for both, at run time too
 
 
-class _Reader:
-    """A cursor over one key or value."""
-
-    __slots__ = ("buffer", "flexible", "offset")
-
-    def __init__(self, buffer: Buffer) -> None:
-        self.buffer = buffer
-        self.offset = 0
-        self.flexible = False
-
-    def int16(self) -> int:
-        value: int = _INT16.unpack_from(self.buffer, self.offset)[0]
-        self.offset += 2
-        return value
-
-    def int32(self) -> int:
-        value: int = _INT32.unpack_from(self.buffer, self.offset)[0]
-        self.offset += 4
-        return value
-
-    def int64(self) -> int:
-        value: int = _INT64.unpack_from(self.buffer, self.offset)[0]
-        self.offset += 8
-        return value
-
-    def _compact_length(self) -> int:
-        first = self.buffer[self.offset]
-        self.offset += 1
-        if first >= 0x80:
-            first, self.offset = read_uvarint(self.buffer, self.offset, first)
-        return first - 1
-
-    def _take(self, length: int) -> bytes:
-        end = self.offset + length
-        if length < 0 or end > len(self.buffer):
-            raise SchemaError(f"a field claims {length} bytes of the {len(self.buffer) - self.offset} left")
-        data = bytes(self.buffer[self.offset : end])
-        self.offset = end
-        return data
-
-    def nullable_string(self) -> str | None:
-        length = self._compact_length() if self.flexible else self.int16()
-        if length > STRING_BYTES_MAX:
-            # It could be shown to nobody: older requests and responses have no room for it.
-            raise SchemaError(f"a string of {length} bytes ({STRING_BYTES_MAX} at most)")
-        return None if length == -1 else self._take(length).decode()
-
-    def string(self) -> str:
-        text = self.nullable_string()
-        if text is None:
-            raise SchemaError("null where a string is needed")
-        return text
-
-    def bytes_(self) -> bytes:
-        length = self._compact_length() if self.flexible else self.int32()
-        # Kafka writes null for a member without an assignment in some old versions.
-        return b"" if length == -1 else self._take(length)
-
-    def array_length(self) -> int:
-        count = self._compact_length() if self.flexible else self.int32()
-        if not 0 <= count <= len(self.buffer) - self.offset:
-            raise SchemaError(f"an array claims {count} elements in {len(self.buffer) - self.offset} bytes")
-        return count
-
-    def tags(self) -> None:
-        if self.flexible:
-            # Not more than the record has bytes, and its size was bounded when it was written.
-            self.offset = skip_tags(self.buffer, self.offset, [len(self.buffer)])
-
-
-def _string(text: str | None) -> bytes:
-    if text is None:
-        return b"\xff\xff"
-    data = text.encode()
-    if len(data) > STRING_BYTES_MAX:
-        raise SchemaError(f"a string of {len(data)} bytes cannot be stored ({STRING_BYTES_MAX} at most)")
-    return _INT16.pack(len(data)) + data
-
-
 # Topics have short names, and few of them are committed again and again.
-_kept_string = lru_cache(maxsize=1_000)(_string)
-
-
-def _compact_string(text: str) -> bytes:
-    data = text.encode()
-    if len(data) > STRING_BYTES_MAX:
-        raise SchemaError(f"a string of {len(data)} bytes cannot be stored ({STRING_BYTES_MAX} at most)")
-    return write_uvarint(len(data) + 1) + data
+_kept_string = lru_cache(maxsize=1_000)(string)
 
 
 def _bytes(data: bytes) -> bytes:
@@ -212,9 +123,9 @@ def encode_record(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
     """The key and value to append. Raises SchemaError where a string is too long to be stored."""
     if isinstance(record, OffsetRecord):
         group_id, topic, partition, value = record
-        key = b"".join((_OFFSET_KEY, _string(group_id), _kept_string(topic), _INT32.pack(partition)))
+        key = b"".join((_OFFSET_KEY, string(group_id), _kept_string(topic), _INT32.pack(partition)))
         return key, None if value is None else encode_offset(value)
-    key = _INT16.pack(GROUP_METADATA_KEY_VERSION) + _string(record.group_id)
+    key = _INT16.pack(GROUP_METADATA_KEY_VERSION) + string(record.group_id)
     return key, None if record.value is None else encode_group(record.value)
 
 
@@ -238,12 +149,12 @@ def encode_offset(value: CommittedOffset) -> bytes:
     if expire_timestamp_ms != NO_TIMESTAMP:
         return (
             struct.pack(">hq", OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY, value.offset)
-            + _string(value.metadata)
+            + string(value.metadata)
             + struct.pack(">qq", value.commit_timestamp_ms, value.expire_timestamp_ms)
         )
     head = struct.pack(">hqi", OFFSET_COMMIT_VALUE_VERSION, value.offset, value.leader_epoch)
     tags = b"\x00" if value.topic_id == UUID_ZERO else _TOPIC_ID_FOLLOWS + value.topic_id.bytes
-    return head + _compact_string(value.metadata) + _INT64.pack(value.commit_timestamp_ms) + tags
+    return head + compact_string(value.metadata) + _INT64.pack(value.commit_timestamp_ms) + tags
 
 
 def encode_group(value: GroupMetadata) -> bytes:
@@ -255,19 +166,19 @@ def encoding_group(value: GroupMetadata) -> Generator[None, None, bytes]:
     """As `encode_group`. Yields after each piece of its work."""
     parts = [
         _INT16.pack(GROUP_METADATA_VALUE_VERSION),
-        _string(value.protocol_type),
+        string(value.protocol_type),
         _INT32.pack(value.generation_id),
-        _string(value.protocol_name),
-        _string(value.leader),
+        string(value.protocol_name),
+        string(value.leader),
         _INT64.pack(value.current_state_timestamp_ms),
         _INT32.pack(len(value.members)),
     ]
     for count, member in enumerate(value.members, 1):
         parts += (
-            _string(member.member_id),
-            _string(member.group_instance_id),
-            _string(member.client_id),
-            _string(member.client_host),
+            string(member.member_id),
+            string(member.group_instance_id),
+            string(member.client_id),
+            string(member.client_host),
             _TIMEOUTS.pack(member.rebalance_timeout_ms, member.session_timeout_ms),
             _bytes(member.subscription),
             _bytes(member.assignment),
@@ -282,7 +193,7 @@ def decode_record(key: Buffer | None, value: Buffer | None) -> CoordinatorRecord
     if key is None:
         raise SchemaError("a record without a key")
     try:
-        reader = _Reader(key)
+        reader = Reader(key)
         version = reader.int16()
         if version in OFFSET_COMMIT_KEY_VERSIONS:
             group_id, topic, partition = reader.string(), reader.string(), reader.int32()
@@ -310,7 +221,7 @@ def decoding_record(
 
 def decode_offset(data: Buffer) -> CommittedOffset:
     """An OffsetCommitValue of version 0 to 4."""
-    reader = _Reader(data)
+    reader = Reader(data)
     version = _value_version(reader, "OffsetCommitValue", OFFSET_COMMIT_VALUE_VERSION_MAX)
     offset = reader.int64()
     leader_epoch = reader.int32() if version >= 3 else NO_EPOCH
@@ -321,7 +232,7 @@ def decode_offset(data: Buffer) -> CommittedOffset:
     return CommittedOffset(offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms, topic_id)
 
 
-def _read_topic_id(reader: _Reader) -> UUID:
+def _read_topic_id(reader: Reader) -> UUID:
     """The one tagged field that we know, among any number that we do not."""
     topic_id = UUID_ZERO
     count = reader.buffer[reader.offset]
@@ -349,7 +260,7 @@ def decode_group(data: Buffer) -> GroupMetadata:
 
 def decoding_group(data: Buffer) -> Generator[None, None, GroupMetadata]:
     """As `decode_group`. Yields after each piece of its work."""
-    reader = _Reader(data)
+    reader = Reader(data)
     version = _value_version(reader, "GroupMetadataValue", GROUP_METADATA_VALUE_VERSION_MAX)
     protocol_type = reader.string()
     generation_id = reader.int32()
@@ -367,7 +278,7 @@ def decoding_group(data: Buffer) -> Generator[None, None, GroupMetadata]:
     )
 
 
-def _read_member(reader: _Reader, version: int) -> MemberMetadata:
+def _read_member(reader: Reader, version: int) -> MemberMetadata:
     member_id = reader.string()
     group_instance_id = reader.nullable_string() if version >= 3 else None
     client_id = reader.string()
@@ -389,7 +300,7 @@ def _read_member(reader: _Reader, version: int) -> MemberMetadata:
     )
 
 
-def _value_version(reader: _Reader, name: str, version_max: int) -> int:
+def _value_version(reader: Reader, name: str, version_max: int) -> int:
     version = reader.int16()
     if not 0 <= version <= version_max:
         raise SchemaError(f"{name} of version {version} (known: 0 to {version_max})")
@@ -410,7 +321,7 @@ def subscribed_topics(subscriptions: Iterable[bytes], topics_max: int) -> frozen
     for subscription in subscriptions:
         if last and subscription[0] < 0x80 and subscription.startswith(last, _INT16.size):
             continue
-        reader = _Reader(subscription)
+        reader = Reader(subscription)
         try:
             if reader.int16() < 0:
                 raise SchemaError("a consumer protocol subscription of a negative version")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ottla.coordinators.runtime.hashing import partition_of
 from ottla.coordinators.runtime.machine import Machine, Settings
@@ -31,6 +31,7 @@ class Host(Generic[M]):
     """See the module's docstring. ``shards`` is for reading."""
 
     __slots__ = (
+        "_act",
         "_clock",
         "_deadlines",
         "_log",
@@ -52,14 +53,17 @@ class Host(Generic[M]):
         *,
         make: Callable[[], M],
         partition_count: int,
+        act: Callable[[Shard[M], Any], None] | None = None,
     ) -> None:
-        """``partition_count``: how many the topic will have, as long as it does not exist."""
+        """``partition_count``: how many the topic will have, as long as it does not exist. ``act`` carries
+        out an effect that a machine has put into its step."""
         self._log = coordinator_log
         self._clock = clock
         self._deadlines = deadlines
         self._slices = slices
         self._settings = settings
         self._make = make
+        self._act = act
         self._partition_count = partition_count
         self.shards: dict[int, Shard[M]] = {}
         # Done when the partition is served.
@@ -107,6 +111,7 @@ class Host(Generic[M]):
             self._deadlines,
             self._slices,
             self._settings,
+            self._act,
         )
         try:
             await shard.load()

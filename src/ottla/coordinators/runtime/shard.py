@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar, cast
@@ -53,7 +53,9 @@ class Shard(Generic[M]):
         deadlines: Deadlines,
         slices: Slices,
         settings: Settings,
+        act: Callable[[Shard[M], Any], None] | None = None,
     ) -> None:
+        """``act`` carries out an effect that the machine has put into a step."""
         self.partition = partition
         self.epoch = epoch
         self.is_active = False
@@ -65,6 +67,7 @@ class Shard(Generic[M]):
         self._clock = clock
         self._slices = slices
         self._settings = settings
+        self._act = act
         self._deadlines = deadlines
         self._writes = Writes(
             partition, coordinator_log, clock, deadlines, slices, settings, machine, self._tell
@@ -97,6 +100,9 @@ class Shard(Generic[M]):
         if step.replies or step.later:
             self._answer_all(step)
         if not self.is_closed:
+            if step.effects and self._act is not None:
+                for effect in step.effects:
+                    self._act(self, effect)
             self.arm()
             if self.machine.has_work:
                 self.work()

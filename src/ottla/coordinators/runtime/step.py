@@ -40,7 +40,7 @@ class Write(NamedTuple):
 class Step:
     """``now_ms`` is monotonic, for deadlines; ``wall_ms`` is the Unix time that goes into records."""
 
-    __slots__ = ("later", "now_ms", "replies", "wall_ms", "writes")
+    __slots__ = ("effects", "later", "now_ms", "replies", "wall_ms", "writes")
 
     def __init__(self, now_ms: int, wall_ms: int) -> None:
         self.now_ms = now_ms
@@ -50,6 +50,8 @@ class Step:
         # machine may have gone on by then.
         self.later: list[Iterator[Reply]] = []
         self.writes: list[Write] = []
+        # What else the shell is to do, in the machine's own words: see `Host`.
+        self.effects: list[Any] = []
 
     def reply(self, waiter: Waiter, response: object) -> None:
         self.replies.append(Reply(waiter, response))

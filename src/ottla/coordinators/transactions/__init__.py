@@ -1,0 +1,1 @@
+"""Transactions: a pure machine that decides them, and a shell that has their markers written."""
