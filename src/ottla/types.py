@@ -29,3 +29,13 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class TxnMarker(NamedTuple):
+    """The end of a producer's transaction in one partition, as the transaction's coordinator decided."""
+
+    producer_id: int
+    producer_epoch: int
+    coordinator_epoch: int
+    commits: bool
+    transaction_version: int

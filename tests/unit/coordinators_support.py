@@ -29,8 +29,9 @@ from ottla.coordinators.groups.settings import GroupConfig
 from ottla.coordinators.groups.step import Pieces, Step
 from ottla.errors import ErrorCode, KafkaError
 from ottla.pieces import whole
+from ottla.types import Record, TxnMarker
 from ottla.wire.primitives import UUID_ZERO
-from ottla.wire.records import check_batch
+from ottla.wire.records import build_batch, check_batch
 
 # Wall and monotonic time differ, so that a test notices where one is taken for the other.
 WALL_START_MS = 1_700_000_000_000
@@ -321,14 +322,23 @@ class MemoryLog:
         self.held = False
         self.error: KafkaError | None = None
         self.waiting: list[Any] = []
+        # What came with each append.
+        self.guards: list[object | None] = []
         self.max_message_bytes = 1_048_588
 
     def batch_bytes_max(self, partition: int) -> int:
         return self.max_message_bytes
 
-    def append(self, partition: int, batch: bytes, ended: Callable[[KafkaError | None], None]) -> bool:
+    def append(
+        self,
+        partition: int,
+        batch: bytes,
+        ended: Callable[[KafkaError | None], None],
+        guard: object | None = None,
+    ) -> bool:
         if self.error is not None:
             raise self.error
+        self.guards.append(guard)
         check_batch(batch)
         if len(batch) > self.max_message_bytes:
             raise KafkaError(ErrorCode.message_too_large)
@@ -336,6 +346,20 @@ class MemoryLog:
         if self.held:
             self.waiting.append(ended)
         return not self.held
+
+    def append_marker(
+        self, partition: int, marker: TxnMarker, ended: Callable[[KafkaError | None], None]
+    ) -> bool:
+        key = struct.pack(">hh", 0, int(marker.commits))
+        value = struct.pack(">hi", 0, marker.coordinator_epoch)
+        batch = build_batch(
+            [Record(0, 0, key, value, ())],
+            producer_id=marker.producer_id,
+            producer_epoch=marker.producer_epoch,
+            transactional=True,
+            control=True,
+        )
+        return self.append(partition, batch, ended)
 
     def release(self) -> None:
         waiting, self.waiting = self.waiting, []

@@ -368,13 +368,18 @@ def value(offsets: Offsets, partition: int = 0) -> int | None:
     return None if found is None else found.offset
 
 
+def end(offsets: Offsets, producer_id: int, *, committed: bool) -> int:
+    """Apply a marker; in how many pieces."""
+    return 1 + len(list(offsets.end_transaction(producer_id, committed=committed)))
+
+
 def test_offsets_of_a_transaction_count_when_it_commits() -> None:
     offsets = Offsets()
     offsets.replay(record(1))
     offsets.replay(record(5), producer_id=9)
     assert value(offsets) == 1
     assert offsets.is_unstable("g", "t", 0)
-    offsets.end_transaction(9, committed=True)
+    end(offsets, 9, committed=True)
     assert value(offsets) == 5
     assert not offsets.is_unstable("g", "t", 0)
 
@@ -382,9 +387,9 @@ def test_offsets_of_a_transaction_count_when_it_commits() -> None:
 def test_offsets_of_an_aborted_transaction_do_not_count() -> None:
     offsets = Offsets()
     offsets.replay(record(5), producer_id=9)
-    offsets.end_transaction(9, committed=False)
+    end(offsets, 9, committed=False)
     assert value(offsets) is None
-    offsets.end_transaction(9, committed=True)
+    end(offsets, 9, committed=True)
     assert value(offsets) is None
 
 
@@ -392,16 +397,16 @@ def test_the_later_record_prevails_whenever_transactions_end() -> None:
     offsets = Offsets()
     offsets.replay(record(1), producer_id=8)
     offsets.replay(record(2), producer_id=9)
-    offsets.end_transaction(9, committed=True)
-    offsets.end_transaction(8, committed=True)
+    end(offsets, 9, committed=True)
+    end(offsets, 8, committed=True)
     assert value(offsets) == 2
     offsets.replay(record(3), producer_id=8)
     offsets.replay(record(4))
-    offsets.end_transaction(8, committed=True)
+    end(offsets, 8, committed=True)
     assert value(offsets) == 4
     offsets.replay(record(5), producer_id=8)
     offsets.replay(record(None))
-    offsets.end_transaction(8, committed=True)
+    end(offsets, 8, committed=True)
     assert value(offsets) is None
 
 

@@ -74,7 +74,7 @@ def test_the_groups_of_a_topic_are_those_that_have_offsets_of_it(
             pending[int(producer)].add(key)
         else:
             ended = pending[int(producer)]
-            offsets.end_transaction(int(producer), committed=verb == "end")
+            list(offsets.end_transaction(int(producer), committed=verb == "end"))
             if verb == "end":
                 committed |= ended
             pending[int(producer)] = set()

@@ -253,11 +253,11 @@ def test_a_group_of_which_a_part_could_not_be_deleted_is_deleted_again() -> None
         class OnceFull(MemoryLog):
             left = 10**6
 
-            def append(self, partition: int, batch: bytes, ended: Ended) -> bool:
+            def append(self, partition: int, batch: bytes, ended: Ended, guard: object | None = None) -> bool:
                 self.left -= 1
                 if self.left == 0:
                     raise KafkaError(ErrorCode.kafka_storage_error)
-                return super().append(partition, batch, ended)
+                return super().append(partition, batch, ended, guard)
 
         log = OnceFull()
         node = await Node(log).start()

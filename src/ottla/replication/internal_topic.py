@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -13,10 +14,14 @@ from ottla.log.lookups import look_up_warm
 from ottla.log.settings import Origin
 from ottla.replication.manager import ReplicaManager
 from ottla.replication.partition import Partition
-from ottla.wire.records import iter_batches
+from ottla.types import Record, TxnMarker
+from ottla.wire.records import build_batch, iter_batches
 
 # How much is read at a time while a coordinator loads.
 LOAD_BYTES = 1024 * 1024
+_MARKER_KEY = struct.Struct(">hh")
+_MARKER_VALUE = struct.Struct(">hi")
+_MARKER_VERSION = 0
 # Looking an enum's member up takes a while.
 _COORDINATOR = Origin.COORDINATOR
 
@@ -39,7 +44,13 @@ class InternalTopicLog:
         """The topic's max.message.bytes. KafkaError where this node does not lead the partition."""
         return self._replicas.get(self._topic, partition).log.config.max_message_bytes
 
-    def append(self, partition: int, batch: bytes, ended: Callable[[KafkaError | None], None]) -> bool:
+    def append(
+        self,
+        partition: int,
+        batch: bytes,
+        ended: Callable[[KafkaError | None], None],
+        guard: object | None = None,
+    ) -> bool:
         """Append one batch with acks=all; whether it is committed by now.
 
         If not, ``ended`` is called once it is, however long that takes: with NOT_LEADER_OR_FOLLOWER where
@@ -65,6 +76,21 @@ class InternalTopicLog:
         else:
             replica.when_committed(appended.last_offset + 1, committed)
         return False
+
+    def append_marker(
+        self, partition: int, marker: TxnMarker, ended: Callable[[KafkaError | None], None]
+    ) -> bool:
+        """As ``append``, of the control batch that ends a transaction."""
+        key = _MARKER_KEY.pack(_MARKER_VERSION, int(marker.commits))
+        value = _MARKER_VALUE.pack(_MARKER_VERSION, marker.coordinator_epoch)
+        batch = build_batch(
+            [Record(0, self._clock.now_ms(), key, value, ())],
+            producer_id=marker.producer_id,
+            producer_epoch=marker.producer_epoch,
+            transactional=True,
+            control=True,
+        )
+        return self.append(partition, batch, ended)
 
     async def read_all(self, partition: int) -> AsyncIterator[bytes]:
         """Everything committed, in pieces of whole batches, from the log's start. KafkaError as a Fetch.

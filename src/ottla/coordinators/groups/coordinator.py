@@ -45,6 +45,7 @@ from ottla.env.deadlines import Deadlines
 from ottla.env.deferred import Deferred
 from ottla.env.slices import Slices
 from ottla.errors import ErrorCode, KafkaError
+from ottla.types import TxnMarker
 from ottla.wire.primitives import STRING_BYTES_MAX
 from ottla.wire.records import BatchBuilder
 
@@ -250,6 +251,15 @@ class GroupCoordinator:
             return await shard.pack(records)
         except KafkaError as error:
             raise KafkaError(append_error(error.code), error.message) from None
+
+    def complete_transaction(self, partition: int, marker: TxnMarker) -> Deferred[None]:
+        """Write the end of a transaction into a partition of `__consumer_offsets`.
+
+        The answer comes once the offsets that were committed in it can be fetched, or are forgotten.
+        KafkaError NOT_COORDINATOR or COORDINATOR_LOAD_IN_PROGRESS where the partition is not served here;
+        others as the append's. (GroupCoordinatorService.completeTransaction)
+        """
+        return active(self.host.shards.get(partition)).end_transaction(marker)
 
     def offsets_of(self, group_id: str, *, require_stable: bool) -> GroupOffsets:
         """Where the group is. KafkaError where it is not coordinated here."""

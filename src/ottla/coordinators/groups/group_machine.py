@@ -88,8 +88,8 @@ class GroupMachine:
     def replay(self, record: CoordinatorRecord, producer_id: int = NO_PRODUCER_ID) -> None:
         self.tables.replay(record, producer_id)
 
-    def end_transaction(self, producer_id: int, *, committed: bool) -> None:
-        self.tables.offsets.end_transaction(producer_id, committed=committed)
+    def end_transaction(self, producer_id: int, *, committed: bool) -> Iterator[None]:
+        return self.tables.offsets.end_transaction(producer_id, committed=committed)
 
     # -- writes
 

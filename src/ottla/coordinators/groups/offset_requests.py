@@ -121,6 +121,7 @@ def commit(
         lambda step: step.reply(waiter, prepared.results),
         failed,
         about=request.group_id,
+        producer=request.producer,
     )
 
 
@@ -142,10 +143,16 @@ def _check_member(group: ClassicGroup, request: CommitRequest, now_ms: int) -> N
     if generation_id < 0 and group.state is EMPTY:
         return
     if generation_id < 0 and not member_id and request.group_instance_id is None:
+        if request.producer is not None:
+            # Clients before KIP-447 do not say who they are: their transactional ids fence them.
+            return
         raise KafkaError(ErrorCode.unknown_member_id)
     member = group.check_member(member_id, request.group_instance_id)
     if generation_id != group.generation_id:
         raise KafkaError(ErrorCode.illegal_generation)
+    if request.producer is not None:
+        # The members' rebalance does not concern it, nor is it a sign of life.
+        return
     if group.state is COMPLETING_REBALANCE:
         # The member knows the generation but not yet its partitions.
         raise KafkaError(ErrorCode.rebalance_in_progress)

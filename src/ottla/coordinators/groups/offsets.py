@@ -1,7 +1,8 @@
 """Where groups are in their partitions: committed offsets (the state of Kafka's OffsetMetadataManager).
 
 Only `replay` and `end_transaction` change anything. Offsets that were written inside a transaction stay
-pending until it ends; a later plain commit or removal of the same partition prevails over them at once.
+pending until it ends, and the partition is unstable as long as there are any. A later commit of the same
+partition prevails over them, whenever they end; its removal ends them at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ottla.coordinators.groups.schemas import NO_TIMESTAMP, CommittedOffset, OffsetRecord
+from ottla.coordinators.runtime.pieces import PIECE
 
 NO_PRODUCER_ID = -1
 
@@ -36,6 +38,17 @@ class PendingOffset(NamedTuple):
     value: CommittedOffset
 
 
+class Unstable:
+    """What open transactions would commit of one partition."""
+
+    __slots__ = ("by_producer", "prevailing")
+
+    def __init__(self) -> None:
+        self.by_producer: dict[int, PendingOffset] = {}
+        # The place of what was committed last since the first of them was written: later ones alone count.
+        self.prevailing = 0
+
+
 class Offsets:
     """The offsets of all groups of one partition of `__consumer_offsets`. ``by_group`` is for reading."""
 
@@ -46,8 +59,8 @@ class Offsets:
         # The groups that have offsets of a topic, in the order of their coming: how many there are that are
         # pending, and one for those that are committed.
         self._groups_of: dict[str, dict[str, int]] = {}
-        # What open transactions would commit: by group and partition, then by producer.
-        self._pending: dict[str, dict[OffsetKey, dict[int, PendingOffset]]] = {}
+        # What open transactions would commit: by group and partition.
+        self._pending: dict[str, dict[OffsetKey, Unstable]] = {}
         self._producers: dict[int, dict[OffsetKey, None]] = {}
         self._sequence = 0
 
@@ -57,12 +70,17 @@ class Offsets:
         if producer_id != NO_PRODUCER_ID and value is not None:
             self._add_pending(OffsetKey(group_id, topic, partition), producer_id, value)
             return
-        if group_id in self._pending:
-            self._drop_pending(OffsetKey(group_id, topic, partition))
-        if value is None:
-            self._remove(group_id, topic, partition)
-        else:
+        keys = self._pending.get(group_id)
+        unstable = None if keys is None else keys.get(OffsetKey(group_id, topic, partition))
+        if value is not None:
+            if unstable is not None:
+                unstable.prevailing = self._sequence
             self._set(group_id, topic, partition, value)
+            return
+        if unstable is not None:
+            for each in list(unstable.by_producer):
+                self._drop_pending(OffsetKey(group_id, topic, partition), each)
+        self._remove(group_id, topic, partition)
 
     def _set(self, group_id: str, topic: str, partition: int, value: CommittedOffset) -> None:
         topics = self.by_group.get(group_id)
@@ -102,33 +120,31 @@ class Offsets:
 
     def _add_pending(self, key: OffsetKey, producer_id: int, value: CommittedOffset) -> None:
         self._sequence += 1
-        entry = PendingOffset(self._sequence, value)
         keys = self._pending.setdefault(key.group_id, {})
         if key not in keys:
-            keys[key] = {}
+            keys[key] = Unstable()
             self._count(key.group_id, key.topic, 1)
-        keys[key][producer_id] = entry
+        keys[key].by_producer[producer_id] = PendingOffset(self._sequence, value)
         self._producers.setdefault(producer_id, {})[key] = None
 
-    def end_transaction(self, producer_id: int, *, committed: bool) -> None:
-        """Apply a transaction's marker."""
-        for key in list(self._producers.get(producer_id, ())):
-            pending = self._pending[key.group_id][key][producer_id]
-            if committed:
+    def end_transaction(self, producer_id: int, *, committed: bool) -> Iterator[None]:
+        """Apply a transaction's marker; yields after each piece, and is to be run to its end."""
+        for count, key in enumerate(list(self._producers.get(producer_id, ())), 1):
+            unstable = self._pending[key.group_id][key]
+            sequence, value = unstable.by_producer[producer_id]
+            if committed and sequence > unstable.prevailing:
                 # Another open transaction may have written the partition before or after this one did.
-                self._drop_pending(key, before=pending.sequence)
-                self._set(key.group_id, key.topic, key.partition, pending.value)
-            self._drop_one(key, producer_id)
+                unstable.prevailing = sequence
+                self._set(key.group_id, key.topic, key.partition, value)
+            self._drop_pending(key, producer_id)
+            if count % PIECE == 0:
+                yield
 
-    def _drop_pending(self, key: OffsetKey, before: int | None = None) -> None:
-        for producer_id, entry in list(self._pending.get(key.group_id, {}).get(key, {}).items()):
-            if before is None or entry.sequence < before:
-                self._drop_one(key, producer_id)
-
-    def _drop_one(self, key: OffsetKey, producer_id: int) -> None:
+    def _drop_pending(self, key: OffsetKey, producer_id: int) -> None:
         keys = self._pending[key.group_id]
-        del keys[key][producer_id]
-        if not keys[key]:
+        unstable = keys[key]
+        del unstable.by_producer[producer_id]
+        if not unstable.by_producer:
             del keys[key]
             self._count(key.group_id, key.topic, -1)
         if not keys:

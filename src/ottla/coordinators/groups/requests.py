@@ -7,6 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ottla.coordinators.groups.member import Protocol
+from ottla.coordinators.runtime.step import Producer
 from ottla.errors import ErrorCode
 
 UNKNOWN_MEMBER_ID = ""
@@ -112,6 +113,8 @@ class CommitRequest(NamedTuple):
     # Version 9 on: GROUP_ID_NOT_FOUND may be answered.
     knows_group_id_not_found: bool
     topics: Sequence[TopicToCommit]
+    # In whose transaction, for a TxnOffsetCommit.
+    producer: Producer | None = None
 
 
 class PartitionError(NamedTuple):

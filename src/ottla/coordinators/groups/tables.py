@@ -78,7 +78,7 @@ class GroupTables:
             and group.generation_id == 0
             and not group.pending
             and group.group_id not in self.metadata
-            and group.group_id not in self.offsets.by_group
+            and not self.offsets.has_any(group.group_id)
         ):
             self.groups.pop(group.group_id, None)
 
@@ -97,8 +97,9 @@ class GroupTables:
     def committed(self, write: Write, step: Step) -> None:
         """``write``, the oldest in flight, is in the log for good."""
         self._arrived(write)
+        producer_id = write.producer_id
         for record in write.records:
-            self.replay(record)
+            self.replay(record, producer_id)
         if write.about is not None and write.about not in self.groups:
             # A group that only keeps offsets comes to be with the first of them.
             self.ensure_group(write.about, step.wall_ms)

@@ -44,7 +44,7 @@ class LogReplay:
             yield from self.apply()
         for count, record in enumerate(iter_records(batch), 1):
             if header.is_control:
-                self._end_transaction(header.producer_id, record)
+                yield from self._end_transaction(header.producer_id, record)
             elif header.is_transactional:
                 yield from self._replay(record.key, record.value, header.producer_id)
             else:
@@ -52,12 +52,12 @@ class LogReplay:
             if count % PIECE == 0:
                 yield
 
-    def _end_transaction(self, producer_id: int, marker: Record) -> None:
+    def _end_transaction(self, producer_id: int, marker: Record) -> Iterator[None]:
         key = marker.key or b""
         if len(key) < _CONTROL_KEY.size:
             raise KafkaError(ErrorCode.invalid_record, f"the marker at offset {marker.offset} has no type")
         _, kind = _CONTROL_KEY.unpack_from(key)
-        self._machine.end_transaction(producer_id, committed=kind == _COMMIT_MARKER)
+        return self._machine.end_transaction(producer_id, committed=kind == _COMMIT_MARKER)
 
     def apply(self) -> Iterator[None]:
         """Replay the records that were gathered."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -67,8 +67,11 @@ class Machine(Protocol):
         """Apply a committed record; ``producer_id`` is that of a transactional batch, or -1."""
         ...
 
-    def end_transaction(self, producer_id: int, *, committed: bool) -> None:
-        """Apply a transaction's marker."""
+    def end_transaction(self, producer_id: int, *, committed: bool) -> Iterator[None]:
+        """Apply a transaction's marker; yields after each piece of its work, and is run to its end.
+
+        Nothing is replayed in between.
+        """
         ...
 
     def submitted(self, write: Write) -> None:

@@ -23,6 +23,7 @@ from ottla.env.deadlines import Deadlines
 from ottla.env.deferred import Deferred
 from ottla.env.slices import Slices
 from ottla.errors import ErrorCode, KafkaError
+from ottla.types import TxnMarker
 from ottla.wire.records import BatchBuilder, iter_batches
 
 log = logging.getLogger(__name__)
@@ -211,6 +212,26 @@ class Shard(Generic[M]):
     async def pack(self, records: Sequence[Any]) -> BatchBuilder:
         """Many records of one write, packed piece by piece. KafkaError where they cannot be stored."""
         return await self._writes.pack(records)
+
+    def end_transaction(self, marker: TxnMarker) -> Deferred[None]:
+        """Write the end of a producer's transaction, and let it count once it is committed.
+
+        The answer comes when what the transaction wrote can be seen, or is gone. KafkaError as the append's;
+        COORDINATOR_NOT_AVAILABLE if it takes longer than a client waits. (CoordinatorRuntime's
+        CoordinatorCompleteTransactionEvent.)
+        """
+        answer: Deferred[None] = Deferred()
+
+        def committed(step: Step) -> None:
+            step.reply(answer, None)
+
+        def failed(code: ErrorCode, step: Step) -> None:
+            step.reply(answer, KafkaError(code))
+
+        write = Write((), committed, failed)
+        self._writes.submit_marker(marker, write, answer)
+        self.machine.submitted(write)
+        return answer
 
     def _tell(self, writes: Sequence[Write], error: ErrorCode) -> None:
         """Each write by itself: what follows from one must not keep the others from the machine."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 from ottla.errors import ErrorCode
+from ottla.wire.records import NO_PRODUCER_ID
 
 # A deadline that never comes.
 NEVER_MS = 2**63 - 1
@@ -26,6 +27,15 @@ class Reply(NamedTuple):
     response: Any
 
 
+class Producer(NamedTuple):
+    """The transactional producer in whose transaction records are written."""
+
+    producer_id: int
+    epoch: int
+    # Its coordinator was asked whether it is open: what the log wants to see of that, opaque here.
+    guard: object | None = None
+
+
 class Write(NamedTuple):
     """Records that go into the log together, and what follows from it."""
 
@@ -35,6 +45,13 @@ class Write(NamedTuple):
     failed: Callable[[ErrorCode, Any], None]
     # Whatever the machine wants to know of it while it is on its way.
     about: str | None = None
+    # In whose transaction it is written: it counts once that is committed. None for plain records.
+    producer: Producer | None = None
+
+    @property
+    def producer_id(self) -> int:
+        """As ``Machine.replay`` takes it: -1 for plain records."""
+        return NO_PRODUCER_ID if self.producer is None else self.producer.producer_id
 
 
 class Step:
@@ -65,8 +82,9 @@ class Step:
         committed: Callable[[Any], None],
         failed: Callable[[ErrorCode, Any], None],
         about: str | None = None,
+        producer: Producer | None = None,
     ) -> None:
-        self.writes.append(Write(records, committed, failed, about))
+        self.writes.append(Write(records, committed, failed, about, producer))
 
 
 # Work that is done in pieces, so that nothing else has to wait for long: a generator that is sent a step for
@@ -75,6 +93,8 @@ Pieces = Generator[None, Any, None]
 
 # What a failed append means to a client (Kafka's CoordinatorOperationExceptionHelper).
 _APPEND_ERRORS = {
+    # Whether a transaction is open could not be asked of its coordinator: the client is to try again here.
+    ErrorCode.network_exception: ErrorCode.coordinator_load_in_progress,
     ErrorCode.unknown_topic_or_partition: ErrorCode.coordinator_not_available,
     ErrorCode.not_enough_replicas: ErrorCode.coordinator_not_available,
     ErrorCode.not_enough_replicas_after_append: ErrorCode.coordinator_not_available,

@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from ottla.coordinators.runtime.machine import Machine, SchemaError, Settings
 from ottla.coordinators.runtime.pieces import PIECE
-from ottla.coordinators.runtime.step import Step, Write
+from ottla.coordinators.runtime.step import Producer, Step, Write
 from ottla.env.clock import Clock
 from ottla.env.deadlines import Deadline, Deadlines
 from ottla.env.deferred import Deferred
 from ottla.env.slices import Slices
 from ottla.errors import ErrorCode, KafkaError
+from ottla.types import TxnMarker
 from ottla.wire.records import BatchBuilder
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,19 @@ class CoordinatorLog(Protocol):
         """The largest batch that can be appended. KafkaError where this node does not lead the partition."""
         ...
 
-    def append(self, partition: int, batch: bytes, ended: Ended) -> bool:
+    def append(self, partition: int, batch: bytes, ended: Ended, guard: object | None = None) -> bool:
         """Append a batch; whether it is committed by now. If not, ``ended`` is called once it is.
+
+        ``guard`` goes with the first batch of a transaction: see ``Producer.guard``.
 
         KafkaError, raised or given to ``ended``: the batch is not and never will be in the log as long as
         this node leads the partition. A batch that was written but is slow to be replicated is waited for,
         and fails only when leadership is lost (NOT_LEADER_OR_FOLLOWER).
         """
+        ...
+
+    def append_marker(self, partition: int, marker: TxnMarker, ended: Ended) -> bool:
+        """As ``append``, of the end of a transaction."""
         ...
 
     def read_all(self, partition: int) -> AsyncIterator[bytes]:
@@ -68,10 +75,29 @@ class CoordinatorLog(Protocol):
 class Batch:
     """Writes that go into the log together."""
 
-    __slots__ = ("builder", "deadline", "error", "has_outcome", "refusal", "unpacked", "waiters", "writes")
+    __slots__ = (
+        "builder",
+        "deadline",
+        "ending",
+        "error",
+        "has_outcome",
+        "marker",
+        "producer",
+        "refusal",
+        "unpacked",
+        "waiters",
+        "writes",
+    )
 
-    def __init__(self, builder: BatchBuilder) -> None:
+    def __init__(
+        self, builder: BatchBuilder, producer: Producer | None = None, marker: TxnMarker | None = None
+    ) -> None:
         self.builder = builder
+        # In whose transaction its writes are; and the end of one, which is a batch without any records.
+        self.producer = producer
+        self.marker = marker
+        # What the machine still has to do at that end.
+        self.ending: Iterator[None] | None = None
         # Records of its one write that are still to be packed, since they are much; why they cannot be.
         self.unpacked: tuple[Any, ...] = ()
         self.refusal: KafkaError | None = None
@@ -178,9 +204,9 @@ class Writes:
         ``packed``: they are packed already. ``waiter`` is told if it takes longer than it may.
         """
         if packed is not None:
-            batch = self._gather(packed)
+            batch = self._gather(Batch(packed, write.producer))
         elif any(map(self._machine.is_large, write.records)):
-            batch = self._gather(BatchBuilder())
+            batch = self._gather(Batch(BatchBuilder(), write.producer))
             batch.unpacked = write.records
         else:
             try:
@@ -188,32 +214,38 @@ class Writes:
             except SchemaError as error:
                 log.warning("partition %d: a record cannot be stored: %s", self._partition, error)
                 return False
-            batch = self._room_for(pairs)
+            batch = self._room_for(pairs, write.producer)
             for key, value in pairs:
                 batch.builder.append(step.wall_ms, key, value)
+        self._add(write, batch, waiter)
+        return True
+
+    def submit_marker(self, marker: TxnMarker, write: Write, waiter: Deferred[Any]) -> None:
+        """Write the end of a transaction behind all that are on their way; ``write`` has no records."""
+        self._add(write, self._gather(Batch(BatchBuilder(), marker=marker)), waiter)
+
+    def _add(self, write: Write, batch: Batch, waiter: Deferred[Any] | None) -> None:
         batch.writes.append(write)
         if waiter is not None:
             batch.waiters.append(waiter)
             if batch is not self._gathered[0]:
                 # It is not appended in the next turn.
                 self._limit(batch)
-        return True
 
-    def _room_for(self, pairs: Sequence[tuple[bytes, bytes | None]]) -> Batch:
-        """The batch that these records go into."""
+    def _room_for(self, pairs: Sequence[tuple[bytes, bytes | None]], producer: Producer | None) -> Batch:
+        """The batch that these records go into: those of one transaction have batches of their own."""
         last = self._gathered[-1] if self._gathered else None
-        if last is None or last.unpacked:
-            return self._gather(BatchBuilder())
+        if last is None or last.unpacked or last.marker is not None or last.producer != producer:
+            return self._gather(Batch(BatchBuilder(), producer))
         size = sum([len(key) + len(value or b"") + RECORD_OVERHEAD_BYTES for key, value in pairs])
         if last.builder.size + size > self._gathered_bytes_max():
-            return self._gather(BatchBuilder())
+            return self._gather(Batch(BatchBuilder(), producer))
         return last
 
-    def _gather(self, builder: BatchBuilder) -> Batch:
-        """A batch behind all others."""
+    def _gather(self, batch: Batch) -> Batch:
+        """Have a batch appended behind all others."""
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._flush)
-        batch = Batch(builder)
         self._gathered.append(batch)
         return batch
 
@@ -282,8 +314,7 @@ class Writes:
         try:
             if batch.refusal is not None:
                 raise batch.refusal
-            data = batch.builder.seal(compression=self._settings.compression)
-            is_committed = self._log.append(self._partition, data, partial(self._ended, batch))
+            is_committed = self._append_now(batch)
         except KafkaError as error:
             self._ended(batch, error)
         except Exception:
@@ -295,6 +326,24 @@ class Writes:
         if batch.waiters:
             # They have not been told: it is not committed yet, or one before it is not.
             self._limit(batch)
+
+    def _append_now(self, batch: Batch) -> bool:
+        """As ``CoordinatorLog.append``."""
+        ended = partial(self._ended, batch)
+        if batch.marker is not None:
+            return self._log.append_marker(self._partition, batch.marker, ended)
+        compression, producer = self._settings.compression, batch.producer
+        if producer is None:
+            return self._log.append(self._partition, batch.builder.seal(compression=compression), ended)
+        data = batch.builder.seal(
+            compression=compression,
+            producer_id=producer.producer_id,
+            producer_epoch=producer.epoch,
+            # Batches of coordinators are not numbered: the log does not look.
+            base_sequence=0,
+            transactional=True,
+        )
+        return self._log.append(self._partition, data, ended, producer.guard)
 
     def _ended(self, batch: Batch, error: KafkaError | None) -> None:
         if error is not None:
@@ -308,7 +357,7 @@ class Writes:
         """Tell what is committed or failed, as far as everything before it is, too."""
         appending = self._appending
         while appending and appending[0].has_outcome and not self.is_closed:
-            if self._taken_up >= COMMITTED_PER_TURN:
+            if self._taken_up >= COMMITTED_PER_TURN or not self._is_ended(appending[0]):
                 self._has_more = True
                 asyncio.get_running_loop().call_soon(self._take_up_more)
                 return
@@ -318,6 +367,15 @@ class Writes:
                 batch.deadline.cancel()
             self._taken_up += batch.builder.count
             self._tell(batch.writes, batch.error)
+
+    def _is_ended(self, batch: Batch) -> bool:
+        """Have the machine do a piece of what the end of a transaction asks for; whether that was all."""
+        marker = batch.marker
+        if marker is None or batch.error is not ErrorCode.none:
+            return True
+        if batch.ending is None:
+            batch.ending = self._machine.end_transaction(marker.producer_id, committed=marker.commits)
+        return next(batch.ending, self) is self
 
     def _take_up_more(self) -> None:
         self._has_more = False

@@ -4,4 +4,4 @@ Each version has a package with a module `request` and a module `response`. Wher
 package here goes.
 """
 
-VERSIONS = frozenset({("api_versions", 5), ("delete_groups", 3)})
+VERSIONS = frozenset({("api_versions", 5), ("delete_groups", 3), ("txn_offset_commit", 6)})
