@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import etcd_support
+from measuring import cpu_at_most
 
 IDLE_CPU_PERCENT_MAX = 1.0
 MEMORY_MB_MAX = 15
@@ -56,10 +57,11 @@ uvloop.run(main())
 
 
 def test_a_store_that_nobody_uses_costs_next_to_nothing() -> None:
-    command = [sys.executable, "-c", IDLER, etcd_support.shared().url(), etcd_support.namespace()]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    cost = json.loads(done.stdout)
-    print(cost)
-    assert cost["cpu_percent"] < IDLE_CPU_PERCENT_MAX
-    assert cost["memory_mb"] < MEMORY_MB_MAX
-    assert cost["wake_ups"] < WAKE_UPS_MAX
+    for attempt in cpu_at_most(1.0, "of what is allowed"):
+        command = [sys.executable, "-c", IDLER, etcd_support.shared().url(), etcd_support.namespace()]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        cost = json.loads(done.stdout)
+        print(cost)
+        assert cost["memory_mb"] < MEMORY_MB_MAX
+        attempt.took(cost["cpu_percent"] / IDLE_CPU_PERCENT_MAX, "CPU")
+        attempt.took(cost["wake_ups"] / WAKE_UPS_MAX, "wake-ups")

@@ -13,7 +13,6 @@ import math
 import os
 import random
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from interop.heavy import ALL, Heavy, Shape
 from interop.held import Watch
 from interop.process import BrokerProcess
 from interop.raw import RawClient
+from measuring import slowness
 from ottla.wire.apis import APIS, Api
 
 SOAK = bool(os.environ.get("OTTLA_SOAK"))
@@ -34,8 +34,6 @@ SEED = int(os.environ.get("OTTLA_SEED", "0")) or (random.randrange(1, 2**31) if 
 
 # What another client may have to wait for one request, in CPU time of the loop, on a machine of that speed.
 HELD_MS_MAX = 50.0
-# As long as `work` takes there, in ms of CPU time.
-WORK_MS = 2.6
 # What holds the loop does so again. Once it may have been the machine: a core that was shared, cold caches.
 TRIES = 3
 # Several at the same time: each connection may have its request in the same turn of the loop.
@@ -53,19 +51,6 @@ class Told(NamedTuple):
 
     held_ms: float
     case: str
-
-
-def work() -> float:
-    """The CPU time of a bit of Python, in ms: how fast this machine is at the moment."""
-    began = time.thread_time()
-    made = [{"name": str(number)} for number in range(20_000)]
-    assert len(made) == 20_000
-    return (time.thread_time() - began) * 1000
-
-
-def slowness() -> float:
-    """How many times slower than the machine of known speed this one is, now."""
-    return max(1.0, statistics.median(work() for _ in range(9)) / WORK_MS)
 
 
 def name(case: Case) -> str:

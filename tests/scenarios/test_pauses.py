@@ -6,10 +6,11 @@ import gc
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
 import uvloop
 
+from measuring import cpu_at_most
 from ottla.env.clock import thread_cpu_ms
 from ottla.env.garbage import ShortCollections
 from ottla.metadata.topics import NewTopic
@@ -23,20 +24,20 @@ PRODUCERS = 100_000
 PAUSE_MS_MAX = 20
 
 
-@pytest.fixture
-def collections() -> Iterator[ShortCollections]:
+@contextmanager
+def short_collections() -> Iterator[ShortCollections]:
     made = ShortCollections(thread_cpu_ms)
     made.start()
-    yield made
-    made.stop()
-    gc.unfreeze()
+    try:
+        yield made
+    finally:
+        made.stop()
+        gc.unfreeze()
 
 
-@pytest.fixture
-def data() -> Iterator[str]:
+def data() -> tempfile.TemporaryDirectory[str]:
     """A directory in memory: what matters here is not the disk, and 40,000 files take it a while."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as path:
-        yield path
+    return tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
 
 
 async def fill(node: Node) -> None:
@@ -52,17 +53,13 @@ async def fill(node: Node) -> None:
             partition.append(batch, now_ms=1_000, acks=1)
 
 
-def test_ten_thousand_partitions_and_a_hundred_thousand_producers(
-    data: str, collections: ShortCollections
-) -> None:
+def test_ten_thousand_partitions_and_a_hundred_thousand_producers() -> None:
     """While they come, and when the broker starts with them."""
-    settings = NodeSettings(data=data, port=0)
 
-    async def main() -> None:
+    async def main(settings: NodeSettings) -> None:
         node = Node(settings)
         await node.start()
         await fill(node)
-        assert collections.pauses.max_ms < PAUSE_MS_MAX, str(collections.pauses)
         await node.kill()
         again = Node(settings)
         await again.start()
@@ -70,6 +67,8 @@ def test_ten_thousand_partitions_and_a_hundred_thousand_producers(
         assert len(again.services.replicas.get("t0", 0).log.producers) == PRODUCERS
         await again.kill()
 
-    uvloop.run(main())
-    assert collections.pauses.count > 1_000
-    assert collections.pauses.max_ms < PAUSE_MS_MAX, str(collections.pauses)
+    for attempt in cpu_at_most(PAUSE_MS_MAX, "ms of CPU time", attempts=3):
+        with data() as path, short_collections() as collections:
+            uvloop.run(main(NodeSettings(data=path, port=0)))
+        assert collections.pauses.count > 1_000
+        attempt.took(collections.pauses.max_ms)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from measuring import not_waiting
 from sim.loop import CURRENT, Deadlock, OutOfTime, Process, VirtualLoop
 from sim.machine import EPOCH_MS, Machine
 
@@ -31,10 +32,9 @@ def test_time_jumps_and_order_is_that_of_timers(loop: VirtualLoop) -> None:
     async def main() -> None:
         await asyncio.gather(wait(3600, "c"), wait(1, "a"), wait(1, "b"), wait(0.000_001, "first"))
 
-    began = time.perf_counter()
-    loop.run(main(), time_max_s=4000)
+    with not_waiting(3600):
+        loop.run(main(), time_max_s=4000)
     assert seen == [(0.000_001, "first"), (1, "a"), (1, "b"), (3600, "c")]
-    assert time.perf_counter() - began < 5
 
 
 def test_a_cancelled_timer_does_not_move_time(loop: VirtualLoop) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from measuring import cpu_at_most
 from ottla.cli.errors import CliError
 from ottla.cli.moves import plan_file
 from ottla.cli.moves.plan import PlanError, copies, plan
@@ -244,9 +244,9 @@ def test_a_large_cluster_is_planned_in_seconds() -> None:
     for number in range(200):
         name = f"t{number}"
         current |= topic(name, *placement.place(old, 100, 3, number))
-    begin = time.process_time()
-    planned = plan(current, racks)
-    assert time.process_time() - begin < 30
+    for attempt in cpu_at_most(10, attempts=2):
+        with attempt.cpu():
+            planned = plan(current, racks)
     counts = loads(applied(current, planned), list(racks))
     assert max(counts) - min(counts) <= 1
     # A tenth of all replicas, and no more than was out of balance before.

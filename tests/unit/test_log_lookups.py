@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from log_support import NOW_MS, append, first_from, newest_of, open_log, read_all, reopen_clean
 from memory_disk import MemoryDisk
 
+from measuring import Attempt, cpu_at_most
 from ottla.env.disk import RealDisk
 from ottla.errors import KafkaError
 from ottla.log.log import Log
@@ -234,16 +235,16 @@ async def ticking(turns_s: list[float]) -> None:
 @pytest.mark.parametrize("what", ["first", "newest"])
 def test_batches_that_belie_their_headers_do_not_hold_the_event_loop(tmp_path: Path, what: str) -> None:
     """They take long to look through; meanwhile others look up, and get their answers."""
-    disk = TimedDisk()
-    log = open_log(disk, directory=str(tmp_path / "topic-0"))
     data = bomb(150_000, NOW_MS + 1000)
     assert len(data) < 1_000_000
-    append(log, "honest")
-    for _ in range(2):
-        log.append(data, leader_epoch=0, now_ms=NOW_MS)
-    last = append(log, "last", at_ms=NOW_MS + 500).last_offset
 
-    async def body() -> None:
+    async def body(attempt: Attempt, directory: Path) -> None:
+        disk = TimedDisk()
+        log = open_log(disk, directory=str(directory))
+        append(log, "honest")
+        for _ in range(2):
+            log.append(data, leader_epoch=0, now_ms=NOW_MS)
+        last = append(log, "last", at_ms=NOW_MS + 500).last_offset
         turns_s: list[float] = []
         monitor = asyncio.create_task(ticking(turns_s))
         lookups = TimeLookUps(disk)
@@ -258,15 +259,16 @@ def test_batches_that_belie_their_headers_do_not_hold_the_event_loop(tmp_path: P
         assert await slow == (NOW_MS + 500, last, 0)
         monitor.cancel()
         assert len(disk.pieces_s) > 200
-        assert max(turns_s) < 0.02
+        attempt.took(max(turns_s) / 0.02, "a turn")
         # Unpacking takes the longest, and lets the event loop run.
-        assert max(disk.pieces_s) < 0.05
+        attempt.took(max(disk.pieces_s) / 0.05, "a piece")
         before = len(disk.pieces_s)
         again = await (lookups.newest(log) if what == "newest" else lookups.first_from(log, NOW_MS + 500))
         assert again == (NOW_MS + 500, last, 0)
         assert len(disk.pieces_s) < before + 10, "what was looked through in vain is not remembered"
 
-    asyncio.run(body())
+    for number, attempt in enumerate(cpu_at_most(1.0, "of what is allowed")):
+        asyncio.run(body(attempt, tmp_path / f"topic-{number}"))
 
 
 def test_a_look_up_in_a_log_that_is_cut_meanwhile_begins_again() -> None:

@@ -7,14 +7,14 @@ import gc
 import pytest
 
 import measuring
-from measuring import at_most, bytes_at_most, not_waiting, slowness
+from measuring import Attempt, at_most, cpu_at_most, not_waiting, slowness
 
 
 def attempts_with(figures: list[float], slow: float, monkeypatch: pytest.MonkeyPatch, **said: float) -> int:
     """How many attempts are made at a bound of 1 s, where each has its figure."""
     monkeypatch.setattr(measuring, "slowness", lambda: slow)
     left = list(figures)
-    for attempt in at_most(1.0, **said):  # type: ignore[arg-type]
+    for attempt in cpu_at_most(1.0, **said):  # type: ignore[arg-type]
         attempt.took(0.1)
         attempt.took(left.pop(0))
     return len(figures) - len(left)
@@ -31,14 +31,30 @@ def test_a_slow_machine_may_take_longer_by_as_much_as_it_is_slow(monkeypatch: py
 
 
 def test_what_never_holds_fails_with_all_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AssertionError, match=r"more than 1 s of CPU time each time: 2\.1 .*; 2\.2 .*2\.5 "):
+    with pytest.raises(
+        AssertionError, match=r"more than 1 s of CPU time each time:  2\.1 .*, 2\.5 .*2\.00 times"
+    ):
         attempts_with([2.1, 2.2, 2.3, 2.4, 2.5, 0.1], 2.0, monkeypatch)
     with pytest.raises(AssertionError, match="more than 2 s"):
         attempts_with([2.1, 2.1, 0.1], 1.0, monkeypatch, room=2.0, attempts=2)
 
 
+def test_of_several_with_names_each_must_hold_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "slowness", lambda: 2.0)
+    figures = [(1.0, 9.0), (9.0, 9.0), (9.0, 2.0), (0.0, 0.0)]
+    for attempt in cpu_at_most(1.0):
+        for name, figure in zip("ab", figures.pop(0), strict=True):
+            attempt.took(figure, name)
+    assert len(figures) == 1
+    left = [9.0, 8.0]
+    with pytest.raises(AssertionError, match=r"each time: b 9 .*, 8 "):
+        for attempt in cpu_at_most(1.0, attempts=2):
+            attempt.took(1.0, "a")
+            attempt.took(left.pop(0), "b")
+
+
 def test_what_measures_nothing_fails() -> None:
-    for bound in (at_most(1.0), bytes_at_most(1)):
+    for bound in (cpu_at_most(1.0), at_most(1, "bytes")):
         with pytest.raises(AssertionError, match="nothing was measured"):
             for _ in bound:
                 pass
@@ -48,14 +64,14 @@ def test_cpu_time_is_that_of_the_thread_and_of_the_process() -> None:
     def spend() -> int:
         return sum(range(1_000_000))
 
-    for attempt in at_most(1e9):
-        with attempt.cpu():
-            spend()
-        with attempt.process_cpu():
-            spend()
-    assert min(attempt.figures) > 0.001
+    attempt, other = Attempt(), Attempt()
+    with attempt.cpu():
+        spend()
+    with other.process_cpu():
+        spend()
+    assert min(took.figures[""] for took in (attempt, other)) > 0.001
     with pytest.raises(AssertionError):
-        for attempt in at_most(1e-6):
+        for attempt in cpu_at_most(1e-6):
             with attempt.cpu():
                 spend()
 
@@ -72,11 +88,11 @@ def test_the_machine_is_never_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_goes_with_no_machines_speed() -> None:
     figures = [300, 200, 100]
-    for attempt in bytes_at_most(150):
+    for attempt in at_most(150, "bytes"):
         attempt.took(figures.pop(0))
     assert not figures
-    with pytest.raises(AssertionError, match=r"more than 1,500 bytes each time: \[1501, 1501\]"):
-        for attempt in bytes_at_most(1_500, attempts=2):
+    with pytest.raises(AssertionError, match=r"more than 1500 bytes each time:  1501 .*, 1501 "):
+        for attempt in at_most(1_500, "bytes", attempts=2):
             attempt.took(1_501)
 
 

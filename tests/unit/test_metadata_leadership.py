@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from uuid import UUID
 import pytest
 from members_support import SESSION_MS, Members, run
 
+from measuring import cpu_at_most
 from ottla.metadata import keys
 from ottla.metadata.changes import COMPARES_MAX, PartitionChange, in_txns, new_leaders, to_txn
 from ottla.metadata.elections import preferred
@@ -250,12 +250,11 @@ def test_planning_a_failover_of_20_000_partitions_is_quick() -> None:
     topics = [topic(f"t{n:04}", *map(initial_state, spread[n * 20 : n * 20 + 20])) for n in range(1000)]
     before = cluster(range(30), *topics)
     after = replace(before, brokers={n: b for n, b in before.brokers.items() if n != 3})
-    begun = time.process_time()
-    changes = plan(before, after, rules)
-    took_ms = (time.process_time() - begun) * 1000
-    assert len(changes) == sum(3 in replicas for replicas in spread)
     # Measured: 15 ms. Where each partition costs too much it takes hundreds.
-    assert took_ms < 100
+    for attempt in cpu_at_most(0.1):
+        with attempt.cpu():
+            changes = plan(before, after, rules)
+        assert len(changes) == sum(3 in replicas for replicas in spread)
 
 
 # Clusters ---------------------------------------------------------------------

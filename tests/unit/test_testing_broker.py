@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 
 import ottla.testing
-from measuring import at_most
+from measuring import cpu_at_most
 from ottla.config import ConfigError
 from ottla.errors import ErrorCode, KafkaError
 from ottla.node import StartError
@@ -89,7 +89,7 @@ def values(broker: Broker, topic: str) -> list[bytes | None]:
 def test_start_takes_little_cpu_and_the_data_go_with_it() -> None:
     with Broker():
         pass  # what is imported and compiled once
-    for attempt in at_most(START_CPU_S_MAX):
+    for attempt in cpu_at_most(START_CPU_S_MAX):
         broker = Broker(topics={"orders": 3})
         with attempt.process_cpu():
             broker.start()
@@ -108,7 +108,7 @@ from ottla.testing import Broker
 Broker(topics=["a"]).start()
 print(time.process_time())
 """
-    for attempt in at_most(FIRST_START_CPU_S_MAX):
+    for attempt in cpu_at_most(FIRST_START_CPU_S_MAX):
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         attempt.took(float(done.stdout))
 
