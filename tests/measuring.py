@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+# The deadline of what does not take time at all, where only something that hangs is to fail.
+HANG_S = 60.0
 # How often is measured where the bound does not hold at once.
 ATTEMPTS_MAX = 5
 # The CPU time of `_work` on the machine whose figures the bounds are in.
@@ -64,6 +66,13 @@ class Attempt:
         self.took(time.thread_time() - began_s)
 
     @contextmanager
+    def wall(self) -> Iterator[None]:
+        """Note the seconds that go by within."""
+        began_s = time.monotonic()
+        yield
+        self.took(time.monotonic() - began_s)
+
+    @contextmanager
     def process_cpu(self) -> Iterator[None]:
         """Note the seconds of CPU time that all threads of this process take within."""
         began_s = time.process_time()
@@ -84,8 +93,8 @@ def cpu_at_most(
 
 
 def at_most(bound: float, what: str, *, attempts: int = ATTEMPTS_MAX) -> Iterator[Attempt]:
-    """The same for what goes with no machine's speed: memory, what two times that were measured side by side
-    have to do with each other."""
+    """The same for what goes with no machine's speed: memory, a wait, what two times that were measured side
+    by side have to do with each other."""
     yield from _attempts(bound, what, attempts, lambda: 1.0)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pytest
 from kio.serial import entity_reader
 
+from measuring import HANG_S
 from ottla.env.disk import RealDisk
 from ottla.node import Node, NodeSettings
 from ottla.wire.apis import BY_NAME
@@ -105,7 +106,7 @@ def run(
         reader, writer = await asyncio.open_connection(*node.address)
         client = Client(node, reader, writer)
         try:
-            return await asyncio.wait_for(body(client), 30)
+            return await asyncio.wait_for(body(client), HANG_S)
         finally:
             client.close()
             await node.stop()

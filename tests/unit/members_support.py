@@ -10,6 +10,7 @@ from typing import Any
 from memory_disk import MemoryDisk
 from test_metadata_store_contract import ManualClock
 
+from measuring import HANG_S
 from ottla.config import BrokerConfig
 from ottla.env.network import Listener
 from ottla.log.data_dir import RegistrationMark
@@ -262,7 +263,7 @@ class Members:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for a condition on the image of any node."""
-        deadline = asyncio.get_running_loop().time() + 10
+        deadline = asyncio.get_running_loop().time() + HANG_S
         while not condition():
             assert asyncio.get_running_loop().time() < deadline, self.any().image
             await asyncio.sleep(0.002)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from measuring import HANG_S
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.metadata import image as images
@@ -58,7 +59,7 @@ def run(
             cluster = Cluster(store, metadata, config)
             for node_id in range(1, brokers + 1):
                 await cluster.register(node_id)
-            return await asyncio.wait_for(body(cluster), 30)
+            return await asyncio.wait_for(body(cluster), HANG_S)
         finally:
             await metadata.close()
             await store.close()

@@ -22,6 +22,8 @@ from ottla.wire.apis import FETCH
 from ottla.wire.messages import RequestHeader, decode_request, frame_response, read_header
 
 LAG_MS_MAX = 30_000
+# What a follower does not ask before then it asks too late: one whose request hangs gives it up after 30 s.
+ASKED_S = 20.0
 Fields = dict[str, Any]
 
 
@@ -185,7 +187,7 @@ class FakeLeader:
 
     async def asked(self) -> Asked:
         """The next request."""
-        return await asyncio.wait_for(self.requests.get(), 5)
+        return await asyncio.wait_for(self.requests.get(), ASKED_S)
 
     async def silence(self, ms: int = 60) -> None:
         """Nothing is asked for a while."""

@@ -54,11 +54,11 @@ def test_it_is_looked_at_and_read_once(tmp_path: Path, monkeypatch: pytest.Monke
         await create(client, new_topic("t"))
         partition = client.node.services.replicas.get("t", 0)
         consumers = await join(client, CONSUMERS)
-        asked = [fetch(one, wants("t", 0), max_wait_ms=20_000) for one in consumers]
+        asked = [fetch(one, wants("t", 0), max_wait_ms=120_000) for one in consumers]
         # Another version, and another limit.
         others = await join(client, 2)
-        asked.append(fetch(others[0], wants("t", 0), max_wait_ms=20_000, version=11))
-        asked.append(fetch(others[1], wants("t", 0), max_wait_ms=20_000, min_bytes=2))
+        asked.append(fetch(others[0], wants("t", 0), max_wait_ms=120_000, version=11))
+        asked.append(fetch(others[1], wants("t", 0), max_wait_ms=120_000, min_bytes=2))
         asking = [asyncio.ensure_future(one) for one in asked]
         await wait_for(partition, waiters=len(asking))
         responded.clear()
@@ -106,7 +106,7 @@ def test_each_gets_what_it_would_get_alone(
                 "t", one["partition"], current_leader_epoch=one["epoch"], partition_max_bytes=one["max_bytes"]
             )
             limits = {key: one[key] for key in ("version", "min_bytes", "isolation_level")}
-            asking.append(asyncio.ensure_future(fetch(consumer, part, max_wait_ms=20_000, **limits)))
+            asking.append(asyncio.ensure_future(fetch(consumer, part, max_wait_ms=120_000, **limits)))
         # Those that believe in another epoch are answered at once.
         waiters = sum(one["version"] < 9 or one["epoch"] < 1 for one in asked)
         await wait_for(*partitions, waiters=waiters)

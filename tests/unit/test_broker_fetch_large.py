@@ -12,6 +12,7 @@ import pytest
 from admin_support import Client, code, create, new_topic, run
 from test_broker_fetch import batch, by_partition, errors, fetch, freeze, produce, wants
 
+from measuring import HANG_S
 from ottla.broker.api.records.fetch import asked, habit, habit_fetch, handler, large, reader, slowly
 from ottla.broker.api.records.fetch.asked import PIECE
 from ottla.broker.api.records.fetch.encoding import PartitionWriter, TopicsWriter
@@ -66,7 +67,7 @@ def test_thousands_of_partitions_that_nobody_knows_hold_up_nobody(tmp_path: Path
         large.LargeFetch.answer = answer  # type: ignore[method-assign]
         habit_fetch.look_and_read = looking
         try:
-            found = await fetch(client, *asked, max_wait_ms=20_000, **more)
+            found = await fetch(client, *asked, max_wait_ms=120_000, **more)
         finally:
             large.LargeFetch.answer = whole  # type: ignore[method-assign]
             habit_fetch.look_and_read = kept
@@ -115,12 +116,12 @@ def test_one_that_waits_is_woken_by_any_of_its_partitions(tmp_path: Path, sessio
         await create(client, new_topic("t", 7))
         waiters = client.node.services.replicas.get("t", 5)._waiters
         waiting = asyncio.ensure_future(
-            fetch(client, wants("t", *range(7)), max_wait_ms=20_000, session_epoch=session_epoch)
+            fetch(client, wants("t", *range(7)), max_wait_ms=120_000, session_epoch=session_epoch)
         )
         while not waiters:
             await asyncio.sleep(0.001)
         client.node.services.replicas.get("t", 5).append(batch(b"v"), now_ms=1)
-        found = by_partition(await asyncio.wait_for(waiting, 10))
+        found = by_partition(await asyncio.wait_for(waiting, HANG_S))
         assert [index for _, index in found] == list(range(7)) and found["t", 5]["records"]
         if session_epoch < 0:
             while waiters:
@@ -150,7 +151,7 @@ def test_one_that_was_woken_for_too_little_waits_again(
         await create(client, new_topic("t", 7))
         partition = client.node.services.replicas.get("t", 5)
         waiting = asyncio.ensure_future(
-            fetch(client, wants("t", *range(7)), max_wait_ms=20_000, min_bytes=1_000, session_epoch=-1)
+            fetch(client, wants("t", *range(7)), max_wait_ms=120_000, min_bytes=1_000, session_epoch=-1)
         )
         while not partition._waiters:
             await asyncio.sleep(0.001)
@@ -159,7 +160,7 @@ def test_one_that_was_woken_for_too_little_waits_again(
             await asyncio.sleep(0.001)
         assert not waiting.done() and len(looks) <= 4
         partition.append(batch(b"v" * 1_000), now_ms=1)
-        found = by_partition(await asyncio.wait_for(waiting, 10))
+        found = by_partition(await asyncio.wait_for(waiting, HANG_S))
         assert len(found["t", 5]["records"]) > 1_000
 
     run(tmp_path, body)
@@ -186,8 +187,8 @@ def test_what_comes_while_it_looks_wakes_it(tmp_path: Path, session_epoch: int, 
 
         large.LargeFetch.answer = answer  # type: ignore[method-assign]
         try:
-            waiting = fetch(client, wants("t", *range(7)), max_wait_ms=20_000, session_epoch=session_epoch)
-            found = by_partition(await asyncio.wait_for(waiting, 10))
+            waiting = fetch(client, wants("t", *range(7)), max_wait_ms=120_000, session_epoch=session_epoch)
+            found = by_partition(await asyncio.wait_for(waiting, HANG_S))
         finally:
             large.LargeFetch.answer = whole  # type: ignore[method-assign]
         assert found["t", 0]["records"]
@@ -256,8 +257,8 @@ def test_a_session_that_forgets_all_ends_and_nothing_is_waited_for(tmp_path: Pat
         await create(client, new_topic("t", 3))
         session_id = (await fetch(client, wants("t", *range(3)), session_epoch=0))["session_id"]
         gone = [{"topic": "t", "partitions": list(range(3))}]
-        more: dict[str, Any] = {"session_epoch": 1, "forgotten_topics_data": gone, "max_wait_ms": 20_000}
-        answer = await asyncio.wait_for(fetch(client, session_id=session_id, **more), 5)
+        more: dict[str, Any] = {"session_epoch": 1, "forgotten_topics_data": gone, "max_wait_ms": 120_000}
+        answer = await asyncio.wait_for(fetch(client, session_id=session_id, **more), HANG_S)
         assert (answer["session_id"], answer["error_code"]) == (0, 0) and not answer["responses"]
         assert not len(client.node.services.fetch_sessions)
 
@@ -308,7 +309,7 @@ def test_one_that_waits_without_a_session_looks_only_at_what_has_changed(
 
         async def waiting(*asked: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
             looked.clear()
-            future = asyncio.ensure_future(fetch(client, *asked, version=10, max_wait_ms=20_000))
+            future = asyncio.ensure_future(fetch(client, *asked, version=10, max_wait_ms=120_000))
             while not last._waiters:
                 await asyncio.sleep(0.001)
             assert looked == [*range(7), 0]
@@ -317,7 +318,7 @@ def test_one_that_waits_without_a_session_looks_only_at_what_has_changed(
 
         future = await waiting(wants("t", *range(7)), wants("u", 0))
         replicas.get("t", 5).append(batch(b"v"), now_ms=1)
-        found = by_partition(await asyncio.wait_for(future, 10))
+        found = by_partition(await asyncio.wait_for(future, HANG_S))
         assert looked == [5] and len(found) == 8
         assert found["t", 5]["records"] and not found["t", 4]["records"]
         while last._waiters:
@@ -328,7 +329,7 @@ def test_one_that_waits_without_a_session_looks_only_at_what_has_changed(
         )
         it = replicas.get("t", 3)
         it.apply(PartitionState(2, 5, 1, (1, 2), (1, 2)))
-        found = by_partition(await asyncio.wait_for(future, 10))
+        found = by_partition(await asyncio.wait_for(future, HANG_S))
         assert looked == [3] and code(found["t", 3]) == "not_leader_or_follower"
         assert {code(found["t", index]) for index in (0, 1, 2, 4)} == {"none"}
 
@@ -382,13 +383,13 @@ def test_one_whose_session_gives_way_to_others_is_answered(
         else:
             first = await fetch(client, wants("t", *range(7)), session_epoch=0)
             more, topics = {"session_id": first["session_id"], "session_epoch": 1}, []
-        waiting = asyncio.ensure_future(fetch(client, *topics, max_wait_ms=20_000, **more))
+        waiting = asyncio.ensure_future(fetch(client, *topics, max_wait_ms=120_000, **more))
         while not (sessions._sessions and next(iter(sessions._sessions.values())).waiter):
             await asyncio.sleep(0.001)
         (session_id,) = sessions._sessions
         await asyncio.sleep(0.01)
         sessions.close(session_id)
-        answer = await asyncio.wait_for(waiting, 5)
+        answer = await asyncio.wait_for(waiting, HANG_S)
         assert (code(answer), answer["session_id"]) == ("none", session_id)
         again = await fetch(client, session_id=session_id, session_epoch=2)
         assert code(again) == "fetch_session_id_not_found"
@@ -465,7 +466,7 @@ def test_those_that_wait_without_a_session_give_way_to_later_ones(
                 while without.partitions != size * (number + 1):
                     await asyncio.sleep(0.001)
             else:
-                assert len(by_partition(await asyncio.wait_for(waiting[number - 2], 10))) == count
+                assert len(by_partition(await asyncio.wait_for(waiting[number - 2], HANG_S))) == count
                 assert without.partitions == 2 * size
         assert not any(one.done() for one in waiting[2:])
         for one in clients:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from measuring import HANG_S
 from ottla.broker.gate import Gate
 from ottla.broker.pending import Pending
 from ottla.broker.request import Client, CloseConnection, Framed
@@ -91,7 +92,7 @@ def test_an_answer_comes_of_whatever_a_handler_does(outcome: Any, expected: str)
         assert code(ask(now)) == expected
         pending = ask(later(outcome))
         assert isinstance(pending, Pending) and pending.blocks
-        assert code(await asyncio.wait_for(pending, 5) or []) == expected
+        assert code(await asyncio.wait_for(pending, HANG_S) or []) == expected
 
     asyncio.run(main())
 
@@ -100,7 +101,7 @@ def test_an_answer_comes_of_whatever_a_handler_does(outcome: Any, expected: str)
 def test_where_there_can_be_no_answer_the_connection_ends(outcome: BaseException) -> None:
     async def main() -> None:
         with pytest.raises(CloseConnection):
-            await asyncio.wait_for(ask(later(outcome)), 5)
+            await asyncio.wait_for(ask(later(outcome)), HANG_S)
 
     asyncio.run(main())
 
@@ -112,7 +113,7 @@ def test_where_not_even_the_error_can_be_written_the_connection_ends(monkeypatch
 
     async def main() -> None:
         with pytest.raises(CloseConnection):
-            await asyncio.wait_for(ask(later(FENCED)), 5)
+            await asyncio.wait_for(ask(later(FENCED)), HANG_S)
 
     asyncio.run(main())
 
@@ -139,7 +140,7 @@ def test_the_answer_to_a_large_request_is_written_in_pieces(monkeypatch: pytest.
     async def main() -> None:
         pending = ask(lambda ctx, request: GOOD)
         assert isinstance(pending, Pending) and pending.blocks
-        assert await asyncio.wait_for(pending, 5) == [b"piece"] and written == [GOOD]
+        assert await asyncio.wait_for(pending, HANG_S) == [b"piece"] and written == [GOOD]
         assert ask(lambda ctx, request: None, produce(0)) is None
 
     asyncio.run(main())

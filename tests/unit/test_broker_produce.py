@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from admin_support import Client, code, create, new_topic, run
 
+from measuring import HANG_S
 from ottla.broker import gate
 from ottla.broker.producer_ids import ProducerIds
 from ottla.errors import ErrorCode, KafkaError
@@ -357,7 +358,7 @@ def test_what_waits_for_replicas_holds_up_nothing_however_long_it_took(
             for records in (large, BATCH):
                 wanted = fields("t", 0, acks=-1, records=records) | {"timeout_ms": 20_000}
                 client.send("Produce", 9, wanted)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG_S):
                 while partition.log.log_end_offset < 3_001:
                     await asyncio.sleep(0.01)
         partition.advance()

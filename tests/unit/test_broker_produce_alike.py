@@ -16,6 +16,7 @@ from crc32c import crc32c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from measuring import HANG_S
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.pending import Pending
 from ottla.broker.request import Client, CloseConnection
@@ -145,7 +146,7 @@ class Side:
             if isinstance(reply, Pending):
                 done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
                 reply.listen(done.set_result)
-                await asyncio.wait_for(done, 10)
+                await asyncio.wait_for(done, HANG_S)
                 reply = reply.result()
         except MalformedMessage:
             return MalformedMessage

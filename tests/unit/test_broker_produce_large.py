@@ -14,6 +14,7 @@ import pytest
 from budget_support import ask
 from test_broker_garbage import WATCHED, nothing_left
 
+from measuring import HANG_S
 from ottla.broker.api.records.produce.handler import WRITTEN_ASIDE_BYTES
 from ottla.env.disk import Begun, RealDisk
 from ottla.errors import ErrorCode, KafkaError
@@ -79,7 +80,7 @@ def run(tmp_path: Path, body: Callable[[Node, Disk], Awaitable[None]]) -> None:
                 "configs": (),
             }
             await ask(node, "CreateTopics", 5, {"topics": [new], "timeout_ms": 5_000, "validate_only": False})
-            await asyncio.wait_for(body(node, disk), 30)
+            await asyncio.wait_for(body(node, disk), HANG_S)
         finally:
             disk.go_on.set()
             await node.stop()

@@ -12,7 +12,7 @@ import pytest
 from budget_support import Watch
 from coordinators_support import Bench, ManualClock, MemoryLog, protocols, subscription
 
-from measuring import Attempt, cpu_at_most
+from measuring import HANG_S, Attempt, cpu_at_most
 from ottla.coordinators.groups.classic_group import ClassicGroup
 from ottla.coordinators.groups.coordinator import GroupCoordinator
 from ottla.coordinators.groups.group_machine import GroupMachine
@@ -283,7 +283,7 @@ def test_a_large_generation_that_cannot_be_stored_is_said_to_those_who_wait() ->
         assert group.state.value == "PreparingRebalance"
         crowd.groups.close()
 
-    asyncio.run(refused(Crowd()))
+    asyncio.run(refused(Crowd(Attempt())))
 
 
 def test_a_line_of_the_log_names_some_members_only() -> None:
@@ -315,7 +315,7 @@ def test_an_answer_that_cannot_be_made_keeps_nobody_else_from_theirs() -> None:
         step.reply_later(failing())
         step.reply_later(iter([Reply(second, 2)]))
         shard.finish(step)
-        assert await asyncio.wait_for(second, 5) == 2 and await first == 1
+        assert await asyncio.wait_for(second, HANG_S) == 2 and await first == 1
         assert [type(error) for error in told] == [ValueError]
 
     asyncio.run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from measuring import HANG_S
 from ottla.env.slices import Slices
 
 
@@ -40,8 +41,8 @@ def test_who_no_longer_waits_takes_no_turn() -> None:
         waiting = asyncio.ensure_future(slices.pause())
         await asyncio.sleep(0)
         gone.cancel()
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, HANG_S)
         # And again, once nobody waited.
-        await asyncio.wait_for(slices.pause(), 10)
+        await asyncio.wait_for(slices.pause(), HANG_S)
 
     asyncio.run(story())

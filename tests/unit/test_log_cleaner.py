@@ -15,6 +15,7 @@ from compaction_support import WHERE, Bench, stored
 from log_support import FOLDER, NOW_MS, first_from, newest_of, open_log, read_all
 from memory_disk import MemoryDisk, T
 
+from measuring import HANG_S
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.env.slices import Slices
@@ -494,7 +495,7 @@ def test_a_stop_does_not_wait_for_a_slow_rate() -> None:
         assert not cleaning.done()
         bench.cleaner.close()
         with pytest.raises(Aborted):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HANG_S):
                 await cleaning
 
     asyncio.run(body())
@@ -531,7 +532,7 @@ def test_the_manager_compacts_and_remembers_how_far(tmp_path: Path) -> None:
         log = manager.get_or_create(WHERE, topic_id, config, NOW_MS)
         for _ in range(60):
             put(log, b"a", b"b")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while log.cleaned_offset < log.segments[-1].base_offset:
                 await asyncio.sleep(0.01)
         cleaned = log.cleaned_offset

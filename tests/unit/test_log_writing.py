@@ -14,6 +14,7 @@ from log_support import NOW_MS, append, batch, open_log, values
 from memory_disk import MemoryDisk
 from replication_support import make_partition
 
+from measuring import HANG_S
 from ottla.env.disk import Begun, RealDisk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.files import InPlace
@@ -314,7 +315,7 @@ def on_real_disk(body: Callable[[Slow], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         disk = Slow()
         try:
-            await asyncio.wait_for(body(disk), 30)
+            await asyncio.wait_for(body(disk), HANG_S)
         finally:
             disk.go_on.set()
             disk.close()

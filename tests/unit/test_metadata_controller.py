@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from metadata_support import Cluster, apply, run
 
+from measuring import not_waiting
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.controller import MorePartitions
@@ -438,7 +439,7 @@ def test_who_asks_for_topics_that_cannot_be_made_is_not_refused(tmp_path: Path) 
 def test_a_topic_that_is_asked_for_is_waited_for_only_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ottla.metadata.auto_creation.WAIT_MS_MAX", 50)
+    monkeypatch.setattr("ottla.metadata.auto_creation.WAIT_MS_MAX", 500)
 
     async def body(cluster: Cluster) -> None:
         controller, txn, free = cluster.metadata.controller, cluster.store.txn, asyncio.Event()
@@ -452,7 +453,7 @@ def test_a_topic_that_is_asked_for_is_waited_for_only_a_while(
 
         monkeypatch.setattr(cluster.store, "txn", slow_txn)
         # Not one after the other, however many ask.
-        async with asyncio.timeout(1):
+        with not_waiting(100 * 0.5):
             await asyncio.gather(*(controller.auto_creation.create(["t"]) for _ in range(100)))
         assert "t" not in cluster.metadata.image.topics
         free.set()

@@ -15,6 +15,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, PingReceived, RequestReceived, StreamEnded, StreamReset
 from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame
 
+from measuring import HANG_S
 from ottla.env.network import ASK_AFTER_S, UNANSWERED_MS_MAX, watch_over
 from ottla.metadata import etcd_messages as rpc
 from ottla.metadata.etcd_channel import Channel, Stream
@@ -93,7 +94,7 @@ class Heard:
 
 
 def run(body: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(body, 30))
+    asyncio.run(asyncio.wait_for(body, HANG_S))
 
 
 def test_a_call_is_one_request_and_what_answers_it_may_come_byte_by_byte() -> None:

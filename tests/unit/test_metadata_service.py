@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from metadata_support import Cluster, run
 
-from measuring import cpu_at_most
+from measuring import HANG_S, cpu_at_most
 from ottla.broker.views.cluster import known_brokers
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
@@ -76,7 +76,7 @@ def test_a_watch_that_missed_its_history_reads_everything_again(tmp_path: Path) 
         await metadata.close()
         await store.close()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
 
 
 def test_a_watch_that_fails_is_taken_up_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -94,7 +94,7 @@ def test_a_watch_that_fails_is_taken_up_again(tmp_path: Path, caplog: pytest.Log
         await metadata.close()
         await store.close()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
     said = [record.message for record in caplog.records if "cannot be followed" in record.message]
     assert len(said) == 2, said
     assert "out of reach" in said[0]
@@ -132,7 +132,7 @@ def test_an_image_outlives_a_store_that_stays_away(
             await metadata.reached(1_000)
         await store.close()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
     said = [record.message for record in caplog.records if "cannot be followed" in record.message]
     assert len(said) == 1, said
 
@@ -153,7 +153,7 @@ def test_an_image_never_goes_back(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         await store.close()
         await old.close()
 
-    asyncio.run(asyncio.wait_for(body(), 20))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
 
 
 def test_views_are_dropped_when_topics_or_brokers_change_and_only_then(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from measuring import HANG_S
 from ottla.env import unix
 from ottla.env.clock import SystemClock
 from ottla.metadata import socket_server, socket_store
@@ -182,13 +183,13 @@ async def serving(path: Path, **options: Any) -> AsyncIterator[tuple[SqliteStore
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(work(), 30))
+    asyncio.run(asyncio.wait_for(work(), HANG_S))
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
     """Whether the other side has closed, having said nothing."""
     try:
-        return await asyncio.wait_for(reader.read(1), 10) == b""
+        return await asyncio.wait_for(reader.read(1), HANG_S) == b""
     except ConnectionError:
         return True
 

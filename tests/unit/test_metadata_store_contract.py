@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import etcd_support
+from measuring import HANG_S
 from ottla.env.clock import SystemClock
 from ottla.metadata.socket_server import StoreServer
 from ottla.metadata.socket_store import SocketStore
@@ -609,7 +610,7 @@ def test_a_watch_ends_with_the_store(subject: Subject) -> None:
         await store.close()
         # Either is good, as long as nobody is left waiting.
         with contextlib.suppress(StoreError, StopAsyncIteration, RuntimeError):
-            assert await asyncio.wait_for(watcher, 20) == []
+            assert await asyncio.wait_for(watcher, HANG_S) == []
         with pytest.raises(StoreError):
             await store.get("a")
         await store.close()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from measuring import HANG_S
 from ottla.broker.api.records.produce import handler as produce
 from ottla.env.clock import SystemClock
 from ottla.env.disk import RealDisk
@@ -251,7 +252,7 @@ async def member(data: Path, store: Path) -> Node:
 
 
 async def until_led(made: Node) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while made.services.replicas.get("t", 0).leading is None:
             await asyncio.sleep(0.01)
 
@@ -276,14 +277,14 @@ def test_a_node_of_a_cluster_gives_up_when_a_sync_has_failed(tmp_path: Path, end
             assert not RegistrationMark(RealDisk(), str(tmp_path / "data")).last.clean  # type: ignore[union-attr]
             return
         made.services.replicas.look_for_laggards()
-        await asyncio.wait_for(made.failed.wait(), 10)
+        await asyncio.wait_for(made.failed.wait(), HANG_S)
         assert may_have_lost_data(tmp_path / "data", made)
         await made.kill()
         again = await member(tmp_path / "data", tmp_path / "store.db")
         assert not may_have_lost_data(tmp_path / "data", again)
         await again.stop()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
 
 
 def test_a_node_of_a_cluster_that_stops_in_order_vouches_for_its_data(tmp_path: Path) -> None:
@@ -294,7 +295,7 @@ def test_a_node_of_a_cluster_that_stops_in_order_vouches_for_its_data(tmp_path: 
         assert mark.last is not None
         assert mark.last.clean
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
 
 
 class LeapingClock(SystemClock):
@@ -360,7 +361,7 @@ def test_a_node_of_a_cluster_that_stood_still_takes_nothing_any_more(
         writer.close()
         await made.stop()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
 
 
 def test_a_node_whose_id_another_process_has_leads_nothing(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_a_node_whose_id_another_process_has_leads_nothing(tmp_path: Path) -> No
         assert partition.leader_epoch > after.leader_epoch
         await made.stop()
 
-    asyncio.run(asyncio.wait_for(body(), 30))
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
 
 
 class Away(SqliteStore):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from measuring import HANG_S
 from ottla.cli import serve
 from ottla.cli.errors import ExitCode
 from ottla.cli.serve import Serve
@@ -440,7 +441,7 @@ def test_a_node_that_is_to_stop_while_it_waits_to_be_started_again_is_not(
         while "it is started again in" not in caplog.text:
             await asyncio.sleep(0)
         dying.stop()
-        await asyncio.wait_for(keeping, 10)
+        await asyncio.wait_for(keeping, HANG_S)
         assert dying.code == 0
         assert len(dying._lives_ms) == 1
 
@@ -458,10 +459,10 @@ def test_a_node_may_print_what_it_likes(noise: bytes) -> None:
             await asyncio.sleep(0)
         assert not one.ready.is_set()
         printed.feed_data(b"ottla: listening on 127.0.0.1:9093\n")
-        await asyncio.wait_for(one.ready.wait(), 10)
+        await asyncio.wait_for(one.ready.wait(), HANG_S)
         printed.feed_data(noise)
         printed.feed_eof()
-        await asyncio.wait_for(listening, 10)
+        await asyncio.wait_for(listening, HANG_S)
 
     asyncio.run(run())
 

@@ -15,6 +15,7 @@ from test_broker_fetch import fetch, wants
 from test_metadata_store_contract import ManualClock
 from test_replication_handlers import batch, lagging, list_offset
 
+from measuring import HANG_S
 from ottla.broker.api.records.fetch import asked, handler
 from ottla.config import BrokerConfig
 from ottla.env.network import TcpNetwork
@@ -145,7 +146,7 @@ async def follow(client: Client, it: Partition, claim: int, offset: int = 6, ver
     replica: Mapping[str, Any] = {"replica_state": {"replica_id": 2, "replica_epoch": claim}}
     if version < 15:
         replica = {"replica_id": 2}
-    answer = await fetch(client, asked, version=version, max_wait_ms=20_000, min_bytes=0, **replica)
+    answer = await fetch(client, asked, version=version, max_wait_ms=120_000, min_bytes=0, **replica)
     (partition,) = answer["responses"][0]["partitions"]
     assert not partition["records"]
     return code(partition)
@@ -181,7 +182,7 @@ def test_the_node_with_the_id_0_follows_like_any_other(tmp_path: Path) -> None:
         asked["topic_id"] = it.topic_id
         state = {"replica_id": 0, "replica_epoch": KEY}
         waiting = asyncio.create_task(
-            fetch(client, asked, version=17, replica_state=state, session_epoch=-1, max_wait_ms=20_000)
+            fetch(client, asked, version=17, replica_state=state, session_epoch=-1, max_wait_ms=120_000)
         )
         assert it.leading is not None
         while it.leading.followers[0].log_end_offset != 6:
@@ -189,7 +190,7 @@ def test_the_node_with_the_id_0_follows_like_any_other(tmp_path: Path) -> None:
         # The commit of what it has wakes whoever waits.
         await asyncio.sleep(0.01)
         it.append(batch(7_000), now_ms=0)
-        answer = (await asyncio.wait_for(waiting, 10))["responses"][0]["partitions"][0]
+        answer = (await asyncio.wait_for(waiting, HANG_S))["responses"][0]["partitions"][0]
         assert (code(answer), it.high_watermark) == ("none", 6) and answer["records"]
 
     lagging(tmp_path, body)
@@ -243,7 +244,7 @@ def test_a_replica_is_not_believed_where_clients_come_in(
         assert server._bound is not None
         client = Client(made, *await asyncio.open_connection(*server._bound.address))
         try:
-            await asyncio.wait_for(body(client, refused=listener == "EXTERNAL"), 30)
+            await asyncio.wait_for(body(client, refused=listener == "EXTERNAL"), HANG_S)
         finally:
             client.close()
             await made.stop()

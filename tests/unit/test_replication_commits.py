@@ -8,6 +8,7 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
+from measuring import HANG_S
 from ottla.errors import ErrorCode, KafkaError
 from ottla.replication.commits import LEFT_BEHIND_MAX, TOLD_AT_ONCE_MAX, Commits
 
@@ -85,7 +86,7 @@ def test_many_are_told_in_turns_with_others_work_and_may_still_give_up() -> None
         commits.reached(count, None)
         assert len(told) == TOLD_AT_ONCE_MAX
         assert commits.forget(made[-1]) and not commits.forget(made[0])
-        await asyncio.wait_for(others(), 10)
+        await asyncio.wait_for(others(), HANG_S)
         assert turns[0] >= 2 and told == list(range(count - 1)) and len(commits) == 0
 
     asyncio.run(main())

@@ -15,6 +15,7 @@ from log_support import NOW_MS
 from memory_disk import MemoryDisk
 from replication_support import Asked, FakeLeader, Surroundings, answer_of, make_partition
 
+from measuring import HANG_S
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.errors import ErrorCode
@@ -104,7 +105,7 @@ def run(
     async def main() -> None:
         bench = Bench({name.replace("_", "."): value for name, value in settings.items()}, clock)
         try:
-            await asyncio.wait_for(body(bench), 20)
+            await asyncio.wait_for(body(bench), HANG_S)
         finally:
             bench.fetcher.close()
             await asyncio.sleep(0)
@@ -773,7 +774,7 @@ def test_what_is_odd_about_one_partition_holds_up_no_other(
         trouble.clear()
         while "t" not in asked.partitions:
             bench.leader.answer(asked)
-            asked = await asyncio.wait_for(bench.leader.asked(), 5)
+            asked = await asyncio.wait_for(bench.leader.asked(), HANG_S)
 
     run(body)
 

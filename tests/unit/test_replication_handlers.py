@@ -16,6 +16,7 @@ import pytest
 from admin_support import Client, code, create, new_topic, run
 from test_broker_fetch import by_partition, errors, fetch, wants
 
+from measuring import HANG_S
 from ottla.broker.api.records.produce import handler as produce
 from ottla.metadata.image import BrokerImage, PartitionState
 from ottla.replication.partition import Partition
@@ -254,7 +255,7 @@ def test_what_comes_between_the_appends_of_a_large_produce_is_answered(
         fields = produce_fields(5_000)
         nowhere = [{"index": index, "records": batch(1)} for index in (8, 9)]
         fields["topic_data"][0]["partition_data"] += nowhere
-        answer = await asyncio.wait_for(client.ask("Produce", 9, fields), 10)
+        answer = await asyncio.wait_for(client.ask("Produce", 9, fields), HANG_S)
         found = answer["responses"][0]["partition_responses"]
         assert [code(one) for one in found] == [expected, *["unknown_topic_or_partition"] * 2]
         assert waiting(client, it) == (0, 0)

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from admin_support import Client, code, create, new_topic, no_room_for, run
 
+from measuring import HANG_S
 from ottla.env.disk import RealDisk, RealFile
 from ottla.log.log import Log
 from ottla.metadata import keys
@@ -61,7 +62,7 @@ def test_a_topic_that_was_made_on_a_full_disk_serves_when_there_is_room(
         assert await produce(client, "t") == "kafka_storage_error"
         assert await produce(client, "u") == "none"
         monkeypatch.undo()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while await produce(client, "t") != "none":
                 await asyncio.sleep(0.05)
         assert await produce(client, "t", 1) == "unknown_topic_or_partition"

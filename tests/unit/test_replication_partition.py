@@ -11,6 +11,7 @@ from log_support import NOW_MS
 from memory_disk import MemoryDisk
 from replication_support import make_partition
 
+from measuring import HANG_S
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LogConfig
 from ottla.metadata.image import PartitionState
@@ -51,7 +52,7 @@ def append(to: Partition, value: bytes = b"v", acks: int = 1) -> int:
 def on_loop(body: Callable[[SlowDisk, Partition], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         disk = SlowDisk()
-        await asyncio.wait_for(body(disk, partition(disk)), 5)
+        await asyncio.wait_for(body(disk, partition(disk)), HANG_S)
 
     asyncio.run(main())
 

@@ -11,6 +11,7 @@ from log_support import NOW_MS
 from memory_disk import MemoryDisk
 from replication_support import Surroundings, make_partition, topic_id_of
 
+from measuring import HANG_S
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.changes import PartitionChange
 from ottla.metadata.elections import with_isr
@@ -97,7 +98,7 @@ class Bench:
 
 def run(body: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
-        await asyncio.wait_for(body(Bench()), 10)
+        await asyncio.wait_for(body(Bench()), HANG_S)
 
     asyncio.run(main())
 

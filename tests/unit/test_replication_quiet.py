@@ -15,6 +15,7 @@ from test_broker_fetch_news import FOLLOWER, Peer
 from test_replication_follower import EPOCH, Bench, batches
 from test_replication_follower import run as follow
 
+from measuring import HANG_S
 from ottla.metadata.image import PartitionState
 from ottla.replication import followed, quiet
 from ottla.replication.partition import Partition
@@ -191,7 +192,7 @@ def test_a_follower_s_request_that_waits_is_answered_when_another_comes(tmp_path
             await peer.ask(replica_id, wants("t", 0, current_leader_epoch=5))
             more: dict[str, Any] = {
                 "topics": [],
-                "max_wait_ms": 20_000,
+                "max_wait_ms": 120_000,
                 "replica_state": {"replica_id": replica_id, "replica_epoch": 7 if is_follower else -1},
                 "session_id": peer.sessions[replica_id],
                 "session_epoch": peer.epochs[replica_id],
@@ -206,7 +207,7 @@ def test_a_follower_s_request_that_waits_is_answered_when_another_comes(tmp_path
                 peer.partitions[0].append(batch(b"v"), now_ms=1)
                 peer.partitions[0].high_watermark = 1
                 peer.partitions[0].wake()
-            answer = await asyncio.wait_for(receiving, 5)
+            answer = await asyncio.wait_for(receiving, HANG_S)
             assert bool(answer["responses"]) is not is_follower
             assert await client.receive("ApiVersions", 0)
             # Also where both come in one piece.
@@ -214,7 +215,7 @@ def test_a_follower_s_request_that_waits_is_answered_when_another_comes(tmp_path
                 more["session_epoch"] += 1
                 client.send("Fetch", 17, FETCH | more)
                 client.send("ApiVersions", 0)
-                assert await asyncio.wait_for(client.receive("Fetch", 17), 5)
+                assert await asyncio.wait_for(client.receive("Fetch", 17), HANG_S)
                 assert await client.receive("ApiVersions", 0)
 
     run(tmp_path, body)

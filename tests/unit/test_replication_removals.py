@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from admin_support import Client, code, create, new_topic, run
 
+from measuring import HANG_S
 from ottla.replication.removals import AT_ONCE_MAX, Removals
 from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch
@@ -41,7 +42,7 @@ def test_nobody_finds_it_any_more_and_all_its_logs_go(tmp_path: Path) -> None:
         assert await produce(client, COUNT - 1) == "none"
         await delete(client)
         assert await produce(client, COUNT - 1) == "unknown_topic_or_partition"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while not all(name.endswith("-delete") for name in folders(tmp_path)):
                 await asyncio.sleep(0.01)
 
@@ -57,7 +58,7 @@ def test_one_that_is_made_anew_at_once_has_logs_of_its_own(tmp_path: Path) -> No
         assert await produce(client, COUNT - 1) == "none"
         logs = client.node.services.log_manager.logs
         topic_id = client.node.services.metadata.image.topics["t"].topic_id
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while len(logs) < COUNT or any(log.topic_id != topic_id for log in logs.values()):
                 await asyncio.sleep(0.01)
         assert logs[TopicPartition("t", COUNT - 1)].log_end_offset == 1

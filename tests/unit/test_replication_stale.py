@@ -10,6 +10,7 @@ import pytest
 from replication_support import answer_of
 from test_replication_follower import EPOCH, Bench, answer_offset, batches, run
 
+from measuring import HANG_S
 from ottla.errors import ErrorCode
 from ottla.metadata.image import PartitionState
 from ottla.wire.apis import FETCH, LIST_OFFSETS
@@ -75,7 +76,7 @@ def test_a_connection_that_was_given_up_is_not_used_when_it_comes_about() -> Non
         bench.leader.connect = connect  # type: ignore[method-assign]
         bench.endpoint = lambda node_id: (addresses[-1], 1)  # type: ignore[method-assign]
         bench.partition("t")
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), HANG_S)
         addresses.append("new")
         bench.fetcher.reconnect()
         asked = await bench.leader.asked()

@@ -17,6 +17,7 @@ from replication_support import make_partition
 from test_metadata_store_contract import ManualClock
 from test_replication_leading import Bench, state
 
+from measuring import HANG_S
 from ottla.errors import KafkaError
 from ottla.metadata.changes import PartitionChange
 from ottla.metadata.image import BrokerImage, ClusterImage, PartitionState, TopicImage
@@ -219,7 +220,7 @@ def test_a_flush_that_ends_in_no_way_that_was_thought_of_is_not_the_last(ends: s
         assert it._flushes._running is not None
         if ends == "fails":
             with pytest.raises(ValueError, match="nobody thought"):
-                await asyncio.wait_for(first, 5)
+                await asyncio.wait_for(first, HANG_S)
         else:
             await asyncio.sleep(0)
             it._flushes._running.cancel()
@@ -227,7 +228,7 @@ def test_a_flush_that_ends_in_no_way_that_was_thought_of_is_not_the_last(ends: s
                 await first
         await settle(lambda: it._flushes._running is None)
         disk.trouble = False
-        await asyncio.wait_for(it.flushed(), 5)
+        await asyncio.wait_for(it.flushed(), HANG_S)
 
     asyncio.run(main())
 
