@@ -19,6 +19,7 @@ from ottla.log.log import Log
 from ottla.log.producers import ProducerEntry
 from ottla.metadata import elections
 from ottla.metadata.membership import NOT_REGISTERED, Membership
+from ottla.replication import divergence
 from ottla.replication.follower import Fetcher
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.isr import UNKNOWN_OFFSET, Leading
@@ -149,10 +150,10 @@ def join_below_epoch(stack: ExitStack) -> None:
 def ignore_own_epochs(stack: ExitStack) -> None:
     """A follower cuts where its leader says that an epoch ends, whatever it has of that epoch itself."""
 
-    def divergence_offset(self: Partition, epoch: int, end_offset: int) -> int:
-        return min(end_offset, self.log.log_end_offset)
+    def where_to_cut(log: Log, epoch: int, end_offset: int) -> int:
+        return min(end_offset, log.log_end_offset)
 
-    stack.enter_context(replaced(Partition, "divergence_offset", divergence_offset))
+    stack.enter_context(replaced(divergence, "where_to_cut", where_to_cut))
 
 
 def elect_anyone(stack: ExitStack) -> None:

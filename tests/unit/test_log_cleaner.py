@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from ottla.log.log import Log
 from ottla.log.manager import LogManager
 from ottla.log.segments import State
 from ottla.log.settings import LogConfig
+from ottla.log.transaction_index import AbortedTransaction, TransactionIndex
 from ottla.types import Record
 from ottla.wire.records import build_batch
 
@@ -358,13 +360,19 @@ def test_transaction_indexes_go_with_their_segments() -> None:
     """Ones that Kafka wrote: each entry has 34 bytes, with absolute offsets."""
     disk = MemoryDisk()
     log = filled(disk)
+    entries: dict[int, bytes] = {}
     for number in (1, 2):
-        disk.write_file(log.segments[number].path(".txnindex"), bytes([number]) * 34)
+        base = log.segments[number].base_offset
+        entries[number] = struct.pack(">hqqqq", 0, number, base, base, base)
+        index = TransactionIndex()
+        index.append(AbortedTransaction(number, base, base, base))
+        log._segments.aborted.put(base, index, saved=False)
+        log._segments.aborted.save(base)
     bench = Bench(disk, log, NOW_MS)
     bench.compact()
     log.roll(NOW_MS)
     bench.compact()
-    assert disk.files[f"{FOLDER}/{0:020d}.txnindex"].data == b"\1" * 34 + b"\2" * 34
+    assert disk.files[f"{FOLDER}/{0:020d}.txnindex"].data == entries[1] + entries[2]
     assert [name for name in disk.list(FOLDER) if ".txnindex" in name] == [f"{0:020d}.txnindex"]
 
 

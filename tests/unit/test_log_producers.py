@@ -17,15 +17,10 @@ from measuring import cpu_at_most
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.files import InPlace
 from ottla.log.log import Log
-from ottla.log.producers import (
-    EndMarker,
-    ProducerEntry,
-    Producers,
-    decode_snapshot,
-    encode_snapshot,
-    read_marker,
-)
+from ottla.log.markers import EndMarker, read_marker
+from ottla.log.producers import ProducerEntry, Producers, decode_snapshot, encode_snapshot
 from ottla.log.settings import LogConfig, Origin
+from ottla.log.verification import EXEMPT
 from ottla.types import Record
 from ottla.wire.records import SEQUENCE_MAX, build_batch, read_header
 
@@ -549,7 +544,6 @@ def test_markers_end_transactions() -> None:
 
 
 def test_transactions_in_a_folder_of_kafkas_are_followed() -> None:
-    """Nothing here writes them yet, but a log may hold them."""
     disk = MemoryDisk()
     log = open_log(disk)
     options = {"producer_id": 1, "producer_epoch": 0, "transactional": True}
@@ -559,7 +553,7 @@ def test_transactions_in_a_folder_of_kafkas_are_followed() -> None:
         base_offset=11, control=True, **options,
     )  # fmt: skip
     for one in (data, marker):
-        log.append(one, leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR)
+        log.append(one, leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR, guard=EXEMPT)
     for again in (log, open_log(disk)):
         entry = again.producers.get(1)
         assert entry is not None

@@ -14,7 +14,8 @@ from replication_support import Surroundings, make_partition
 
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import PartitionState
-from ottla.replication.partition import Divergence, Partition
+from ottla.replication.divergence import Divergence, where_to_cut
+from ottla.replication.partition import Partition
 from ottla.types import Record
 from ottla.wire.records import build_batch, iter_batches, iter_records
 
@@ -149,7 +150,7 @@ def converse(leader: Partition, follower: Partition, kept: int) -> int:
                 current_leader_epoch=leader.leader_epoch,
             )  # fmt: skip
         except Divergence as found:
-            cut = follower.divergence_offset(found.epoch, found.end_offset)
+            cut = where_to_cut(follower.log, found.epoch, found.end_offset)
             assert cut < offset, "an answer that does not lead on"
             if currently_in_test_context():
                 note(f"truncated from {offset} to {cut}: epoch {found.epoch} ends at {found.end_offset}")
@@ -220,7 +221,7 @@ def test_a_follower_comes_to_have_what_its_leader_has(
 )
 def test_where_a_follower_cuts_follows_from_its_own_epochs_too(epoch: int, end_offset: int, cut: int) -> None:
     replica = Replica(0, [(1, 1), (1, 2), (1, 3), (3, 4), (3, 5), (3, 6)])
-    assert build(replica, 2, 1, 4).divergence_offset(epoch, end_offset) == cut
+    assert where_to_cut(build(replica, 2, 1, 4).log, epoch, end_offset) == cut
 
 
 def test_a_leader_s_epoch_that_the_follower_never_had_does_not_end_beyond_its_log_for_ever() -> None:

@@ -14,7 +14,8 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LogConfig
 from ottla.metadata.elections import with_isr
 from ottla.metadata.image import PartitionState
-from ottla.replication.partition import Divergence, Partition
+from ottla.replication.divergence import Divergence
+from ottla.replication.partition import Partition
 from ottla.types import Record
 from ottla.wire.records import build_batch
 

@@ -13,8 +13,8 @@ from test_replication_leading import Bench
 from ottla.broker.api.records.fetch.session import Want
 from ottla.errors import KafkaError
 from ottla.metadata.elections import with_isr
+from ottla.replication.divergence import Divergence
 from ottla.replication.isr import Follower
-from ottla.replication.partition import Divergence
 
 # What a follower asks for that has everything, and in what it may differ from that: past the end, in the last
 # epoch that it read, in the leader's epoch, in its log's start, in its registration.

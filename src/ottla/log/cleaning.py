@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.checkpoints import OFFSET_MAX
 from ottla.log.compaction import Filter, OffsetMap, Steps, map_batch
 from ottla.log.file_cache import FileCache
 from ottla.log.files import (
@@ -24,6 +25,7 @@ from ottla.log.files import (
     offset_name,
 )
 from ottla.log.segment import Segment, Written
+from ottla.log.transaction_index import TransactionIndex
 from ottla.types import Buffer
 from ottla.wire.records import HEADER_BYTES, BatchHeader, read_header
 
@@ -192,17 +194,22 @@ class Rewrite:
                         writer.add(kept, progress)
                     yield BATCH_COST
             if changed:
-                suffixes = writer.finish(self._aborted_transactions(disk), progress)
-                self.written = Written(self.base_offset, writer.size, suffixes)
+                aborted = self._aborted_transactions(disk)
+                suffixes = writer.finish(aborted.encode(), progress)
+                self.written = Written(self.base_offset, writer.size, suffixes, aborted)
         finally:
             writer.close()
 
-    def _aborted_transactions(self, disk: Disk) -> bytes:
+    def _aborted_transactions(self, disk: Disk) -> TransactionIndex:
         """What the transaction indexes say: with absolute offsets, so that they are one when put together."""
         paths = [
             f"{self.directory}/{offset_name(source.base_offset, TXN_INDEX_SUFFIX)}" for source in self.sources
         ]
-        return b"".join(disk.read_file(path) for path in paths if disk.exists(path))
+        data = b"".join(disk.read_file(path) for path in paths if disk.exists(path))
+        index = TransactionIndex.decode(data, self.base_offset, OFFSET_MAX)
+        if index is None:
+            raise KafkaError(ErrorCode.kafka_storage_error, f"a transaction index of {paths} is damaged")
+        return index
 
     def discard(self, disk: Disk) -> None:
         """Remove what was written aside. OSError where the disk fails."""

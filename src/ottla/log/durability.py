@@ -196,6 +196,7 @@ class Durability:
         try:
             if is_closed:
                 segment.save_indexes()
+                self._segments.aborted.save(segment.base_offset)
             file = segment.file_to_sync(has_news=has_news)
         except FileNotFoundError:
             if segment in self._segments.all:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from crc32c import crc32c
 
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.producers import EndMarker, marker_of
+from ottla.log.markers import EndMarker, marker_of
 from ottla.wire.records import (
     CONTROL_BIT,
     CRC_START,

@@ -12,9 +12,11 @@ from heapq import nlargest
 
 from ottla.errors import KafkaError
 from ottla.log.epochs import UNDEFINED_EPOCH, LeaderEpochs
+from ottla.log.markers import marker_of
 from ottla.log.producers import ProducerEntry, Producers
 from ottla.log.segment import Segment
 from ottla.log.segment_file import ColdRead
+from ottla.log.transaction_index import AbortedTransaction
 from ottla.wire.records import BatchHeader
 
 # So many of the latest epochs, and of the producers that wrote last, are looked up.
@@ -119,6 +121,26 @@ def tells_of(producers: Producers, segments: Sequence[Segment]) -> bool:
         if header.producer_id != entry.producer_id or header.producer_epoch > entry.epoch:
             return False
     return True
+
+
+def has_aborted(segment: Segment, entry: AbortedTransaction) -> bool:
+    """Whether there is an abort marker in a segment where an entry of its transaction index says so."""
+    for header, position in segment.surviving_headers(entry.last_offset):
+        if header.last_offset != entry.last_offset or header.producer_id != entry.producer_id:
+            return False
+        marker = marker_of(header, segment.file.read(position, header.size))
+        return marker is not None and not marker.commits
+    return False
+
+
+def has_control(segments: Sequence[Segment], offset: int) -> bool:
+    """Whether there is a control batch at an offset or behind it."""
+    for segment, following in zip(segments, (*segments[1:], None), strict=True):
+        if following is None or following.base_offset > offset:
+            for header, _ in segment.surviving_headers(max(offset, segment.base_offset)):
+                if header.is_control and header.last_offset >= offset:
+                    return True
+    return False
 
 
 def _last_offset(entry: ProducerEntry) -> int:

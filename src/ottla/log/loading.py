@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os.path
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
@@ -16,6 +15,7 @@ from uuid import UUID
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log import hints
+from ottla.log.aborted import AbortedTransactions
 from ottla.log.checkpoints import (
     CHECKPOINT_BYTES_MAX,
     OFFSET_MAX,
@@ -31,6 +31,7 @@ from ottla.log.files import (
     PARTITION_METADATA_FILE,
     SEGMENT_SUFFIXES,
     SNAPSHOT_SUFFIX,
+    TXN_INDEX_SUFFIX,
     offset_name,
     offset_of,
     read_small,
@@ -39,14 +40,18 @@ from ottla.log.files import (
 from ottla.log.folders import parse_folder
 from ottla.log.leftovers import clear
 from ottla.log.producers import Producers
-from ottla.log.recovery import recover_segment, replay_producers
+from ottla.log.recovery import rebuild_aborted, recover_segment, replay
 from ottla.log.segment import Segment
 from ottla.log.segment_file import ColdRead
 from ottla.log.snapshots import Snapshots
 from ottla.log.strays import set_aside
+from ottla.log.transaction_index import TransactionIndex
 from ottla.wire.records import BatchHeader
 
 logger = logging.getLogger(__name__)
+
+# Of so many of the last segments with aborted transactions the first and the last entry are looked up.
+ABORTED_TESTED_MAX = 2
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +69,8 @@ class Loader:
     log_start_offset: int
     # Compaction has been over all before it; -1: never.
     cleaned_offset: int
+    # Everything before it is committed, as far as is known; None: it does not matter.
+    high_watermark: int | None = None
     now_ms: int
     producer_expiration_ms: int
     index_interval_bytes: int
@@ -76,6 +83,9 @@ class Loader:
     snapshots: Snapshots = field(init=False)
     epochs: LeaderEpochs = field(default_factory=LeaderEpochs)
     producers: Producers = field(init=False)
+    aborted: AbortedTransactions = field(init=False)
+    # Segments, by their base offsets, whose transaction indexes have yet to be held against the log.
+    _aborted_files: set[int] = field(default_factory=set)
     log_end_offset: int = 0
     # Once it is loaded: how much is known to be on the disk, and what a checkpoint there may say of that.
     synced_offset: int = 0
@@ -89,6 +99,7 @@ class Loader:
         self.checkpointed_offset = self.recovery_point or 0
         names = self._names()
         self.producers = Producers(0, self.producer_expiration_ms)
+        self.aborted = AbortedTransactions(self.disk, self.directory)
         self._find_segments(names)
         self._load_epochs(names)
         self._know_topic(names)
@@ -105,6 +116,8 @@ class Loader:
         self.epochs.truncate_from_end(self.log_end_offset + 1)
         self.epochs.truncate_from_start(self.log_start_offset)
         self._load_producers()
+        self._know_uncommitted()
+        self._load_aborted()
         self.snapshots.remove_strays({segment.base_offset for segment in self.segments})
         self.segments[-1].forget_recent(self.log_end_offset)
         self.synced_offset = self.recovery_point or 0
@@ -139,6 +152,8 @@ class Loader:
             elif name.endswith(SEGMENT_SUFFIXES) and offset_name(offset, LOG_SUFFIX) not in names:
                 logger.warning("%s/%s has no log file, removing it", self.directory, name)
                 self._remove(names, name)
+            elif name.endswith(TXN_INDEX_SUFFIX):
+                self._aborted_files.add(offset)
         self.snapshots = Snapshots(self.disk, self.directory, snapshots)
 
     def _load_epochs(self, names: set[str]) -> None:
@@ -232,6 +247,7 @@ class Loader:
                 synced_offset=synced_offset, is_last=number + 1 == count,
             )  # fmt: skip
             self.log_end_offset = self.producers.end_offset
+            self._save_aborted(segment, found.aborted)
             if number + 1 < count:
                 self._save_indexes(segment)
             if found.cut_bytes:
@@ -272,6 +288,9 @@ class Loader:
             segment.close()
             for suffix in SEGMENT_SUFFIXES:
                 self.disk.remove(segment.path(suffix))
+        gone = [segment.base_offset for segment in self.segments[first:]]
+        self._aborted_files.difference_update(gone)
+        self.aborted.forget(gone)
         del self.segments[first:]
 
     def _drop_deleted(self) -> None:
@@ -304,7 +323,9 @@ class Loader:
         logger.warning("%s is set aside as %s: %s", self.directory, folder, why)
         self.disk.make_dirs(self.directory)
         self.segments = []
+        self._aborted_files = set()
         self.snapshots = Snapshots(self.disk, self.directory)
+        self.aborted = AbortedTransactions(self.disk, self.directory)
         self._know_topic(set())
 
     def _begin_where_empty(self) -> None:
@@ -337,6 +358,19 @@ class Loader:
             self.producers.advance_to(start)
         replay(self.segments, self.producers, offset)
 
+    def _know_uncommitted(self) -> None:
+        """Find out about transactions whose end may not be committed: a snapshot behind it does not tell, and
+        the last stable offset would be beyond them."""
+        committed, end = self.high_watermark, self.log_end_offset
+        if committed is None or not any(one.coordinator_epoch >= 0 for one in self.producers):
+            return
+        committed = max(committed, self.segments[0].base_offset)
+        if committed < end and hints.has_control(self.segments, committed):
+            is_own = partial(hints.tells_of, segments=self.segments)
+            self.snapshots.load(self.producers, committed, self.now_ms, is_own)
+            self.producers.advance_to(max(self.producers.end_offset, self.segments[0].base_offset))
+            replay(self.segments, self.producers, end)
+
     def _oldest_with_producers(self) -> int:
         """Where the first segment begins that has been written to since producers expire."""
         expired_ms = self.now_ms - self.producer_expiration_ms
@@ -352,13 +386,37 @@ class Loader:
             # A full disk, say. It only saves time at the next start.
             logger.warning("%s: producer state cannot be written: %s", self.directory, error)
 
+    # -- aborted transactions -----------------------------------------------------------------------------
 
-def replay(segments: Sequence[Segment], producers: Producers, offset: int) -> None:
-    """Bring producer state forward from where it stands to ``offset``, reading headers."""
-    for number, segment in enumerate(segments):
-        last = number + 1 == len(segments)
-        if segment.base_offset >= offset or producers.end_offset >= offset:
-            break
-        if last or segments[number + 1].base_offset > producers.end_offset:
-            replay_producers(segment, producers, offset)
-    producers.advance_to(offset)
+    def _load_aborted(self) -> None:
+        """Hold the transaction indexes that recovery has not written anew against the log."""
+        ends = [segment.base_offset for segment in self.segments[1:]] + [self.log_end_offset]
+        tested = sorted(self._aborted_files)[-ABORTED_TESTED_MAX:]
+        for number, segment in enumerate(self.segments):
+            base = segment.base_offset
+            if base not in self._aborted_files:
+                continue
+            path = segment.path(TXN_INDEX_SUFFIX)
+            index = TransactionIndex.decode(self.disk.read_file(path), base, ends[number])
+            if index is not None and (base not in tested or self._are_aborted(segment, index)):
+                self.aborted.put(base, index, saved=True, keep=number + 1 == len(self.segments))
+                continue
+            logger.warning("%s contradicts the log: building it again", path)
+            self._save_aborted(segment, rebuild_aborted(self.segments, number, self.snapshots))
+
+    def _are_aborted(self, segment: Segment, index: TransactionIndex) -> bool:
+        entries = list(index)
+        return all(hints.has_aborted(segment, entry) for entry in (*entries[:1], *entries[-1:]))
+
+    def _save_aborted(self, segment: Segment, index: TransactionIndex) -> None:
+        """Have the aborted transactions of a segment in its file; none where there are none."""
+        base = segment.base_offset
+        try:
+            if not len(index) and base in self._aborted_files:
+                self.disk.remove(segment.path(TXN_INDEX_SUFFIX))
+            self.aborted.put(base, index, saved=False, keep=segment is self.segments[-1])
+            self.aborted.save(base)
+        except OSError as error:
+            # The next flush tries again.
+            logger.warning("%s cannot be written: %s", segment.path(TXN_INDEX_SUFFIX), error)
+        self._aborted_files.discard(base)

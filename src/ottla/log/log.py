@@ -20,17 +20,19 @@ from ottla.log.durability import Durability
 from ottla.log.file_cache import FileCache
 from ottla.log.files import Background, InPlace
 from ottla.log.index import RELATIVE_OFFSET_MAX
-from ottla.log.loading import Loader, replay
-from ottla.log.producers import EndMarker, marker_of
+from ottla.log.loading import Loader
+from ottla.log.markers import EndMarker, marker_of
+from ottla.log.recovery import replay
 from ottla.log.replacement import Replacement
 from ottla.log.segment import Segment
 from ottla.log.segment_file import ColdRead
 from ottla.log.segments import Segments, Slice, State
 from ottla.log.settings import LONG_MAX, LogConfig, Origin
 from ottla.log.validation import Appended, Prepared, Rules, prepare
+from ottla.log.verification import VerificationGuard
 from ottla.log.writing import Aside, Then, Writing
 from ottla.types import Buffer, TopicPartition
-from ottla.wire.records import CONTROL_BIT, STAMP, TRANSACTIONAL_BIT, BatchHeader
+from ottla.wire.records import CONTROL_BIT, STAMP, BatchHeader
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class Log:
         self.snapshots = loaded.snapshots
         self._segments = Segments(
             loaded.disk, loaded.cache, loaded.directory, loaded.segments, loaded.log_end_offset,
-            loaded.snapshots, background, config,
+            loaded.snapshots, background, config, loaded.aborted,
         )  # fmt: skip
         self.durability = Durability(
             loaded.disk, self._segments, self.epochs, loaded.synced_offset,
@@ -90,6 +92,7 @@ class Log:
         recovery_point: int | None = 0,
         log_start_offset: int = 0,
         cleaned_offset: int = -1,
+        high_watermark: int | None = None,
         cache: FileCache | None = None,
         background: Background | None = None,
         producer_expiration_ms: int = PRODUCER_EXPIRATION_MS,
@@ -98,7 +101,7 @@ class Log:
 
         ``clean``: the broker shut down in order, so that ``recovery_point`` is where the log ends, if its
         last batches say so too, and its bytes need not be looked at. Otherwise the segments from the recovery
-        point on are recovered; None: it is not known.
+        point on are recovered; None: it is not known. ``high_watermark``: as it was written down.
         """
         loaded = Loader(
             disk=disk,
@@ -108,6 +111,7 @@ class Log:
             recovery_point=recovery_point,
             log_start_offset=log_start_offset,
             cleaned_offset=cleaned_offset,
+            high_watermark=high_watermark,
             now_ms=now_ms,
             producer_expiration_ms=producer_expiration_ms,
             index_interval_bytes=config.index_interval_bytes,
@@ -177,27 +181,26 @@ class Log:
         origin: Origin = _CLIENT,
         prepared: Prepared | None = None,
         then: Then | None = None,
+        guard: VerificationGuard | None = None,
+        transaction_version: int = 0,
     ) -> Appended:
         """Append one batch as the leader: check it, number it, write it.
 
         A client's batch that takes long to check is to be ``prepared`` elsewhere: TakesLong where it is not.
         ``then``: have it written in a thread. As long as there is ``writing`` the batch is not in the log,
         and what is returned not true; ``then`` is told when it is, or of the error that this would raise.
+        ``guard``: see ``Producers.begin_verification``. ``transaction_version``: of who sends a marker.
 
-        KafkaError as ``validation.prepare`` and ``Producers.check`` say, INVALID_TXN_STATE for a
-        transactional batch from a client, KAFKA_STORAGE_ERROR where it cannot be written; the log is then
-        as it was before.
+        KafkaError as ``validation.prepare``, ``Producers.check`` and ``check_marker`` say,
+        KAFKA_STORAGE_ERROR where it cannot be written; the log is then as it was before.
         """
         if self._aside.writing is not None:
             self.settle()
         if prepared is None:
             prepared = prepare(records, self.rules, now_ms, origin, at_once=origin is _CLIENT)
         header, body = prepared
-        if header.producer_id >= 0:
-            if header.attributes & TRANSACTIONAL_BIT and origin is _CLIENT:
-                why = "the batch is not part of a transaction that is under way"
-                raise KafkaError(ErrorCode.invalid_txn_state, why)
-            original = self.producers.check(header, origin)
+        if header.producer_id >= 0 and not header.attributes & CONTROL_BIT:
+            original = self.producers.check(header, origin, guard)
             if original is not None:
                 # As in Kafka the answer to a repeat bears the original's time, whoever set it.
                 stamped = original.timestamp_ms
@@ -210,7 +213,10 @@ class Log:
         header.partition_leader_epoch = leader_epoch
         markers = _NO_MARKERS
         if header.attributes & CONTROL_BIT:
-            markers = {base_offset: marker_of(header, b"".join((stamp, body)))}
+            marker = marker_of(header, b"".join((stamp, body)))
+            if marker is not None:
+                self.producers.check_marker(header, marker, transaction_version)
+            markers = {base_offset: marker}
         if then is None:
             self._write((stamp, body), (header,), markers, now_ms)
         else:
@@ -291,7 +297,9 @@ class Log:
             if header.partition_leader_epoch > epochs.latest:
                 epochs.assign(header.partition_leader_epoch, header.base_offset)
             if header.producer_id >= 0:
-                producers.update(header, markers.get(header.base_offset))
+                completed = producers.update(header, markers.get(header.base_offset))
+                if completed is not None and completed.is_aborted:
+                    self._segments.note_aborted(completed)
         producers.advance_to(self._segments.end_offset)
 
     def _begin_write(
@@ -371,6 +379,14 @@ class Log:
             return None
         try:
             return self._segments.read(offset, max_bytes, end_offset, min_one)
+        except OSError as error:
+            why = f"the log cannot be read: {error.strerror}"
+            raise KafkaError(ErrorCode.kafka_storage_error, why) from error
+
+    def aborted_in(self, offset: int, end_offset: int, piece: Slice) -> list[tuple[int, int]]:
+        """The aborted transactions in what ``read`` has found: ``Segments.aborted_in``."""
+        try:
+            return self._segments.aborted_in(offset, end_offset, piece)
         except OSError as error:
             why = f"the log cannot be read: {error.strerror}"
             raise KafkaError(ErrorCode.kafka_storage_error, why) from error

@@ -244,6 +244,7 @@ class LogManager:
             recovery_point=recovery_point,
             log_start_offset=checkpoints.log_starts.get(topic_partition, 0),
             cleaned_offset=checkpoints.cleaned.get(topic_partition, -1),
+            high_watermark=self.recorded_high_watermark(topic_partition),
             cache=self._cache,
             background=self,
             producer_expiration_ms=self._config.get("producer.id.expiration.ms"),

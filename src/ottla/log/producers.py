@@ -14,17 +14,19 @@ from typing import Final, NamedTuple
 from crc32c import crc32c
 
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.markers import EndMarker
 from ottla.log.settings import Origin
-from ottla.types import Buffer
+from ottla.log.transactions import Completed, Transactions
+from ottla.log.verification import Verification, VerificationGuard, Verifications
 from ottla.wire.records import (
     CONTROL_BIT,
     NO_PRODUCER_EPOCH,
     NO_SEQUENCE,
     NO_TIMESTAMP,
     SEQUENCE_MAX,
+    TRANSACTIONAL_BIT,
     BatchHeader,
     add_sequence,
-    iter_records,
 )
 
 # Batches per producer that a repeat is recognized among: as many as a client keeps in flight.
@@ -35,16 +37,16 @@ BATCHES_HELD: Final = BATCHES_KEPT + 1
 # Producers that are looked at for their age before others have their turn: a millisecond or two.
 EXPIRED_AT_ONCE: Final = 10_000
 
+# The last epoch of a producer; the transaction.version from which on it goes up with each transaction's end.
+EPOCH_MAX: Final = 2**15 - 1
+EPOCH_BUMPED_SINCE: Final = 2
+
 SNAPSHOT_VERSION: Final = 1
 _SNAPSHOT_HEADER: Final = struct.Struct(">hIi")
 _SNAPSHOT_ENTRY: Final = struct.Struct(">qhiqiqiq")
 # A batch in memory: `AppendedBatch`'s fields.
 _BATCH: Final = struct.Struct("=iqiq")
 _BATCHES_BYTES: Final = BATCHES_HELD * _BATCH.size
-_MARKER_KEY: Final = struct.Struct(">hh")
-_MARKER_VALUE: Final = struct.Struct(">hi")
-_ABORT: Final = 0
-_COMMIT: Final = 1
 # Looking an enum's member up takes a while.
 _CLIENT: Final = Origin.CLIENT
 # The checksum covers everything after itself.
@@ -172,30 +174,6 @@ class ProducerEntry:
         return None
 
 
-class EndMarker(NamedTuple):
-    """What a control record says of its producer's transaction."""
-
-    commits: bool
-    coordinator_epoch: int
-
-
-def read_marker(batch: Buffer) -> EndMarker | None:
-    """The end marker in a control batch; None where it holds none (Kafka's EndTransactionMarker)."""
-    record = next(iter_records(batch), None)
-    if record is None or len(record.key or b"") < 4 or len(record.value or b"") < 6:
-        return None
-    _, kind = _MARKER_KEY.unpack_from(record.key or b"")
-    _, coordinator_epoch = _MARKER_VALUE.unpack_from(record.value or b"")
-    return EndMarker(kind == _COMMIT, coordinator_epoch) if kind in (_ABORT, _COMMIT) else None
-
-
-def marker_of(header: BatchHeader, batch: Buffer | None) -> EndMarker | None:
-    """The end marker of a batch, if it is a control batch; None too where its bytes are not at hand."""
-    if not header.attributes & CONTROL_BIT or batch is None:
-        return None
-    return read_marker(batch)
-
-
 class Frozen(NamedTuple):
     """All producers of a log as they were at an offset. It does not change: any thread may read it."""
 
@@ -214,10 +192,14 @@ class Frozen(NamedTuple):
 class Producers:
     """All producers of one log, up to ``end_offset``: the state before the batch that begins there."""
 
-    __slots__ = ("_entries", "_generation", "end_offset", "expiration_ms")
+    __slots__ = ("_entries", "_generation", "end_offset", "expiration_ms", "transactions", "verifications")
 
     def __init__(self, end_offset: int, expiration_ms: int) -> None:
         self._entries: dict[int, ProducerEntry] = {}
+        # Those that the producers have open, and those whose ends are not committed yet.
+        self.transactions = Transactions()
+        # Of those that producers are about to open.
+        self.verifications = Verifications()
         self.end_offset = end_offset
         self.expiration_ms = expiration_ms
         self._generation = 0
@@ -233,30 +215,90 @@ class Producers:
 
     # -- checking -----------------------------------------------------------------------------------------
 
-    def check(self, header: BatchHeader, origin: Origin) -> AppendedBatch | None:
+    def check(
+        self, header: BatchHeader, origin: Origin, guard: VerificationGuard | None = None
+    ) -> AppendedBatch | None:
         """Whether a batch that has a producer id may be appended; the original where it is a repeat.
+
+        ``guard``: see ``begin_verification``. Control batches are for ``check_marker``.
 
         KafkaError: INVALID_PRODUCER_EPOCH for an epoch that has been replaced, OUT_OF_ORDER_SEQUENCE_NUMBER
         for a batch that does not follow the producer's last. A producer that the log does not know, or that
-        retention or expiry made it forget, may begin with any number (KIP-360).
+        retention or expiry made it forget, may begin with any number (KIP-360). INVALID_TXN_STATE for a
+        batch that is in no transaction while one is open, and for one that would open a transaction which
+        the coordinator has not been asked about.
+        """
+        entry = self._entries.get(header.producer_id)
+        transactional = header.attributes & TRANSACTIONAL_BIT
+        if (
+            entry is not None
+            and header.producer_epoch == entry.epoch
+            and header.base_sequence == entry.next_sequence
+            and (transactional != 0) == (entry.txn_first_offset >= 0)
+            and not self.verifications.waiting
+        ):
+            return None
+        if origin is _CLIENT and entry is not None and (found := entry.find_duplicate(header)) is not None:
+            return found
+        if entry is None:
+            entry = ProducerEntry(header.producer_id)
+        if header.producer_epoch < entry.epoch:
+            raise _stale_epoch(header.producer_id, header.producer_epoch, entry)
+        is_open = entry.txn_first_offset >= 0
+        goes_on = is_open and header.producer_epoch == entry.epoch
+        if transactional and not goes_on and not self.verifications.is_verified(header.producer_id, guard):
+            why = "the batch is not part of a transaction that is under way"
+            raise KafkaError(ErrorCode.invalid_txn_state, why)
+        if origin is _CLIENT:
+            _check_sequence(header, entry, self.verifications.waiting.get(header.producer_id))
+        if is_open and not transactional:
+            why = f"producer {header.producer_id} has a transaction open, and the batch is not part of it"
+            raise KafkaError(ErrorCode.invalid_txn_state, why)
+        return None
+
+    def check_marker(self, header: BatchHeader, marker: EndMarker, transaction_version: int) -> None:
+        """Whether a coordinator may end a producer's transaction (ProducerAppendInfo.appendEndTxnMarker).
+
+        From ``transaction_version`` 2 on the epoch goes up with each end: a marker in the epoch that the log
+        has seen is late, unless no transaction is open: then it was written before, and its answer was lost
+        or its coordinator has read anew that it was to be written.
+
+        KafkaError INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED.
         """
         entry = self._entries.get(header.producer_id)
         if entry is None:
-            if header.producer_epoch < NO_PRODUCER_EPOCH:
-                raise KafkaError(ErrorCode.invalid_producer_epoch, f"no epoch: {header.producer_epoch}")
-            return None
-        if header.producer_epoch == entry.epoch and header.base_sequence == entry.next_sequence:
-            return None
-        if origin is _CLIENT and (duplicate := entry.find_duplicate(header)) is not None:
-            return duplicate
-        if header.producer_epoch < entry.epoch:
+            return
+        epoch = header.producer_epoch
+        if epoch < entry.epoch:
+            raise _stale_epoch(header.producer_id, epoch, entry)
+        # Nothing comes after the last epoch there is.
+        is_late = epoch == entry.epoch and entry.txn_first_offset >= 0 and epoch != EPOCH_MAX
+        if transaction_version >= EPOCH_BUMPED_SINCE and is_late:
+            raise _stale_epoch(header.producer_id, epoch, entry)
+        if marker.coordinator_epoch < entry.coordinator_epoch:
             raise KafkaError(
-                ErrorCode.invalid_producer_epoch,
-                f"producer {header.producer_id} has epoch {header.producer_epoch}, the log saw {entry.epoch}",
+                ErrorCode.transaction_coordinator_fenced,
+                f"a marker of producer {header.producer_id} is of coordinator epoch "
+                f"{marker.coordinator_epoch}, the log saw {entry.coordinator_epoch}",
             )
-        if origin is _CLIENT:
-            _check_sequence(header, entry)
-        return None
+
+    def begin_verification(
+        self, producer_id: int, epoch: int, base_sequence: int, now_ms: int, *, bumps_epoch: bool
+    ) -> VerificationGuard | None:
+        """What a transactional batch is to be appended with once the coordinator has said that it knows of
+        its transaction; None where that is open here, and nobody need be asked
+        (UnifiedLog.maybeStartTransactionVerification).
+
+        ``bumps_epoch``: the client has the epoch go up with each transaction. KafkaError
+        INVALID_PRODUCER_EPOCH.
+        """
+        entry = self._entries.get(producer_id)
+        if entry is not None:
+            if epoch < entry.epoch:
+                raise _stale_epoch(producer_id, epoch, entry)
+            if epoch == entry.epoch and entry.txn_first_offset >= 0:
+                return None
+        return self.verifications.begin(producer_id, epoch, base_sequence, now_ms, bumps_epoch)
 
     # -- taking in ----------------------------------------------------------------------------------------
 
@@ -264,17 +306,19 @@ class Producers:
         """Whatever lies before ``end_offset`` has been taken in, or tells of no producer."""
         self.end_offset = end_offset
 
-    def update(self, header: BatchHeader, marker: EndMarker | None = None) -> None:
-        """Take in a batch that was appended, or read back.
+    def update(self, header: BatchHeader, marker: EndMarker | None = None) -> Completed | None:
+        """Take in a batch that was appended, or read back; the transaction that ends with it, if one does.
 
         A control batch needs its ``marker``; without one (its records were compacted away) it says nothing.
         """
         last_offset = header.base_offset + header.last_offset_delta
         self.end_offset = last_offset + 1
         if header.producer_id < 0:
-            return
+            return None
+        if header.attributes & TRANSACTIONAL_BIT and self.verifications.waiting:
+            self.verifications.appended(header)
         if header.attributes & CONTROL_BIT and marker is None:
-            return
+            return None
         entry = self._entries.get(header.producer_id)
         if entry is None:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_id)
@@ -289,11 +333,16 @@ class Producers:
         entry.last_timestamp_ms = header.max_timestamp_ms
         if marker is not None:
             entry.coordinator_epoch = marker.coordinator_epoch
-            entry.txn_first_offset = -1
-            return
+            first_offset, entry.txn_first_offset = entry.txn_first_offset, -1
+            if first_offset < 0:
+                # There was nothing to end: no consumer is to hear of that.
+                return None
+            return self.transactions.end(entry.producer_id, first_offset, last_offset, not marker.commits)
         entry.add(header.last_sequence, last_offset, header.last_offset_delta, header.max_timestamp_ms)
-        if header.is_transactional and entry.txn_first_offset < 0:
+        if header.attributes & TRANSACTIONAL_BIT and entry.txn_first_offset < 0:
             entry.txn_first_offset = header.base_offset
+            self.transactions.begin(entry.producer_id, header.base_offset)
+        return None
 
     def expire(self, now_ms: int, expiration_ms: int) -> Iterator[None]:
         """Forget producers that wrote nothing for ``expiration_ms``, from now on too: it may have changed.
@@ -301,6 +350,7 @@ class Producers:
         To be gone through; after each thousands of producers others may have their turn.
         """
         self.expiration_ms = expiration_ms
+        self.verifications.expire(now_ms, expiration_ms)
         for number, entry in enumerate(list(self._entries.values()), 1):
             is_old = entry.txn_first_offset < 0 and now_ms - entry.last_timestamp_ms >= expiration_ms
             # It may have written meanwhile, and be another entry then.
@@ -316,6 +366,9 @@ class Producers:
         The producers' last batches are known, and those that a follower has to cut off were in flight.
         """
         cut: list[ProducerEntry] = []
+        if self.transactions.awaits_commit:
+            # Where the marker goes the transaction is open again.
+            return False
         for entry in self._entries.values():
             if entry.coordinator_epoch >= 0 or entry.txn_first_offset >= 0:
                 # What a marker has changed does not show any more.
@@ -340,6 +393,7 @@ class Producers:
 
     def clear(self, end_offset: int) -> None:
         self._entries.clear()
+        self.transactions.restart((), -1)
         self.end_offset = end_offset
 
     # -- other threads ------------------------------------------------------------------------------------
@@ -368,6 +422,8 @@ class Producers:
             if entry.txn_first_offset >= 0 or now_ms - entry.last_timestamp_ms < self.expiration_ms
         }
         self._entries = entries
+        opened = [(one.txn_first_offset, one.producer_id) for one in entries.values()]
+        self.transactions.restart([one for one in opened if one[0] >= 0], end_offset)
         self.end_offset = end_offset
 
 
@@ -426,20 +482,35 @@ def _pack_entry(entry: ProducerEntry, batch: AppendedBatch, timestamp_ms: int) -
     )
 
 
-def _check_sequence(header: BatchHeader, entry: ProducerEntry) -> None:
+def _stale_epoch(producer_id: int, epoch: int, entry: ProducerEntry) -> KafkaError:
+    return KafkaError(
+        ErrorCode.invalid_producer_epoch,
+        f"producer {producer_id} has epoch {epoch}, the log saw {entry.epoch}",
+    )
+
+
+def _check_sequence(header: BatchHeader, entry: ProducerEntry, verification: Verification | None) -> None:
     """Whether a client's batch follows what its producer wrote before (ProducerAppendInfo.checkSequence)."""
-    first = header.base_sequence
-    if header.producer_epoch != entry.epoch:
-        if first != 0 and entry.epoch != NO_PRODUCER_EPOCH:
-            raise KafkaError(
-                ErrorCode.out_of_order_sequence_number,
-                f"producer {header.producer_id} begins its epoch {header.producer_epoch} with the "
-                f"sequence number {first} instead of 0",
-            )
+    first, producer_id = header.base_sequence, header.producer_id
+    if verification is not None:
+        if verification.bumps_epoch and first != 0 and entry.last_batch is None:
+            raise _out_of_order(f"producer {producer_id}, of which nothing is known, begins with {first}")
+        if first > verification.lowest_sequence:
+            why = f"producer {producer_id} sent {first}, and {verification.lowest_sequence} is to come first"
+            raise _out_of_order(why)
+    if entry.epoch == NO_PRODUCER_EPOCH:
         return
-    last = entry.last_sequence
-    if entry.epoch != NO_PRODUCER_EPOCH and first != add_sequence(last, 1):
-        raise KafkaError(
-            ErrorCode.out_of_order_sequence_number,
-            f"producer {header.producer_id} sent the sequence number {first} after {last}",
+    if header.producer_epoch != entry.epoch:
+        if first != 0:
+            raise _out_of_order(
+                f"producer {producer_id} begins its epoch {header.producer_epoch} with the sequence number "
+                f"{first} instead of 0"
+            )
+    elif first != add_sequence(entry.last_sequence, 1):
+        raise _out_of_order(
+            f"producer {producer_id} sent the sequence number {first} after {entry.last_sequence}"
         )
+
+
+def _out_of_order(why: str) -> KafkaError:
+    return KafkaError(ErrorCode.out_of_order_sequence_number, why)

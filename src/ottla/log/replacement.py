@@ -41,7 +41,8 @@ class Replacement:
         if first is None or segments.state is State.DELETED or durability.failed is not None:
             return None
         is_flushed = segments.end_of(first + len(some) - 1) <= durability.point.offset
-        return first if is_flushed and all(segment.indexed for segment in some) else None
+        is_saved = all(one.indexed and segments.aborted.is_saved(one.base_offset) for one in some)
+        return first if is_flushed and is_saved else None
 
     def replace(self, old: list[Segment], written: Written, now_ms: int) -> list[str]:
         """Put ``written`` in the place of ``old``, which ``find`` has found; the files that are to go.

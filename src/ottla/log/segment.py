@@ -20,6 +20,7 @@ from ottla.log.files import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX
 from ottla.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES, OffsetIndex, TimeIndex
 from ottla.log.index_files import write_index
 from ottla.log.indexed_file import IndexedFile
+from ottla.log.transaction_index import TransactionIndex
 from ottla.log.walking import goes_on
 from ottla.types import Buffer
 from ottla.wire.records import CRC_START, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, BatchHeader, read_header
@@ -38,11 +39,13 @@ class Located(NamedTuple):
 
 
 class Written(NamedTuple):
-    """A segment that was written aside: its start, its bytes, and which of a segment's files there are."""
+    """A segment that was written aside: its start, its bytes, which of a segment's files there are, and its
+    aborted transactions."""
 
     base_offset: int
     size: int
     suffixes: tuple[str, ...]
+    aborted: TransactionIndex
 
 
 class _Peeked:
@@ -345,6 +348,14 @@ class Segment(IndexedFile):
                 self._check_next(header, position, peeked)
                 return Located(position, header.size)
         return None
+
+    def offset_at(self, position: int) -> int:
+        """An offset of the first batch from a position on that is indexed; -1 where there is none
+        (LogSegment.fetchUpperBoundOffset). ColdRead."""
+        self._have_index()
+        index = self.offset_index
+        slot = bisect_left(index.positions, position)
+        return self.base_offset + index.offsets[slot] if slot < len(index.positions) else -1
 
     def _check_next(self, header: BatchHeader, position: int, peeked: _Peeked) -> None:
         """Where a batch's length is wrong, what follows it is no batch. Not where that is not in memory."""

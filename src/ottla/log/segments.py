@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.aborted import AbortedTransactions
 from ottla.log.file_cache import FileCache
 from ottla.log.files import (
     CLEANED_SUFFIX,
@@ -31,6 +32,8 @@ from ottla.log.retention import Extent
 from ottla.log.segment import Located, Segment, Written
 from ottla.log.settings import LogConfig
 from ottla.log.snapshots import Snapshots
+from ottla.log.transaction_index import AbortedTransaction
+from ottla.log.transactions import Completed
 from ottla.types import Buffer
 from ottla.wire.records import LENGTH_OVERHEAD_BYTES, BatchHeader
 
@@ -88,6 +91,7 @@ class Segments:
         snapshots: Snapshots,
         background: Background,
         config: LogConfig,
+        aborted: AbortedTransactions,
     ) -> None:
         self._disk = disk
         self._cache = cache
@@ -95,6 +99,7 @@ class Segments:
         self._snapshots = snapshots
         self._background = background
         self.end_offset = end_offset
+        self.aborted = aborted
         self.state = State.SOUND
         self._complained_ms = -COMPLAINT_INTERVAL_MS
         # Oldest first. Replaced or appended to, never changed otherwise.
@@ -217,6 +222,11 @@ class Segments:
         self.active.take_back()
         self.state = State.SOUND
 
+    def note_aborted(self, completed: Completed) -> None:
+        """A transaction was aborted by a marker that has been written to the active segment."""
+        entry = AbortedTransaction(*completed[:-1])
+        self.aborted.add(self.active.base_offset, entry)
+
     def get_ready(self) -> None:
         """Before the first write, and after one that failed: make sure of all it needs, or refuse again.
 
@@ -251,6 +261,7 @@ class Segments:
         self.all.append(new)
         self._bases.append(base_offset)
         self.active = new
+        self.aborted.closed(old.base_offset)
         self._draw_roll_age()
 
     def move_active(self, base_offset: int, now_ms: int) -> None:
@@ -310,6 +321,24 @@ class Segments:
             found = self.all[number].locate(offset)
         return number, found
 
+    def aborted_in(self, offset: int, end_offset: int, piece: Slice) -> list[tuple[int, int]]:
+        """(producer id, first offset) of the aborted transactions with records in ``piece``, which ``read``
+        has found for the two offsets (LocalLog.addAbortedTransactions).
+
+        As in Kafka there may be others among them that begin behind it, as far as the offset index is coarse.
+        ColdRead, KafkaError as ``AbortedTransactions.collect``; OSError where the disk fails.
+        """
+        if not self.aborted:
+            return []
+        number = len(self.all) - 1
+        if offset < self.active.base_offset:
+            number, _ = self._locate_before_active(offset, end_offset)
+        segment = self.all[number]
+        upper_bound = segment.offset_at(piece.position + piece.size)
+        if upper_bound < 0:
+            upper_bound = self.end_of(number)
+        return self.aborted.collect(segment.base_offset, offset, upper_bound)
+
     # -- cutting ------------------------------------------------------------------------------------------
 
     def find_cut(self, offset: int) -> Cut:
@@ -340,6 +369,7 @@ class Segments:
         segment.forget_recent(end)
         self.size_bytes = sum(one.size for one in self.all)
         self.end_offset = end
+        self.aborted.truncate_to(segment.base_offset, end)
 
     def begin_again(self, offset: int, now_ms: int) -> None:
         """Drop everything and begin again, empty, at ``offset``. OSError where the disk fails."""
@@ -359,6 +389,7 @@ class Segments:
         Whoever still reads from one holds its open file.
         """
         doomed = []
+        self.aborted.forget([segment.base_offset for segment in segments])
         for segment in segments:
             segment.close()
             self._snapshots.forget(segment.base_offset)
@@ -422,6 +453,8 @@ class Segments:
             raise
         new = Segment(self._disk, self._cache, self.directory, written.base_offset, written.size, now_ms)
         self._set([*self.all[:first], new, *self.all[first + len(old) :]])
+        self.aborted.forget([segment.base_offset for segment in old])
+        self.aborted.put(written.base_offset, written.aborted, saved=True)
         for segment in old:
             segment.close()
         for segment in old[1:]:
@@ -452,7 +485,8 @@ class Segments:
         where that fails."""
         if self.active.is_loaded:
             self.active.seal()
-        return [path for segment in self.all for path in segment.save_indexes(sync=False)]
+        written = [path for segment in self.all for path in segment.save_indexes(sync=False)]
+        return written + [path for base in self.aborted.bases for path in self.aborted.save(base, sync=False)]
 
     def close(self) -> None:
         """Let the files go."""

@@ -17,7 +17,7 @@ from typing import final
 from ottla.env.disk import Begun, File
 from ottla.errors import KafkaError
 from ottla.log.files import Background
-from ottla.log.producers import EndMarker
+from ottla.log.markers import EndMarker
 from ottla.log.segments import Segments
 from ottla.types import Buffer
 from ottla.wire.records import BatchHeader

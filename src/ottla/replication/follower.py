@@ -20,6 +20,7 @@ from ottla.config import BrokerConfig
 from ottla.env.clock import Clock, Timer
 from ottla.env.network import Network
 from ottla.errors import ErrorCode, KafkaError
+from ottla.replication import divergence
 from ottla.replication.flushing import Flushes
 from ottla.replication.followed import BACKOFF_MS_MIN, NO_SESSION, Fields, Followed, Following
 from ottla.replication.partition import Partition
@@ -420,7 +421,7 @@ class Fetcher:
         return False
 
     def _truncate(self, partition: Partition, epoch: int, end_offset: int) -> None:
-        offset = partition.divergence_offset(epoch, end_offset)
+        offset = divergence.where_to_cut(partition.log, epoch, end_offset)
         log.info(
             "%s: parts from its leader's log after epoch %d: truncating from %d to %d",
             partition.topic_partition, epoch, partition.log.log_end_offset, offset,

@@ -8,46 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Log
+from ottla.log.markers import EndMarker, build_marker
 from ottla.log.segments import Slice
 from ottla.log.settings import Origin
 from ottla.log.validation import Appended, Prepared
+from ottla.log.verification import VerificationGuard
 from ottla.log.writing import Then
 from ottla.metadata.elections import effective_min_isr, with_isr
 from ottla.metadata.image import PartitionState
+from ottla.replication import divergence
 from ottla.replication.commits import Commits, Committed
 from ottla.replication.deletions import Deleted, Deletions
 from ottla.replication.group_commit import GroupCommit
 from ottla.replication.isr import Follower, Leading
 from ottla.replication.surroundings import Cluster, Position
+from ottla.replication.waiters import Waiter, tell
 from ottla.types import Buffer, TopicPartition
 
 log = logging.getLogger(__name__)
-
-Waiter = Callable[[], None]
-
-
-def _call(waiters: Iterable[Waiter]) -> None:
-    """Tell each, whatever becomes of another."""
-    for waiter in waiters:
-        try:
-            waiter()
-        except Exception:
-            log.exception("whoever waited for a partition could not be told")
-
-
-class Divergence(Exception):
-    """A follower's log parts from ours: the last epoch that both may have, and where it ends here."""
-
-    def __init__(self, epoch: int, end_offset: int) -> None:
-        super().__init__(f"epoch {epoch} ends at {end_offset}")
-        self.epoch = epoch
-        self.end_offset = end_offset
 
 
 class Partition:
@@ -93,7 +78,7 @@ class Partition:
         # While this node leads, in the state's leader epoch.
         self.leading: Leading | None = None
         # The first offset that consumers may not see yet.
-        self.high_watermark = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
+        self._is_committed_to(min(max(high_watermark, log.log_start_offset), log.log_end_offset))
         self._cluster = cluster
         # Dicts, since they are gone through in order: who waits for what consumers may see, and for appends.
         self._waiters: dict[Waiter, None] = {}
@@ -110,8 +95,20 @@ class Partition:
 
     @property
     def last_stable_offset(self) -> int:
-        """The first offset that a read_committed consumer may not see yet; transactions come later."""
-        return self.high_watermark
+        """The first offset that a read_committed consumer may not see yet: what is before it is committed,
+        and in no transaction whose end is not. It moves with the high watermark, and with the log's start.
+        """
+        unstable = self.log.producers.transactions.first_unstable_offset
+        if unstable >= self.high_watermark:
+            return self.high_watermark
+        return max(unstable, self.log.log_start_offset)
+
+    def _is_committed_to(self, high_watermark: int) -> None:
+        """Everything before it is committed, and can be read."""
+        self.high_watermark = high_watermark
+        transactions = self.log.producers.transactions
+        if transactions.awaits_commit:
+            transactions.committed_to(high_watermark)
 
     # ------------------------------------------------------------ roles
 
@@ -125,7 +122,8 @@ class Partition:
         before, self.state = self.state, state
         if leads:
             if self.leading is None or before.leader_epoch != state.leader_epoch:
-                self._lead()
+                now_ms = self._cluster.monotonic_ms()
+                self.leading = Leading(self.node_id, state, self.log.log_end_offset, now_ms)
             else:
                 self.leading.update(state, self._cluster.monotonic_ms())
             self.advance()
@@ -134,11 +132,6 @@ class Partition:
         else:
             self.resign()
         self.wake()
-
-    def _lead(self) -> None:
-        self.leading = Leading(
-            self.node_id, self.state, self.log.log_end_offset, self._cluster.monotonic_ms()
-        )
 
     def resign(self) -> None:
         """Lead no more: whoever waits for a commit, or a deletion, is sent to the next leader."""
@@ -178,8 +171,10 @@ class Partition:
         origin: Origin = Origin.CLIENT,
         prepared: Prepared | None = None,
         then: Then | None = None,
+        guard: VerificationGuard | None = None,
+        transaction_version: int = 0,
     ) -> Appended:
-        """Append as the leader and wake who waits for data. ``prepared`` and ``then``: see ``Log.append``.
+        """Append as the leader and wake who waits for data. ``prepared`` and the rest: see ``Log.append``.
 
         Raises what ``Log.append`` does, NOT_LEADER_OR_FOLLOWER, and NOT_ENOUGH_REPLICAS where ``acks`` is all
         (-1) and fewer replicas are in sync than min.insync.replicas, or all that there are.
@@ -193,21 +188,43 @@ class Partition:
         if acks == -1 and len(state.isr) < min_isr and len(state.isr) < len(state.replicas):
             why = f"{len(state.isr)} replicas are in sync and min.insync.replicas is {min_isr}"
             raise KafkaError(ErrorCode.not_enough_replicas, why)
-        epoch = state.leader_epoch
+        appended = log.append(
+            records,
+            leader_epoch=state.leader_epoch,
+            now_ms=now_ms,
+            origin=origin,
+            prepared=prepared,
+            then=None if then is None else partial(self._written, leading, then),
+            guard=guard,
+            transaction_version=transaction_version,
+        )
         if then is None:
-            appended = log.append(
-                records, leader_epoch=epoch, now_ms=now_ms, origin=origin, prepared=prepared
-            )
             self._grown(leading)
-            return appended
+        return appended
 
-        def written(error: KafkaError | None) -> None:
-            if error is None:
-                self._grown(leading)
-            then(error)
+    def _written(self, leading: Leading, then: Then, error: KafkaError | None) -> None:
+        if error is None:
+            self._grown(leading)
+        then(error)
 
-        return log.append(
-            records, leader_epoch=epoch, now_ms=now_ms, origin=origin, prepared=prepared, then=written
+    def append_marker(
+        self, marker: EndMarker, producer_id: int, epoch: int, *, now_ms: int, transaction_version: int
+    ) -> Appended:
+        """End a producer's transaction here, as its coordinator says (WriteTxnMarkers): as ``append`` with
+        acks=all. A late one is refused: ``Producers.check_marker``, also for ``transaction_version``."""
+        batch, origin = build_marker(marker, producer_id, epoch, now_ms), Origin.COORDINATOR
+        return self.append(
+            batch, now_ms=now_ms, acks=-1, origin=origin, transaction_version=transaction_version
+        )
+
+    def begin_verification(
+        self, producer_id: int, epoch: int, base_sequence: int, now_ms: int, *, bumps_epoch: bool
+    ) -> VerificationGuard | None:
+        """For a transactional batch: ``Producers.begin_verification``. NOT_LEADER_OR_FOLLOWER."""
+        if self.leading is None:
+            raise KafkaError(ErrorCode.not_leader_or_follower)
+        return self.log.producers.begin_verification(
+            producer_id, epoch, base_sequence, now_ms, bumps_epoch=bumps_epoch
         )
 
     def _grown(self, leading: Leading) -> None:
@@ -215,7 +232,7 @@ class Partition:
         if len(leading.maximal_isr) == 1:
             self.advance()
         if self._append_waiters:
-            _call(tuple(self._append_waiters))
+            tell(tuple(self._append_waiters))
 
     def advance(self) -> None:
         """Move the high watermark as far as what is known allows; tell whom that concerns."""
@@ -233,11 +250,11 @@ class Partition:
             )
         if end <= self.high_watermark:
             return
-        self.high_watermark = end
+        self._is_committed_to(end)
         if self._commits.waiting:
             self._tell_commits(end)
         if self._waiters:
-            _call(tuple(self._waiters))
+            tell(tuple(self._waiters))
 
     def _is_eligible(self, node_id: int, follower: Follower) -> bool:
         return self._cluster.is_eligible(node_id, follower.broker_epoch)
@@ -336,12 +353,7 @@ class Partition:
         if last_epoch < 0:
             return
         epoch, end_offset = self.epoch_end_offset(last_epoch)
-        if end_offset < 0:
-            raise KafkaError(ErrorCode.offset_out_of_range, f"epoch {last_epoch} is not known any more")
-        if offset < self.log.log_start_offset:
-            raise KafkaError(ErrorCode.offset_out_of_range)
-        if epoch < last_epoch or end_offset < offset:
-            raise Divergence(epoch, end_offset)
+        divergence.check(self.log, offset, last_epoch, epoch, end_offset)
 
     def _admit(self, node_id: int) -> None:
         assert self.leading is not None
@@ -435,8 +447,8 @@ class Partition:
         # A leader that is new may not know yet that what lies before its log's start is committed.
         committed = max(min(leader_high_watermark, log.log_end_offset), log.log_start_offset)
         if committed > self.high_watermark:
-            self.high_watermark = committed
-            _call(tuple(self._waiters))
+            self._is_committed_to(committed)
+            tell(tuple(self._waiters))
 
     def truncate_to(self, offset: int, now_ms: int) -> None:
         """Cut off what the leader does not have. OSError where the disk fails."""
@@ -446,28 +458,14 @@ class Partition:
                 self.topic_partition, offset, self.high_watermark,
             )  # fmt: skip
         self.log.truncate_to(offset, now_ms)
-        self.high_watermark = min(self.high_watermark, self.log.log_end_offset)
+        self._is_committed_to(min(self.high_watermark, self.log.log_end_offset))
         self.wake()
 
     def restart_at(self, offset: int, now_ms: int) -> None:
         """Begin again, empty, at ``offset``: the leader has nothing before it any more. OSError."""
         self.log.truncate_fully_to(offset, now_ms)
-        self.high_watermark = offset
+        self._is_committed_to(offset)
         self.wake()
-
-    def divergence_offset(self, epoch: int, end_offset: int) -> int:
-        """Where to cut so that the log agrees with a leader whose ``epoch`` ends at ``end_offset``
-        (AbstractFetcherThread.getOffsetTruncationState)."""
-        log = self.log
-        if not log.epochs.entries:
-            return min(end_offset, log.log_end_offset)
-        own_epoch, own_end = log.epoch_end_offset(epoch)
-        if own_end < 0:
-            # Everything that we have is of epochs up to that one.
-            own_epoch, own_end = log.latest_epoch, log.log_end_offset
-        if own_epoch != epoch:
-            return min(own_end, log.log_end_offset)
-        return min(own_end, end_offset, log.log_end_offset)
 
     # ------------------------------------------------------------ reading and waiting
 
@@ -477,6 +475,17 @@ class Partition:
         Raises KafkaError(OFFSET_OUT_OF_RANGE).
         """
         return self.log.read(offset, max_bytes, end_offset=self.high_watermark, min_one=min_one)
+
+    def read_committed(
+        self, offset: int, max_bytes: int, *, min_one: bool
+    ) -> tuple[Slice | None, Sequence[tuple[int, int]]]:
+        """The same up to the last stable offset, with the aborted transactions that records there may be of:
+        (producer id, first offset)."""
+        end, log = self.last_stable_offset, self.log
+        piece = log.read(offset, max_bytes, end_offset=end, min_one=min_one)
+        if piece is None:
+            return None, ()
+        return piece, log.aborted_in(offset, end, piece)
 
     def read_uncommitted(self, offset: int, max_bytes: int, *, min_one: bool) -> Slice | None:
         """The same up to the log's end, for followers."""
@@ -494,7 +503,7 @@ class Partition:
         self._append_waiters.pop(waiter, None)
 
     def wake(self) -> None:
-        _call((*self._waiters, *self._append_waiters))
+        tell((*self._waiters, *self._append_waiters))
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
         """(epoch, end offset) of the largest epoch up to ``epoch``, (-1, -1) where it is not known.

@@ -18,8 +18,9 @@ from ottla.broker.views.leader import leader_fields, leader_nodes
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.segments import Slice
 from ottla.replication.claims import NOBODY
+from ottla.replication.divergence import Divergence
 from ottla.replication.manager import ReplicaManager
-from ottla.replication.partition import Divergence, Partition
+from ottla.replication.partition import Partition
 
 log = logging.getLogger(__name__)
 

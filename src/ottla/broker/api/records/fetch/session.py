@@ -12,8 +12,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from ottla.errors import KafkaError
+from ottla.replication.divergence import Divergence
 from ottla.replication.isr import Follower, Presence
-from ottla.replication.partition import Divergence, Partition
+from ottla.replication.partition import Partition
 
 # The request's epoch that opens a session, and the one that ends or does without one.
 INITIAL_EPOCH: Final = 0
