@@ -23,9 +23,7 @@ from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig, Endpoint
 from ottla.config.node import NodeSettings as NodeSettings
 from ottla.config.node import StartError as StartError
-from ottla.coordinators.groups.coordinator import GroupCoordinator
-from ottla.coordinators.groups.settings import GroupConfig
-from ottla.coordinators.runtime.failover import Failover
+from ottla.coordinators.hosted import Coordinators
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.deadlines import Deadlines
 from ottla.env.disk import Disk, RealDisk, open_files_max
@@ -47,7 +45,6 @@ from ottla.metadata.store import MetadataStore, StoreError
 from ottla.metadata.stores import open_store
 from ottla.replication.fetchers import Fetchers
 from ottla.replication.high_watermarks import HighWatermarks
-from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.manager import ReplicaManager
 from ottla.types import TopicPartition
 
@@ -55,7 +52,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-OFFSETS_TOPIC = "__consumer_offsets"
 # Folders that are looked for on the event loop: some 10 microseconds each.
 LOOKED_AT_ONCE_MAX = 10
 # How long until a metadata store that cannot be reached at the start is tried again.
@@ -117,8 +113,7 @@ class Node:
         self._metadata: Metadata
         self._logs: LogManager
         self._replicas: ReplicaManager
-        self._groups: GroupCoordinator
-        self._failover: Failover
+        self._coordinators: Coordinators
 
     @property
     def node_id(self) -> int:
@@ -149,7 +144,7 @@ class Node:
                 await server.start()
         await self._join(self._advertised(endpoints), self.config.get("broker.rack"))
         await self._slices.run(self._replicas.activate())
-        self._failover.apply(None, self._metadata.image)
+        self._coordinators.apply(None, self._metadata.image)
         await self._await_siblings()
         for server in self._shared:
             await server.start()
@@ -236,8 +231,7 @@ class Node:
                 await self._leave()
             await self._slices.run(self._replicas.wake_all())
             self._replicas.close()
-            self._groups.close()
-            self._failover.close()
+            self._coordinators.close()
             await asyncio.gather(*(server.stop() for server in self._servers))
             all_kept = await self._logs.close()
             if self._clustered:
@@ -409,21 +403,19 @@ class Node:
     def _step_down(self) -> None:
         """The store says that this node is no member any more: lead and coordinate nothing."""
         self._replicas.step_down()
-        self._failover.step_down()
+        self._coordinators.step_down()
 
     def _compose(self) -> None:
         """Build what serves requests upon the partitions."""
         deadlines = Deadlines(self._clock)
         self._held.callback(deadlines.close)
-        offsets = InternalTopicLog(OFFSETS_TOPIC, self._replicas, self._clock, self._disk)
-        group_config = GroupConfig.from_config(self.config)
-        self._groups = GroupCoordinator(
-            offsets, self._clock, group_config, slices=self._slices, deadlines=deadlines
-        )
-        self._held.callback(self._groups.close)
-        self._failover = Failover(self.node_id, OFFSETS_TOPIC, self._groups, self._groups.on_topics_deleted)
-        self._held.callback(self._failover.close)
-        self._metadata.subscribe(self._failover.apply)
+        producer_ids = ProducerIds(self._metadata.controller.reserve_producer_ids)
+        self._coordinators = hosted = Coordinators(
+            self.node_id, self.config, self._metadata, self._replicas, producer_ids, self._clock, self._disk,
+            self._slices, deadlines, self._network if self._clustered else None,
+        )  # fmt: skip
+        self._held.callback(hosted.close)
+        self._metadata.subscribe(hosted.apply)
         if self._clustered:
             self._membership.on_ended = self._step_down
         self.services = Services(
@@ -434,7 +426,10 @@ class Node:
             disk=self._disk,
             metadata=self._metadata,
             replicas=self._replicas,
-            groups=self._groups,
+            groups=hosted.groups,
+            transactions=hosted.transactions,
+            marker_writer=hosted.marker_writer,
+            verification=hosted.verification,
             log_manager=self._logs,
             fetch_sessions=FetchSessions(
                 self._clock, slots_max=self.config.get("max.incremental.fetch.session.cache.slots")
@@ -443,7 +438,7 @@ class Node:
             turn=self._turn,
             memory=self._memory,
             slices=self._slices,
-            producer_ids=ProducerIds(self._metadata.controller.reserve_producer_ids),
+            producer_ids=producer_ids,
             pulse=self._make_pulse() if self._clustered else None,
         )
         self._memory.on_shortage = self.services.fetch_sessions.habits.let_go

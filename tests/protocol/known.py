@@ -24,11 +24,6 @@ KNOWN = (
         "docs/decisions/0003: what Kafka would quietly repair we refuse, and we unpack less",
     ),
     Known(r"Produce: codec [57]$", r"", "Kafka fails; we say UNSUPPORTED_COMPRESSION_TYPE"),
-    Known(
-        r"FindCoordinator: type 1",
-        r"",
-        "transactions are not served: InitProducerId says so",
-    ),
 )
 
 # Versions that came with 4.4, and that the Kafka whose answers are recorded had not.

@@ -39,7 +39,7 @@ def codes(message: Any) -> list[int]:
     if hasattr(message, "_fields"):
         for name in message._fields:
             value = getattr(message, name)
-            found += [value] if name == "error_code" else codes(value)
+            found += [value] if name in ("error_code", "partition_error_code") else codes(value)
     elif isinstance(message, tuple):
         for item in message:
             found += codes(item)

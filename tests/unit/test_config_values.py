@@ -150,8 +150,6 @@ def test_names_without_effect_are_warned_about_unless_they_say_the_default() -> 
     [
         ("num.io.threads", "4", None),
         ("controller.quorum.voters", "1@localhost:9093", None),
-        ("transaction.state.log.replication.factor", "1", "2"),
-        ("transaction.state.log.min.isr", "1", "3"),
         ("share.coordinator.state.topic.min.isr", "1", "3"),
         ("group.coordinator.rebalance.protocols", "classic", "classic,consumer"),
     ],
@@ -472,6 +470,7 @@ def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() ->
         "max.connections",
         "max.connections.per.ip",
         "producer.id.expiration.ms",
+        "transaction.partition.verification.enable",
     }
 
 

@@ -80,6 +80,8 @@ class Broker:
         request = decode_request(key, version, encode_request(key, version, fields))
         services = SimpleNamespace(
             groups=self.groups,
+            # All that is asked of it is whose its ids are.
+            transactions=self.groups,
             slices=self.groups.slices,
             memory=Memory(),
             node_id=1,
@@ -199,22 +201,17 @@ def test_the_coordinator_of_a_group(version: int) -> None:
     run(story)
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_a_transactional_id_is_sent_here_to_be_told_that_there_are_no_transactions(version: int) -> None:
+@pytest.mark.parametrize("version", [1, 3, 4, 6])
+def test_a_transactional_id_is_sent_to_its_coordinator(version: int) -> None:
+    """Whose topic is made when it is first looked for."""
+
     async def story(broker: Broker) -> None:
-        answer = await broker.ask("FindCoordinator", version, key_type=1, coordinator_keys=["x"])
-        (found,) = answer.coordinators
+        if version < 4:
+            found = await broker.ask("FindCoordinator", version, key="x", key_type=1)
+        else:
+            answer = await broker.ask("FindCoordinator", version, key_type=1, coordinator_keys=["x"])
+            (found,) = answer.coordinators
         assert (found.error_code, found.node_id, found.host, found.port) == (0, 1, "h", 9092)
-
-    run(story)
-
-
-@pytest.mark.parametrize("version", [1, 3])
-def test_older_clients_are_told_of_missing_transactions_where_they_believe_it(version: int) -> None:
-    async def story(broker: Broker) -> None:
-        found = await broker.ask("FindCoordinator", version, key="x", key_type=1)
-        assert found.error_code == ErrorCode.transactional_id_authorization_failed
-        assert found.error_message == "transactions are not served by this broker yet"
 
     run(story)
 
@@ -237,7 +234,7 @@ def test_the_consumer_protocol_is_refused_as_by_a_kafka_without_it(version: int)
 
 @pytest.mark.parametrize("version", [3, 6])
 @pytest.mark.parametrize(("key_type", "error"), [(2, ErrorCode.invalid_request), (9, 42)])
-def test_there_is_no_coordinator_but_of_groups(version: int, key_type: int, error: int) -> None:
+def test_there_are_no_coordinators_of_other_kinds(version: int, key_type: int, error: int) -> None:
     async def story(broker: Broker) -> None:
         answer = await broker.ask(
             "FindCoordinator", version, key="x", key_type=key_type, coordinator_keys=["x"]

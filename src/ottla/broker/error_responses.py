@@ -170,6 +170,57 @@ def _resources(answer: str) -> Builder:
     return build
 
 
+def _add_partitions_to_txn(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    """Clients look at each partition, nodes at the top first."""
+    topics = getattr(request, "v3_and_below_topics", ())
+    return {
+        "error_code": code,
+        "results_by_transaction": (),
+        "results_by_topic_v3_and_below": [
+            {
+                "name": topic.name,
+                "results_by_partition": [
+                    {"partition_index": index, "partition_error_code": code} for index in topic.partitions
+                ],
+            }
+            for topic in topics
+        ],
+    }
+
+
+def _write_txn_markers(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    return {
+        "markers": [
+            {
+                "producer_id": marker.producer_id,
+                "topics": [
+                    {
+                        "name": topic.name,
+                        "partitions": [
+                            {"partition_index": index, "error_code": code}
+                            for index in topic.partition_indexes
+                        ],
+                    }
+                    for topic in marker.topics
+                ],
+            }
+            for marker in request.markers
+        ]
+    }
+
+
+def _describe_transactions(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    empty: Fields = {
+        "transaction_state": "", "transaction_timeout_ms": 0, "transaction_start_time_ms": 0,
+        "producer_id": 0, "producer_epoch": 0, "topics": (),
+    }  # fmt: skip
+    return {
+        "transaction_states": [
+            empty | {"transactional_id": each, "error_code": code} for each in request.transactional_ids
+        ]
+    }
+
+
 def _with_top(build: Builder) -> Builder:
     """The error at the top as well."""
     return lambda request, code, message: _top(request, code, message) | build(request, code, message)
@@ -203,6 +254,11 @@ _NAMED: dict[str, Builder] = {
         "topics", "topics", "partitions", "partitions", "partition_index", low_watermark=-1
     ),
     "InitProducerId": _top_with(producer_id=-1, producer_epoch=-1),
+    "AddPartitionsToTxn": _add_partitions_to_txn,
+    "EndTxn": _top_with(producer_id=-1, producer_epoch=-1),
+    "WriteTxnMarkers": _write_txn_markers,
+    "DescribeTransactions": _describe_transactions,
+    "ListTransactions": _top_with(unknown_state_filters=(), transaction_states=()),
     "OffsetForLeaderEpoch": _each_partition(
         "topics", "topics", "partitions", "partitions", "partition", leader_epoch=-1, end_offset=-1
     ),

@@ -11,17 +11,35 @@ class ProducerIds:
 
     def __init__(self, reserve: Callable[[], Awaitable[range]]) -> None:
         self._reserve = reserve
-        self._free = iter(range(0))
+        # Those that are left of the block.
+        self._first, self._end = 0, 0
         self._reserving = asyncio.Lock()
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether ``at_once`` gives an id."""
+        return self._first < self._end and not self._reserving.locked()
 
     def at_once(self) -> int | None:
         """A fresh producer id of the block that there is; None where ``next`` has to be awaited for one."""
-        return None if self._reserving.locked() else next(self._free, None)
+        return self._take() if self.is_at_hand else None
+
+    def _take(self) -> int:
+        producer_id, self._first = self._first, self._first + 1
+        return producer_id
 
     async def next(self) -> int:
         """A fresh producer id. KafkaError where no block can be had now."""
         async with self._reserving:
-            for producer_id in self._free:
-                return producer_id
-            self._free = iter(await self._reserve())
-            return next(self._free)
+            await self._fill()
+            return self._take()
+
+    async def reserve(self) -> None:
+        """Have ids at hand. KafkaError where no block can be had now."""
+        async with self._reserving:
+            await self._fill()
+
+    async def _fill(self) -> None:
+        if self._first >= self._end:
+            block = await self._reserve()
+            self._first, self._end = block.start, block.stop

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ottla.broker.turn import Turn
     from ottla.config import BrokerConfig
     from ottla.coordinators.groups.coordinator import GroupCoordinator
+    from ottla.coordinators.transactions.coordinator import TransactionCoordinator
+    from ottla.coordinators.transactions.marker_writer import MarkerWriter
+    from ottla.coordinators.transactions.verification import Verification
     from ottla.env.clock import Clock
     from ottla.env.deadlines import Deadlines
     from ottla.env.disk import Disk
@@ -35,6 +38,9 @@ class Services:
     metadata: Metadata
     replicas: ReplicaManager
     groups: GroupCoordinator
+    transactions: TransactionCoordinator
+    marker_writer: MarkerWriter
+    verification: Verification
     log_manager: LogManager
     fetch_sessions: FetchSessions
     producer_ids: ProducerIds

@@ -178,25 +178,10 @@ _METRICS = _group(
 )
 
 _TRANSACTIONS = _group(
-    "there are no transactions yet",
-    _row("add.partitions.to.txn.retry.backoff.max.ms", INT, 100, HIGH, "Longest time to retry adding partitions to a transaction.", _zero),
-    _row("add.partitions.to.txn.retry.backoff.ms", INT, 20, HIGH, "Wait between such retries.", _one),
+    "logs and coordinators look and read as they need",
     _row("producer.id.expiration.check.interval.ms", INT, 600000, LOW, "How often silent producers are looked for.", _one),
-    _row("transaction.abort.timed.out.transaction.cleanup.interval.ms", INT, 10000, LOW, "How often transactions that took too long are aborted.", _one),
-    _row("transaction.max.timeout.ms", INT, 900000, HIGH, "Longest timeout that a transaction may have.", _one),
-    _row("transaction.partition.verification.enable", BOOLEAN, True, LOW, "Check that a partition is in the transaction that writes to it.", None, CLUSTER),
-    _row("transaction.remove.expired.transaction.cleanup.interval.ms", INT, 3600000, LOW, "How often expired transactional ids are removed.", _one),
     _row("transaction.state.log.load.buffer.size", INT, 5242880, HIGH, "Bytes of __transaction_state read at a time.", _one),
-    _row("transaction.state.log.segment.bytes", INT, 104857600, HIGH, "Segment size of __transaction_state.", _one),
-    _row("transactional.id.expiration.ms", INT, 604800000, HIGH, "Silence after which a transactional id is forgotten.", _one),
-)
-
-_TRANSACTIONS_TOPIC = _group(
-    "there are no transactions yet",
-    _row("transaction.state.log.min.isr", INT, 2, HIGH, "min.insync.replicas of __transaction_state.", _one),
-    _row("transaction.state.log.num.partitions", INT, 50, HIGH, "Partitions of __transaction_state.", _one),
-    _row("transaction.state.log.replication.factor", SHORT, 3, HIGH, "Replicas of __transaction_state.", _one),
-    met=_is_one,
+    met=_always,
 )
 
 _CONSUMER_GROUPS = _group(
@@ -340,11 +325,6 @@ _REFUSED = [
         effect=Effect.REFUSED,
     ),
     *_group(
-        "there are no transactions yet",
-        _row("transaction.two.phase.commit.enable", BOOLEAN, False, LOW, "Two-phase commit with an outside coordinator."),
-        effect=Effect.REFUSED,
-    ),
-    *_group(
         "brokers talk to each other in plain text",
         _row("security.inter.broker.protocol", STRING, "PLAINTEXT", MEDIUM, "Security between brokers.", one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")),
         effect=Effect.REFUSED,
@@ -353,6 +333,6 @@ _REFUSED = [
 
 INERT = table(
     *_THREADS, *_QUORUM, *_QUORUM_WISHES, *_REPLICATION, *_COMPACTION, *_LOG, *_LOG_WISHES,
-    *_LIMITS, *_QUOTAS, *_METRICS, *_TRANSACTIONS, *_TRANSACTIONS_TOPIC, *_CONSUMER_GROUPS, *_PROTOCOLS,
+    *_LIMITS, *_QUOTAS, *_METRICS, *_TRANSACTIONS, *_CONSUMER_GROUPS, *_PROTOCOLS,
     *_SHARE_GROUPS, *_SHARE_GROUPS_TOPIC, *_TIERED, *_REFUSED, *SECURITY,
 )

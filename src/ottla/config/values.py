@@ -21,11 +21,12 @@ from ottla.config.inert_security import STORES
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
 from ottla.config.replication import REPLICATION
 from ottla.config.topic import SYNONYMS, TOPIC
+from ottla.config.transactions import TRANSACTIONS
 
 log = logging.getLogger(__name__)
 
 # Every broker configuration by name.
-BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | REPLICATION | INERT).items()))
+BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | REPLICATION | TRANSACTIONS | INERT).items()))
 
 NODE_ID_DEFAULT = 1
 _ID_NAMES = ("node.id", "broker.id")

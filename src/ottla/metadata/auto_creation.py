@@ -12,7 +12,13 @@ from typing import Protocol
 
 from ottla.config import BrokerConfig
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.image import INTERNAL_TOPICS, OFFSETS_TOPIC, ClusterImage, TopicImage
+from ottla.metadata.image import (
+    COORDINATED_TOPICS,
+    INTERNAL_TOPICS,
+    OFFSETS_TOPIC,
+    ClusterImage,
+    TopicImage,
+)
 from ottla.metadata.topics import NewTopic, TopicResult
 
 log = logging.getLogger(__name__)
@@ -61,7 +67,7 @@ class AutoCreation:
         wanted = [
             name
             for name in names
-            if name not in self._under_way and (name not in INTERNAL_TOPICS or name == OFFSETS_TOPIC)
+            if name not in self._under_way and (name not in INTERNAL_TOPICS or name in COORDINATED_TOPICS)
         ][: UNDER_WAY_MAX - len(self._under_way)]
         if wanted:
             task = asyncio.create_task(self._create(wanted), name="auto-create")
@@ -93,18 +99,38 @@ class AutoCreation:
 
     def default_topic(self, name: str) -> NewTopic:
         """What a topic is like that is made without saying (``AutoTopicCreationManager``)."""
-        if name != OFFSETS_TOPIC:
+        if name not in COORDINATED_TOPICS:
             return NewTopic(name)
         get = self._config.get
-        factor = get("offsets.topic.replication.factor")
-        alone = not self._images.image.nodes
-        if alone and not self._config.is_set("offsets.topic.replication.factor"):
+        configs: dict[str, str | None]
+        if name == OFFSETS_TOPIC:
+            count, factor = get("offsets.topic.num.partitions"), self._factor("offsets.topic")
+            configs = {
+                "cleanup.policy": "compact",
+                "compression.type": "producer",
+                "segment.bytes": str(get("offsets.topic.segment.bytes")),
+            }
+        else:
+            count, factor = get("transaction.state.log.num.partitions"), self._factor("transaction.state.log")
+            in_sync = get("transaction.state.log.min.isr")
+            if not self._config.is_set("transaction.state.log.min.isr"):
+                # More than there are could never write.
+                in_sync = min(in_sync, factor)
+            configs = {
+                "cleanup.policy": "compact",
+                "compression.type": "uncompressed",
+                "min.insync.replicas": str(in_sync),
+                "segment.bytes": str(get("transaction.state.log.segment.bytes")),
+                "unclean.leader.election.enable": "false",
+            }
+        return NewTopic(name, count, factor, configs=configs)
+
+    def _factor(self, prefix: str) -> int:
+        """How many replicas the partitions of an internal topic have."""
+        name = f"{prefix}.replication.factor"
+        if not self._images.image.nodes and not self._config.is_set(name):
             # Kafka would refuse; a broker that starts with nothing said should simply work. A cluster waits
             # for enough nodes: that topic would stay as small as the cluster was when it was asked for.
-            factor = 1
-        configs: dict[str, str | None] = {
-            "cleanup.policy": "compact",
-            "compression.type": "producer",
-            "segment.bytes": str(get("offsets.topic.segment.bytes")),
-        }
-        return NewTopic(name, get("offsets.topic.num.partitions"), factor, configs=configs)
+            return 1
+        factor: int = self._config.get(name)
+        return factor

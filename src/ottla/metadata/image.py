@@ -120,7 +120,10 @@ _CONFIGS_OF = {
 
 # Kafka's own topics. Clients do not write to them, and subscriptions by pattern leave them out.
 OFFSETS_TOPIC = "__consumer_offsets"
-INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, "__transaction_state", "__share_group_state"})
+TRANSACTION_STATE_TOPIC = "__transaction_state"
+INTERNAL_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC, "__share_group_state"})
+# Those that coordinators served here keep: they are made when somebody asks for them.
+COORDINATED_TOPICS = frozenset({OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC})
 
 
 def initial_state(replicas: tuple[int, ...]) -> PartitionState:

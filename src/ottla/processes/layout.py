@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ottla.config import BrokerConfig, ConfigError, Endpoint
-from ottla.config.broker import ACTED_ON
+from ottla.config.definition import Effect
 from ottla.config.node import NodeSettings
+from ottla.config.values import BROKER
 from ottla.log.data_dir import node_folder
 
 PORT_MAX = 65_535
@@ -76,7 +77,7 @@ def settings_of(
         rack = rack or config.get("broker.rack") or machine
     else:
         for name in INTERNAL_FACTORS:
-            if name in ACTED_ON:
+            if BROKER[name].effect is Effect.ACTED_ON:
                 properties.setdefault(name, "1")
     return [
         replace(

@@ -61,6 +61,13 @@ class Claims:
             self._refuse(node_id, host, f"nodes do not use the listener {listener}")
             raise KafkaError(ErrorCode.topic_authorization_failed, "a replica's request, not on its listener")
 
+    def is_for_nodes(self, image: ClusterImage | None, listener: str) -> bool:
+        """Whether nodes ask on this listener what is for them alone, as far as anybody has said."""
+        if not self._several or listener == self._listener:
+            return True
+        brokers = image.brokers.values() if image is not None else ()
+        return any(broker.peer_listener == listener for broker in brokers)
+
     def _refuse(self, node_id: int, host: str, why: str) -> None:
         now_ms = self._clock.monotonic_ms()
         if now_ms - self._since_ms >= SAID_MS_MIN:

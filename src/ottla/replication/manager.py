@@ -160,6 +160,10 @@ class ReplicaManager:
         """Refuse a request in a replica's name where nodes do not send theirs: ``Claims.check_listener``."""
         self._claims.check_listener(self._image, node_id, listener, host)
 
+    def is_for_nodes(self, listener: str) -> bool:
+        """As ``Claims.is_for_nodes``."""
+        return self._claims.is_for_nodes(self._image, listener)
+
     def assigned(self) -> set[TopicPartition]:
         """The partitions that are to be on this node, those among them that cannot be opened."""
         topics = self._image.topics if self._image is not None else {}

@@ -23,8 +23,9 @@ import uvloop
 from ottla.config import check_known
 from ottla.env.disk import Disk, RealDisk
 from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import OFFSETS_TOPIC
 from ottla.metadata.topics import NewTopic
-from ottla.node import OFFSETS_TOPIC, Node, NodeSettings
+from ottla.node import Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.testing.faults import Faults, Request
 from ottla.types import Record, TopicPartition
@@ -36,12 +37,13 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 30.0
 
 # Where tests are better served by another value than Kafka's default: nobody waits for more members to
-# join a group, the topic of the offsets has one partition instead of 50, and each Fetch names all its topics,
-# since it has no session that remembers them. ``config`` overrides these.
+# join a group, the topics of coordinators have one partition instead of 50, and each Fetch names all its
+# topics, since it has no session that remembers them. ``config`` overrides these.
 CONFIG: Mapping[str, str] = {
     "group.initial.rebalance.delay.ms": "0",
     "max.incremental.fetch.session.cache.slots": "0",
     "offsets.topic.num.partitions": "1",
+    "transaction.state.log.num.partitions": "1",
 }
 
 

@@ -65,8 +65,12 @@ _TABLE = (
     Api(19, "CreateTopics", "create_topics", "topics", 2, 7, MOST, LISTS),
     Api(20, "DeleteTopics", "delete_topics", "topics", 1, 6, MANY, LISTS),
     Api(21, "DeleteRecords", "delete_records", "records", 0, 2, MANY, LISTS),
-    Api(22, "InitProducerId", "init_producer_id", "records", 0, 5),
+    Api(22, "InitProducerId", "init_producer_id", "transactions", 0, 5),
     Api(23, "OffsetForLeaderEpoch", "offset_for_leader_epoch", "records", 2, 4, MANY, LISTS),
+    Api(24, "AddPartitionsToTxn", "add_partitions_to_txn", "transactions", 0, 5, MANY, LISTS),
+    Api(25, "AddOffsetsToTxn", "add_offsets_to_txn", "transactions", 0, 4),
+    Api(26, "EndTxn", "end_txn", "transactions", 0, 5),
+    Api(27, "WriteTxnMarkers", "write_txn_markers", "transactions", 1, 2, MANY, LISTS),
     Api(32, "DescribeConfigs", "describe_configs", "configs", 1, 4, MANY, LISTS),
     Api(33, "AlterConfigs", "alter_configs", "configs", 0, 2, MANY, LISTS),
     Api(34, "AlterReplicaLogDirs", "alter_replica_log_dirs", "cluster", 1, 2, MANY, LISTS),
@@ -81,6 +85,8 @@ _TABLE = (
     Api(60, "DescribeCluster", "describe_cluster", "cluster", 0, 2),
     Api(61, "DescribeProducers", "describe_producers", "records", 0, 0, MANY, LISTS),
     Api(64, "UnregisterBroker", "unregister_broker", "cluster", 0, 0),
+    Api(65, "DescribeTransactions", "describe_transactions", "transactions", 0, 0, MANY, LISTS),
+    Api(66, "ListTransactions", "list_transactions", "transactions", 0, 2, SOME),
     Api(68, "ConsumerGroupHeartbeat", "consumer_group_heartbeat", "groups", 0, 1, MANY, LISTS),
     Api(74, "ListConfigResources", "list_config_resources", "configs", 0, 1),
     Api(75, "DescribeTopicPartitions", "describe_topic_partitions", "topics", 0, 0, MANY, LISTS),
@@ -94,6 +100,8 @@ BY_NAME: dict[str, Api] = {api.name: api for api in _TABLE}
 PRODUCE: Final = 0
 FETCH: Final = 1
 LIST_OFFSETS: Final = 2
+ADD_PARTITIONS_TO_TXN: Final = 24
+WRITE_TXN_MARKERS: Final = 27
 METADATA: Final = 3
 API_VERSIONS: Final = 18
 

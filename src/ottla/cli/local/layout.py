@@ -127,6 +127,7 @@ class Layout:
         settings = {
             "default.replication.factor": replicas,
             "offsets.topic.replication.factor": replicas,
+            "transaction.state.log.replication.factor": replicas,
             **self.settings,
         }
         command = [*serve, "--node-id", str(node.id), "--store", self.store, "--cluster", CLUSTER]

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from ottla.coordinators.runtime.machine import Settings
 
-TRANSACTION_STATE_TOPIC = "__transaction_state"
 # How long a client waits for a write. Kafka waits as long as the transaction may take, which is longer than
 # clients wait for an answer; what is written is written either way.
 WRITE_TIMEOUT_MS = 10_000

@@ -88,8 +88,9 @@ class TransactionMachine:
     def replay(self, record: TransactionRecord, producer_id: int = NO_PRODUCER_ID) -> None:
         self.tables.replay(record)
 
-    def end_transaction(self, producer_id: int, *, committed: bool) -> None:
+    def end_transaction(self, producer_id: int, *, committed: bool) -> Iterator[None]:
         """Nothing is written to this topic in a transaction."""
+        return iter(())
 
     # -- writes
 

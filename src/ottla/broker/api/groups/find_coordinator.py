@@ -1,37 +1,51 @@
-"""FindCoordinator: which broker coordinates a group (Kafka's KafkaApis.getCoordinator).
+"""FindCoordinator: which broker coordinates a group, or a transactional id (KafkaApis.getCoordinator).
 
 v0 groups only; v1-3 key type and error message; v3 flexible; v4 many keys in one request; v6 share groups.
-`__consumer_offsets` is made when a group is first looked for; unlike Kafka's, the answer waits for that, and
-for a coordinator on this node that is still loading, which spares the client a retry. Share groups get
-INVALID_REQUEST. Transactions are not served, and each client has one error that it does not take for a
-passing one: librdkafka and its like, which ask in v0-3, TRANSACTIONAL_ID_AUTHORIZATION_FAILED here; Java's,
-which asks in v4+, UNSUPPORTED_VERSION from InitProducerId, so that its transactional ids are sent to this
-node.
+`__consumer_offsets` and `__transaction_state` are made when somebody first looks for what is in them; unlike
+Kafka's, the answer waits for that, and for a coordinator on this node that is still loading, which spares the
+client a retry. Share groups get INVALID_REQUEST.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, are_usual, chunks, in_pieces
 from ottla.broker.request import RequestContext
-from ottla.coordinators.groups.settings import GROUP_METADATA_TOPIC
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.image import TopicImage
+from ottla.metadata.image import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC, TopicImage
 
 GROUP_KEY = 0
 TRANSACTION_KEY = 1
 FIRST_VERSION_WITH_KEYS = 4
-NO_TRANSACTIONS = "transactions are not served by this broker yet"
+
+
+class Coordinator(Protocol):
+    """That of groups, or of transactions."""
+
+    def partition_for(self, name: str, /) -> int: ...
+
+    def is_ready(self, name: str, /) -> bool: ...
+
+    async def ready(self, name: str, /) -> None: ...
+
+
+def _coordinator(ctx: RequestContext, key_type: int) -> tuple[Coordinator, str] | None:
+    """What a key of that type belongs to, and its topic."""
+    if key_type == GROUP_KEY:
+        return ctx.services.groups, OFFSETS_TOPIC
+    if key_type == TRANSACTION_KEY:
+        return ctx.services.transactions, TRANSACTION_STATE_TOPIC
+    return None
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields | Framed]:
     key_type = getattr(request, "key_type", GROUP_KEY)
     keys = [request.key] if ctx.api_version < FIRST_VERSION_WITH_KEYS else request.coordinator_keys
-    if key_type == GROUP_KEY and len(keys) <= AT_ONCE_MAX and are_usual(keys):
-        found = _find_at_once(ctx, keys)
+    if len(keys) <= AT_ONCE_MAX and are_usual(keys):
+        found = _find_at_once(ctx, key_type, keys)
         if found is not None:
             return _fields(ctx, keys, found)
     return _handle(ctx, key_type, keys)
@@ -52,16 +66,17 @@ def _fields(ctx: RequestContext, keys: Sequence[str], found: Sequence[Fields]) -
     return {"throttle_time_ms": 0, "coordinators": answers}
 
 
-def _find_at_once(ctx: RequestContext, keys: Sequence[str]) -> list[Fields] | None:
-    """The coordinators of groups; None where something is to be waited for."""
+def _find_at_once(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> list[Fields] | None:
+    """The coordinator of each key; None where something is to be waited for."""
     services = ctx.services
-    topic = services.metadata.image.topics.get(GROUP_METADATA_TOPIC)
-    if topic is None:
+    wanted = _coordinator(ctx, key_type)
+    topic = None if wanted is None else services.metadata.image.topics.get(wanted[1])
+    if wanted is None or topic is None:
         return None
     found: list[Fields] = []
     for key in keys:
-        leader = topic.partitions[services.groups.partition_for(key)].leader
-        if leader == services.node_id and not services.groups.is_ready(key):
+        leader = topic.partitions[wanted[0].partition_for(key)].leader
+        if leader == services.node_id and not wanted[0].is_ready(key):
             return None
         found.append(_found(ctx, leader))
     return found
@@ -69,15 +84,16 @@ def _find_at_once(ctx: RequestContext, keys: Sequence[str]) -> list[Fields] | No
 
 async def _find(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> list[Fields]:
     """The coordinator of each key, or why there is none. What is to be waited for is waited for once."""
-    if key_type == TRANSACTION_KEY and ctx.api_version < FIRST_VERSION_WITH_KEYS:
-        return [_nowhere(KafkaError(ErrorCode.transactional_id_authorization_failed, NO_TRANSACTIONS))]
-    if key_type == TRANSACTION_KEY:
-        return [_found(ctx, ctx.services.node_id)] * len(keys)
+    wanted = _coordinator(ctx, key_type)
+    if wanted is None:
+        why = f"there are no coordinators for keys of type {key_type} here"
+        return [_nowhere(KafkaError(ErrorCode.invalid_request, why))] * len(keys)
+    coordinator, name = wanted
     try:
-        topic = await _topic(ctx, key_type)
+        topic = await _topic(ctx, name)
     except KafkaError as error:
         return [_nowhere(error)] * len(keys)
-    groups, me = ctx.services.groups, ctx.services.node_id
+    me = ctx.services.node_id
     leaders: list[int] = []
     # Any key of a partition stands for all.
     here: dict[int, str] = {}
@@ -85,26 +101,20 @@ async def _find(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> list
         if leaders:
             await ctx.services.slices.pause()
         for key in some:
-            partition = groups.partition_for(key)
+            partition = coordinator.partition_for(key)
             leaders.append(topic.partitions[partition].leader)
             if leaders[-1] == me:
                 here[partition] = key
     found = {leader: _found(ctx, leader) for leader in set(leaders)}
-    await asyncio.gather(*map(groups.ready, here.values()))
+    await asyncio.gather(*map(coordinator.ready, here.values()))
     return [found[leader] for leader in leaders]
 
 
-async def _topic(ctx: RequestContext, key_type: int) -> TopicImage:
-    if key_type != GROUP_KEY:
-        raise KafkaError(
-            ErrorCode.invalid_request, f"there are no coordinators for keys of type {key_type} here"
-        )
+async def _topic(ctx: RequestContext, name: str) -> TopicImage:
     try:
-        return await ctx.services.metadata.controller.auto_creation.ensure(GROUP_METADATA_TOPIC)
+        return await ctx.services.metadata.controller.auto_creation.ensure(name)
     except KafkaError as error:
-        raise KafkaError(
-            ErrorCode.coordinator_not_available, f"{GROUP_METADATA_TOPIC} cannot be made: {error}"
-        ) from error
+        raise KafkaError(ErrorCode.coordinator_not_available, f"{name} cannot be made: {error}") from error
 
 
 def _nowhere(error: KafkaError) -> Fields:

@@ -1,0 +1,150 @@
+"""AddPartitionsToTxn: partitions that a transaction writes to (KIP-98, KIP-890).
+
+v0-1 plain; v2 PRODUCER_FENCED; v3 flexible: these come from clients, for one transaction. v4 many
+transactions, each of which may only be asked about (``verify_only``); v5 TRANSACTION_ABORTABLE: these come
+from the leaders of partitions, before they take the first batch of a transaction. All partitions of one are
+added, or none: where one cannot be, the others get OPERATION_NOT_ATTEMPTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ottla.broker.api.transactions.versions import told
+from ottla.broker.request import Fields, RequestContext
+from ottla.coordinators.transactions.metadata import TV_0, TV_2
+from ottla.coordinators.transactions.requests import AddRequest
+from ottla.env.deferred import Deferred
+from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import INTERNAL_TOPICS
+from ottla.types import TopicPartition
+
+FENCED_SINCE = 2
+BATCHED_SINCE = 4
+
+Errors = Mapping[TopicPartition, ErrorCode]
+
+
+def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
+    """By partition: NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, INVALID_PRODUCER_ID_MAPPING,
+    PRODUCER_FENCED, CONCURRENT_TRANSACTIONS, TRANSACTION_ABORTABLE; UNKNOWN_TOPIC_OR_PARTITION, and from
+    clients TOPIC_AUTHORIZATION_FAILED for internal topics. CLUSTER_AUTHORIZATION_FAILED for a node's request
+    on a listener that is not for nodes."""
+    if ctx.api_version >= BATCHED_SINCE:
+        if not ctx.services.replicas.is_for_nodes(ctx.listener):
+            raise KafkaError(ErrorCode.cluster_authorization_failed)
+        return _Batch(ctx, request.transactions).answer
+    asked = AddRequest(
+        request.v3_and_below_transactional_id,
+        request.v3_and_below_producer_id,
+        request.v3_and_below_producer_epoch,
+        _partitions(request.v3_and_below_topics),
+        TV_0,
+    )
+    version = ctx.api_version
+    return _add(ctx, asked, is_client=True).then(
+        lambda errors: {
+            "throttle_time_ms": 0,
+            "results_by_topic_v3_and_below": _results(errors, version),
+        }
+    )
+
+
+class _Batch:
+    """Transactions that are asked for together, and answered once each is."""
+
+    __slots__ = ("_left", "_results", "_version", "answer")
+
+    def __init__(self, ctx: RequestContext, transactions: Sequence[Any]) -> None:
+        self.answer: Deferred[Fields] = Deferred()
+        self._version = ctx.api_version
+        self._results: list[Fields] = [{}] * len(transactions)
+        self._left = len(transactions)
+        for place, one in enumerate(transactions):
+            asked = AddRequest(
+                one.transactional_id,
+                one.producer_id,
+                one.producer_epoch,
+                _partitions(one.topics),
+                TV_2,
+            )
+            if one.verify_only:
+                errors = _unknown(ctx, asked, is_client=False) or ctx.services.transactions.verify(asked)
+                self._told(place, asked, errors)
+            else:
+                self._wait(place, asked, _add(ctx, asked, is_client=False))
+        if not transactions:
+            self._finish()
+
+    def _wait(self, place: int, asked: AddRequest, errors: Deferred[Errors]) -> None:
+        errors.listen(lambda done: self._told(place, asked, done.result()))
+
+    def _told(self, place: int, asked: AddRequest, errors: Errors) -> None:
+        self._results[place] = {
+            "transactional_id": asked.transactional_id,
+            "topic_results": _results(errors, self._version),
+        }
+        self._left -= 1
+        if not self._left:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.answer.resolve(
+            {
+                "throttle_time_ms": 0,
+                "error_code": ErrorCode.none,
+                "results_by_transaction": self._results,
+            }
+        )
+
+
+def _partitions(topics: Iterable[Any]) -> frozenset[TopicPartition]:
+    return frozenset([TopicPartition(topic.name, index) for topic in topics for index in topic.partitions])
+
+
+def _add(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Deferred[Errors]:
+    """What becomes of each partition; it never fails."""
+    answer: Deferred[Errors] = Deferred()
+    unknown = _unknown(ctx, asked, is_client=is_client)
+    if unknown:
+        answer.resolve(unknown)
+        return answer
+
+    def tell(done: Deferred[ErrorCode]) -> None:
+        error = done.error
+        if error is None:
+            code = done.result()
+        elif isinstance(error, KafkaError):
+            code = error.code
+        else:
+            answer.fail(error)
+            return
+        answer.resolve(dict.fromkeys(asked.partitions, code))
+
+    ctx.services.transactions.add(asked).listen(tell)
+    return answer
+
+
+def _unknown(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Errors:
+    """Empty, or why the partitions cannot be written to: some of them, and the others for their sake."""
+    topics = ctx.services.metadata.image.topics
+    errors: dict[TopicPartition, ErrorCode] = {}
+    for where in asked.partitions:
+        topic = topics.get(where.topic)
+        if is_client and where.topic in INTERNAL_TOPICS:
+            errors[where] = ErrorCode.topic_authorization_failed
+        elif topic is None or not 0 <= where.partition < len(topic.partitions):
+            errors[where] = ErrorCode.unknown_topic_or_partition
+    if errors:
+        others = ErrorCode.operation_not_attempted
+        errors |= {where: others for where in asked.partitions if where not in errors}
+    return errors
+
+
+def _results(errors: Errors, version: int) -> list[Fields]:
+    topics: dict[str, list[Fields]] = {}
+    for (topic, partition), code in errors.items():
+        result = {"partition_index": partition, "partition_error_code": told(code, version, FENCED_SINCE)}
+        topics.setdefault(topic, []).append(result)
+    return [{"name": name, "results_by_partition": results} for name, results in topics.items()]

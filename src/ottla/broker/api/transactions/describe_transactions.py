@@ -1,0 +1,44 @@
+"""DescribeTransactions: what there is of transactional ids that this node coordinates (KIP-664)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, is_large, several
+from ottla.broker.request import RequestContext
+from ottla.coordinators.transactions.requests import DescribedTransaction
+
+
+def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
+    """By id: TRANSACTIONAL_ID_NOT_FOUND, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, INVALID_REQUEST for
+    an empty one. Of a transaction that is decided these are the partitions that have no marker yet."""
+    transactions = ctx.services.transactions
+
+    def describe(transactional_id: str) -> Fields:
+        return _fields(transactions.describe(transactional_id))
+
+    fields = {
+        "throttle_time_ms": 0,
+        "transaction_states": several(ctx, describe, request.transactional_ids),
+    }
+    if is_large(ctx):
+        return fields
+    count = sum([transactions.partition_count(each) for each in request.transactional_ids])
+    return in_pieces(ctx, fields) if count > AT_ONCE_MAX else fields
+
+
+def _fields(described: DescribedTransaction) -> Fields:
+    topics: dict[str, list[int]] = {}
+    for topic, partition in described.partitions:
+        topics.setdefault(topic, []).append(partition)
+    return {
+        "error_code": described.error,
+        "transactional_id": described.transactional_id,
+        "transaction_state": described.state,
+        "transaction_timeout_ms": described.timeout_ms,
+        "transaction_start_time_ms": described.start_ms,
+        "producer_id": described.producer_id,
+        "producer_epoch": described.producer_epoch,
+        "topics": [{"topic": name, "partitions": each} for name, each in topics.items()],
+    }
