@@ -159,9 +159,14 @@ def fetch_error_at() -> int:
     return CORRELATION + THROTTLE
 
 
+def fetch_session_at() -> int:
+    """Where the id of its session is in a response to ``fetch``."""
+    return CORRELATION + THROTTLE + SHORT
+
+
 def fetch_session(response: bytes) -> int:
     """The id of the session that a response to ``fetch`` is of."""
-    at = CORRELATION + THROTTLE + SHORT
+    at = fetch_session_at()
     return int.from_bytes(response[at : at + 4], "big")
 
 
@@ -183,6 +188,12 @@ def fetch_offset_at(topic: str, partition: int = 0) -> int:
     """Where the offset is in a ``fetch`` of one partition, its size included."""
     marker = 0x0123456789ABCDEF
     return fetch({topic: {partition: marker}}).index(marker.to_bytes(8, "big"))
+
+
+def session_at() -> int:
+    """Where the id of its session is in a ``fetch``, its size included; the epoch comes behind it."""
+    marker = 0x1234567
+    return fetch({}, session=(marker, 0)).index(marker.to_bytes(4, "big"))
 
 
 def commit(group: str, topic: str, offset: int) -> bytes:

@@ -12,14 +12,16 @@
  *     due while its connection had no room is timed from when it was due: a broker that stands still makes all of
  *     those late.
  *
- *   load fan TARGETS CONSUMERS RATE WARMUP_S SECONDS ERROR_AT END_AT OFFSET_AT
+ *   load fan TARGETS CONSUMERS RATE WARMUP_S SECONDS ERROR_AT END_AT OFFSET_AT SESSION_AT ID_AT
  *     The file's first request is a Produce of one message to an empty partition; it goes out by the clock. The
  *     second is a Fetch of that partition from offset 0; so many consumers send it, each from where it is. Each
- *     message is timed from when it was sent until each consumer has it.
+ *     message is timed from when it was sent until each consumer has it. Where the Fetch asks for a session, each goes
+ *     on in its own.
  *
  * ERROR_AT is where in a response to look for an error code (2 bytes), counted from behind its size; -1: nowhere.
  * END_AT is where a response to the Fetch has the partition's end, OFFSET_AT where in the Fetch its offset is, size
- * included (8 bytes each). What happens in the first WARMUP_S seconds is not counted. Then "measuring" is printed,
+ * included (8 bytes each). SESSION_AT is where in the Fetch its session's id and epoch are (4 bytes each), ID_AT where
+ * a response has the id; -1, -1: there are no sessions. What happens in the first WARMUP_S seconds is not counted. Then "measuring" is printed,
  * and in the end one line of JSON. Exit code 1, and a line on stderr, where a connection fails or nothing comes for
  * 10 s.
  */
@@ -61,12 +63,13 @@ typedef struct {
   int wants_out;
   Request own; /* a consumer's Fetch, in which its offset is written */
   int64_t offset;
+  uint32_t epoch;
 } Connection;
 
 static Request *requests;
 static int request_count, stride, is_fan, poller;
 static double rate, measured_from, now_s;
-static long error_at, end_at, offset_at;
+static long error_at, end_at, offset_at, session_at, id_at;
 /* What is counted. Latencies by their size: 64 ranges for each doubling, so within 1.6 %. */
 static long count, failed, last_error, ranges[RANGES];
 static double bytes_total, latency_sum, latency_max;
@@ -121,6 +124,11 @@ static int64_t read_number(const uint8_t *at, int size) {
   for (int i = 0; i < size; i++)
     value = value << 8 | at[i];
   return (int64_t)value;
+}
+
+static void write_number(uint8_t *at, int size, uint64_t value) {
+  for (int i = 0; i < size; i++)
+    at[i] = value >> 8 * (size - 1 - i);
 }
 
 static void load_requests(const char *path) {
@@ -232,8 +240,10 @@ static void answered(Connection *c) {
       note(now_s - began);
     }
   } else if (c->own.bytes) {
-    int64_t end = size >= (size_t)end_at + 8 ? read_number(c->head + 4 + end_at, 8) : -1;
-    if (end < c->offset || end > sent_count) {
+    /* In a session there may be nothing in it. */
+    int64_t end = size >= (size_t)end_at + 8 ? read_number(c->head + 4 + end_at, 8) : session_at >= 0 ? c->offset : -1;
+    long id = session_at >= 0 ? read_number(c->head + 4 + id_at, 4) : 0;
+    if (end < c->offset || end > sent_count || (session_at >= 0 && !id)) {
       errno = 0;
       fail("a Fetch was answered with an end that cannot be");
     }
@@ -242,8 +252,11 @@ static void answered(Connection *c) {
         count++;
         note(now_s - sent_at[c->offset]);
       }
-    for (int i = 0; i < 8; i++)
-      c->own.bytes[offset_at + i] = (uint64_t)end >> (56 - 8 * i);
+    write_number(c->own.bytes + offset_at, 8, end);
+    if (session_at >= 0) {
+      write_number(c->own.bytes + session_at, 4, id);
+      write_number(c->own.bytes + session_at + 4, 4, ++c->epoch);
+    }
   }
 }
 
@@ -346,7 +359,7 @@ static void run(Connection *connections, int total, double warmup_s, double seco
 
 int main(int argc, char **argv) {
   is_fan = argc > 1 && !strcmp(argv[1], "fan");
-  if (argc != (is_fan ? 10 : 9) || (!is_fan && strcmp(argv[1], "ask"))) {
+  if (argc != (is_fan ? 12 : 9) || (!is_fan && strcmp(argv[1], "ask"))) {
     fputs("see the head of load.c\n", stderr);
     return 2;
   }
@@ -362,6 +375,7 @@ int main(int argc, char **argv) {
   int total = connection_count + is_fan;
   if (is_fan) {
     end_at = atol(rest[4]), offset_at = atol(rest[5]);
+    session_at = atol(rest[6]), id_at = atol(rest[7]);
     sent_max = (warmup_s + seconds + 2) * rate;
     sent_at = calloc(sent_max, sizeof *sent_at);
   }

@@ -71,12 +71,13 @@ class Program:
         *,
         rate: float,
         places: tuple[int, int, int],
+        session: tuple[int, int] = (-1, -1),
         warmup_s: float = 0.5,
         brokers: Iterable[int] = (),
     ) -> Running:
         """One producer, so many consumers. ``places``: the error in a response to the Produce, the end in one
-        to the Fetch, the offset in the Fetch."""
-        words = ["fan", self._file([produce, fetch]), consumers, rate, warmup_s, seconds, *places]
+        to the Fetch, the offset in the Fetch. ``session``: its session's id in the Fetch, in a response."""
+        words = ["fan", self._file([produce, fetch]), consumers, rate, warmup_s, seconds, *places, *session]
         return Running(self.path, words, frozenset(brokers), warmup_s + seconds + SLACK_S)
 
     def _file(self, targets: Sequence[Target]) -> str:

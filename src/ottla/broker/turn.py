@@ -44,9 +44,9 @@ class Turn:
         self._later: list[Callable[[], None]] = []
         self._running = False
         self._scheduled = False
-        # While several are run whose work was put off: answers by what they follow from, of which others may
+        # While several are run whose work was put off: answers, by what they are about, of which others may
         # get the same.
-        self.answers: dict[tuple[Any, ...], list[Any]] | None = None
+        self.answers: dict[Any, list[Any]] | None = None
         # How often requests have come in this round of the event loop, or in several; whether we hear of
         # the next round, and when this one has been long enough.
         self._received = 0

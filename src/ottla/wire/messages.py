@@ -34,7 +34,6 @@ __all__ = (
     "read_request",
     "read_response_header",
     "wants_no_answer",
-    "with_correlation_id",
 )
 
 # Tagged fields that a header may have. Kafka's clients send none.
@@ -334,12 +333,6 @@ def frame_response(header: RequestHeader, fields: dict[str, Any]) -> list[Any]:
     size = len(body)
     head = _frame_head(made, header, size)
     return [head + body] if size <= JOIN_BYTES_MAX else [head, body]
-
-
-def with_correlation_id(pieces: list[Any], correlation_id: int) -> list[Any]:
-    """A whole response, as ``frame_response`` gives it, for another request that gets the same."""
-    first = pieces[0]
-    return [b"".join((first[:4], _SIZE.pack(correlation_id), first[8:])), *pieces[1:]]
 
 
 def _frame_head(made: Codec, header: RequestHeader, size: int) -> bytes:

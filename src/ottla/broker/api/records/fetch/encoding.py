@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 from functools import cache
-from typing import Any
+from typing import Any, final
 
 from ottla.broker.api.records.fetch.session import TopicKey
 from ottla.wire import codec
@@ -22,6 +22,39 @@ _LOG_START_SINCE = 5
 # What is told of a partition that has nothing new: these, aborted transactions and records.
 _PLAIN_FIELDS = 7
 _FLEXIBLE_SINCE = 12
+# Where the session's id is in a response: behind the size, the header, the throttle time and the error.
+_SESSION_SINCE = 7
+_SIZE_BYTES, _CORRELATION_BYTES, _SESSION_BYTES = 4, 4, 4
+_BEFORE_SESSION_BYTES = 4 + 2
+
+
+@final
+class Template:
+    """A whole response, size and header included, of which others get the same but for two numbers: the
+    correlation id of their request, and the id of their session."""
+
+    __slots__ = ("_before", "_between", "_has_session", "_more", "_rest")
+
+    def __init__(self, pieces: list[Any], version: int) -> None:
+        """``pieces``: as `frame_response` gives them; the first one has more than both numbers."""
+        first = pieces[0]
+        self._has_session = version >= _SESSION_SINCE
+        self._before = first[:_SIZE_BYTES]
+        begins = _SIZE_BYTES + _CORRELATION_BYTES
+        # Behind the correlation id: in flexible versions the header's tagged fields, of which there are
+        # none; the throttle time and the error.
+        ends = begins + _BEFORE_SESSION_BYTES + (1 if version >= _FLEXIBLE_SINCE else 0)
+        self._between = first[begins:ends] if self._has_session else b""
+        self._rest = first[ends + _SESSION_BYTES if self._has_session else begins :]
+        self._more = pieces[1:]
+
+    def pieces_for(self, correlation_id: int, session_id: int) -> list[Any]:
+        """``session_id``: 0 for who has none."""
+        numbers = _COUNT.pack(correlation_id)
+        if not self._has_session:
+            return [b"".join((self._before, numbers, self._rest)), *self._more]
+        session = _COUNT.pack(session_id)
+        return [b"".join((self._before, numbers, self._between, session, self._rest)), *self._more]
 
 
 class PartitionWriter:

@@ -104,6 +104,14 @@ class Reader:
         if notes and self._is_follower:
             self.note_progress(wants)
 
+    @property
+    def may_share(self) -> bool:
+        """Whether what is found for this one may be given to others: to consumers, and where none may be sent
+        to a nearer replica, which is for the moment to decide."""
+        return not self._is_follower and not (
+            self.limits.rack and self._ctx.services.replicas.followers_serve
+        )
+
     def note_progress(self, wants: Iterable[Want]) -> None:
         """Note what a follower has by now, once for each request."""
         if not self._is_follower:

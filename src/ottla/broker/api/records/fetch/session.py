@@ -297,6 +297,15 @@ class Session(Listener):
         if self.waiter is not None:
             self.waiter()
 
+    def gives(self, want: Want, answer: dict[str, Any]) -> None:
+        """The client is given records of a partition that is due, and of no other: what `news` does then."""
+        if want.sent is not None:
+            want.sent.update(answer)
+        if len(self.wants) > 1:
+            self.wants.move_to_end((want.topic, want.partition))
+        if len(self.due) > 1 and self.due.pop(want, 0) is None:
+            self.due[want] = None
+
     def news(self, answers: list[tuple[Want, dict[str, Any]]]) -> list[tuple[Want, dict[str, Any]]]:
         """The answers that tell the client something. Partitions that gave records go to the end of the
         line, so that those before them do not starve the others."""

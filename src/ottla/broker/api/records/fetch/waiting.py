@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ottla.broker.api.records.fetch.alike import ANSWERS_MAX, is_for_all, key_of
+from ottla.broker.api.records.fetch import alike
 from ottla.broker.api.records.fetch.large_waits import FEW
 from ottla.broker.api.records.fetch.reader import Reader
 from ottla.broker.api.records.fetch.session import Session
@@ -16,7 +16,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.lookups import COLD_READS_MAX
 from ottla.log.segment_file import ColdRead
 from ottla.replication.partition import Partition
-from ottla.wire.messages import frame_response, with_correlation_id
+from ottla.wire.messages import frame_response
 
 
 class Wait:
@@ -96,15 +96,18 @@ class Wait:
         if self.reply.done or self._warming is not None:
             return
         ctx, reader, session = self._ctx, self._reader, self._session
-        # Several may be woken at once.
-        answers = ctx.services.turn.answers
-        key = key_of(ctx, reader) if answers is not None and session is None else None
-        if answers is not None and key is not None and (made := answers.get(key)) is not None:
-            self._stop_waiting()
-            self.reply.resolve(Framed(with_correlation_id(made, ctx.header.correlation_id)))
-            return
+        begun: alike.Alike | None = None
         try:
             reader.look_again()
+            # Several may be woken at once, and get the same.
+            answers = ctx.services.turn.answers
+            want = alike.place_of(reader, session) if answers is not None else None
+            if answers is not None and want is not None:
+                made = alike.find(answers, ctx, reader, want)
+                if made is not None:
+                    self._give(made.pieces_for(ctx.header, session, want))
+                    return
+                begun = alike.begin(answers, ctx, reader, want)
             collected = reader.collect()
             ends = self._expired or collected.final or ctx.services.replicas.stopping
             ends = ends or (session is not None and session.ended)
@@ -113,10 +116,9 @@ class Wait:
                     reader.listen(session)
                 return
             answer: Any = reader.respond(session, collected)
-            if answers is not None and key is not None and isinstance(answer, dict):
+            if answers is not None and begun is not None and isinstance(answer, dict):
                 answer = Framed(frame_response(ctx.header, answer))
-                if len(answers) < ANSWERS_MAX and is_for_all(collected, reader.limits):
-                    answers[key] = answer.pieces
+                alike.keep(answers, begun, collected, reader.limits, answer.pieces)
         except ColdRead as cold:
             self._warm(cold)
             return
@@ -128,6 +130,13 @@ class Wait:
             self.reply.resolve(answer)
         else:
             self.reply.follow(answer)
+
+    def _give(self, pieces: list[Any]) -> None:
+        """Answer first, since others wait behind this one, then stop waiting."""
+        try:
+            self.reply.resolve(Framed(pieces))
+        finally:
+            self._stop_waiting()
 
     def _warm(self, cold: ColdRead) -> None:
         self._cold_reads += 1
