@@ -64,6 +64,9 @@ ottla cluster describe                                         # who is there, a
 ottla cluster reassign --all --dry-run                         # what a new node would take over
 ottla cluster drain 3                                          # ... and how one is emptied
 
+ottla feature describe                                         # what the cluster has agreed on
+ottla feature upgrade --release-version 4.3 --dry-run
+
 ottla log dump data/orders-0/*.log --records
 ottla log verify ./data --repair                               # read everything, mend what can be
 ottla log stray list ./data                                    # what was set aside

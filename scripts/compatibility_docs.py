@@ -6,6 +6,8 @@ import ast
 from pathlib import Path
 
 import ottla.broker.api
+from ottla.metadata.feature_levels import FEATURES, METADATA_VERSION, release_of
+from ottla.metadata.features import SUPPORTED, new_cluster_levels
 from ottla.wire.apis import APIS, UNBOUNDED, Api
 
 HANDLERS = Path(ottla.broker.api.__file__).parent
@@ -32,6 +34,17 @@ Produce is *listed* from version 0 as Kafka 4 does, because librdkafka before 2.
 message format when it does not see those versions; they are not served. Only record batches of format 2
 (Kafka 0.11 and later) are accepted.
 
+## Features
+
+The levels that nodes support, and those that a new cluster begins with; `ottla feature` and
+`kafka-features.sh` show and move them ([CLUSTER.md](CLUSTER.md#upgrade-to-another-release)). A cluster that
+an earlier release has made begins with the least of each ([decisions/0021](decisions/0021-features.md)). A
+feature that has no level but 0 is not served yet, so `kafka-features.sh upgrade --release-version`, which
+moves all or none, is refused; `ottla feature upgrade` leaves those out, and says so.
+
+| Feature | Kafka 4.4 | Supported | A new cluster |
+| --- | --- | --- | --- |
+FEATURES
 ## Not served yet
 
 Transactions, consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs,
@@ -68,6 +81,26 @@ def row(api: Api) -> str:
     return f"| {api.key} | {api.name} | {versions} | {limits} | {summary(api)} |\n"
 
 
+def feature_rows() -> str:
+    """The features, in Kafka's order."""
+    begin = new_cluster_levels(SUPPORTED)
+    rows = []
+    for name, (low, high) in SUPPORTED.items():
+        kafka = SUPPORTED[name] if name == METADATA_VERSION else (0, FEATURES[name][-1].level)
+        cells = [_levels(name, *kafka), _levels(name, low, high), _level(name, begin.get(name, 0))]
+        rows.append(f"| `{name}` | {' | '.join(cells)} |\n")
+    return "".join(rows)
+
+
+def _levels(name: str, low: int, high: int) -> str:
+    return _level(name, low) if low == high else f"{_level(name, low)} – {_level(name, high)}"
+
+
+def _level(name: str, level: int) -> str:
+    release = release_of(level) if name == METADATA_VERSION else None
+    return str(level) if release is None else f"{level} ({release.name})"
+
+
 def size(limit: int) -> str:
     """A limit in bytes, in words; empty where there is none but that of all."""
     if limit == UNBOUNDED:
@@ -90,4 +123,4 @@ def render() -> str:
     """The page."""
     rows = "".join(row(api) for api in sorted(APIS.values()))
     clients = "".join(f"- {client}: `tests/interop/{tests}`\n" for client, tests in CLIENTS.items())
-    return HEAD + rows + TAIL + clients
+    return HEAD + rows + TAIL.replace("FEATURES\n", feature_rows()) + clients

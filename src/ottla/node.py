@@ -35,6 +35,8 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.data_dir import RegistrationMark, others_with_data
 from ottla.log.manager import LogManager
 from ottla.metadata.alone import elsewhere, stand_alone, was_one_of_several
+from ottla.metadata.feature_gate import FeatureGate
+from ottla.metadata.features import SUPPORTED, Supported, obstacle
 from ottla.metadata.image import TopicImage
 from ottla.metadata.leadership import Leadership
 from ottla.metadata.liveness import Liveness
@@ -76,9 +78,10 @@ class Node:
         store: MetadataStore | None = None,
         faults: FaultHook | None = None,
         lag: LoopLag | None = None,
+        supported: Supported = SUPPORTED,
     ) -> None:
         """``store``: one that is open already, of a cluster; it is closed with the node. ``lag``: measures
-        the loop as long as the node serves."""
+        the loop as long as the node serves. ``supported``: the levels of features."""
         self.config = BrokerConfig(settings.to_properties())
         self.services: Services
         # Where the first listener was bound.
@@ -103,6 +106,7 @@ class Node:
         self._held = AsyncExitStack()
         self._settings = settings
         self._given_store = store
+        self._supported = supported
         # Whether there are other nodes: then this one has to join them.
         self._clustered = store is not None or settings.store is not None
         self._store: MetadataStore
@@ -245,6 +249,11 @@ class Node:
         self._failing = asyncio.ensure_future(self._membership.mark_doubtful())
         self._failing.add_done_callback(lambda _: self.failed.set())
 
+    def _outdated(self, why: str) -> None:
+        """The cluster has agreed on what this release does not know: it must not go on by what it knows."""
+        log.error("node %d gives up: %s", self.node_id, why)
+        self.failed.set()
+
     async def kill(self) -> None:
         """Stop as a crash would: nothing more is answered, flushed or written down."""
         for server in self._servers:
@@ -273,9 +282,12 @@ class Node:
             self._check_alone(dict.fromkeys(others_with_data(self._disk, data), 0))
         self._store = await self._open_store(data)
         self._held.push_async_callback(self._store.close)
-        self._metadata = Metadata(self._store, self.config, self.node_id, slices=self._slices)
+        self._metadata = Metadata(
+            self._store, self.config, self.node_id, slices=self._slices, supported=self._supported
+        )
         self._held.push_async_callback(self._metadata.close)
         await self._when_available(self._metadata.start)
+        self._check_features()
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
         if not self._clustered and was_one_of_several(self._metadata.image):
             self._check_alone(elsewhere(self._metadata.image, (self.node_id,)))
@@ -291,6 +303,20 @@ class Node:
         if not self._clustered:
             written_epochs = {where: opened.latest_epoch for where, opened in self._logs.logs.items()}
             await self._metadata.controller.lead_anew(self.node_id, written_epochs)
+
+    def _check_features(self) -> None:
+        """StartError where the metadata is at levels that this release does not support; later on they end
+        it."""
+        features = self._metadata.image.features
+        if (why := obstacle(features, self._supported)) is not None:
+            raise StartError(f"node {self.node_id} cannot start: {why}")
+        if not features.revision:
+            log.info(
+                "the cluster's features are at the levels of an earlier release, and stay there until they "
+                "are moved: 'ottla feature upgrade', once every node is of this one"
+            )
+        gate = FeatureGate(self.node_id, self._supported, self._outdated)
+        self._metadata.subscribe(gate.follow)
 
     def _check_alone(self, others: Mapping[int, int]) -> None:
         """StartError where the data directory has partitions of other nodes, which would not be served."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from interop.process import BrokerProcess
+from ottla.metadata.features import SUPPORTED, new_cluster_levels
 
 HERE = Path(__file__).parent
 SOURCES = sorted((HERE / "java").glob("*.java"))
@@ -209,6 +210,11 @@ def test_admin_cluster(java: Java, make_topic: Callable[..., str], bootstrap: st
     assert isinstance(steps["controller"], int)
     assert steps["volume"] is True
     assert steps["sizes"] == {f"{topic}-0": [True, 0, False], f"{topic}-1": [False, 0, False]}
+    assert steps["features"] == {name: list(levels) for name, levels in SUPPORTED.items()}
+    expected = {name: [level, level] for name, level in new_cluster_levels(SUPPORTED).items()}
+    assert steps["finalized"] == expected
+    assert steps["epoch"] >= 1
+    assert steps["lower"] == "InvalidUpdateVersionException"
 
 
 def test_admin_groups(java: Java, make_topic: Callable[..., str], name: str) -> None:

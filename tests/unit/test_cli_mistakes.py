@@ -47,6 +47,7 @@ NUMBERS = [
     ("cluster", "elect", "t", "-p"),
     ("cluster", "up", "--port"),
     ("cluster", "up", "--nodes"),
+    ("feature", "describe", "--node-id"),
     ("serve", "--node-id"),
     ("bench", "latency", "--rate"),
 ]

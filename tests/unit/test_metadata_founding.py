@@ -10,6 +10,7 @@ from members_support import Members, run
 
 from ottla.config import BrokerConfig
 from ottla.metadata import keys
+from ottla.metadata.features import SUPPORTED, Features, features_value, new_cluster_levels
 from ottla.metadata.founding import MIN_ISR, OPERATIONS_MAX, missing
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.store import Compare, Delete, Put
@@ -20,16 +21,25 @@ def image(configs: dict[int, dict[str, str]], cluster_id: str = "c") -> ClusterI
 
 
 def wanted(made: ClusterImage, static: dict[str, str] | None = None) -> tuple[Any, Any]:
-    return missing(made, BrokerConfig(static or {}), lambda: "new")
+    return missing(made, BrokerConfig(static or {}), lambda: "new", SUPPORTED)
 
 
 def test_an_empty_store_gets_a_name_and_the_first_node_s_min_isr() -> None:
     compares, operations = wanted(image({}, ""), {MIN_ISR: "2"})
-    assert compares == [Compare("cluster", 0), Compare("configs/brokers/default", 0)]
+    assert compares == [Compare("cluster", 0), Compare("features", 0), Compare("configs/brokers/default", 0)]
     assert operations == [
         Put("cluster", keys.encode({"id": "new"})),
+        Put("features", features_value(new_cluster_levels(SUPPORTED), 1)),
         Put("configs/brokers/default", keys.encode({MIN_ISR: "2"})),
     ]
+
+
+def test_levels_that_are_there_before_the_name_are_kept() -> None:
+    """Somebody restored a part of the store: the comparison would fail for ever."""
+    made = ClusterImage(features=Features({"metadata.version": 9}, 4, revision=7))
+    compares, operations = wanted(made)
+    assert "features" not in [each.key for each in (*compares, *operations)]
+    assert "cluster" in [each.key for each in operations]
 
 
 def test_a_store_that_has_both_is_left_alone() -> None:

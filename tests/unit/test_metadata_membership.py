@@ -190,7 +190,13 @@ def test_an_answer_that_is_lost_does_not_make_a_second_registration(tmp_path: Pa
         node.store.unheard = 1
         await node.membership.join(node.endpoints, None)
         puts = [op for _, ops in node.store.txns for op in ops if isinstance(op, Put)]
-        assert [put.key for put in puts] == ["cluster", "configs/brokers/default", "brokers/1", "nodes/1"]
+        assert [put.key for put in puts] == [
+            "cluster",
+            "features",
+            "configs/brokers/default",
+            "brokers/1",
+            "nodes/1",
+        ]
         assert node.image.brokers[1].fetch_key >> 62 == 1
         assert node.membership.broker_epoch == node.image.brokers[1].epoch
 

@@ -279,6 +279,7 @@ _NAMED: dict[str, Builder] = {
     ),
     "ListPartitionReassignments": _top_with(topics=()),
     "OffsetDelete": _top_with(topics=()),
+    "UpdateFeatures": _top_with(results=()),
     "DescribeCluster": _top_with(cluster_id="", brokers=()),
     "DescribeProducers": _each_partition(
         "topics", "topics", "partition_indexes", "partitions", "partition_index", active_producers=()

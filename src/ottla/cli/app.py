@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import cluster, config, consume, group, log, output, produce, topic
+from ottla.cli import cluster, config, consume, feature, group, log, output, produce, topic
 from ottla.cli import serve as serve_command
 from ottla.cli.bench import app as bench
 from ottla.cli.client import explain
@@ -169,6 +169,7 @@ app.command(name="consume", rich_help_panel="Messages")(consume.consume)
 app.add_typer(topic.app, name="topic", rich_help_panel="Administration")
 app.add_typer(group.app, name="group", rich_help_panel="Administration")
 app.add_typer(config.app, name="config", rich_help_panel="Administration")
+app.add_typer(feature.app, name="feature", rich_help_panel="Administration")
 app.add_typer(cluster.app, name="cluster", rich_help_panel="Administration")
 app.add_typer(log.app, name="log", rich_help_panel="Tools")
 app.add_typer(bench.app, name="bench", rich_help_panel="Tools")

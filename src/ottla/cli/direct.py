@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,9 +17,9 @@ from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import parse_pairs
 from ottla.errors import ErrorCode
 from ottla.wire.apis import BY_NAME, Api
-from ottla.wire.messages import MalformedMessage, decode_response, encode_request, response_header_flexible
+from ottla.wire.messages import MalformedMessage, decode_response, frame_request, response_header_flexible
 
-CLIENT_ID = b"ottla"
+CLIENT_ID = "ottla"
 CONNECT_TIMEOUT_S = 4.0
 REQUEST_TIMEOUT_S = 30.0
 # What only reads is answered at once, by any broker: one that hangs is passed over.
@@ -69,12 +68,10 @@ class DirectConnection:
         if version is None:
             version = self._version(api)
         correlation_id = next(self._ids)
-        head = struct.pack(">hhih", api.key, version, correlation_id, len(CLIENT_ID)) + CLIENT_ID
-        flexible = response_header_flexible(api.key, version)
-        request = head + b"\0" * flexible + encode_request(api.key, version, dict(fields))
+        request = frame_request(api.key, version, correlation_id, CLIENT_ID, dict(fields))
         self._socket.settimeout(min(self._timeout_s, READ_TIMEOUT_S) if name in READS else self._timeout_s)
         try:
-            self._socket.sendall(struct.pack(">i", len(request)) + request)
+            self._socket.sendall(request)
             size = int.from_bytes(self._stream.read(4), "big")
             response = self._stream.read(size) if 4 <= size <= RESPONSE_BYTES_MAX else b""
         except OSError as error:
@@ -83,6 +80,7 @@ class DirectConnection:
             raise Unanswered(f"{self.where} does not answer over a plain connection")
         try:
             # Behind the correlation id a flexible header has its section of tagged fields, which is empty.
+            flexible = response_header_flexible(api.key, version)
             return decode_response(api.key, version, response, 5 if flexible else 4)
         except MalformedMessage as error:
             raise CliError(f"{self.where}: {error}") from error

@@ -24,6 +24,13 @@ from ottla.metadata.auto_creation import AutoCreation, HasImage
 from ottla.metadata.changes import PartitionChange, to_txn
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.elections import led_anew
+from ottla.metadata.features import (
+    SUPPORTED,
+    FeatureUpdate,
+    Supported,
+    features_value,
+    updated,
+)
 from ottla.metadata.image import (
     ClusterImage,
     PartitionState,
@@ -62,6 +69,9 @@ Change = Callable[[Mapping[str, str]], dict[str, str]]
 ITEMS_PER_TXN = TXN_OPERATIONS_MAX // 2  # topics: deleting one takes two operations
 # The first six bits of an id whose base64 text begins with '-'.
 _DASH = 62
+
+# Registrations that a change of features compares; nodes that are more look for themselves.
+NODES_COMPARED_MAX = 100
 
 # A change that keeps losing against others is given up after this many attempts.
 ATTEMPTS_MAX = 20
@@ -135,9 +145,11 @@ class Controller:
         *,
         new_id: Callable[[], UUID] = random_topic_id,
         placement_start: Callable[[], int] = random_start,
+        supported: Supported = SUPPORTED,
     ) -> None:
         self._store = store
         self._images = images
+        self._supported = supported
         self._config = config
         self._slices = slices
         self._new_id = new_id
@@ -359,11 +371,36 @@ class Controller:
         is_controller: bool = True,
     ) -> None:
         """Put this broker into the cluster, with a new epoch; ``lease`` takes it out when it ends."""
-        value = keys.broker_value(endpoints, rack)
+        value = keys.broker_value(endpoints, rack, features=self._supported)
         operations = [Put(keys.broker(node_id), value, lease)]
         if is_controller:
             operations.append(Put(keys.CONTROLLER, keys.encode({"node_id": node_id}), lease))
         await self._commit([], operations)
+
+    async def update_features(
+        self, node_id: int, updates: Sequence[FeatureUpdate], *, validate_only: bool = False
+    ) -> None:
+        """Move features to other levels, all or none, in the name of ``node_id``. KafkaError as
+        ``updated``."""
+
+        async def plan(image: ClusterImage, chunk: Sequence[Sequence[FeatureUpdate]]) -> Plan[None]:
+            made = Plan[None]()
+            now = image.features
+            # A node that is fenced may come back.
+            nodes = {**image.nodes, **image.brokers}
+            registered = {number: one.features for number, one in nodes.items()}
+            levels = updated(now, chunk[0], self._supported, node_id, registered)
+            if levels != now.levels:
+                made.change(
+                    Compare(keys.FEATURES, now.revision),
+                    Put(keys.FEATURES, features_value(levels, now.epoch + 1)),
+                )
+                # One that registers anew meanwhile may be of another release.
+                living = list(image.brokers.values())[:NODES_COMPARED_MAX]
+                made.compares += [Compare(keys.broker(one.node_id), one.epoch) for one in living]
+            return made
+
+        await self._change([updates], plan, validate_only)
 
     async def unregister_node(self, node_id: int) -> None:
         """Forget a node. KafkaError: BROKER_ID_NOT_REGISTERED, INVALID_REQUEST for one that lives."""

@@ -1,10 +1,12 @@
 """What the store must hold before anything is decided by it (pure; Kafka's ``ActivationRecordsGenerator`` and
 ``ConfigurationControlManager.maybeGenerateElrSafetyRecords``).
 
-The cluster has a name. And it has one ``min.insync.replicas`` for all topics that do not say: leaders count
-the in-sync replicas by it, and the controller who is eligible to lead. Where these differed, what one
-acknowledges might be missing on whom the other elects (KIP-966). So it is a record for the whole cluster,
-made of the configuration of the node that comes first, and nodes have none of their own.
+The cluster has a name. Its features are at the levels of the release that it begins with; a store that an
+earlier release made stays at its own until they are moved. And it has one ``min.insync.replicas`` for all
+topics that do not say: leaders count the in-sync replicas by it, and the controller who is eligible to
+lead. Where these differed, what one acknowledges might be missing on whom the other elects (KIP-966). So it
+is a record for the whole cluster, made of the configuration of the node that comes first, and nodes have
+none of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 from ottla.config import BROKER, BrokerConfig
 from ottla.metadata import keys
+from ottla.metadata.features import Supported, features_value, new_cluster_levels
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.store import Compare, Delete, Operation, Put
 
@@ -22,7 +25,7 @@ OPERATIONS_MAX = 100
 
 
 def missing(
-    image: ClusterImage, config: BrokerConfig, new_cluster_id: Callable[[], str]
+    image: ClusterImage, config: BrokerConfig, new_cluster_id: Callable[[], str], supported: Supported
 ) -> tuple[list[Compare], list[Operation]]:
     """A transaction that makes what is missing; no operations where nothing is."""
     compares: list[Compare] = []
@@ -30,6 +33,9 @@ def missing(
     if not image.cluster_id:
         compares.append(Compare(keys.CLUSTER, 0))
         operations.append(Put(keys.CLUSTER, keys.encode({"id": new_cluster_id()})))
+        if not image.features.revision:
+            compares.append(Compare(keys.FEATURES, 0))
+            operations.append(Put(keys.FEATURES, features_value(new_cluster_levels(supported), 1)))
     entities = dict.fromkeys((keys.DEFAULT_BROKER, *image.broker_configs))
     for entity in entities:
         configs = image.broker_configs.get(entity, {})

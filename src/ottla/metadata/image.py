@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from ottla.metadata import keys
+from ottla.metadata.features import Features, Supported, features_of, ranges_of
 from ottla.metadata.store import Event, KeyValue
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class BrokerImage:
     """A node of the cluster. ``epoch`` is the revision of its registration, so a later one is larger;
     ``incarnation`` is what the node itself called it before it was made. ``fetch_key`` is known to the
     cluster's nodes alone, 0 where the node is of a release that has none; ``peer_listener`` is what it uses
-    among nodes.
+    among nodes; ``features`` are the levels that it supports, None where its release does not say.
     """
 
     node_id: int
@@ -72,6 +73,7 @@ class BrokerImage:
     incarnation: int = 0
     fetch_key: int = field(default=0, repr=False)
     peer_listener: str | None = None
+    features: Supported | None = None
 
     @property
     def claim(self) -> int:
@@ -104,6 +106,8 @@ class ClusterImage:
     broker_configs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     group_configs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     client_metrics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    # The levels of features that are in force: ``image.features.level("transaction.version")``.
+    features: Features = field(default_factory=Features)
     # That of the key that guards new names which could be taken for each other (``topics.may_collide``).
     names_revision: int = 0
     revision: int = 0
@@ -215,6 +219,9 @@ class _Draft:
         if kind == "partitions":
             self._change_state(name, value)
             return
+        if key == keys.FEATURES:
+            self._fields["features"] = features_of(value, revision)
+            return
         content = None if value is None else keys.decode(value)
         if kind == "topics":
             self._change_topic(name, content, revision)
@@ -309,6 +316,7 @@ class _Draft:
             content.get("incarnation", 0),
             content.get("fetch_key", 0),
             content.get("peer_listener"),
+            ranges_of(content.get("features")),
         )
 
     def _change_stopping(self, node_id: int, content: dict[str, Any] | None) -> None:

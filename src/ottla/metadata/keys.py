@@ -6,7 +6,8 @@ way each time, so that they can be compared as bytes.
     nodes/<node id>              {"endpoints": {listener: [host, port]}, "rack"}; every node that ever joined,
                                  written anew at each registration
     brokers/<node id>            the same, for those that live; goes with the node's lease; besides
-                                 "fetch_key", which is a secret of the cluster's nodes, and "peer_listener"
+                                 "fetch_key", which is a secret of the cluster's nodes, and "peer_listener";
+                                 both with "features", the levels that the node supports: {name: [min, max]}
     stopping/<node id>           {}; while a live node hands over what it leads; goes with its lease
     names                        {}; written with each new topic whose name could be taken for another's
     topics/<name>                {"id", "replicas": [[node id, …], …], "configs": {name: value}}
@@ -15,6 +16,7 @@ way each time, so that they can be compared as bytes.
     configs/brokers/<node id>    {name: value}; "default" for the whole cluster
     configs/groups/<group>       {name: value}
     configs/client-metrics/<subscription>   {name: value}
+    features                     {"epoch", "levels": {name: level}}; what is not there is at level 0
     ids/producers                {"next"}
 """
 
@@ -37,6 +39,7 @@ BROKER_CONFIGS = "configs/brokers/"
 GROUP_CONFIGS = "configs/groups/"
 CLIENT_METRICS_CONFIGS = "configs/client-metrics/"
 PRODUCER_IDS = "ids/producers"
+FEATURES = "features"
 
 # The entity that stands for all brokers, in keys and, as a node id, in images.
 DEFAULT_ENTITY = "default"
@@ -102,11 +105,15 @@ def broker_value(
     *,
     fetch_key: int = 0,
     peer_listener: str | None = None,
+    features: Mapping[str, tuple[int, int]] | None = None,
 ) -> bytes:
     """``incarnation``: what the node's data directory knows the registration by before it is made;
-    ``fetch_key``: what its fetches show that they are from this registration; 0: its epoch does."""
+    ``fetch_key``: what its fetches show that they are from this registration; 0: its epoch does;
+    ``features``: the levels that it supports, where it says so."""
     at = {name: list(address) for name, address in endpoints.items()}
-    value = {"endpoints": at, "rack": rack, "incarnation": incarnation}
+    value: dict[str, Any] = {"endpoints": at, "rack": rack, "incarnation": incarnation}
+    if features is not None:
+        value["features"] = {name: list(levels) for name, levels in features.items()}
     if fetch_key:
         value["fetch_key"] = fetch_key
     if peer_listener is not None:

@@ -18,6 +18,7 @@ from ottla.env.disk import Disk
 from ottla.log.data_dir import RegistrationMark
 from ottla.metadata import keys
 from ottla.metadata.changes import in_txns, to_txn
+from ottla.metadata.features import obstacle
 from ottla.metadata.image import EMPTY, BrokerImage, ClusterImage
 from ottla.metadata.leadership_plan import awaits_hand_over, claims, rules_of
 from ottla.metadata.service import Metadata
@@ -160,6 +161,7 @@ class Membership:
             lease,
             fetch_key=self._fetch_key,
             peer_listener=self._config.inter_broker_listener,
+            features=self._metadata.supported,
         )
         item = await self._store.get(self._key)
         if item is not None and item.lease == lease and item.value == value:
@@ -171,6 +173,9 @@ class Membership:
         # The image must have all that happened while the id was in use.
         free = await self._store.txn([Compare(self._key, 0)], [])
         await self._metadata.reached(free.revision)
+        features = self._metadata.image.features
+        if (why := obstacle(features, self._metadata.supported)) is not None:
+            raise MembershipError(f"node {self.node_id} cannot be in its cluster: {why}")
         known = self._metadata.image.nodes.get(self.node_id)
         # Nobody has the id, nor had it since.
         alone = [Compare(self._key, 0), Compare(keys.node(self.node_id), known.epoch if known else 0)]
@@ -184,8 +189,13 @@ class Membership:
             self._say(f"the data directory cannot be written: {error.strerror}")
             await asyncio.sleep(RETRY_MS / 1000)
             return False
-        node = Put(keys.node(self.node_id), keys.broker_value(self._endpoints, self._rack, lease))
-        done = await self._store.txn(alone, [Put(self._key, value, lease), node])
+        supported = self._metadata.supported
+        node = Put(
+            keys.node(self.node_id), keys.broker_value(self._endpoints, self._rack, lease, features=supported)
+        )
+        # Levels that have moved since are looked at first.
+        compares = [*alone, Compare(keys.FEATURES, features.revision)]
+        done = await self._store.txn(compares, [Put(self._key, value, lease), node])
         return done.succeeded and await self._confirm(done.revision)
 
     def _may_have_lost_data(self, known: BrokerImage | None) -> bool:
@@ -308,6 +318,10 @@ class Membership:
                 self._said = "it lost its place"
                 try:
                     await self._register()
+                except MembershipError as error:
+                    # Whoever watches the levels ends the node.
+                    log.error("%s", error)
+                    return
                 except Exception:
                     # A node that stays out for good would be worse than one that stumbles.
                     log.exception("node %d could not join again, and tries once more", self.node_id)

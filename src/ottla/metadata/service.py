@@ -17,6 +17,7 @@ from ottla.config import BrokerConfig
 from ottla.env.slices import Slices
 from ottla.metadata import keys
 from ottla.metadata.controller import Controller, random_start, random_topic_id
+from ottla.metadata.features import SUPPORTED, Supported
 from ottla.metadata.founding import MIN_ISR, missing, static_min_isr, without_min_isr
 from ottla.metadata.image import EMPTY, BrokerImage, ClusterImage, apply, load
 from ottla.metadata.store import (
@@ -51,7 +52,9 @@ class Metadata:
         new_id: Callable[[], UUID] = random_topic_id,
         placement_start: Callable[[], int] = random_start,
         slices: Slices | None = None,
+        supported: Supported = SUPPORTED,
     ) -> None:
+        """``supported``: the levels of features that this node's release has."""
         self.image: ClusterImage = EMPTY
         # What handlers derived from the image's topics and brokers; dropped when these change.
         self.views: dict[Any, Any] = {}
@@ -59,6 +62,7 @@ class Metadata:
         # ended by itself: librdkafka loses a partition's new leader, and its epoch, where one answer both
         # names that leader and leaves out the old one, and asks again only a second later.
         self.departed: dict[int, BrokerImage] = {}
+        self.supported = supported
         self._store = store
         self._config = config
         self._node_id = node_id
@@ -73,14 +77,22 @@ class Metadata:
         # The kind of failure of the store that was last told of, None while all is well.
         self._trouble: type[StoreError] | None = None
         self.controller = Controller(
-            store, self, config, self._slices, new_id=new_id, placement_start=placement_start
+            store,
+            self,
+            config,
+            self._slices,
+            new_id=new_id,
+            placement_start=placement_start,
+            supported=supported,
         )
 
     async def start(self) -> None:
         """Read the image, make what every cluster has where it is missing, and follow changes from there."""
         await self._load()
         while True:
-            compares, operations = missing(self.image, self._config, lambda: format_id(self._new_id()))
+            compares, operations = missing(
+                self.image, self._config, lambda: format_id(self._new_id()), self.supported
+            )
             if not operations:
                 break
             # Another node may be faster.

@@ -82,6 +82,7 @@ _TABLE = (
     Api(45, "AlterPartitionReassignments", "alter_partition_reassignments", "cluster", 0, 1, MOST, LISTS),
     Api(46, "ListPartitionReassignments", "list_partition_reassignments", "cluster", 0, 0, MANY, LISTS),
     Api(47, "OffsetDelete", "offset_delete", "groups", 0, 0, MANY, LISTS),
+    Api(57, "UpdateFeatures", "update_features", "cluster", 0, 2),
     Api(60, "DescribeCluster", "describe_cluster", "cluster", 0, 2),
     Api(61, "DescribeProducers", "describe_producers", "records", 0, 0, MANY, LISTS),
     Api(64, "UnregisterBroker", "unregister_broker", "cluster", 0, 0),

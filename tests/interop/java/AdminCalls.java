@@ -18,12 +18,14 @@ import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
 import org.apache.kafka.clients.admin.DescribeTopicsOptions;
+import org.apache.kafka.clients.admin.FeatureUpdate;
 import org.apache.kafka.clients.admin.ListOffsetsResult;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.clients.admin.UpdateFeaturesOptions;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
@@ -231,7 +233,7 @@ final class AdminCalls {
         }
     }
 
-    /** TOPIC: describeCluster, describeLogDirs, describeFeatures. */
+    /** TOPIC: describeCluster, describeLogDirs, describeFeatures, updateFeatures. */
     static void cluster(String bootstrap, List<String> args) throws Exception {
         try (Admin admin = admin(bootstrap)) {
             var cluster = admin.describeCluster();
@@ -252,8 +254,20 @@ final class AdminCalls {
             });
             Main.print("sizes", sizes);
             var features = admin.describeFeatures().featureMetadata().get();
-            Main.print("features", new TreeMap<>(features.supportedFeatures()).keySet());
-            Main.print("finalized", new TreeMap<>(features.finalizedFeatures()).keySet());
+            Map<String, Object> supported = new TreeMap<>();
+            features.supportedFeatures().forEach((name, range) ->
+                    supported.put(name, List.of((int) range.minVersion(), (int) range.maxVersion())));
+            Main.print("features", supported);
+            Map<String, Object> finalized = new TreeMap<>();
+            features.finalizedFeatures().forEach((name, range) ->
+                    finalized.put(name, List.of((int) range.minVersionLevel(), (int) range.maxVersionLevel())));
+            Main.print("finalized", finalized);
+            Main.print("epoch", features.finalizedFeaturesEpoch().get());
+            var same = new FeatureUpdate((short) 30, FeatureUpdate.UpgradeType.UPGRADE);
+            admin.updateFeatures(Map.of("metadata.version", same), new UpdateFeaturesOptions()).all().get();
+            var lower = new FeatureUpdate((short) 29, FeatureUpdate.UpgradeType.UNSAFE_DOWNGRADE);
+            Main.print("lower", failure(admin.updateFeatures(Map.of("metadata.version", lower),
+                    new UpdateFeaturesOptions().validateOnly(true)).values().get("metadata.version")));
         }
     }
 
