@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import cast
 
 from ottla.env.clock import Clock
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.lookups import look_up_warm
+from ottla.log.markers import EndMarker
 from ottla.log.settings import Origin
+from ottla.log.validation import Appended
+from ottla.log.verification import VerificationGuard
 from ottla.replication.manager import ReplicaManager
 from ottla.replication.partition import Partition
-from ottla.types import Record, TxnMarker
-from ottla.wire.records import build_batch, iter_batches
+from ottla.types import TxnMarker
+from ottla.wire.records import iter_batches
+
+Ended = Callable[[KafkaError | None], None]
 
 # How much is read at a time while a coordinator loads.
 LOAD_BYTES = 1024 * 1024
-_MARKER_KEY = struct.Struct(">hh")
-_MARKER_VALUE = struct.Struct(">hi")
-_MARKER_VERSION = 0
 # Looking an enum's member up takes a while.
 _COORDINATOR = Origin.COORDINATOR
 
@@ -48,49 +50,38 @@ class InternalTopicLog:
         self,
         partition: int,
         batch: bytes,
-        ended: Callable[[KafkaError | None], None],
+        ended: Ended,
         guard: object | None = None,
     ) -> bool:
         """Append one batch with acks=all; whether it is committed by now.
 
         If not, ``ended`` is called once it is, however long that takes: with NOT_LEADER_OR_FOLLOWER where
-        this node stops leading before. KafkaError as a Produce.
+        this node stops leading before. KafkaError as a Produce. ``guard``: that of a verification, with the
+        batch of a transaction (``Partition.begin_verification``).
         """
         replica = self._replicas.get(self._topic, partition)
         now_ms = self._clock.now_ms()
-        appended = replica.append(batch, now_ms=now_ms, acks=-1, origin=_COORDINATOR)
-        is_committed = replica.high_watermark > appended.last_offset
-        if is_committed and not replica.log.sync_due(now_ms):
-            return True
-
-        def committed(error: KafkaError | None) -> None:
-            if error is not None and error.code is not ErrorCode.not_enough_replicas_after_append:
-                ended(error)
-            elif replica.log.sync_due(now_ms):
-                replica.flushed().add_done_callback(lambda done: ended(_failure(done)))
-            else:
-                ended(None)
-
-        if is_committed:
-            committed(None)
-        else:
-            replica.when_committed(appended.last_offset + 1, committed)
-        return False
-
-    def append_marker(
-        self, partition: int, marker: TxnMarker, ended: Callable[[KafkaError | None], None]
-    ) -> bool:
-        """As ``append``, of the control batch that ends a transaction."""
-        key = _MARKER_KEY.pack(_MARKER_VERSION, int(marker.commits))
-        value = _MARKER_VALUE.pack(_MARKER_VERSION, marker.coordinator_epoch)
-        batch = build_batch(
-            [Record(0, self._clock.now_ms(), key, value, ())],
-            producer_id=marker.producer_id,
-            producer_epoch=marker.producer_epoch,
-            transactional=True,
-            control=True,
+        appended = replica.append(
+            batch,
+            now_ms=now_ms,
+            acks=-1,
+            origin=_COORDINATOR,
+            guard=cast("VerificationGuard | None", guard),
         )
-        return self.append(partition, batch, ended)
+        return _is_committed(replica, appended, now_ms, ended)
+
+    def append_marker(self, partition: int, marker: TxnMarker, ended: Ended) -> bool:
+        """As ``append``, of the control batch that ends a transaction: see ``Partition.append_marker``."""
+        replica = self._replicas.get(self._topic, partition)
+        now_ms = self._clock.now_ms()
+        appended = replica.append_marker(
+            EndMarker(marker.commits, marker.coordinator_epoch),
+            marker.producer_id,
+            marker.producer_epoch,
+            now_ms=now_ms,
+            transaction_version=marker.transaction_version,
+        )
+        return _is_committed(replica, appended, now_ms, ended)
 
     async def read_all(self, partition: int) -> AsyncIterator[bytes]:
         """Everything committed, in pieces of whole batches, from the log's start. KafkaError as a Fetch.
@@ -117,6 +108,27 @@ class InternalTopicLog:
                 raise KafkaError(ErrorCode.corrupt_message, f"no whole batch is found at offset {offset}")
             offset = next_offset
             yield whole
+
+
+def _is_committed(replica: Partition, appended: Appended, now_ms: int, ended: Ended) -> bool:
+    """Whether what was appended is committed, and flushed where that is due; if not, ``ended`` is told."""
+    is_committed = replica.high_watermark > appended.last_offset
+    if is_committed and not replica.log.sync_due(now_ms):
+        return True
+
+    def committed(error: KafkaError | None) -> None:
+        if error is not None and error.code is not ErrorCode.not_enough_replicas_after_append:
+            ended(error)
+        elif replica.log.sync_due(now_ms):
+            replica.flushed().add_done_callback(lambda done: ended(_failure(done)))
+        else:
+            ended(None)
+
+    if is_committed:
+        committed(None)
+    else:
+        replica.when_committed(appended.last_offset + 1, committed)
+    return False
 
 
 def _failure(flushed: asyncio.Future[None]) -> KafkaError | None:
