@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0
 ATTEMPTS_MAX = 5
 # A lease cannot be shorter than one and a half election timeouts; etcd's own default is 1,000.
 HEARTBEAT_MS = 50

@@ -28,6 +28,7 @@ from examples.activity.counts import Counts
 from examples.activity.limits import Limits
 from examples.activity.visitors import leftovers
 from interop.process import BrokerProcess, wait_until
+from measuring import at_most
 
 PERSONAL = ("Ada Byron", "ada@example.org", "Analytical Lane 1")
 
@@ -293,11 +294,12 @@ def test_a_broker_that_stands_still_pushes_back_and_loses_nothing(ottla_process:
             with ThreadPoolExecutor(4) as threads:
                 held = [threads.submit(client.send, *(an_event() for _ in range(10))) for _ in range(3)]
                 wait_until(lambda: client.request("GET", "/health")[1]["waiting"] == 30, 30, "a full queue")
-                began_at = time.monotonic()
-                status, _, headers = client.request("POST", "/events", {"events": [an_event()]})
-                assert status == 503
-                assert int(headers["Retry-After"]) >= 1
-                assert time.monotonic() - began_at < 4, "it waited, though there is no room"
+                # Else it waits for 5 s, though there is no room.
+                for attempt in at_most(4.0, "s", attempts=2):
+                    with attempt.wall():
+                        status, _, headers = client.request("POST", "/events", {"events": [an_event()]})
+                    assert status == 503
+                    assert int(headers["Retry-After"]) >= 1
                 # Nobody is kept for ever.
                 assert [future.result(30) for future in held] == [503] * 3
         finally:

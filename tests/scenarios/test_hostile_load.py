@@ -8,7 +8,6 @@ import resource
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -366,11 +365,9 @@ def test_start_on_a_full_disk(ottla_process: Callable[..., BrokerProcess], small
     broker.start()
     with RawClient(broker.bootstrap) as client:
         assert len(client.values("t")) == count
-        deadline = time.monotonic() + 10
         freed = client.call(
             "DeleteRecords",
             topics=[{"name": "t", "partitions": [{"partition_index": 0, "offset": -1}]}],
             timeout_ms=5000,
         )
         assert freed.topics[0].partitions[0].error_code == 0
-        assert time.monotonic() < deadline

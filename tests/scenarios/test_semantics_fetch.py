@@ -12,6 +12,7 @@ import pytest
 
 from interop.process import BrokerProcess, wait_until
 from interop.raw import RawClient, batch, fetch_fields, produce_fields
+from measuring import at_most, not_waiting
 from ottla.errors import ErrorCode
 from ottla.wire import records
 
@@ -113,28 +114,28 @@ def test_waiting_for_bytes(broker: BrokerProcess, client: RawClient, topic: str)
         with pytest.raises(TimeoutError):
             client.socket.recv(1)
         client.socket.settimeout(10)
-        started = time.monotonic()
-        producer.produce(topic, batch(bytes(1000)), partition=2)
-        found = sizes(client.answer("Fetch", 12, 1))
-        assert time.monotonic() - started < 1
+        with not_waiting(15):
+            producer.produce(topic, batch(bytes(1000)), partition=2)
+            found = sizes(client.answer("Fetch", 12, 1))
         assert all(size > 1000 for size in found.values())
 
 
 def test_waiting_ends_at_its_time(client: RawClient, topic: str) -> None:
     for wait_ms in (0, 100, 700):
-        started = time.monotonic()
-        answer = client.fetch(topic, 0, max_wait_ms=wait_ms)
-        elapsed_s = time.monotonic() - started
-        assert (answer.error_code, len(answer.records)) == (0, 0)
-        assert wait_ms / 1000 - 0.01 <= elapsed_s < wait_ms / 1000 + 1
+        for attempt in at_most(1.0, "s too late"):
+            started = time.monotonic()
+            answer = client.fetch(topic, 0, max_wait_ms=wait_ms)
+            elapsed_s = time.monotonic() - started
+            assert (answer.error_code, len(answer.records)) == (0, 0)
+            assert wait_ms / 1000 - 0.01 <= elapsed_s
+            attempt.took(elapsed_s - wait_ms / 1000)
 
 
 def test_an_error_ends_the_waiting(client: RawClient, topic: str) -> None:
-    started = time.monotonic()
-    answer = client.call("Fetch", 12, **many(topic, {0: 0, 9: 0}, max_wait_ms=15_000))
+    with not_waiting(15):
+        answer = client.call("Fetch", 12, **many(topic, {0: 0, 9: 0}, max_wait_ms=15_000))
     codes = {p.partition_index: p.error_code for p in answer.responses[0].partitions}
     assert codes == {0: 0, 9: ErrorCode.unknown_topic_or_partition}
-    assert time.monotonic() - started < 5
 
 
 def test_deleting_a_topic_ends_the_waiting(broker: BrokerProcess, client: RawClient, topic: str) -> None:
@@ -144,10 +145,9 @@ def test_deleting_a_topic_ends_the_waiting(broker: BrokerProcess, client: RawCli
         other.call("ApiVersions", 0)
         answer = other.call("DeleteTopics", 5, topic_names=[topic], timeout_ms=5000)
         assert answer.responses[0].error_code == 0
-    started = time.monotonic()
-    (partition,) = client.answer("Fetch", 12, 1).responses[0].partitions
+    with not_waiting(15):
+        (partition,) = client.answer("Fetch", 12, 1).responses[0].partitions
     assert partition.error_code in (ErrorCode.unknown_topic_or_partition, ErrorCode.not_leader_or_follower)
-    assert time.monotonic() - started < 5
 
 
 def test_pipelined_requests_are_answered_in_order(client: RawClient, topic: str) -> None:
@@ -255,12 +255,11 @@ def test_many_waiting_consumers_are_woken(broker: BrokerProcess, client: RawClie
     waiting = [RawClient(broker.bootstrap) for _ in range(200)]
     for consumer in waiting:
         consumer.send(consumer.frame("Fetch", 12, fetch_fields(topic, 0, max_wait_ms=15_000)))
-    started = time.monotonic()
-    assert client.produce(topic, batch(b"all")).error_code == 0
-    for consumer in waiting:
-        assert len(consumer.answer("Fetch", 12, 1).responses[0].partitions[0].records) > 0
-        consumer.socket.close()
-    assert time.monotonic() - started < 5
+    with not_waiting(15):
+        assert client.produce(topic, batch(b"all")).error_code == 0
+        for consumer in waiting:
+            assert len(consumer.answer("Fetch", 12, 1).responses[0].partitions[0].records) > 0
+            consumer.socket.close()
 
 
 def test_what_survives_a_clean_stop(ottla_process: Callable[..., BrokerProcess]) -> None:

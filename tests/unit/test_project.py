@@ -130,6 +130,76 @@ def test_nothing_is_caught_and_forgotten() -> None:
     assert not silent
 
 
+# Clocks of CPU time, and what counts memory: one figure of theirs says little.
+MEASURES = re.compile(r"\b(process_time|thread_time|perf_counter|thread_cpu_ms|getrusage|tracemalloc)\b")
+# Tests that may use them themselves, and why.
+MEASURING = {
+    "tests/measuring.py": "the place for it",
+    "tests/unit/test_project.py": "names them",
+    "tests/unit/budget_support.py": "notes what each step takes; its users give that to `measuring`",
+    "tests/unit/test_log_lookups.py": "notes what each piece takes, and gives that to `measuring`",
+    "tests/unit/test_testing_broker.py": "a process of its own tells, and that goes to `measuring`",
+    "tests/scenarios/test_etcd_cost.py": "a process of its own tells, and that goes to `measuring`",
+    "tests/scenarios/test_pauses.py": "what is tested takes the clock; its figures go to `measuring`",
+    "tests/unit/test_env_garbage.py": "what is tested takes the clock",
+    "tests/unit/test_env_lag.py": "what is tested takes the clock",
+    "tests/unit/test_cli_bench.py": "works for so long",
+    "tests/unit/test_wire_limits.py": "bytes that Python code allocates are the same each time",
+}
+CLOCKS = ("monotonic", "perf_counter", "process_time", "thread_time", "time")
+
+
+def is_short_time(node: ast.AST) -> bool:
+    """``clock() - began < bound``, also at the end of a chain of comparisons."""
+    if not isinstance(node, ast.Compare):
+        return False
+    sides = [node.left, *node.comparators]
+    return any(
+        isinstance(side, ast.BinOp)
+        and isinstance(side.op, ast.Sub)
+        and isinstance(side.left, ast.Call)
+        and isinstance(side.left.func, ast.Attribute)
+        and side.left.func.attr in CLOCKS
+        and isinstance(operator, ast.Lt | ast.LtE)
+        for side, operator in zip(sides, node.ops, strict=False)
+    )
+
+
+def test_no_test_compares_one_measured_time_with_a_number() -> None:
+    """`tests/measuring.py` measures again, and knows how slow the machine is. (In `tests/sim` time is not
+    a machine's.)"""
+    found = [
+        named(path)
+        for path in sources(ROOT / "tests")
+        if named(path) not in MEASURING and MEASURES.search(path.read_text())
+    ]
+    found += [
+        f"{named(path)}:{node.lineno}"
+        for path in sources(ROOT / "tests")
+        if path.parent.name != "sim"
+        for statement in ast.walk(parsed(path))
+        if isinstance(statement, ast.Assert)
+        for node in ast.walk(statement)
+        if is_short_time(node)
+    ]
+    assert not found, f"measure with tests/measuring.py: {found}"
+
+
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [
+        ("time.monotonic() - began < 5", True),
+        ("0.1 < time.monotonic() - began <= 5", True),
+        ("loop.time() - began < 5", True),
+        ("time.monotonic() - began >= 5", False),
+        ("time.monotonic() < deadline", False),
+        ("0.1 < time.monotonic() - began", False),
+    ],
+)
+def test_a_time_that_is_compared_with_a_number_is_noticed(said: str, is_one: bool) -> None:
+    assert is_short_time(ast.parse(said, mode="eval").body) is is_one
+
+
 # ------------------------------------------------------------ the recipes
 
 

@@ -26,7 +26,7 @@ from interop.process import wait_until
 
 READY = re.compile(r"^ottla: listening on (\S+):(\d+)$", re.MULTILINE)
 NAME = "faults"
-START_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
 NODES = (1, 2, 3)
 # The machines of clients, and of whoever watches and must not be cut off.
