@@ -34,6 +34,18 @@ class Outlet:
         return
 
 
+class CountedTurn(Turn):
+    """Knows what it said to whom came."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock, Slices())
+        self.asked: list[bool] = []
+
+    def admits(self) -> bool:
+        self.asked.append(super().admits())
+        return self.asked[-1]
+
+
 class Crowd:
     """Clients, each with one request that takes a millisecond, and what is handled of them, in order."""
 
@@ -43,7 +55,7 @@ class Crowd:
         self.bad: int | None = None
         self.memory = Memory()
         self.outlets = [Outlet() for _ in range(CLIENTS)]
-        self.turn = turn = Turn(self.clock, Slices())
+        self.turn = turn = CountedTurn(self.clock)
         self.pipelines = [
             Pipeline(Client("h", "PLAINTEXT"), self.handle, outlet, self.memory, turn)
             for outlet in self.outlets
@@ -84,6 +96,23 @@ def test_the_loop_gets_its_turn_between_the_requests_of_thousands() -> None:
         crowd.ask()
         await crowd.watch()
         assert crowd.handled == 2 * list(range(CLIENTS))
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_what_comes_is_counted_once_however_it_is_handled(together: int) -> None:
+    """Counted twice it would have rounds begin after half as many."""
+
+    async def body() -> None:
+        crowd = Crowd()
+        asked = crowd.turn.asked
+        for number, pipeline in enumerate(crowd.pipelines):
+            pipeline.received((number.to_bytes(4),) * together)
+        assert len(asked) == CLIENTS and not asked[-1]
+        await crowd.watch(2 * CLIENTS)
+        assert crowd.handled == sorted(list(range(CLIENTS)) * together)
+        assert len(asked) == CLIENTS, "who was put off is not asked for again"
 
     asyncio.run(body())
 

@@ -187,11 +187,15 @@ class Pipeline:
             and self._flow is _OPEN
             and not queue
             and not self._replies
-            and self._turn.admits()
         ):
             # As most requests come: one by itself, with nothing in its way.
             (frame,) = frames
-            if self._take(frame):
+            if not self._turn.admits():
+                queue.append(frame)
+                self._queued_bytes += len(frame)
+                self._put_off()
+                self._balance()
+            elif self._take(frame):
                 self._balance()
             return
         try:
@@ -203,8 +207,7 @@ class Pipeline:
             if self._stage is _BLOCKED and queue:
                 self._hurry()
             elif queue and self._stage is _READY and not self._turn.admits():
-                self._stage = Stage.PUT_OFF
-                self._turn.put_off(self._go_on)
+                self._put_off()
             self._run()
 
     def partly_received(self, partial_bytes: int) -> None:
@@ -400,6 +403,11 @@ class Pipeline:
             pieces, self._together = self._together, []
             self._together_bytes = 0
             self._outlet.write([b"".join(pieces)])
+
+    def _put_off(self) -> None:
+        """All else that is due comes before what has come here."""
+        self._stage = Stage.PUT_OFF
+        self._turn.put_off(self._go_on)
 
     def _go_on(self) -> None:
         """Everybody else had their turn."""
