@@ -20,7 +20,7 @@ from ottla.env.disk import Begun, RealDisk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Log
 from ottla.log.settings import LogConfig
-from ottla.log.writing import Writing
+from ottla.log.writing import Aside, Writing
 from ottla.node import Node, NodeSettings
 from ottla.types import Record
 from ottla.wire.apis import PRODUCE
@@ -127,7 +127,7 @@ async def send_and_go(node: Node, disk: Disk, *batches: bytes) -> None:
 
 async def waits_behind(log: Log, count: int) -> None:
     """Return once so many requests wait for the batch that is being written."""
-    while log.writing is None or log.writing.waiting < count:
+    while log.writing is None or log.waiting < count:
         await asyncio.sleep(0)
 
 
@@ -155,6 +155,34 @@ def test_others_are_served_while_a_large_batch_is_written(tmp_path: Path, acks: 
         assert await large == [("none", 0)]
         assert await asyncio.gather(*behind) == [[("none", 1)], [("none", 2), ("none", 2)]]
         assert partition.high_watermark == partition.log.log_end_offset == 3
+
+    run(tmp_path, body)
+
+
+def test_each_waits_once_however_many_large_batches_are_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[bool] = []
+    wait = Aside.wait
+
+    def counted(self: Aside, let_in: Any, *, is_large: bool) -> None:
+        waits.append(is_large)
+        wait(self, let_in, is_large=is_large)
+
+    monkeypatch.setattr(Aside, "wait", counted)
+
+    async def body(node: Node, disk: Disk) -> None:
+        large = begin(node, LARGE, 0)
+        await disk.has_begun()
+        behind = [begin(node, LARGE if number % 50 == 25 else SMALL, 0) for number in range(150)]
+        log = node.services.replicas.get("t", 0).log
+        await waits_behind(log, len(behind))
+        disk.go_on.set()
+        assert await large == [("none", 0)]
+        answers = [answer for (answer,) in await asyncio.gather(*behind)]
+        assert sorted(offset for _, offset in answers) == [*range(1, 151)]
+        assert len(waits) == len(behind) and sum(waits) == 3 and not log.taken
+        assert await produce(node, SMALL, 0) == [("none", 151)]
 
     run(tmp_path, body)
 

@@ -21,6 +21,7 @@ from ottla.log.files import InPlace
 from ottla.log.log import Log
 from ottla.log.settings import LogConfig
 from ottla.log.validation import Appended
+from ottla.log.writing import LET_IN_AT_ONCE_MAX
 from ottla.metadata.image import PartitionState
 from ottla.types import TopicPartition
 
@@ -88,12 +89,9 @@ def test_a_failed_write_takes_back_the_numbers_and_the_bytes() -> None:
     bench.disk.capacity = sum(len(inode.data) for inode in bench.disk.files.values()) + 10
     size = bench.log.size_bytes
     assert bench.begin("b" * 500).base_offset == 1
-    waiting: list[KafkaError | None] = []
-    assert bench.log.writing is not None
-    bench.log.writing.when_done(waiting.append)
     bench.make()
     assert [error.code for error in bench.told if error] == [ErrorCode.kafka_storage_error]
-    assert waiting == bench.told
+    assert not bench.log.taken
     assert bench.log.log_end_offset == 1 and bench.log.size_bytes == bench.log_bytes() == size
     bench.disk.capacity = 1 << 40
     assert append(bench.log, "c").base_offset == 1
@@ -270,25 +268,133 @@ def test_waiters_and_commits_are_told_once_it_is_written() -> None:
 def test_an_unexpected_failure_leaves_nobody_waiting(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """For memory, say: the log goes on behind what is known to be written."""
     bench = Bench()
-    bench.begin("b")
-    writing = bench.log.writing
-    assert writing is not None
-    others: list[KafkaError | None] = []
-    if where == "append":
+    told: list[KafkaError | None] = []
 
-        def fails(buffers: Any) -> int:
+    def hears(error: KafkaError | None) -> None:
+        told.append(error)
+        if where == "told":
             raise MemoryError
 
-        monkeypatch.setattr(writing.file, "append", fails)
-    else:
-        writing.when_done(others.remove)
-    writing.when_done(others.append)
-    bench.make()
-    monkeypatch.undo()
-    assert bench.log.writing is None and len(others) == len(bench.told) == 1
-    assert [error is not None for error in others] == [where == "append"]
-    append(bench.log, "c")
-    assert values(bench.log) == [b"a", *([b"b"] if where == "told" else []), b"c"] == bench.reopened()
+    def fails(buffers: Any) -> int:
+        monkeypatch.undo()
+        raise MemoryError
+
+    def let_in(_: None) -> None:
+        append(bench.log, "c")
+        raise MemoryError
+
+    async def body() -> None:
+        bench.log.append(batch("b"), leader_epoch=0, now_ms=NOW_MS, then=hears)
+        assert bench.log.writing is not None
+        bench.log.wait(let_in, is_large=False)
+        bench.log.wait(lambda _: append(bench.log, "d"), is_large=False)
+        if where == "append":
+            monkeypatch.setattr(bench.log.writing.file, "append", fails)
+        bench.make()
+        await asyncio.sleep(0)
+        assert bench.log.writing is None and not bench.log.taken
+
+    asyncio.run(body())
+    assert [error is not None for error in told] == [where == "append"]
+    expected = [b"a", *([b"b"] if where == "told" else []), b"c", b"d"]
+    assert values(bench.log) == expected == bench.reopened()
+
+
+class Queue:
+    """Producers with one batch each, who stand in line while the log is taken, and what became of them."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.let_in: list[int] = []
+        self.appended: list[int] = []
+        self.loop = asyncio.get_running_loop()
+
+    def comes(self, number: int, *, is_large: bool = False) -> None:
+        """As a request does: it goes on in a callback of the loop, when it is let in."""
+        if not self.bench.log.taken:
+            self.append(number, is_large)
+            return
+
+        def let_in(_: None) -> None:
+            self.let_in.append(number)
+            self.loop.call_soon(self.append, number, is_large)
+
+        self.bench.log.wait(let_in, is_large=is_large)
+
+    def append(self, number: int, is_large: bool) -> None:
+        assert self.bench.log.writing is None, "nobody is let in to wait again"
+        self.appended.append(number)
+        if is_large:
+            self.bench.begin(str(number))
+        else:
+            append(self.bench.log, str(number))
+
+    async def goes_on(self) -> int:
+        """Let the loop turn until all have appended, and finish writes; the most that appended in a turn."""
+        most = 0
+        for _ in range(200):
+            before = len(self.appended)
+            await asyncio.sleep(0)
+            most = max(most, len(self.appended) - before)
+            if len(self.appended) == before and self.bench.log.writing is not None:
+                self.bench.make()
+        return most
+
+    def content(self) -> list[int]:
+        return [int(value or b"") for value in values(self.bench.log)[1:]]
+
+
+@pytest.mark.parametrize("large_every", [3_001, 500, 7])
+def test_thousands_who_wait_are_let_in_once_in_order_and_some_at_a_time(large_every: int) -> None:
+    count = 3_000 if large_every > 7 else 600
+
+    async def body() -> None:
+        queue = Queue()
+        queue.comes(0, is_large=True)
+        for number in range(1, count):
+            queue.comes(number, is_large=number % large_every == 0)
+        assert queue.bench.log.waiting == count - 1
+        queue.bench.make()
+        most = await queue.goes_on()
+        assert 0 < most <= LET_IN_AT_ONCE_MAX
+        assert queue.let_in == list(range(1, count)), "each once"
+        assert queue.content() == queue.appended == list(range(count))
+        assert not queue.bench.log.taken and not queue.bench.log.waiting
+
+    asyncio.run(body())
+
+
+def test_who_comes_while_others_are_let_in_comes_behind_them() -> None:
+    async def body() -> None:
+        queue = Queue()
+        queue.comes(0, is_large=True)
+        for number in range(1, LET_IN_AT_ONCE_MAX + 2):
+            queue.comes(number)
+        queue.bench.make()
+        await asyncio.sleep(0)
+        assert queue.bench.log.taken and queue.bench.log.writing is None
+        queue.comes(1_000)
+        await queue.goes_on()
+        assert queue.content() == [*range(LET_IN_AT_ONCE_MAX + 2), 1_000]
+
+    asyncio.run(body())
+
+
+def test_who_waits_is_let_in_where_the_log_is_given_up() -> None:
+    """To find that out: it is another log's matter, or nobody's."""
+
+    async def body() -> None:
+        queue = Queue()
+        queue.comes(0, is_large=True)
+        let_in: list[None] = []
+        for number in range(LET_IN_AT_ONCE_MAX + 1):
+            queue.bench.log.wait(let_in.append, is_large=number == 0)
+        queue.bench.log.abandon()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert len(let_in) == LET_IN_AT_ONCE_MAX + 1 and not queue.bench.log.taken
+
+    asyncio.run(body())
 
 
 # -- with threads ------------------------------------------------------------------------------------------

@@ -166,6 +166,20 @@ class Log:
         return self._aside.writing
 
     @property
+    def taken(self) -> bool:
+        """Whether who has something to append is to ``wait``: behind ``writing``, or others that waited."""
+        return self._aside.taken
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to append."""
+        return self._aside.waiting
+
+    def wait(self, let_in: Callable[[None], object], *, is_large: bool) -> None:
+        """Stand in line to append: see ``Aside.wait``. Only while it is ``taken``."""
+        self._aside.wait(let_in, is_large=is_large)
+
+    @property
     def failed(self) -> OSError | None:
         """Why it is not known any more what the disk holds; None where it is."""
         return self.durability.failed

@@ -1,18 +1,21 @@
 """A large batch on its way into a log: written in a thread, while the log is as it was before.
 
 Nobody finds what is not written: where the log ends, its indexes, epochs and producers change afterwards, on
-the event loop. Until then nothing else is appended. Whatever else would change the log's end waits for the
-write first, in place (``Log.settle``), and so does whatever changes who leads; that is at most what it would
-have waited if the write had been made there.
+the event loop. Until then nothing else is appended: producers stand in line, and are let in some at a time,
+in the order of their coming. Whatever else would change the log's end waits for the write first, in place
+(``Log.settle``), and so does whatever changes who leads; that is at most what it would have waited if the
+write had been made there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import final
+from typing import Final, final
 
 from ottla.env.disk import Begun, File
 from ottla.errors import KafkaError
@@ -26,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 # Told once a batch is in the log, or of why it is not.
 Then = Callable[[KafkaError | None], object]
+# So many are let in, in one turn of the event loop: each of them appends a small batch, and is answered.
+LET_IN_AT_ONCE_MAX: Final = 100
+
 Headers = tuple[BatchHeader, ...]
 Markers = Mapping[int, EndMarker | None]
 # Told of batches that have been written: what they are, where the log ended before, and the time.
@@ -44,7 +50,7 @@ class Writing:
         "_begun",
         "_buffers",
         "_error",
-        "_told",
+        "_then",
         "file",
         "headers",
         "markers",
@@ -72,7 +78,7 @@ class Writing:
         self._buffers = buffers
         self._error: OSError | None = None
         self._begun: Begun | None = None
-        self._told: list[Then] = [then]
+        self._then: Then | None = then
 
     def begin(self, background: Background, done: Callable[[], None]) -> None:
         """Have a thread write it; ``done`` is called on the event loop then."""
@@ -97,36 +103,67 @@ class Writing:
         error, self._error = self._error, None
         return error
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for it who did not bring it."""
-        return len(self._told) - 1
-
-    def when_done(self, then: Then) -> None:
-        """Tell somebody else, too, after those that asked before."""
-        self._told.append(then)
-
     def tell(self, error: KafkaError | None) -> None:
         """It is in the log, or is not. To be called once."""
-        told, self._told = self._told, []
-        for then in told:
-            try:
-                then(error)
-            except Exception:
-                # It belongs to one client; the others must hear of it, and whatever waited goes on.
-                logger.exception("%s: whoever waited for a batch could not be told", self.file.path)
+        then, self._then = self._then, None
+        assert then is not None
+        try:
+            then(error)
+        except Exception:
+            # It belongs to one client; whatever waits for the log goes on.
+            logger.exception("%s: whoever waited for a batch could not be told", self.file.path)
 
 
 @final
 class Aside:
-    """The one batch of a log that a thread writes, if any, and what becomes of it."""
+    """The one batch of a log that a thread writes, if any, what becomes of it, and who is to append next."""
 
-    __slots__ = ("_background", "_segments", "writing")
+    __slots__ = ("_background", "_letting_in", "_line", "_segments", "taken", "writing")
 
     def __init__(self, segments: Segments, background: Background) -> None:
         self._segments = segments
         self._background = background
         self.writing: Writing | None = None
+        # Whether whoever has something to append is to stand in line: a batch is being written, or others
+        # have waited for that, and have not all appended.
+        self.taken = False
+        # Who stands in line, and whether a batch is large: a thread may have to write it.
+        self._line: deque[tuple[Callable[[None], object], bool]] = deque()
+        # Whether some have been let in, who append in this turn of the event loop.
+        self._letting_in = False
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
+
+    def wait(self, let_in: Callable[[None], object], *, is_large: bool) -> None:
+        """Stand in line, while it is ``taken``: ``let_in`` is called, once, when everybody before has had
+        their turn, and who is let in appends in the next callback of the event loop, or not at all."""
+        self._line.append((let_in, is_large))
+
+    def _let_in(self) -> None:
+        """Let in who is next: several with small batches, or one with a large one and some before it."""
+        self._letting_in = False
+        if self.writing is not None:
+            # One who was let in has begun it. The others are next when it is written.
+            return
+        left, line = LET_IN_AT_ONCE_MAX, self._line
+        self.taken = bool(line)
+        while line and left:
+            left -= 1
+            let_in, is_large = line.popleft()
+            try:
+                let_in(None)
+            except Exception:
+                # It belongs to one client; the others must have their turn.
+                logger.exception("%s: whoever waited could not be let in", self._segments.directory)
+            if is_large:
+                break
+        if self.taken:
+            self._letting_in = True
+            # Behind those that are let in.
+            asyncio.get_running_loop().call_soon(self._let_in)
 
     def begin(
         self,
@@ -146,6 +183,7 @@ class Aside:
         except OSError as error:
             raise self._segments.write_failed(error, now_ms) from error
         writing = self.writing = Writing(file, buffers, headers, markers, now_ms, note, then)
+        self.taken = True
         writing.begin(self._background, partial(self._settle, writing))
 
     def settle(self) -> None:
@@ -165,11 +203,16 @@ class Aside:
             before = self._segments.end_offset
             self._segments.written(writing.file, writing.headers, writing.size)
             writing.note(writing.headers, writing.markers, before, writing.now_ms)
+        self._tell(writing, refusal)
+
+    def _tell(self, writing: Writing, refusal: KafkaError | None) -> None:
         writing.tell(refusal)
+        if not self._letting_in:
+            self._let_in()
 
     def give_up(self, why: KafkaError) -> None:
         """Whatever becomes of it: it is not in this log."""
         writing, self.writing = self.writing, None
         if writing is not None:
             writing.finish()
-            writing.tell(why)
+            self._tell(writing, why)

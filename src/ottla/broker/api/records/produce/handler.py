@@ -38,6 +38,7 @@ from ottla.broker.large import Pace
 from ottla.broker.request import CloseConnection, Framed, RequestContext
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.log import Log
 from ottla.log.validation import Appended, NotOneBatch, Prepared, RecordsRefused, TakesLong
 from ottla.log.writing import Then
 from ottla.metadata.image import INTERNAL_TOPICS
@@ -156,7 +157,7 @@ def _handle_one(ctx: RequestContext, one: OneBatch, by_id: bool, now_ms: int) ->
         partition: Partition | None = replicas.partitions.get((name, index))
         if partition is None:
             partition = _absent(ctx, name, index)
-        if partition.log.writing is not None or _is_for_a_thread(ctx, records):
+        if partition.log.taken or _is_for_a_thread(ctx, records):
             raise TakesLong
         leading = partition.leading
         appended = _append_to(ctx, partition, topic, index, records, acks, False, now_ms, None, None)
@@ -267,16 +268,15 @@ async def _append_aside(
     prepared: Prepared | None,
 ) -> Fields:
     """``_append`` behind what is being written to the partition, and in a thread where the batch is large."""
-    replicas = ctx.services.replicas
-    while True:
-        name = replicas.topic_name(topic.topic_id) if by_id else topic.name
-        partition = replicas.get(name, data.index)
-        writing = partition.log.writing
-        if writing is None:
-            break
-        done: Deferred[KafkaError | None] = Deferred()
-        writing.when_done(done.resolve)
-        await done
+    partition = _find(ctx, topic, data, by_id)
+    waited_for: Log | None = None
+    while partition.log.taken and partition.log is not waited_for:
+        # Once for each log: there may be another one by then.
+        waited_for = partition.log
+        turn: Deferred[None] = Deferred()
+        waited_for.wait(turn.resolve, is_large=len(data.records or b"") >= WRITTEN_ASIDE_BYTES)
+        await turn
+        partition = _find(ctx, topic, data, by_id)
     if ctx.services.log_manager.closed:
         # By threads, just now: nothing more may come to it.
         raise KafkaError(ErrorCode.kafka_storage_error, "the broker ends")
@@ -297,6 +297,11 @@ async def _append_aside(
             # One of its own: raised, it leads to what holds that which was told, and this call holds.
             raise KafkaError(error.code, error.message)
     return _appended(acks, index, partition, leading, appended, now_ms, made)
+
+
+def _find(ctx: RequestContext, topic: Any, data: Any, by_id: bool) -> Partition:
+    replicas = ctx.services.replicas
+    return replicas.get(replicas.topic_name(topic.topic_id) if by_id else topic.name, data.index)
 
 
 def _is_for_a_thread(ctx: RequestContext, records: Buffer | None) -> bool:
@@ -324,9 +329,7 @@ async def _open_cold(ctx: RequestContext, late: list[Late], by_id: bool) -> None
 
 
 async def _prepare(ctx: RequestContext, topic: Any, data: Any, by_id: bool, now_ms: int) -> Prepared:
-    replicas = ctx.services.replicas
-    name = replicas.topic_name(topic.topic_id) if by_id else topic.name
-    rules = replicas.get(name, data.index).log.rules
+    rules = _find(ctx, topic, data, by_id).log.rules
     return await ctx.services.log_manager.prepare(data.records or b"", rules, now_ms)
 
 
@@ -398,7 +401,7 @@ def _append(
     replicas = ctx.services.replicas
     name = replicas.topic_name(topic.topic_id) if by_id else topic.name
     partition = replicas.partitions.get((name, index)) or _absent(ctx, name, index)
-    if partition.log.writing is not None or _is_for_a_thread(ctx, records):
+    if partition.log.taken or _is_for_a_thread(ctx, records):
         raise TakesLong
     leading = partition.leading
     in_transaction = request.transactional_id is not None
