@@ -31,6 +31,9 @@ PROBE = "ottla.wire.framing"
 LIBRARY = "ottla__mypyc"
 SOURCES_FILE = "sources.json"
 
+# Scripts of a clone that decide what is compiled are known as modules of this package, which is none.
+SCRIPTS = "scripts"
+
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 BUILD = os.path.join(os.path.dirname(os.path.dirname(_PACKAGE)), "build", "compiled")
 
@@ -89,7 +92,10 @@ def use_build(build: str = BUILD) -> bool:
 
 def hash_of(module: str, package: str = _PACKAGE) -> str | None:
     """Tells one state of a module's source from another; None where there is none."""
-    path = os.path.join(os.path.dirname(package), *module.split(".")) + SOURCE_SUFFIXES[0]
+    above = os.path.dirname(package)
+    if module.startswith(f"{SCRIPTS}."):
+        above = os.path.dirname(above)
+    path = os.path.join(above, *module.split(".")) + SOURCE_SUFFIXES[0]
     try:
         with open(path, "rb") as file:
             return source_hash(file.read()).hex()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
+from importlib.util import source_hash
 from pathlib import Path
 from types import ModuleType
 
@@ -138,8 +140,33 @@ def test_make_knows_what_a_build_is_made_of(compiling: ModuleType) -> None:
     database = ("make", "--print-data-base", "--dry-run", "help")
     rules = subprocess.run(database, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     (rule,) = [line for line in rules.splitlines() if line.startswith("build/compiled/sources.json: ")]
-    made_of = {f"src/{module.replace('.', '/')}.py" for module in compiling.sources()}
-    assert made_of | {"scripts/compiling.py", "scripts/generating.py"} <= set(rule.split())
+    for module in compiling.sources():
+        path = f"{module.replace('.', '/')}.py"
+        assert (path if module in compiling.MADE_BY else f"src/{path}") in rule.split()
+
+
+def test_a_build_is_not_current_where_what_it_is_made_by_has_changed(compiling: ModuleType) -> None:
+    """Nor would the `ottla` command take it: both ask for the same hashes."""
+    sources = compiling.sources()
+    assert None not in sources.values()
+    for script in ("compiling", "generating"):
+        path = ROOT / "scripts" / f"{script}.py"
+        assert sources[f"scripts.{script}"] == source_hash(path.read_bytes()).hex()
+
+
+def test_units_have_each_file_once_and_about_as_much(compiling: ModuleType, tmp_path: Path) -> None:
+    sizes = [1000, *([90] * 40), *range(30)]
+    sources = [tmp_path / f"{number}.c" for number in range(len(sizes))]
+    for source, size in zip(sources, sizes, strict=True):
+        source.write_bytes(b"/" * size)
+    units = compiling.write_units([str(source) for source in sources], tmp_path)
+    assert len(units) == compiling.UNITS
+    included = [re.findall(r'#include "(.*)"', Path(unit).read_text()) for unit in units]
+    assert sorted(name for names in included for name in names) == sorted(map(str, sources))
+    loads = sorted(sum(Path(name).stat().st_size for name in names) for names in included)
+    # The largest is alone; the others differ by less than one of theirs.
+    assert loads[-1] == 1000
+    assert loads[-2] - loads[0] <= 90
 
 
 def test_what_cannot_be_compiled_is_said(
