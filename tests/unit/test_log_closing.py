@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from log_support import NOW_MS, append, batch, open_log, reopen_clean, values
 from manager_support import TOPIC, FakeClock, manager
-from memory_disk import MemoryDisk
+from memory_disk import MemoryDisk, MemoryVolume
 
 from ottla.errors import KafkaError
 from ottla.log.log import Log
@@ -152,6 +152,11 @@ def test_where_a_sync_of_all_says_too_little_each_file_is_asked(why: str) -> Non
         else:
             disk.volume_tells = False
         logs = await written(disk)
+        if "link" in why:
+            # Of a process that was killed: folders that are made anew have none.
+            logs.abandon()
+            logs = await started(disk)
+            opened(logs)
         disk.done.clear()
         if fails:
             disk.fail_with["sync"], disk.fails_on = EIO, "many-3/"
@@ -224,6 +229,32 @@ def test_what_a_process_cut_that_was_killed_is_synced_by_the_next() -> None:
     log.close()
     disk.lose_power()
     assert values(open_log(disk, clean=True, recovery_point=1)) == [b"a"]
+
+
+@pytest.mark.parametrize("made_here", [True, False])
+def test_links_are_looked_for_where_another_process_made_the_folder(made_here: bool) -> None:
+    asked = []
+
+    class Asking(MemoryVolume):
+        def holds(self, folder: str) -> bool:
+            asked.append(folder)
+            return super().holds(folder)
+
+    class WithVolume(MemoryDisk):
+        def open_volume(self, path: str) -> MemoryVolume:
+            return Asking(self, 1)
+
+    async def test() -> None:
+        disk = WithVolume()
+        logs = await written(disk)
+        if not made_here:
+            logs.abandon()
+            logs = await started(disk)
+            opened(logs)
+        assert await logs.close()
+
+    asyncio.run(test())
+    assert len(asked) == (0 if made_here else len(MANY))
 
 
 class Late(MemoryDisk):

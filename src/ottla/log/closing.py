@@ -62,8 +62,9 @@ class Closing:
         if not (written or log.durability.needs_flush):
             return
         self._unsynced.append(log)
-        if self._volume is not None and self._on_volume and not self._volume.holds(log.directory):
-            self._on_volume = False
+        # What we have made has no links; to look for them is a quarter of what a log costs here.
+        if self._volume is not None and self._on_volume and not log.made_here:
+            self._on_volume = self._volume.holds(log.directory)
 
     def _close(self, log: Log) -> None:
         written, _ = self._written[log]

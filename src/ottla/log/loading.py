@@ -90,6 +90,8 @@ class Loader:
     # Once it is loaded: how much is known to be on the disk, and what a checkpoint there may say of that.
     synced_offset: int = 0
     checkpointed_offset: int = 0
+    # Whether the folder was not there, so that this process has made all that is in it.
+    made_here: bool = False
 
     def load(self) -> Loader:
         """Open the folder, made where it is missing.
@@ -129,6 +131,7 @@ class Loader:
         """The folder's files, after what a crash may have left behind is cleared away."""
         if not self.disk.exists(self.directory):
             self.disk.make_dirs(self.directory)
+            self.made_here = True
             return set()
         return clear(self.disk, self.directory)
 

@@ -55,6 +55,8 @@ class Log:
         self, loaded: Loader, config: LogConfig, topic_partition: TopicPartition, background: Background
     ) -> None:
         self.directory = loaded.directory
+        # Whether this process has made the folder and all that is in it.
+        self.made_here = loaded.made_here
         self.topic_partition = topic_partition
         self.topic_id: UUID | None = loaded.topic_id
         self.config = config
