@@ -236,6 +236,7 @@ _NAMED: dict[str, Builder] = {
         "topics", "topics", "partitions", "partitions", "partition_index", timestamp=-1, offset=-1
     ),
     "Metadata": _metadata,
+    "TxnOffsetCommit": _each_partition("topics", "topics", "partitions", "partitions", "partition_index"),
     "OffsetCommit": _each_partition("topics", "topics", "partitions", "partitions", "partition_index"),
     "OffsetFetch": _offset_fetch,
     "FindCoordinator": _find_coordinator,

@@ -71,6 +71,7 @@ _TABLE = (
     Api(25, "AddOffsetsToTxn", "add_offsets_to_txn", "transactions", 0, 4),
     Api(26, "EndTxn", "end_txn", "transactions", 0, 5),
     Api(27, "WriteTxnMarkers", "write_txn_markers", "transactions", 1, 2, MANY, LISTS),
+    Api(28, "TxnOffsetCommit", "txn_offset_commit", "groups", 0, 6, MANY, LARGE),
     Api(32, "DescribeConfigs", "describe_configs", "configs", 1, 4, MANY, LISTS),
     Api(33, "AlterConfigs", "alter_configs", "configs", 0, 2, MANY, LISTS),
     Api(34, "AlterReplicaLogDirs", "alter_replica_log_dirs", "cluster", 1, 2, MANY, LISTS),

@@ -99,6 +99,10 @@ class GroupCoordinator:
         shard = self.host.find(group_id)
         return shard is not None and shard.is_active
 
+    def check_served(self, group_id: str) -> None:
+        """KafkaError where the group is not served here: NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS."""
+        self.host.shard(group_id)
+
     async def ready(self, group_id: str) -> None:
         """Return when the group's shard is loaded, or after a while. For groups of this node."""
         await self.host.ready(group_id)
