@@ -12,6 +12,7 @@ from replication_support import Surroundings, make_partition
 
 from ottla.broker.api.records.produce import refusals
 from ottla.broker.api.records.produce.refusals import (
+    EXCUSED_MS_MAX,
     REMEMBERED_MS_MAX,
     Refusals,
     has_come_over,
@@ -19,6 +20,7 @@ from ottla.broker.api.records.produce.refusals import (
     is_unknown,
 )
 from ottla.errors import ErrorCode, KafkaError
+from ottla.log.producers import BATCHES_HELD
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
 from ottla.types import Record
@@ -33,9 +35,18 @@ def batch(sequence: int, producer: int = 7, epoch: int = 0) -> bytes:
     )
 
 
-def passes(known: Refusals, records: bytes | None, *, index: int = 0, now_ms: int = 0) -> bool:
+def passes(
+    known: Refusals,
+    records: bytes | None,
+    *,
+    index: int = 0,
+    partition: Partition | None = None,
+    now_ms: int = 0,
+) -> bool:
+    if partition is None:
+        partition = make_partition(MemoryDisk(), PartitionState(1, 0, 0, (1,), (1,)))
     try:
-        known.check("t", index, records, now_ms)
+        known.check("t", index, records, partition, now_ms)
     except KafkaError as error:
         assert error.code == ErrorCode.not_leader_or_follower
         return False
@@ -76,6 +87,21 @@ def test_those_behind_it_do_not_take_its_place() -> None:
     assert not passes(known, batch(6), now_ms=REMEMBERED_MS_MAX)
     assert passes(known, batch(6), now_ms=REMEMBERED_MS_MAX + 1), "nor make it last longer"
     assert not known
+
+
+def test_it_counts_as_long_as_the_log_lacks_the_batch() -> None:
+    """What was sent behind it may be late: a node was paused, or packets were lost and sent again."""
+    late = REMEMBERED_MS_MAX
+    for sequence, epoch, lacks in ((3, 0, True), (4, 0, True), (2, 0, False), (0, 0, False), (5, 1, True)):
+        known = Refusals()
+        known.refused("t", 0, batch(sequence, epoch=epoch), NOT_LEADER, 0)
+        # The log has what is numbered up to 2.
+        assert passes(known, batch(6, epoch=epoch), partition=led(3), now_ms=late) is not lacks
+        assert bool(known) is lacks, "another leader has taken it"
+    known = refused(5)
+    partition = led(3)
+    partition.append(batch(0, epoch=1), now_ms=0, acks=-1)
+    assert passes(known, batch(6), partition=partition), "the producer goes on without it"
 
 
 def test_an_earlier_one_does() -> None:
@@ -129,10 +155,30 @@ def test_a_gap_of_a_producer_that_has_come_over_may_be_the_order_only() -> None:
     assert not has_come_over(partition, batch(0, epoch=1))
     assert not has_come_over(partition, batch(4, producer=8)), "nothing is known of it"
     assert not has_come_over(partition, build_batch([Record(0, 1_000, None, b"v")]))
-    partition.append(batch(3), now_ms=0, acks=-1)
-    assert not has_come_over(partition, batch(5)), "it is here already"
+
+
+def test_a_producer_comes_over_with_all_that_it_had_under_way() -> None:
+    """librdkafka may give back a batch that the old leader refused only when it has sent those before it, and
+    the next one, to the new leader: that takes the first, and finds a gap before the last."""
+    partition = led(3)
+    for sequence in range(3, 8):
+        partition.append(batch(sequence), now_ms=0, acks=-1)
+        assert has_come_over(partition, batch(sequence + 2))
+        assert not has_come_over(partition, batch(sequence + 1)), "it is no gap"
+    partition.append(batch(8), now_ms=0, acks=-1)
+    assert not has_come_over(partition, batch(10)), "it is here already"
     partition.resign()
-    assert not has_come_over(partition, batch(5))
+    assert not has_come_over(partition, batch(9))
+
+
+def test_a_producer_that_has_just_begun_may_have_begun_elsewhere() -> None:
+    partition = led(0)
+    for sequence in range(BATCHES_HELD):
+        partition.append(batch(sequence), now_ms=0, acks=-1)
+        assert has_come_over(partition, batch(sequence + 2)) is (sequence + 1 < BATCHES_HELD)
+    first = make_partition(MemoryDisk(), PartitionState(1, 0, 0, (1, 2), (1, 2)))
+    first.append(batch(0), now_ms=0, acks=-1)
+    assert not has_come_over(first, batch(2)), "there was no other leader"
 
 
 def test_a_producer_of_which_a_new_leader_has_nothing() -> None:
@@ -181,12 +227,12 @@ def test_a_partition_with_one_replica_has_no_other_leaders() -> None:
 def test_a_gap_is_excused_for_a_moment() -> None:
     known = Refusals()
     assert known.excuses_gap("t", 0, batch(4), 10)
-    assert known.excuses_gap("t", 0, batch(4), 10 + REMEMBERED_MS_MAX)
+    assert known.excuses_gap("t", 0, batch(4), 10 + EXCUSED_MS_MAX)
     for _ in range(2):
-        assert not known.excuses_gap("t", 0, batch(4), 11 + REMEMBERED_MS_MAX), "something is missing"
+        assert not known.excuses_gap("t", 0, batch(4), 11 + EXCUSED_MS_MAX), "something is missing"
     known.appended("t", 0, batch(3))
     assert not known
-    assert known.excuses_gap("t", 0, batch(9), 11 + REMEMBERED_MS_MAX)
+    assert known.excuses_gap("t", 0, batch(9), 11 + EXCUSED_MS_MAX)
 
 
 def test_a_topic_that_comes_between_two_batches(tmp_path: Path) -> None:

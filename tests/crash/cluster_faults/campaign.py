@@ -20,15 +20,18 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from cluster_faults.checker import TOLD_MAX, check, summary
+from cluster_faults.checker import TOLD_MAX, check, summary, told_of_resent, with_copies
 from cluster_faults.faults import Fault, Stage, plan
-from cluster_faults.history import History, Stored, Tail, Where
-from cluster_faults.logs import check_log, differences, log_bytes
+from cluster_faults.history import History, Stored, Tail
+from cluster_faults.logs import batches, check_log, differences, log_bytes
 from cluster_faults.machines import Cluster
+from cluster_faults.sends import Gap, Where, events_of
 from cluster_faults.worker import QUIET, hash_of
 from interop.process import wait_until
 
 TOPICS = {"orders": 3, "events": 2}
+# The batches of one tell when they were appended, those of the other what their producer says.
+CONFIGS = {"orders": {"message.timestamp.type": "LogAppendTime"}, "events": {}}
 # Producers that live until the end, and their codecs. There is one more, which is killed now and then.
 PRODUCERS = {"patient-a": "none", "patient-b": "lz4"}
 GROUPS = {"eager": "range", "sticky": "cooperative-sticky"}
@@ -83,6 +86,8 @@ class Campaign:
         self._tail = Tail()
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
         self._mortals = 0
+        # How often producers heard OUT_OF_ORDER_SEQUENCE_NUMBER.
+        self._gaps = 0
         self._seen: dict[tuple[str, str, int], dict[int, None]] = defaultdict(dict)
         self._last_ack: dict[tuple[str, str, int], float] = {}
 
@@ -110,7 +115,7 @@ class Campaign:
 
     def _create_topics(self) -> None:
         admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, **QUIET})
-        new = [NewTopic(name, count, 3) for name, count in TOPICS.items()]
+        new = [NewTopic(name, count, 3, config=CONFIGS[name]) for name, count in TOPICS.items()]
         for made in admin.create_topics(new).values():
             made.result(30)
 
@@ -136,12 +141,14 @@ class Campaign:
 
         deadline = time.monotonic() + RECOVERY_S_MAX
         while True:
+            # What is written from here on may be seen only by the next look, which may take long.
+            looked = time.monotonic()
             self._look()
             assert not self.history.trouble, f"{when}: {self.history.trouble}"
             silent = [stream for stream in streams() if self._last_ack.get(stream, 0.0) <= since]
             if not silent:
                 return time.monotonic()
-            assert time.monotonic() < deadline, (
+            assert looked < deadline, (
                 f"{when}, {RECOVERY_S_MAX} s were not enough for each producer to hear of each partition: "
                 f"(producer, topic, partition) without an acknowledgement are {silent}"
             )
@@ -284,9 +291,22 @@ class Campaign:
         return stored
 
     def check(self) -> None:
-        violations = check(self.history, list(PRODUCERS), list(GROUPS), self.stage.doubtful)
-        violations += self._check_replicas()
+        of_replicas = self._check_replicas()
+        self._read_producers_logs()
+        violations = check(self.history, list(PRODUCERS), list(GROUPS), self.stage.doubtful) + of_replicas
         assert not violations, "\n".join(["what was promised does not hold:", *violations])
+
+    def _read_producers_logs(self) -> None:
+        """Those of producers that have written something twice; they are long."""
+        wanted = with_copies(self.history)
+        for path in sorted(self.cluster.folder.glob("*.stderr")):
+            with path.open(encoding="utf-8", errors="replace") as lines:
+                if path.stem in wanted:
+                    self.history.events[path.stem] = events_of(lines)
+                else:
+                    self._gaps += sum("|ERRSEQ|" in line for line in lines)
+        for events in self.history.events.values():
+            self._gaps += sum(isinstance(event, Gap) for event in events)
 
     def _check_replicas(self) -> list[str]:
         """All copies of each partition are the same, byte by byte, and in order in themselves."""
@@ -302,6 +322,8 @@ class Campaign:
                 time.sleep(0.1)
             found += differences(name, logs)
             found += list(check_log(name, logs[1]))[:TOLD_MAX]
+            topic, _, index = name.rpartition("-")
+            self.history.batches[topic, int(index)] = list(batches(logs[1]))
         return found
 
     # ------------------------------------------------------------ telling
@@ -324,7 +346,13 @@ class Campaign:
             f"{', '.join(f'{value:.1f}' for value in values)} s"
             for name, values in sorted(worst.items())
         ]
-        return "\n".join([f"{len(self.done)} faults; {summary(self.history)}", *lines])
+        return "\n".join(
+            [
+                f"{len(self.done)} faults; {summary(self.history)}; producers heard of {self._gaps} gaps",
+                *lines,
+                *told_of_resent(self.history),
+            ]
+        )
 
     def report(self) -> str:
         """For a person who has to find out what went wrong."""

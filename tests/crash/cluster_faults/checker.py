@@ -1,16 +1,20 @@
 """What must hold of a history, whatever failed meanwhile (pure). A violation is a sentence for a person.
 
 ``patient`` producers live until they know what became of each record. What others sent and were not told of
-may be there, once and in its place, or not.
+may be there, once and in its place, or not. A record may be there again where it is proved that its producer
+sent it again as a new one (sends.py).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from cluster_faults.history import Commit, Committed, History, Stored, Stream, Where
+from cluster_faults.history import Commit, Committed, History, Stored, Stream
+from cluster_faults.logs import Batch
+from cluster_faults.sends import Where, objection, story
 
 # So many violations of a kind are told in each partition; a broken run has thousands.
 TOLD_MAX = 5
@@ -89,19 +93,77 @@ def _check_acked(stream: Stream, history: History) -> Iterator[str]:
 def _check_once(stream: Stream, history: History) -> Iterator[str]:
     producer, *_ = stream
     name = _name(stream[1:])
-    places: dict[int, list[int]] = defaultdict(list)
-    for record in _of(stream, history):
-        places[record.number].append(record.offset)
-    for number, offsets in places.items():
-        if len(offsets) > 1:
-            yield f"TWICE {name}: record {number} of {producer} is at {offsets}"
+    resent = resent_by(stream, history)
+    for number, offsets in _places(stream, history).items():
+        if len(offsets) > 1 and not set(offsets[1:]) <= resent.keys():
+            yield "\n".join(
+                [
+                    f"TWICE {name}: record {number} of {producer} is at {offsets}: "
+                    f"{_objection(stream, history, number, offsets)}",
+                    *_story(stream, history, number, offsets),
+                ]
+            )
         if number >= history.sent[stream]:
             yield f"INVENTED {name}: record {number} of {producer}, which was never sent, is at {offsets}"
 
 
+def with_copies(history: History) -> set[str]:
+    """The producers of which a record is there more than once."""
+    return {
+        stream[0]
+        for stream in history.sent
+        if any(len(offsets) > 1 for offsets in _places(stream, history).values())
+    }
+
+
+def resent_by(stream: Stream, history: History) -> dict[int, int]:
+    """The offsets of records that a producer has sent again as new ones, with those of their first copies."""
+    found: dict[int, int] = {}
+    known: dict[tuple[Batch, ...], str] = {}
+    for number, offsets in _places(stream, history).items():
+        if len(offsets) == 1:
+            continue
+        copies = tuple(_batches_at(stream, history, offsets))
+        if copies not in known:
+            known[copies] = _objection(stream, history, number, offsets)
+        if not known[copies]:
+            found |= dict.fromkeys(offsets[1:], offsets[0])
+    return found
+
+
+def _places(stream: Stream, history: History) -> dict[int, list[int]]:
+    places: dict[int, list[int]] = defaultdict(list)
+    for record in _of(stream, history):
+        places[record.number].append(record.offset)
+    return places
+
+
+def _batches_at(stream: Stream, history: History, offsets: Iterable[int]) -> list[Batch]:
+    _, topic, partition = stream
+    batches = history.batches.get((topic, partition), [])
+    at = [bisect_right(batches, offset, key=lambda batch: batch.base_offset) - 1 for offset in offsets]
+    return [batches[index] for index in at if index >= 0]
+
+
+def _objection(stream: Stream, history: History, number: int, offsets: Sequence[int]) -> str:
+    producer, topic, partition = stream
+    copies = _batches_at(stream, history, offsets)
+    if producer not in history.events or len(copies) < len(offsets):
+        return "nothing is known of what its producer sent"
+    return objection(history.events[producer], (topic, partition), number, copies, history.batches)
+
+
+def _story(stream: Stream, history: History, number: int, offsets: Sequence[int]) -> list[str]:
+    producer, topic, partition = stream
+    copies = _batches_at(stream, history, offsets)
+    return story(history.events.get(producer, []), (topic, partition), number, copies)
+
+
 def _check_order(stream: Stream, history: History) -> Iterator[str]:
     """Records are in the order in which they were sent, none left out before one that is there."""
-    for before, after in pairwise(_of(stream, history)):
+    resent = resent_by(stream, history)
+    stored = [record for record in _of(stream, history) if record.offset not in resent]
+    for before, after in pairwise(stored):
         if after.number != before.number + 1:
             yield (
                 f"ORDER {_name(stream[1:])}: after record {before.number} of {stream[0]} at {before.offset} "
@@ -173,6 +235,24 @@ def _explained(look: Committed, commits: Iterable[Commit]) -> str:
     """Who else tried to commit what was seen; it helps to see what went wrong."""
     tries = [c for c in commits if c.offset == look.offset]
     return "".join(f"; {c.member} tried that at {c.asked_s:.3f}: {c.error or 'acknowledged'}" for c in tries)
+
+
+def told_of_resent(history: History) -> list[str]:
+    """What producers sent again as new: a line for each stretch of records, and what led to the first."""
+    lines: list[str] = []
+    for stream in sorted(history.sent):
+        resent = resent_by(stream, history)
+        if not resent:
+            continue
+        producer, *_ = stream
+        lines.append(
+            f"{len(resent)} records of {producer} are in {_name(stream[1:])} twice, by its own doing: "
+            f"{min(resent.values())} to {max(resent.values())} again at {min(resent)} to {max(resent)}"
+        )
+        offset, first = next(iter(resent.items()))
+        number = next(record.number for record in _of(stream, history) if record.offset == first)
+        lines += _story(stream, history, number, [first, offset])
+    return lines
 
 
 def summary(history: History) -> str:

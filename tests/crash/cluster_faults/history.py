@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cluster_faults.logs import Batch
+from cluster_faults.sends import Event, Where
+
 # A partition, and a producer in it.
-Where = tuple[str, int]
 Stream = tuple[str, str, int]
 
 
@@ -79,6 +81,9 @@ class History:
     committed: dict[Stream, list[Committed]] = field(default_factory=lambda: defaultdict(list))
     trouble: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    # The batches of each partition, and what each producer's log tells.
+    batches: dict[Where, list[Batch]] = field(default_factory=dict)
+    events: dict[str, list[Event]] = field(default_factory=dict)
 
     def take(self, line: list[Any]) -> None:
         """One line of a worker."""

@@ -25,6 +25,8 @@ class Batch(NamedTuple):
     producer_epoch: int
     base_sequence: int
     count: int
+    # Of its records, as their producer set it, or of its append, as the topic asks for.
+    max_timestamp_ms: int
 
 
 def log_bytes(folder: Path) -> bytes:
@@ -41,7 +43,7 @@ def batches(data: bytes) -> Iterator[Batch]:
         end = position + LENGTH_START + length
         assert magic == 2 and end <= len(data), f"no batch at byte {position}"
         assert crc32c.crc32c(data[position + CRC_START : end]) == crc, f"wrong CRC at offset {base}"
-        yield Batch(base, base + last_delta, leader_epoch, *fields[9:])
+        yield Batch(base, base + last_delta, leader_epoch, *fields[9:], fields[8])
         position = end
 
 

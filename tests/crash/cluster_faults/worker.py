@@ -35,6 +35,8 @@ from confluent_kafka import (
 )
 
 QUIET = {"log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 300}
+# What a producer sends, hears and makes of it, on its process's stderr (sends.py).
+TALKATIVE = {"log_level": 7, "debug": "eos,msg"}
 # A producer hands over no more while so many records are not acknowledged.
 PENDING_MAX = 2_000
 FLUSH_TIMEOUT_S = 90.0
@@ -103,6 +105,7 @@ class Produce:
                 "topic.metadata.refresh.interval.ms": 2_000,
                 "error_cb": self._error,
                 **QUIET,
+                **TALKATIVE,
             }
         )
 

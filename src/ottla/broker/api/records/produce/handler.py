@@ -439,7 +439,7 @@ def _append_to(
         )
     refusals = ctx.client.refusals
     if refusals:
-        refusals.check(topic, index, records, ctx.services.clock.monotonic_ms())
+        refusals.check(topic, index, records, partition, ctx.services.clock.monotonic_ms())
     if acks == -1 and is_unknown(partition, records):
         excuse(ctx, topic, index, records, "nothing is known of what the producer sent before")
     try:

@@ -11,7 +11,9 @@ gets the same answer, and both are sent again in their order.
 The same happens where a producer comes over from another leader: librdkafka may send the second batch to the
 new leader before the old one has said that it refuses the first. A leader that has nothing of that producer
 would even take it, as Kafka does since KIP-360, and librdkafka would hold the first for acknowledged as well:
-it would be lost. To a new leader's first gap from a producer the answer is NOT_LEADER_OR_FOLLOWER therefore,
+it would be lost. Or the old leader has refused all of them, and the thread that heard so has given back all
+but the last when another thread sends them to the new leader: that gets the first, and then one too far on.
+To a gap from a producer that has come over a few batches ago the answer is NOT_LEADER_OR_FOLLOWER therefore,
 for a moment. If more than the order is wrong, or the producer's records have been deleted, it is Kafka's.
 """
 
@@ -24,11 +26,13 @@ from typing import Final, NamedTuple
 from ottla.errors import ErrorCode, KafkaError
 from ottla.replication.partition import Partition
 from ottla.types import Buffer
-from ottla.wire.records import HEADER_BYTES, SEQUENCE_MAX, BatchHeader, header_at
+from ottla.wire.records import HEADER_BYTES, NO_SEQUENCE, SEQUENCE_MAX, BatchHeader, header_at
 
-# How long a refusal counts. What was under way behind it has come by then; a producer that has had the batch
-# appended elsewhere meanwhile does not come back sooner.
-REMEMBERED_MS_MAX: Final = 1_000
+# How long a refusal counts, unless the log has the batch sooner. What was under way behind it may come late:
+# this process stood still, or packets were lost. No client waits for an answer much longer.
+REMEMBERED_MS_MAX: Final = 60_000
+# How long a gap is put down to a change of leaders. A client that has made it so closes it at its next try.
+EXCUSED_MS_MAX: Final = 1_000
 # Producers and partitions that are remembered for a connection; beyond that the answers are Kafka's.
 REMEMBERED_MAX: Final = 10_000
 # Errors that leave nothing in the log and go away by themselves.
@@ -71,8 +75,11 @@ class Refusals:
     def __len__(self) -> int:
         return len(self._first) + len(self._gaps)
 
-    def check(self, topic: Hashable, index: int, records: Buffer | None, now_ms: int) -> None:
-        """Refuse a batch that comes behind one that was refused a moment ago, with the same KafkaError."""
+    def check(
+        self, topic: Hashable, index: int, records: Buffer | None, partition: Partition, now_ms: int
+    ) -> None:
+        """Refuse a batch that comes behind one that was refused, and is still missing in the partition's log,
+        with the same KafkaError."""
         header = _header(records)
         if header is None:
             return
@@ -80,7 +87,8 @@ class Refusals:
         known = self._first.get(key)
         if known is None:
             return
-        if now_ms - known.since_ms > REMEMBERED_MS_MAX:
+        if now_ms - known.since_ms > REMEMBERED_MS_MAX or not _lacks(partition, header, known.sequence):
+            # Whoever led meanwhile has taken it, or it has been given up.
             del self._first[key]
         elif _is_behind(header.base_sequence, known.sequence):
             raise KafkaError(known.code, "a batch that comes before it was refused")
@@ -112,7 +120,7 @@ class Refusals:
                 self._gaps[key] = now_ms
                 return True
             return False
-        return now_ms - since_ms <= REMEMBERED_MS_MAX
+        return now_ms - since_ms <= EXCUSED_MS_MAX
 
     def appended(self, topic: Hashable, index: int, records: Buffer | None) -> None:
         """Records were appended: what comes now is judged by itself."""
@@ -124,10 +132,11 @@ class Refusals:
 
 
 def has_come_over(partition: Partition, records: Buffer | None) -> bool:
-    """Whether batches are missing before this one, and its producer's last came from an earlier leader."""
+    """Whether batches are missing before this one that another leader may have refused: this leader has not
+    had as many from the producer yet as it may have under way."""
     header = _header(records)
     leading = partition.leading
-    if header is None or leading is None or not leading.followers:
+    if header is None or leading is None or not leading.followers or not partition.leader_epoch:
         return False
     entry = partition.log.producers.get(header.producer_id)
     if entry is None:
@@ -136,10 +145,18 @@ def has_come_over(partition: Partition, records: Buffer | None) -> bool:
         return header.base_sequence > 0
     return (
         entry.epoch == header.producer_epoch
-        and bool(entry.batches)
-        and entry.batches[-1].last_offset < leading.epoch_start_offset
+        and entry.next_sequence != NO_SEQUENCE
+        and not (entry.is_full and entry.batches[0].last_offset >= leading.epoch_start_offset)
         and _is_behind(header.base_sequence, entry.next_sequence)
     )
+
+
+def _lacks(partition: Partition, header: BatchHeader, sequence: int) -> bool:
+    """Whether a partition's log is without a sequence number that a batch's producer used in its epoch."""
+    entry = partition.log.producers.get(header.producer_id)
+    if entry is None or entry.epoch < header.producer_epoch:
+        return True
+    return entry.epoch == header.producer_epoch and not _is_behind(entry.next_sequence, sequence)
 
 
 def is_unknown(partition: Partition, records: Buffer | None) -> bool:
