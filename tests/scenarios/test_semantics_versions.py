@@ -386,6 +386,9 @@ def test_api_versions(client: RawClient, version: int) -> None:
     assert set(listed) == set(APIS)
     assert listed[0] == (0, 13)
     assert listed[1] == (4, 18)
+    if version >= 3:
+        assert {one.name for one in answer.finalized_features} >= {"metadata.version"}
+        assert answer.finalized_features_epoch >= 1
 
 
 @versions("CreateTopics")
@@ -588,6 +591,23 @@ def test_create_partitions(client: RawClient, topic: str, version: int) -> None:
     assert len(client.call("Metadata", 12, **metadata_fields(topic)).topics[0].partitions) == 4
     assert grow(4) == ErrorCode.invalid_partitions
     assert client.produce(topic, batch(b"v"), partition=3).error_code == 0
+
+
+@versions("UpdateFeatures")
+def test_update_features(client: RawClient, version: int) -> None:
+    def update(level: int) -> Any:
+        feature = {"feature": "metadata.version", "max_version_level": level}
+        asked = [{**feature, "allow_downgrade": False, "upgrade_type": 1}]
+        fields = {"timeout": 1000, "feature_updates": asked, "validate_only": True}
+        return client.call("UpdateFeatures", version, **fields)
+
+    taken, refused = update(30), update(31)
+    assert (taken.error_code, taken.error_message) == (0, None)
+    if version < 2:
+        assert [(one.feature, one.error_code) for one in taken.results] == [("metadata.version", 0)]
+        assert refused.results == ()
+    assert refused.error_code == ErrorCode.invalid_update_version
+    assert refused.error_message.endswith("Local controller 1 only supports versions 7-30")
 
 
 @versions("DescribeCluster")
