@@ -51,8 +51,8 @@ def commit(partition: Partition, offset: int | None = None) -> None:
 
 def data_batch(pid: int, sequence: int, count: int = 1, *, epoch: int = 0, **options: Any) -> bytes:
     """A batch of ``count`` records in a transaction; ``transactional=False``: in none."""
-    key = options.pop("key", None)
-    records = [Record(n, NOW_MS, key, f"{pid}.{epoch}.{sequence + n}".encode(), ()) for n in range(count)]
+    key, at_ms = options.pop("key", None), options.pop("at_ms", NOW_MS)
+    records = [Record(n, at_ms, key, f"{pid}.{epoch}.{sequence + n}".encode(), ()) for n in range(count)]
     options = {"transactional": True, **options}
     return build_batch(records, producer_id=pid, producer_epoch=epoch, base_sequence=sequence, **options)
 

@@ -31,7 +31,7 @@ class Completed(NamedTuple):
 class Transactions:
     """The transactions of one log that are open, or whose end is not committed yet."""
 
-    __slots__ = ("_ended", "_lowest", "_open", "first_unstable_offset")
+    __slots__ = ("_ended", "_lowest", "_open", "awaits_commit", "first_unstable_offset")
 
     def __init__(self) -> None:
         # Producer ids by the transactions' first offsets, in order: one that begins does so at the log's end.
@@ -40,18 +40,15 @@ class Transactions:
         # these the ones that no later one has a smaller first offset than: the first of them has the least.
         self._ended: deque[tuple[int, int]] = deque()
         self._lowest: deque[tuple[int, int]] = deque()
-        # Where the first one begins of all of them.
+        # Where the first one begins of all of them, and whether any has ended by a marker that is not known
+        # to be committed.
         self.first_unstable_offset = NONE_UNSTABLE
+        self.awaits_commit = False
 
     @property
     def first_undecided_offset(self) -> int:
         """Where the first transaction begins that is open; NONE_UNSTABLE where none is."""
         return next(iter(self._open), NONE_UNSTABLE)
-
-    @property
-    def awaits_commit(self) -> bool:
-        """Whether any has ended by a marker that is not known to be committed."""
-        return bool(self._ended)
 
     def begin(self, producer_id: int, first_offset: int) -> None:
         """A producer, which has none that is open, begins one at the log's end."""
@@ -70,6 +67,7 @@ class Transactions:
     def _add_ended(self, first_offset: int, last_offset: int) -> None:
         lowest, one = self._lowest, (first_offset, last_offset)
         self._ended.append(one)
+        self.awaits_commit = True
         while lowest and lowest[-1][0] > first_offset:
             lowest.pop()
         lowest.append(one)
@@ -97,6 +95,7 @@ class Transactions:
         self._measure()
 
     def _measure(self) -> None:
+        self.awaits_commit = bool(self._ended)
         first = next(iter(self._open), NONE_UNSTABLE)
         if self._lowest and self._lowest[0][0] < first:
             first = self._lowest[0][0]

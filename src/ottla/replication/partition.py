@@ -44,6 +44,7 @@ class Partition:
         "_commits",
         "_deletions",
         "_flushes",
+        "_transactions",
         "_waiters",
         "high_watermark",
         "leading",
@@ -72,6 +73,7 @@ class Partition:
         self.topic_id = topic_id
         self.state = state
         self.log = log
+        self._transactions = log.producers.transactions
         self.node_id = node_id
         # It is held here no more.
         self.removed = False
@@ -98,7 +100,7 @@ class Partition:
         """The first offset that a read_committed consumer may not see yet: what is before it is committed,
         and in no transaction whose end is not. It moves with the high watermark, and with the log's start.
         """
-        unstable = self.log.producers.transactions.first_unstable_offset
+        unstable = self._transactions.first_unstable_offset
         if unstable >= self.high_watermark:
             return self.high_watermark
         return max(unstable, self.log.log_start_offset)
@@ -106,9 +108,8 @@ class Partition:
     def _is_committed_to(self, high_watermark: int) -> None:
         """Everything before it is committed, and can be read."""
         self.high_watermark = high_watermark
-        transactions = self.log.producers.transactions
-        if transactions.awaits_commit:
-            transactions.committed_to(high_watermark)
+        if self._transactions.awaits_commit:
+            self._transactions.committed_to(high_watermark)
 
     # ------------------------------------------------------------ roles
 

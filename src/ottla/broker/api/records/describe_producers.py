@@ -1,4 +1,5 @@
-"""DescribeProducers: the idempotent producers that a replica remembers, leading or not (KIP-664)."""
+"""DescribeProducers: the producers that a replica remembers, leading or not, and where the transactions
+began that they have open (KIP-664)."""
 
 from __future__ import annotations
 
@@ -64,6 +65,6 @@ def _producer(entry: ProducerEntry) -> Fields:
         "producer_epoch": entry.epoch,
         "last_sequence": entry.last_sequence,
         "last_timestamp": entry.last_timestamp_ms,
-        "coordinator_epoch": -1,
-        "current_txn_start_offset": -1,
+        "coordinator_epoch": entry.coordinator_epoch,
+        "current_txn_start_offset": entry.txn_first_offset,
     }

@@ -13,7 +13,7 @@ from ottla.replication.claims import NOBODY
 # Partitions that are dealt with in one turn of the event loop, at 5 to 10 microseconds each.
 PIECE: Final = 500
 
-_READ_COMMITTED: Final = 1
+READ_COMMITTED: Final = 1
 
 
 def replica(request: Any, version: int) -> tuple[int, int]:
@@ -31,7 +31,7 @@ def limits_of(ctx: RequestContext, request: Any, follower_id: int, follower_epoc
         max_bytes=max_bytes,
         min_bytes=min(request.min_bytes, max_bytes),
         max_wait_ms=request.max_wait_ms,
-        committed=request.isolation_level == _READ_COMMITTED,
+        committed=request.isolation_level == READ_COMMITTED,
         follower_id=follower_id,
         follower_epoch=follower_epoch,
         rack=request.rack_id if version >= ANY_REPLICA_SINCE else "",

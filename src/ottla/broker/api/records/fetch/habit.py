@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from ottla.broker.api.records.fetch.asked import READ_COMMITTED
 from ottla.broker.api.records.fetch.encoding import PartitionWriter, partition_count, topic_ends
 from ottla.broker.api.records.fetch.layout import Block, Layout
 from ottla.broker.api.records.fetch.reader import Found
@@ -35,7 +36,8 @@ class Habit(Listener):
     """What one connection asks for each time."""
 
     __slots__ = (
-        "_body", "_ends", "_entries", "_head", "_layout", "_places", "_runs", "_starts", "_starts_moved",
+        "_body", "_end", "_ends", "_entries", "_head", "_layout", "_places", "_runs", "_starts",
+        "_starts_moved",
         "_tail", "_topics", "_written", "changed", "elements", "request", "version", "wants", "writer",
     )  # fmt: skip
 
@@ -49,6 +51,8 @@ class Habit(Listener):
         self.elements = elements
         self.wants = wants
         self.writer = PartitionWriter(version)
+        # What an answer says of where the reader's log ends.
+        self._end = "last_stable_offset" if request.isolation_level == READ_COMMITTED else "high_watermark"
         self._layout = layout
         # The last request's bytes, and in them those before and behind the partitions.
         self._body = self._head = self._tail = b""
@@ -210,7 +214,7 @@ class Habit(Listener):
                 left.append(one)
                 continue
             want.listen(follower=False, both=False)
-            if one.slice is not None or want.fetch_offset < answer["high_watermark"]:
+            if one.slice is not None or want.fetch_offset < answer[self._end]:
                 left.append(one)
                 continue
             self._written[want.place] = self.writer.write_empty(answer)

@@ -1,7 +1,8 @@
 """Reading for a Fetch: what each of its partitions has for whoever asks, a consumer or a follower.
 
-A consumer reads up to the high watermark, from the leader, or from any replica if its request says where it
-stands (KIP-392). A follower reads up to the leader's log end; that it asks for an offset tells that it has
+A consumer reads up to the high watermark, a read_committed one up to the last stable offset and with a list
+of aborted transactions, from the leader, or from any replica if its request says where it stands (KIP-392).
+A follower reads up to the leader's log end; that it asks for an offset tells that it has
 what is before.
 """
 
@@ -29,6 +30,10 @@ _UNKNOWN: Final = {"high_watermark": -1, "last_stable_offset": -1, "log_start_of
 _UNKNOWN_NAMES: Final = (ErrorCode.unknown_topic_or_partition, ErrorCode.unknown_topic_id)
 # How much is read on the event loop at a stretch, from memory: a millisecond to copy.
 READ_AT_ONCE_BYTES_MAX: Final = 8 * 1024 * 1024
+# Aborted transactions of a partition that are told at once: some milliseconds' work. Where there are more,
+# less is read, but not less than so much: they may all have begun before that.
+ABORTED_MAX: Final = 5_000
+READ_BYTES_MIN: Final = 16 * 1024
 # A consumer's request says from here on where it stands, and may be served by any replica.
 ANY_REPLICA_SINCE: Final = 11
 
@@ -230,7 +235,7 @@ class Reader:
             ):
                 return False
         else:
-            end = high_watermark
+            end = partition.last_stable_offset if self.limits.committed else high_watermark
         leader_epoch, last_epoch = want.current_leader_epoch, want.last_fetched_epoch
         return (
             want.fetch_offset == end
@@ -316,8 +321,11 @@ class Reader:
                 return Found(want, None, answer)
         if want.last_fetched_epoch >= 0:
             partition.check_divergence(want.fetch_offset, want.last_fetched_epoch)
-        piece = partition.read(want.fetch_offset, max_bytes, min_one=min_one) if has_room else None
-        return Found(want, piece, answer)
+        if not has_room:
+            return Found(want, None, answer)
+        if limits.committed:
+            return _read_committed(want, partition, answer, max_bytes, min_one)
+        return Found(want, partition.read(want.fetch_offset, max_bytes, min_one=min_one), answer)
 
     def _owes_news(self, found: list[Found]) -> bool:
         """Whether a follower is to hear of something at once: of a new high watermark if consumers may read
@@ -479,3 +487,21 @@ def _reading_failed(item: Found, error: OSError) -> None:
     """The disk failed, or the segment was deleted and closed meanwhile: the client asks again."""
     log.error("%s-%d: cannot be read: %s", item.want.topic, item.want.partition, error)
     item.answer.update(_UNKNOWN, error_code=int(ErrorCode.kafka_storage_error))
+
+
+def _read_committed(
+    want: Want, partition: Partition, answer: dict[str, Any], max_bytes: int, min_one: bool
+) -> Found:
+    """What a read_committed consumer gets, with the aborted transactions that it may be of; less of it where
+    those are very many."""
+    while True:
+        piece, aborted = partition.read_committed(want.fetch_offset, max_bytes, min_one=min_one)
+        if piece is None or len(aborted) <= ABORTED_MAX or max_bytes <= READ_BYTES_MIN:
+            break
+        max_bytes //= 4
+    if aborted:
+        answer["aborted_transactions"] = [
+            {"producer_id": producer_id, "first_offset": first_offset}
+            for producer_id, first_offset in aborted
+        ]
+    return Found(want, piece, answer)
