@@ -84,6 +84,11 @@ class Bench:
         if end_offset > start_offset:
             asyncio.run(self.cleaner.clean(Dirty(1.0, WHERE, self.log, start_offset, end_offset)))
 
+    def compact_to(self, end_offset: int) -> None:
+        """One round over the closed segments before an offset, however dirty."""
+        start_offset = max(self.log.cleaned_offset, self.log.log_start_offset)
+        asyncio.run(self.cleaner.clean(Dirty(1.0, WHERE, self.log, start_offset, end_offset)))
+
     def run(self) -> None:
         """Let pass what the cleaner waits for, and all that it then does."""
         self.clock.fire()

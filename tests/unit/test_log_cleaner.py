@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from uuid import uuid4
 import pytest
 from compaction_support import WHERE, Bench, stored
 from log_support import FOLDER, NOW_MS, first_from, newest_of, open_log, read_all
+from log_transactions_support import commit, consume, end, open_partition, send
 from memory_disk import MemoryDisk, T
 
 from measuring import HANG_S
@@ -39,7 +39,7 @@ from ottla.log.segments import State
 from ottla.log.settings import LogConfig
 from ottla.log.transaction_index import AbortedTransaction, TransactionIndex
 from ottla.types import Record
-from ottla.wire.records import build_batch
+from ottla.wire.records import DELETE_HORIZON_BIT, build_batch
 
 CONFIG = LogConfig(
     cleanup_policy=("compact",), segment_bytes=1000, index_interval_bytes=100, file_delete_delay_ms=0,
@@ -356,24 +356,57 @@ def test_producer_state_of_merged_segments_goes_with_them() -> None:
     ]
 
 
-def test_transaction_indexes_go_with_their_segments() -> None:
-    """Ones that Kafka wrote: each entry has 34 bytes, with absolute offsets."""
+def test_aborted_transactions_go_and_their_markers_after_them() -> None:
+    """Over segments that are merged: the index says what is left, and the markers have a horizon."""
     disk = MemoryDisk()
-    log = filled(disk)
-    entries: dict[int, bytes] = {}
-    for number in (1, 2):
-        base = log.segments[number].base_offset
-        entries[number] = struct.pack(">hqqqq", 0, number, base, base, base)
-        index = TransactionIndex()
-        index.append(AbortedTransaction(number, base, base, base))
-        log._segments.aborted.put(base, index, saved=False)
-        log._segments.aborted.save(base)
-    bench = Bench(disk, log, NOW_MS)
-    bench.compact()
-    log.roll(NOW_MS)
-    bench.compact()
-    assert disk.files[f"{FOLDER}/{0:020d}.txnindex"].data == entries[1] + entries[2]
-    assert [name for name in disk.list(FOLDER) if ".txnindex" in name] == [f"{0:020d}.txnindex"]
+    config = LogConfig(**{**_fields(CONFIG), "delete_retention_ms": 1000})
+    it = open_partition(disk, config)
+    for number in range(3):
+        send(it, 1, number, key=b"a")
+        send(it, 2, number, key=b"b")
+        end(it, 1, commits=False)
+        it.log.roll(NOW_MS)
+        end(it, 2, commits=number != 1)
+        it.log.roll(NOW_MS)
+    # Still open: nothing of it is compacted, nor what follows it.
+    send(it, 3, 0, key=b"b")
+    it.log.roll(NOW_MS)
+    commit(it)
+    bench = Bench(disk, it.log, NOW_MS)
+    dirty = bench.dirty()
+    assert dirty is not None and dirty.end_offset == it.last_stable_offset == 12
+    before = consume(it)
+    bench.compact_to(12)
+    again = consume(it)
+    assert [one.value for one in again] == [b"2.0.2"] and again[0] in before
+    # The last batch of a producer stays, without its records, and so does the marker behind it.
+    kinds = [(h.base_offset, h.is_control, h.record_count) for h, _ in stored(it.log)]
+    assert (8, False, 0) in kinds
+    assert indexed(disk) == [(1, 0, 2, 1), (1, 4, 6, 5), (2, 5, 7, 8), (1, 8, 10, 9)]
+    bench.clock.ms += 1
+    it.log.replacement.advance(0)
+    bench.compact_to(12)
+    assert indexed(disk) == [(1, 8, 10, 9)]
+    horizons = {
+        h.base_offset for h, _ in stored(it.log) if h.attributes & DELETE_HORIZON_BIT and h.is_control
+    }
+    assert horizons == {2, 3, 6, 7}
+    bench.clock.ms += 1000
+    it.log.replacement.advance(0)
+    bench.compact_to(12)
+    assert [h.base_offset for h, _ in stored(it.log) if h.is_control] == [10, 11]
+    log = it.log
+    log.close()
+    reopened = open_partition(
+        disk, config, high_watermark=13, clean=True, recovery_point=log.log_end_offset, cleaned_offset=12
+    )  # fmt: skip
+    assert (reopened.last_stable_offset, consume(reopened)) == (12, again)
+
+
+def indexed(disk: MemoryDisk) -> list[AbortedTransaction]:
+    index = TransactionIndex.decode(disk.read_file(f"{FOLDER}/{0:020d}.txnindex"), 0, 99)
+    assert index is not None
+    return list(index)
 
 
 def test_deleted_records_and_old_segments_go_all_the_same() -> None:

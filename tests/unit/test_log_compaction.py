@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ottla.errors import KafkaError
 from ottla.log import compaction
+from ottla.log.cleaned_transactions import CleanedTransactions
 from ottla.log.compaction import (
     DIGEST_BYTES,
     KEY_BYTES_MAX,
@@ -26,6 +27,9 @@ from ottla.log.compaction import (
     map_key,
 )
 from ottla.log.index import RELATIVE_OFFSET_MAX
+from ottla.log.markers import read_marker
+from ottla.log.producers import LastRecord
+from ottla.log.transaction_index import AbortedTransaction
 from ottla.types import Buffer, Record
 from ottla.wire.compression import compress, decompress
 from ottla.wire.records import (
@@ -63,18 +67,33 @@ def drive(steps: Iterator[int]) -> Any:
             return stop.value
 
 
-def mapped(*raws: bytes, start: int = 0, entries_max: int = 1000) -> OffsetMap:
-    offsets = OffsetMap(entries_max, start)
+def transactions(*aborted: tuple[int, int, int]) -> CleanedTransactions:
+    """Of these, by producer and offsets, a round knows that they were aborted."""
+    made = CleanedTransactions()
+    made.add(AbortedTransaction(pid, first, last, last + 1) for pid, first, last in aborted)
+    return made
+
+
+def mapped(
+    *raws: bytes, start: int = 0, entries_max: int = 1000, met: CleanedTransactions | None = None
+) -> OffsetMap:
+    offsets, met = OffsetMap(entries_max, start), met or CleanedTransactions()
     for raw in raws:
-        drive(map_batch(offsets, read_header(raw), raw))
+        drive(map_batch(offsets, read_header(raw), raw, met))
     drive(offsets.complete())
     return offsets
 
 
 def keep(
-    raw: bytes, offsets: OffsetMap, *, now_ms: int = NOW_MS, is_last: bool = False, producers: Any = None
+    raw: bytes,
+    offsets: OffsetMap,
+    *,
+    now_ms: int = NOW_MS,
+    is_last: bool = False,
+    producers: Any = None,
+    met: CleanedTransactions | None = None,
 ) -> Buffer:
-    keeps = Filter(offsets, now_ms, RETENTION_MS, producers or {})
+    keeps = Filter(offsets, now_ms, RETENTION_MS, producers or {}, met or CleanedTransactions())
     return drive(keeps.keep(read_header(raw), raw, is_last=is_last))  # type: ignore[no-any-return]
 
 
@@ -118,8 +137,8 @@ def test_of_a_superseded_batch_nothing_stays_but_what_it_is_needed_for(pid: int)
     raw = batch((b"a", b"1"), (b"a", b"2"), base=7, compression=1, **numbered)
     offsets = mapped(raw, batch((b"a", b"3"), base=9), start=7)
     assert keep(raw, offsets) == b""
-    assert keep(raw, offsets, producers={pid: 12}) == b""
-    for kept in (keep(raw, offsets, is_last=True), keep(raw, offsets, producers={pid: 8})):
+    assert keep(raw, offsets, producers={pid: LastRecord(12, 0)}) == b""
+    for kept in (keep(raw, offsets, is_last=True), keep(raw, offsets, producers={pid: LastRecord(8, 0)})):
         header = check_batch(kept)
         assert (header.record_count, header.base_offset, header.last_offset) == (0, 7, 8)
         assert (header.producer_id, header.producer_epoch, header.last_sequence) == (pid, 1, 11)
@@ -151,7 +170,7 @@ def test_a_tombstone_goes_when_its_horizon_has_passed(codec: int) -> None:
 
 def test_a_retention_without_end() -> None:
     raw = batch((b"a", None))
-    keeps = Filter(mapped(raw), NOW_MS, 2**63 - 1, {})
+    keeps = Filter(mapped(raw), NOW_MS, 2**63 - 1, {}, CleanedTransactions())
     kept = drive(keeps.keep(read_header(raw), raw, is_last=False))
     assert records(kept) == records(raw)
     assert check_batch(kept).base_timestamp_ms == 2**63 - 1
@@ -169,23 +188,98 @@ def test_records_without_a_key_go() -> None:
     assert [record.value for record in records(keep(raw, mapped(raw)))] == [b"2"]
 
 
-def test_control_batches_stay() -> None:
-    raw = batch((b"\0\0\0\1", b"\0\0\0\0\0\0"), control=True, transactional=True, producer_id=1)
-    offsets = mapped(raw, batch((b"\0\0\0\1", b"x"), base=1))
+def test_a_control_batch_of_another_kind_stays() -> None:
+    raw = batch((b"\0\0\0\2", b"\0\0\0\0\0\0"), control=True, transactional=True, producer_id=1)
+    offsets = mapped(raw, batch((b"\0\0\0\2", b"x"), base=1))
     assert len(offsets) == 1
     assert keep(raw, offsets) is raw
 
 
-def test_a_transaction_supersedes_nothing_and_keeps_its_tombstones() -> None:
-    """It may have been aborted."""
+def marker(base: int, *, commits: bool, pid: int = 1, epoch: int = 0) -> bytes:
+    key = b"\0\0\0\1" if commits else bytes(4)
+    return batch(
+        (key, b"\0\0\0\0\0\0"), base=base, control=True, transactional=True, producer_id=pid,
+        producer_epoch=epoch,
+    )  # fmt: skip
+
+
+IN_TRANSACTION = {"transactional": True, "producer_id": 1, "producer_epoch": 0}
+
+
+def test_what_is_committed_supersedes_and_what_was_aborted_does_not() -> None:
     plain = batch((b"a", b"1"), (b"b", b"1"))
-    transaction = batch((b"a", None), (b"b", b"2"), base=2, transactional=True, producer_id=1)
-    later = batch((b"b", b"3"), base=4)
-    offsets = mapped(plain, transaction, later)
-    assert [record.offset for record in records(keep(plain, offsets))] == [0]
-    kept = keep(transaction, offsets, now_ms=NOW_MS * 2)
-    assert [record.offset for record in records(kept)] == [2]
-    assert not check_batch(kept).attributes & DELETE_HORIZON_BIT
+    committed = batch((b"a", None), base=2, **IN_TRANSACTION)
+    first_end = marker(3, commits=True)
+    aborted = batch((b"b", b"2"), base=4, **IN_TRANSACTION)
+    second_end = marker(5, commits=False)
+    log = (plain, committed, first_end, aborted, second_end)
+    offsets = mapped(*log, met=transactions((1, 4, 5)))
+    met = transactions((1, 4, 5))
+    kept = [keep(raw, offsets, met=met) for raw in log]
+    assert [record.offset for record in records(kept[0])] == [1]
+    assert check_batch(kept[1]).attributes & DELETE_HORIZON_BIT
+    assert kept[2] is first_end and kept[3] == b"" and kept[4] is second_end
+    assert list(met.index) == [(1, 4, 5, 6)]
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_marker_goes_when_its_horizon_has_passed_and_nothing_else_is_left(commits: bool) -> None:
+    raw = marker(5, commits=commits)
+    offsets = mapped(raw, batch((b"a", b"1"), base=6))
+    aborted = [] if commits else [(1, 4, 5)]
+    met = transactions(*aborted)
+    once = keep(raw, offsets, met=met)
+    header = check_batch(once)
+    assert header.attributes & DELETE_HORIZON_BIT and header.base_timestamp_ms == NOW_MS + RETENTION_MS
+    assert records(once) == records(raw) and not len(met.index)
+    assert keep(once, offsets, now_ms=NOW_MS + RETENTION_MS - 1, met=transactions(*aborted)) is once
+    late = NOW_MS + RETENTION_MS
+    assert keep(once, offsets, now_ms=late, met=transactions(*aborted)) == b""
+    # What there is last of a segment, or of a producer in its epoch, stays as an empty batch, and goes later.
+    for options in ({"is_last": True}, {"producers": {1: LastRecord(-1, 0)}}):
+        empty = keep(once, offsets, now_ms=late, **options)  # type: ignore[arg-type]
+        left = check_batch(empty)
+        assert (left.record_count, left.is_control, left.last_offset, left.producer_epoch) == (0, True, 5, 0)
+        assert keep(bytes(empty), offsets, **options) == empty  # type: ignore[arg-type]
+        assert keep(bytes(empty), offsets) == b""
+    # Not where the producer has written since, or raised its epoch.
+    for last in (LastRecord(9, 0), LastRecord(-1, 1)):
+        assert keep(once, offsets, now_ms=late, producers={1: last}) == b""
+
+
+def test_an_empty_batch_of_an_aborted_transaction_keeps_its_marker() -> None:
+    """Who reads the log anew takes the batch for the beginning of a transaction."""
+    aborted = batch((b"a", b"1"), base=4, **IN_TRANSACTION)
+    end = marker(5, commits=False)
+    offsets = mapped(aborted, end, met=transactions((1, 4, 5)))
+    empty = keep(aborted, offsets, producers={1: LastRecord(4, 0)}, met=transactions((1, 4, 5)))
+    assert check_batch(empty).record_count == 0
+    met = transactions((1, 4, 5))
+    assert keep(bytes(empty), offsets, producers={1: LastRecord(4, 0)}, met=met) == empty
+    assert keep(end, offsets, met=met) is end
+    assert list(met.index) == [(1, 4, 5, 6)]
+
+
+def test_an_aborted_batch_goes_even_behind_what_the_map_holds() -> None:
+    aborted = batch((b"a", b"1"), base=4, **IN_TRANSACTION)
+    assert keep(aborted, mapped(batch((b"b", b"1"))), met=transactions((1, 4, 5))) == b""
+
+
+def test_a_transaction_in_several_segments_is_one() -> None:
+    """The same entry comes with each of them."""
+    met = transactions((1, 4, 7), (2, 3, 9))
+    first, second = (read_header(batch((b"a", b"1"), base=base, **IN_TRANSACTION)) for base in (4, 6))
+    assert met.meet(first)
+    met.add([AbortedTransaction(1, 4, 7, 8), AbortedTransaction(2, 3, 9, 10)])
+    assert met.meet(second)
+    end = marker(7, commits=False)
+    assert not met.meet_marker(read_header(end), read_marker(end))
+    following = read_header(batch((b"a", b"1"), base=8, **IN_TRANSACTION))
+    assert not met.meet(following)
+    commit = marker(9, commits=True)
+    assert not met.meet_marker(read_header(commit), read_marker(commit))
+    assert met.meet_marker(read_header(commit), read_marker(commit))
+    assert list(met.index) == [(1, 4, 7, 8)]
 
 
 def resealed(raw: bytes, **changes: int) -> bytes:
@@ -218,7 +312,9 @@ def test_a_large_batch_is_walked_in_pieces() -> None:
     count = RECORDS_AT_ONCE * 3 + 1
     raw = batch(*((b"%d" % (number % 7), b"") for number in range(count)))
     offsets = OffsetMap(10, 0)
-    assert list(map_batch(offsets, read_header(raw), raw)) == [RECORDS_AT_ONCE] * 3 + [1]
+    assert list(map_batch(offsets, read_header(raw), raw, CleanedTransactions())) == [RECORDS_AT_ONCE] * 3 + [
+        1
+    ]
     drive(offsets.complete())
     assert [record.offset for record in records(keep(raw, offsets))] == list(range(count - 7, count))
 
@@ -249,7 +345,7 @@ def test_a_map_is_full_after_a_batch_that_fills_it() -> None:
     offsets = OffsetMap(2, 0)
     assert not offsets.is_full
     raw = batch((b"a", b""), (b"b", b""), (b"c", b""))
-    drive(map_batch(offsets, read_header(raw), raw))
+    drive(map_batch(offsets, read_header(raw), raw, CleanedTransactions()))
     assert offsets.is_full
     assert (len(offsets), offsets.latest_offset) == (3, 2)
     drive(offsets.forget())

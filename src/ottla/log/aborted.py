@@ -4,7 +4,7 @@ A segment in which no transaction was aborted has no file. The entries of the se
 in memory, and in its file as well; those of the others are read when they are asked for. ``loading`` holds
 the files against the log when it is opened.
 
-Used from one thread, but for ``save`` and ``read``, which may run in any.
+Used from one thread, but for ``save``, ``read`` and ``overlapping``, which may run in any.
 """
 
 from __future__ import annotations
@@ -219,8 +219,17 @@ class AbortedTransactions:
             raise OSError(errno.EIO, "it is damaged", path)
         return index
 
+    def overlapping(self, start_offset: int, upper_bound: int) -> list[AbortedTransaction]:
+        """As ``collect``, whole entries, with records in a segment that begins and ends at these offsets.
+        Blocks; OSError where a file cannot be read."""
+        found: list[AbortedTransaction] = []
+        for base in list(self._held):
+            if base >= start_offset and self.read(base).overlapping(found, start_offset, upper_bound):
+                break
+        return found
+
     def read(self, base_offset: int) -> TransactionIndex:
-        """The entries of a closed segment. Blocks; OSError where the file cannot be read."""
+        """The entries of a segment. Blocks; OSError where the file cannot be read."""
         held = self._held.get(base_offset)
         if held is None:
             return TransactionIndex()

@@ -22,6 +22,7 @@ from ottla.env.clock import Clock, Timer
 from ottla.env.disk import Disk
 from ottla.env.slices import Slices
 from ottla.errors import KafkaError
+from ottla.log.cleaned_transactions import CleanedTransactions
 from ottla.log.cleaning import Progress, Rewrite, Source, map_segment
 from ottla.log.compaction import (
     ENTRY_BYTES,
@@ -206,15 +207,17 @@ class Cleaner:
             get("log.cleaner.dedupe.buffer.size"), get("log.cleaner.io.buffer.load.factor")
         )
         offsets = OffsetMap(entries_max, dirty.dirty_offset)
+        transactions = CleanedTransactions()
         for source in _sources(log, dirty.dirty_offset, dirty.end_offset):
-            mapping = map_segment(source(), offsets, self._buffer_bytes, progress)
+            mapping = map_segment(source(), offsets, transactions, self._buffer_bytes, progress)
             await self._drive(log, mapping, progress)
             if offsets.is_full:
                 break
         await self._drive(log, offsets.complete(), progress)
         end_offset = offsets.latest_offset + 1
-        producers = await self._disk.run(log.producers.freeze().last_offsets)
-        keeps = Filter(offsets, now_ms, log.config.delete_retention_ms, producers)
+        producers = await self._disk.run(log.producers.freeze().last_records)
+        retention_ms = log.config.delete_retention_ms
+        keeps = Filter(offsets, now_ms, retention_ms, producers, CleanedTransactions())
         size = log.size_bytes
         for segments in await self._groups(log, end_offset):
             await self._rewrite(log, segments, keeps, progress)
@@ -262,7 +265,7 @@ class Cleaner:
         if first is None:
             raise Aborted
         sources = [
-            Source(segment.base_offset, log.segments[number].base_offset, segment.size, segment.file)
+            _source(log, segment, log.segments[number].base_offset)
             for number, segment in enumerate(segments, first + 1)
         ]
         needed = sum(source.size for source in sources)
@@ -322,10 +325,12 @@ class Cleaner:
 def look_at(where: TopicPartition, log: Log, high_watermark: int, now_ms: int) -> tuple[Dirty | None, bool]:
     """What there is to compact in a log, if that is enough, and whether time alone may make it so."""
     config, closed = log.config, log.segments[:-1]
+    # What is not decided yet is not compacted.
+    stable_offset = min(high_watermark, log.producers.transactions.first_unstable_offset)
     ends = [segment.base_offset for segment in log.segments[1:]]
     dirty_offset = first_dirty_offset(log.cleaned_offset, log.log_start_offset, log.log_end_offset)
     dirty = [
-        segment for segment, end in zip(closed, ends, strict=True) if dirty_offset < end <= high_watermark
+        segment for segment, end in zip(closed, ends, strict=True) if dirty_offset < end <= stable_offset
     ]
     waits = False
     if config.min_compaction_lag_ms > 0:
@@ -365,14 +370,14 @@ def _sources(log: Log, dirty_offset: int, end_offset: int) -> list[Callable[[], 
     """The closed segments between two offsets; a file is opened when it comes to it."""
     pairs = zip(log.segments, log.segments[1:], strict=False)
     return [
-        partial(_source, segment, after.base_offset)
+        partial(_source, log, segment, after.base_offset)
         for segment, after in pairs
         if after.base_offset > dirty_offset and segment.base_offset < end_offset
     ]
 
 
-def _source(segment: Segment, end_offset: int) -> Source:
-    return Source(segment.base_offset, end_offset, segment.size, segment.file)
+def _source(log: Log, segment: Segment, end_offset: int) -> Source:
+    return Source(segment.base_offset, end_offset, segment.size, segment.file, log.aborted.overlapping)
 
 
 def keys_at_once(buffer_bytes: int, load_factor: float) -> int:

@@ -7,13 +7,13 @@ driven a little at a time. ``replacement`` puts the outcome into the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.checkpoints import OFFSET_MAX
+from ottla.log.cleaned_transactions import CleanedTransactions
 from ottla.log.compaction import Filter, OffsetMap, Steps, map_batch
 from ottla.log.file_cache import FileCache
 from ottla.log.files import (
@@ -25,7 +25,7 @@ from ottla.log.files import (
     offset_name,
 )
 from ottla.log.segment import Segment, Written
-from ottla.log.transaction_index import TransactionIndex
+from ottla.log.transaction_index import AbortedTransaction, TransactionIndex
 from ottla.types import Buffer
 from ottla.wire.records import HEADER_BYTES, BatchHeader, read_header
 
@@ -42,6 +42,8 @@ class Source(NamedTuple):
     end_offset: int
     size: int
     file: File
+    # The aborted transactions with records between two offsets: ``AbortedTransactions.overlapping``.
+    aborted: Callable[[int, int], Sequence[AbortedTransaction]]
 
 
 @dataclass(slots=True)
@@ -85,15 +87,22 @@ def _read(source: Source, position: int, size: int, progress: Progress) -> memor
     return memoryview(data)
 
 
-def map_segment(source: Source, offsets: OffsetMap, buffer_bytes: int, progress: Progress) -> Steps:
+def map_segment(
+    source: Source,
+    offsets: OffsetMap,
+    transactions: CleanedTransactions,
+    buffer_bytes: int,
+    progress: Progress,
+) -> Steps:
     """Take the keys of a segment from ``offsets.start_offset`` on into the map, until it is full."""
+    transactions.add(source.aborted(max(source.base_offset, offsets.start_offset), source.end_offset))
     for header, batch in batches(source, buffer_bytes, progress):
         yield BATCH_COST
         if header.last_offset < offsets.start_offset:
             continue
         if offsets.is_full:
             return
-        yield from map_batch(offsets, header, batch)
+        yield from map_batch(offsets, header, batch, transactions)
     # Compaction may have taken the segment's last offsets away.
     offsets.latest_offset = source.end_offset - 1
 
@@ -182,8 +191,10 @@ class Rewrite:
         writer = Writer(disk, self.directory, self.base_offset, self._interval, buffer_bytes)
         changed = len(self.sources) > 1
         last = max((number for number, source in enumerate(self.sources) if source.size), default=0)
+        keeps.transactions.index = TransactionIndex()
         try:
             for number, source in enumerate(self.sources):
+                keeps.transactions.add(source.aborted(source.base_offset, source.end_offset))
                 end = 0
                 for header, batch in batches(source, buffer_bytes, progress):
                     end += header.size
@@ -194,22 +205,11 @@ class Rewrite:
                         writer.add(kept, progress)
                     yield BATCH_COST
             if changed:
-                aborted = self._aborted_transactions(disk)
+                aborted = keeps.transactions.index
                 suffixes = writer.finish(aborted.encode(), progress)
                 self.written = Written(self.base_offset, writer.size, suffixes, aborted)
         finally:
             writer.close()
-
-    def _aborted_transactions(self, disk: Disk) -> TransactionIndex:
-        """What the transaction indexes say: with absolute offsets, so that they are one when put together."""
-        paths = [
-            f"{self.directory}/{offset_name(source.base_offset, TXN_INDEX_SUFFIX)}" for source in self.sources
-        ]
-        data = b"".join(disk.read_file(path) for path in paths if disk.exists(path))
-        index = TransactionIndex.decode(data, self.base_offset, OFFSET_MAX)
-        if index is None:
-            raise KafkaError(ErrorCode.kafka_storage_error, f"a transaction index of {paths} is damaged")
-        return index
 
     def discard(self, disk: Disk) -> None:
         """Remove what was written aside. OSError where the disk fails."""

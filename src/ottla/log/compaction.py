@@ -3,18 +3,23 @@
 Of each key the last record stays. A tombstone, a record without a value, stays until its delete horizon has
 passed (KIP-534): the first compaction that meets it sets the batch's horizon to ``delete.retention.ms`` from
 then on, a later one drops it. Offsets never change: a batch keeps its base and last offset whatever is left
-of it. The functions that walk over records are generators, which yield what they have done so far in records,
-so that whoever drives them can pause.
+of it. What was aborted goes, and so do markers of which nothing else is left, once their own horizon has
+passed. The functions that walk over records are generators, which yield what they have done so far in
+records, so that whoever drives them can pause.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
 from ottla.errors import KafkaError
+from ottla.log.cleaned_transactions import CleanedTransactions
 from ottla.log.index import RELATIVE_OFFSET_MAX
+from ottla.log.markers import marker_of
+from ottla.log.producers import LastRecord
 from ottla.types import Buffer
 from ottla.wire.compression import compress
 from ottla.wire.records import (
@@ -209,13 +214,15 @@ def unpack(header: BatchHeader, batch: Buffer) -> Buffer:
 # -- the map ------------------------------------------------------------------------------------------------
 
 
-def map_batch(offsets: OffsetMap, header: BatchHeader, batch: Buffer) -> Steps:
-    """Take a batch's keys into the map.
-
-    Not those of a transaction, which may have been aborted, nor of control records; those of a batch that
-    cannot be read are not known.
-    """
-    if not header.is_control and not header.is_transactional:
+def map_batch(
+    offsets: OffsetMap, header: BatchHeader, batch: Buffer, transactions: CleanedTransactions
+) -> Steps:
+    """Take a batch's keys into the map: the next one of the log. Not those that were aborted, nor of control
+    records; those of a batch that cannot be read are not known."""
+    if header.is_control:
+        with suppress(KafkaError, IndexError, ValueError):
+            transactions.meet_marker(header, marker_of(header, batch))
+    elif not transactions.meet(header):
         found: dict[bytes, int] = {}
         base_offset = header.base_offset
         try:
@@ -239,8 +246,10 @@ class Filter(NamedTuple):
     offsets: OffsetMap
     now_ms: int
     delete_retention_ms: int
-    # The last offset of each producer that the log knows: sequence numbers go on from that batch.
-    producers: Mapping[int, int]
+    # What the log has last of each producer that it knows: sequence numbers and epochs go on from there.
+    producers: Mapping[int, LastRecord]
+    # Those that the round has come across, up to the batch that is looked at.
+    transactions: CleanedTransactions
 
     def keep(self, header: BatchHeader, batch: Buffer, *, is_last: bool) -> Generator[int, None, Buffer]:
         """What stays of a batch: all of it as it is, a batch of what is left, or nothing, which is b"".
@@ -249,16 +258,19 @@ class Filter(NamedTuple):
         all, so that neither offsets nor sequence numbers are forgotten.
         """
         offsets = self.offsets
-        if header.is_control or header.base_offset > offsets.latest_offset:
-            return batch
+        keeps_empty = is_last or (header.producer_id >= 0 and self._is_last_of_producer(header))
+        if header.is_control:
+            return (yield from self._keep_marker(header, batch, keeps_empty))
+        is_aborted = self.transactions.meet(header)
         if header.base_offset in offsets.unread:
             return batch
-        keeps_empty = is_last or (
-            header.producer_id >= 0 and self.producers.get(header.producer_id) == header.last_offset
-        )
+        if is_aborted and header.record_count:
+            return _empty(header) if keeps_empty else b""
+        if header.base_offset > offsets.latest_offset:
+            return batch
         if not header.record_count:
             return batch if keeps_empty else b""
-        is_mapped = header.base_offset >= offsets.start_offset and not header.is_transactional
+        is_mapped = header.base_offset >= offsets.start_offset
         if is_mapped and not offsets.may_have_last_between(header.base_offset, header.last_offset):
             return _empty(header) if keeps_empty else b""
         try:
@@ -271,16 +283,44 @@ class Filter(NamedTuple):
             return batch
         if not kept:
             return _empty(header) if keeps_empty else b""
-        return (yield from self._rebuild(header, batch, payload, kept))
+        sets_horizon = not header.attributes & DELETE_HORIZON_BIT and any(one.is_tombstone for one in kept)
+        return (yield from self._rebuild(header, batch, payload, kept, sets_horizon))
+
+    def _is_last_of_producer(self, header: BatchHeader) -> bool:
+        """Whether a batch is what the log has last of its producer: of one that has written nothing since its
+        epoch was raised, the marker that did it."""
+        last = self.producers.get(header.producer_id)
+        if last is None:
+            return False
+        if last.offset >= 0:
+            return header.last_offset == last.offset
+        return header.is_control and header.producer_epoch == last.epoch
+
+    def _keep_marker(
+        self, header: BatchHeader, batch: Buffer, keeps_empty: bool
+    ) -> Generator[int, None, Buffer]:
+        """What stays of a control batch. Where nothing is left of its transaction it gets a horizon; who had
+        begun to read the transaction before that has until then to come to its end."""
+        try:
+            is_needless = self.transactions.meet_marker(header, marker_of(header, batch))
+            if not header.record_count:
+                return batch if keeps_empty else b""
+            if not is_needless:
+                return batch
+            if header.attributes & DELETE_HORIZON_BIT:
+                if header.base_timestamp_ms > self.now_ms:
+                    return batch
+                return _empty(header) if keeps_empty else b""
+            payload = unpack(header, batch)
+            kept = [record for piece in pieces(header, payload) for record in piece]
+        except (KafkaError, IndexError, ValueError):
+            return batch
+        return (yield from self._rebuild(header, batch, payload, kept, True))
 
     def _kept_of(self, header: BatchHeader, piece: list[Scanned]) -> list[Scanned]:
         base_offset, latest_offset = header.base_offset, self.offsets.latest_offset
         last_offset = self.offsets.last_offset
-        expired = (
-            bool(header.attributes & DELETE_HORIZON_BIT)
-            and header.base_timestamp_ms <= self.now_ms
-            and not header.is_transactional
-        )
+        expired = bool(header.attributes & DELETE_HORIZON_BIT) and header.base_timestamp_ms <= self.now_ms
         kept = []
         for record in piece:
             offset = base_offset + record.offset_delta
@@ -293,14 +333,9 @@ class Filter(NamedTuple):
         return kept
 
     def _rebuild(
-        self, header: BatchHeader, batch: Buffer, payload: Buffer, kept: list[Scanned]
+        self, header: BatchHeader, batch: Buffer, payload: Buffer, kept: list[Scanned], sets_horizon: bool
     ) -> Generator[int, None, Buffer]:
         """A batch of the records that are kept: their bytes as they were, unless a horizon is to be set."""
-        sets_horizon = (
-            not header.attributes & DELETE_HORIZON_BIT
-            and not header.is_transactional
-            and any(record.is_tombstone for record in kept)
-        )
         if len(kept) == header.record_count and not sets_horizon:
             return batch
         base_timestamp_ms = header.base_timestamp_ms

@@ -70,6 +70,7 @@ class Log:
             loaded.disk, loaded.cache, loaded.directory, loaded.segments, loaded.log_end_offset,
             loaded.snapshots, background, config, loaded.aborted,
         )  # fmt: skip
+        self.aborted = loaded.aborted
         self.durability = Durability(
             loaded.disk, self._segments, self.epochs, loaded.synced_offset,
             checkpointed=loaded.checkpointed_offset, names_topic=loaded.topic_id is not None,

@@ -174,18 +174,25 @@ class ProducerEntry:
         return None
 
 
+class LastRecord(NamedTuple):
+    """What a log has last of a producer: the offset where its last batch ends, -1 where there has been none
+    in its epoch."""
+
+    offset: int
+    epoch: int
+
+
 class Frozen(NamedTuple):
     """All producers of a log as they were at an offset. It does not change: any thread may read it."""
 
     end_offset: int
     entries: Sequence[ProducerEntry]
 
-    def last_offsets(self) -> dict[int, int]:
-        """Where the last batch of each producer ends."""
+    def last_records(self) -> dict[int, LastRecord]:
+        """What there is last of each producer (UnifiedLog.lastRecordsOfActiveProducers)."""
         return {
-            entry.producer_id: last.last_offset
+            entry.producer_id: LastRecord((entry.last_batch or _NO_BATCH).last_offset, entry.epoch)
             for entry in self.entries
-            if (last := entry.last_batch) is not None
         }
 
 

@@ -76,6 +76,15 @@ class TransactionIndex:
                 return True
         return False
 
+    def overlapping(self, found: list[AbortedTransaction], start_offset: int, upper_bound: int) -> bool:
+        """As ``collect``, whole entries."""
+        for entry in self:
+            if entry.last_offset >= start_offset and entry.first_offset < upper_bound:
+                found.append(entry)
+            if entry.last_stable_offset >= upper_bound:
+                return True
+        return False
+
     def encode(self) -> bytes:
         """The contents of a ``.txnindex`` file."""
         data = bytearray()
