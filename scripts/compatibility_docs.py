@@ -47,12 +47,13 @@ moves all or none, is refused; `ottla feature upgrade` leaves those out, and say
 FEATURES
 ## Not served yet
 
-Transactions, consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs,
-client quotas, delegation tokens, tiered storage. Clients see this in ApiVersions and fall back or say so. Two
-things are said in such a way that clients fail at once, instead of asking again until their time is up:
-transactions are refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED where a coordinator is looked for with
-FindCoordinator v1 to v3, as librdkafka does, and else with UNSUPPORTED_VERSION from InitProducerId;
-ConsumerGroupHeartbeat is listed, and answered with UNSUPPORTED_VERSION.
+Consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs, client quotas,
+delegation tokens, tiered storage. Clients see this in ApiVersions and fall back or say so. One thing is said
+in such a way that clients fail at once, instead of asking again until their time is up: ConsumerGroupHeartbeat
+is listed, and answered with UNSUPPORTED_VERSION.
+
+Of transactions the second phase of KIP-939 (InitProducerId v6) is not listed, as in Kafka 4.4. Clients' patterns
+in ListTransactions may not refer to groups or look around: such are INVALID_REGULAR_EXPRESSION.
 
 ## Clients that the tests run against a real broker
 

@@ -218,7 +218,7 @@ def test_an_acks_0_produce_that_fails_ends_the_connection(tmp_path: Path) -> Non
         ({"producer_id": 7}, "invalid_request"),
         ({"producer_epoch": 7}, "invalid_request"),
         ({"transactional_id": ""}, "invalid_request"),
-        ({"transactional_id": "t"}, "unsupported_version"),
+        ({"transactional_id": "t"}, "not_coordinator"),
     ],
 )
 def test_producer_ids(tmp_path: Path, asked: dict[str, Any], expected: str) -> None:

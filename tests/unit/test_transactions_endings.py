@@ -424,3 +424,59 @@ def test_what_is_shown_of_a_transaction() -> None:
         ("tx", "Ongoing"),
         ("other", "Empty"),
     ]
+
+
+# -- who waits for the transaction before
+
+
+def test_the_next_transaction_waits_a_moment_for_the_one_before() -> None:
+    bench = TransactionBench(auto_mark=False)
+    producer = open_transaction(bench)
+    following = bench.end(producer)
+    added = bench.ask_add(following, T1, may_wait=True)
+    assert added not in bench.replies
+    bench.wait(99)
+    bench.mark_one()
+    assert bench.error(added) == "none"
+    assert (bench.state(), bench.value().partitions) == ("Ongoing", {T1})
+
+
+def test_who_has_waited_for_long_is_told_to_ask_again() -> None:
+    bench = TransactionBench(auto_mark=False)
+    following = bench.end(open_transaction(bench))
+    added = bench.ask_add(following, may_wait=True)
+    bench.wait(99)
+    assert added not in bench.replies
+    bench.wait(1)
+    assert bench.error(added) == "concurrent_transactions"
+    bench.mark_one()
+    assert bench.state() == "CompleteCommit"
+
+
+def test_one_waits_at_a_time_and_of_others_nobody() -> None:
+    bench = TransactionBench(auto_mark=False)
+    producer = open_transaction(bench)
+    following = bench.end(producer)
+    assert bench.add(producer, may_wait=True) == "concurrent_transactions"
+    assert bench.add((5, 1), may_wait=True) == "concurrent_transactions"
+    first = bench.ask_add(following, may_wait=True)
+    assert bench.add(following, may_wait=True) == "concurrent_transactions"
+    bench.fail_over()
+    assert bench.error(first) == "not_coordinator"
+    never = TransactionBench(auto_mark=False, add_partitions_wait_ms=0)
+    assert never.add(never.end(open_transaction(never)), may_wait=True) == "concurrent_transactions"
+
+
+def test_who_waits_is_not_told_before_the_end_is_written() -> None:
+    bench = TransactionBench()
+    producer = open_transaction(bench)
+    bench.auto_commit = False
+    bench.ask_end(producer)
+    bench.commit_one()
+    added = bench.ask_add((producer[0], 1), may_wait=True)
+    bench.fail_one()
+    assert added not in bench.replies
+    bench.auto_commit = True
+    bench.wait(100)
+    assert bench.error(added) == "concurrent_transactions"
+    assert bench.state() == "CompleteCommit"

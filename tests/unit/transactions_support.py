@@ -204,10 +204,13 @@ class TransactionBench:
         *partitions: TopicPartition,
         name: str = "tx",
         version: int = TV_2,
+        may_wait: bool = False,
     ) -> str:
         waiter = self._waiter("add")
         step = self.step()
-        self.machine.add(AddRequest(name, *producer, frozenset(partitions or (T0,)), version), waiter, step)
+        self.machine.add(
+            AddRequest(name, *producer, frozenset(partitions or (T0,)), version, may_wait), waiter, step
+        )
         self.finish(step)
         return waiter
 

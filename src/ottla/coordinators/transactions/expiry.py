@@ -43,7 +43,7 @@ class Expiry:
 
     @property
     def wake_ms(self) -> int:
-        return min(self._abort_ms, self._removal_ms, self._tables.retry_ms)
+        return min(self._abort_ms, self._removal_ms, self._tables.wake_ms)
 
     def expire(self, step: Step) -> None:
         """Begin what is due."""
@@ -51,6 +51,9 @@ class Expiry:
         due = [one for one, at_ms in tables.retries.items() if at_ms <= step.now_ms]
         for transactional_id in due[:PIECE]:
             tables.complete(transactional_id, step)
+        waited = [one for one, waiting in tables.waiting.items() if waiting.until_ms <= step.now_ms]
+        for transactional_id in waited[:PIECE]:
+            step.reply(tables.waiting.pop(transactional_id).waiter, ErrorCode.concurrent_transactions)
         if self._abort_ms <= step.now_ms:
             self._abort_ms = NEVER_MS
             self._begin(list(tables.ongoing), self._abort)

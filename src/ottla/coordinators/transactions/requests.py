@@ -45,6 +45,8 @@ class AddRequest(NamedTuple):
     partitions: frozenset[TopicPartition]
     # What the client speaks: TV_2 where partitions are added by what is written to them.
     client_version: int
+    # Whether it may wait a moment for the transaction before to be over: nobody else waits for its answer.
+    may_wait: bool = False
 
 
 class EndRequest(NamedTuple):

@@ -32,6 +32,8 @@ class TransactionConfig:
     # transaction.remove.expired.transaction.cleanup.interval.ms
     remove_expired_interval_ms: int = 3_600_000
     transaction_two_phase_commit_enable: bool = False
+    # add.partitions.to.txn.retry.backoff.max.ms
+    add_partitions_wait_ms: int = 100
     transaction_state_log_num_partitions: int = 50
 
     @classmethod
@@ -46,6 +48,7 @@ class TransactionConfig:
                 "transaction.remove.expired.transaction.cleanup.interval.ms"
             ),
             transaction_two_phase_commit_enable=config.get("transaction.two.phase.commit.enable"),
+            add_partitions_wait_ms=config.get("add.partitions.to.txn.retry.backoff.max.ms"),
             transaction_state_log_num_partitions=config.get("transaction.state.log.num.partitions"),
         )
 

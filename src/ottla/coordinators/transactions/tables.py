@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
-from ottla.coordinators.runtime.step import NEVER_MS, Write
+from ottla.coordinators.runtime.step import NEVER_MS, Waiter, Write
 from ottla.coordinators.transactions.metadata import TV_1, TransactionMetadata
-from ottla.coordinators.transactions.requests import MarkersToSend
+from ottla.coordinators.transactions.requests import AddRequest, MarkersToSend
 from ottla.coordinators.transactions.schemas import TransactionRecord
 from ottla.coordinators.transactions.states import DEAD, ONGOING, PREPARED, TransactionState
 from ottla.coordinators.transactions.step import Step
@@ -24,6 +25,15 @@ from ottla.types import TopicPartition
 # How long until a record that could not be written is tried again, where nobody asks for it.
 RETRY_MS = 100
 
+
+class Waiting(NamedTuple):
+    """A request for the next transaction, which waits for the one before to be over."""
+
+    request: AddRequest
+    waiter: Waiter
+    until_ms: int
+
+
 Then = Callable[[TransactionMetadata, Step], None]
 Failed = Callable[[ErrorCode, Step], None]
 
@@ -31,7 +41,7 @@ Failed = Callable[[ErrorCode, Step], None]
 class TransactionTables:
     """What the machine and its parts look things up in. The fields are theirs to read."""
 
-    __slots__ = ("in_flight", "marking", "metadata", "ongoing", "pending", "retries")
+    __slots__ = ("in_flight", "marking", "metadata", "ongoing", "pending", "retries", "waiting")
 
     def __init__(self) -> None:
         self.metadata: dict[str, TransactionMetadata] = {}
@@ -42,6 +52,8 @@ class TransactionTables:
         self.marking: dict[str, set[TopicPartition]] = {}
         # Those all of whose markers are written, while that cannot be noted: when it is tried again.
         self.retries: dict[str, int] = {}
+        # Who waits for such a transaction to be over, one for each, by the time that they do so until.
+        self.waiting: dict[str, Waiting] = {}
         # Writes that are neither committed nor failed, in log order.
         self.in_flight: deque[Write] = deque()
 
@@ -137,9 +149,12 @@ class TransactionTables:
         self.write(transactional_id, completed, _nothing, failed, step)
 
     @property
-    def retry_ms(self) -> int:
-        """When the next of them is tried again (monotonic)."""
-        return next(iter(self.retries.values()), NEVER_MS)
+    def wake_ms(self) -> int:
+        """When the next of them is tried again, or waits no longer (monotonic)."""
+        wake_ms = next(iter(self.retries.values()), NEVER_MS)
+        for waiting in self.waiting.values():
+            return min(wake_ms, waiting.until_ms)
+        return wake_ms
 
 
 def _nothing(value: TransactionMetadata, step: Step) -> None:

@@ -33,7 +33,7 @@ from ottla.coordinators.transactions.schemas import (
 from ottla.coordinators.transactions.settings import TransactionConfig
 from ottla.coordinators.transactions.states import ONGOING, PREPARED
 from ottla.coordinators.transactions.step import Pieces, Step
-from ottla.coordinators.transactions.tables import TransactionTables
+from ottla.coordinators.transactions.tables import TransactionTables, Waiting
 from ottla.errors import ErrorCode
 from ottla.types import Buffer, TopicPartition
 from ottla.wire.records import NO_PRODUCER_ID
@@ -104,7 +104,17 @@ class TransactionMachine:
     def committed(self, write: Write, step: Step) -> None:
         """``write``, the oldest in flight, is in the log for good."""
         self.tables.committed(write, step)
+        if self.tables.waiting:
+            self._go_on(write, step)
         self.expiry.arm(step.now_ms)
+
+    def _go_on(self, write: Write, step: Step) -> None:
+        """Whoever waited for a transaction to be over begins the next."""
+        for record in write.records:
+            if record.transactional_id not in self.tables.pending:
+                waiting = self.tables.waiting.pop(record.transactional_id, None)
+                if waiting is not None:
+                    self.add(waiting.request, waiting.waiter, step)
 
     def failed(self, write: Write, code: ErrorCode, step: Step) -> None:
         """``write``, the oldest in flight, is not in the log and never will be."""
@@ -144,6 +154,8 @@ class TransactionMachine:
         step = yield
         tables = self.tables
         self.expiry.abandon()
+        while tables.waiting:
+            step.reply(tables.waiting.popitem()[1].waiter, ErrorCode.not_coordinator)
         count = 0
         while tables.in_flight:
             tables.in_flight.popleft().failed(ErrorCode.not_coordinator, step)
@@ -173,7 +185,8 @@ class TransactionMachine:
         value = tables.metadata.get(request.transactional_id)
         if request.transactional_id in tables.pending:
             # First of all: the producer may have what is only about to be (KAFKA-18660).
-            step.reply(waiter, CONCURRENT)
+            if not self._waits(value, request, waiter, step):
+                step.reply(waiter, CONCURRENT)
             return
         error = _not_open(value, request)
         if error is not NONE:
@@ -195,6 +208,26 @@ class TransactionMachine:
             lambda code, step: step.reply(waiter, append_error(code)),
             step,
         )
+
+    def _waits(
+        self, value: TransactionMetadata | None, request: AddRequest, waiter: Waiter, step: Step
+    ) -> bool:
+        """Whether a request waits for the transaction before its own to be over: one for each id at a time,
+        of the producer that the next is for. In Kafka clients ask again, some 20 ms later (KAFKA-18654)."""
+        if value is None or value.state not in PREPARED or not request.may_wait:
+            return False
+        following = value.completed(step.wall_ms)
+        wait_ms = step.config.add_partitions_wait_ms
+        tables = self.tables
+        if (
+            request.transactional_id in tables.waiting
+            or (following.producer_id, following.producer_epoch)
+            != (request.producer_id, request.producer_epoch)
+            or not wait_ms
+        ):
+            return False
+        tables.waiting[request.transactional_id] = Waiting(request, waiter, step.now_ms + wait_ms)
+        return True
 
     def verify(self, request: AddRequest) -> dict[TopicPartition, ErrorCode]:
         """AddPartitionsToTxn that only asks whether partitions are in a transaction that is open.

@@ -143,7 +143,7 @@ class Verification:
                 code = error.code if isinstance(error, KafkaError) else ErrorCode.unknown_server_error
             question.tell_all(code)
 
-        self._coordinator.add(question.request).listen(added)
+        self._coordinator.add(question.request._replace(may_wait=True)).listen(added)
 
     # -- other nodes
 

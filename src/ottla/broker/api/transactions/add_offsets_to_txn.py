@@ -25,7 +25,12 @@ def handle(ctx: RequestContext, request: Any) -> Awaitable[Fields]:
     version = ctx.api_version
     where = TopicPartition(OFFSETS_TOPIC, ctx.services.groups.partition_for(request.group_id))
     asked = AddRequest(
-        request.transactional_id, request.producer_id, request.producer_epoch, frozenset({where}), TV_0
+        request.transactional_id,
+        request.producer_id,
+        request.producer_epoch,
+        frozenset({where}),
+        TV_0,
+        may_wait=True,
     )
     return ctx.services.transactions.add(asked).then(
         lambda code: {"throttle_time_ms": 0, "error_code": told(code, version, FENCED_SINCE)}

@@ -41,6 +41,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
         request.v3_and_below_producer_epoch,
         _partitions(request.v3_and_below_topics),
         TV_0,
+        may_wait=True,
     )
     version = ctx.api_version
     return _add(ctx, asked, is_client=True).then(

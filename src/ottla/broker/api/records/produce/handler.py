@@ -1,6 +1,7 @@
 """Produce: append batches to partitions (KafkaApis.handleProduceRequest, ReplicaManager.appendRecords).
 
-v3-8: record batches of format v2 only; v9 flexible; v10 says who leads now; v13 names topics by id.
+v3-8: record batches of format v2 only; v9 flexible; v10 says who leads now; v11 TRANSACTION_ABORTABLE; v12
+what is written to is added to its transaction (transactional.py); v13 names topics by id.
 acks=0 gets no response, and a closed connection where something failed; acks=1 and acks=all are answered
 once the batch is in the log of this node, of every in-sync replica respectively. A topic that asks for it
 (flush.messages) is answered once its batch is on the disk.
@@ -34,6 +35,13 @@ from ottla.broker.api.records.produce.commit import (
 )
 from ottla.broker.api.records.produce.ordering import check_order, excuse, remember
 from ottla.broker.api.records.produce.refusals import is_unknown
+from ottla.broker.api.records.produce.transactional import (
+    ATTRIBUTES_POSITION,
+    Verified,
+    has_transactional,
+    is_transactional,
+    when_verified,
+)
 from ottla.broker.large import Pace
 from ottla.broker.request import CloseConnection, Framed, RequestContext
 from ottla.env.deferred import Deferred
@@ -46,7 +54,7 @@ from ottla.replication.isr import Leading
 from ottla.replication.partition import Partition
 from ottla.types import Buffer
 from ottla.wire.produce import TOPIC_ID_SINCE, OneBatch, PartitionData, write_appended
-from ottla.wire.records import CODEC_MASK, MAGIC, STAMP_BYTES, TRANSACTIONAL_BIT
+from ottla.wire.records import CODEC_MASK
 
 NONE: Final = int(ErrorCode.none)
 
@@ -70,8 +78,6 @@ ADMIN_CLIENT_ID: Final = "__admin_client"
 # zstd came with Produce v7 (KIP-110): before it, a client's batch cannot honestly be compressed so.
 ZSTD_SINCE: Final = 7
 _ZSTD: Final = 4
-# The low byte of a batch's attributes, which hold its codec.
-_ATTRIBUTES_POSITION: Final = 22
 
 _INTERNAL_TOPICS: Final = INTERNAL_TOPICS
 
@@ -97,14 +103,16 @@ _TELL_NO_START: Final = frozenset(
 class Made:
     """What has come of a Produce so far, beside the answers."""
 
-    __slots__ = ("ends_ms", "failed", "flushes", "searches", "uncommitted")
+    __slots__ = ("ends_ms", "failed", "flushes", "searches", "uncommitted", "verified")
 
-    def __init__(self) -> None:
+    def __init__(self, verified: Verified | None = None) -> None:
         # Until when more is appended at once; 0: there is one partition only.
         self.ends_ms = 0
         self.flushes: list[Flush] = []
         self.uncommitted: list[Uncommitted] = []
         self.searches: list[Search] = []
+        # What is known of the transaction that the batches are of, None where they are of none.
+        self.verified = verified
         # Not the error itself: it knows frames that know it, and keep the request's records.
         self.failed: str | None = None
 
@@ -116,13 +124,21 @@ def handle(ctx: RequestContext, request: Any) -> Reply | Awaitable[Reply]:
     transaction and the request does not say of which.
     """
     if isinstance(request, OneBatch):
-        has_transactional = _is_transactional(request.records)
+        refuses = is_transactional(request.records)
+    elif request.transactional_id is not None:
+        verified: Awaitable[Reply] = when_verified(ctx, request, _handle)
+        return verified
     else:
-        has_transactional = request.transactional_id is None and _has_transactional(request)
-    if has_transactional:
+        refuses = has_transactional(request)
+    if refuses:
         if not request.acks:
             raise CloseConnection("a Produce with acks=0 has transactional batches and no transactional id")
         raise KafkaError(ErrorCode.transactional_id_authorization_failed)
+    return _handle(ctx, request, None)
+
+
+def _handle(ctx: RequestContext, request: Any, verified: Verified | None) -> Reply | Awaitable[Reply]:
+    """As ``handle``, of batches that may be appended; those of a transaction are to be ``verified``."""
     by_id = ctx.header.api_version >= TOPIC_ID_SINCE
     services = ctx.services
     now_ms = services.clock.now_ms()
@@ -130,7 +146,7 @@ def handle(ctx: RequestContext, request: Any) -> Reply | Awaitable[Reply]:
         check_pulse(ctx)
     if isinstance(request, OneBatch):
         return _handle_one(ctx, request, by_id, now_ms)
-    made = Made()
+    made = Made(verified)
     if ctx.elements > _OF_ONE:
         made.ends_ms = ctx.services.turn.deadline_ms()
     late: list[Late] = []
@@ -160,7 +176,7 @@ def _handle_one(ctx: RequestContext, one: OneBatch, by_id: bool, now_ms: int) ->
         if partition.log.taken or _is_for_a_thread(ctx, records):
             raise TakesLong
         leading = partition.leading
-        appended = _append_to(ctx, partition, topic, index, records, acks, False, now_ms, None, None)
+        appended = _append_to(ctx, partition, topic, index, records, acks, None, now_ms, None, None)
     except KafkaError as error:
         made = Made()
         answer = _refused(ctx, topic, PartitionData(index, records), by_id, error, made)
@@ -285,11 +301,10 @@ async def _append_aside(
     now_ms = ctx.services.clock.now_ms()
     leading, acks, index, records = partition.leading, request.acks, data.index, data.records
     is_large = _is_for_a_thread(ctx, records)
-    in_transaction = request.transactional_id is not None
     written: Deferred[KafkaError | None] = Deferred()
     then = written.resolve if is_large else None
     appended = _append_to(
-        ctx, partition, topic[0], index, records, acks, in_transaction, now_ms, prepared, then
+        ctx, partition, topic[0], index, records, acks, made.verified, now_ms, prepared, then
     )
     if is_large and not appended.duplicate:
         error = await written
@@ -404,9 +419,8 @@ def _append(
     if partition.log.taken or _is_for_a_thread(ctx, records):
         raise TakesLong
     leading = partition.leading
-    in_transaction = request.transactional_id is not None
     appended = _append_to(
-        ctx, partition, topic[0], index, records, request.acks, in_transaction, now_ms, None, None
+        ctx, partition, topic[0], index, records, request.acks, made.verified, now_ms, None, None
     )
     return _appended(request.acks, index, partition, leading, appended, now_ms, made)
 
@@ -418,7 +432,7 @@ def _append_to(
     index: int,
     records: Buffer | None,
     acks: int,
-    in_transaction: bool,
+    verified: Verified | None,
     now_ms: int,
     prepared: Prepared | None,
     then: Then | None,
@@ -428,8 +442,6 @@ def _append_to(
     name = partition.topic_partition.topic
     if not -1 <= acks <= 1:
         raise KafkaError(ErrorCode.invalid_required_acks, "acks must be 0, 1 or -1 (all)")
-    if in_transaction:
-        raise KafkaError(ErrorCode.unsupported_version, "transactions are not served by this broker yet")
     if name in _INTERNAL_TOPICS and ctx.client_id != ADMIN_CLIENT_ID:
         raise KafkaError(ErrorCode.invalid_topic_exception, f"Cannot append to internal topic {name}")
     if ctx.header.api_version < ZSTD_SINCE and _is_zstd(records):
@@ -437,13 +449,16 @@ def _append_to(
             ErrorCode.unsupported_compression_type,
             f"Produce requests with version {ctx.api_version} are not allowed to use zstd",
         )
+    guard = None if verified is None else verified.guard(partition.topic_partition)
     refusals = ctx.client.refusals
     if refusals:
         refusals.check(topic, index, records, partition, ctx.services.clock.monotonic_ms())
     if acks == -1 and is_unknown(partition, records):
         excuse(ctx, topic, index, records, "nothing is known of what the producer sent before")
     try:
-        appended = partition.append(records or b"", now_ms=now_ms, acks=acks, prepared=prepared, then=then)
+        appended = partition.append(
+            records or b"", now_ms=now_ms, acks=acks, prepared=prepared, then=then, guard=guard
+        )
     except KafkaError as error:
         if error.code == ErrorCode.out_of_order_sequence_number:
             check_order(ctx, partition, topic, index, records, error)
@@ -496,25 +511,9 @@ def _absent(ctx: RequestContext, name: str, index: int) -> Partition:
     return replicas.get(name, index)
 
 
-def _has_transactional(request: Any) -> bool:
-    for topic in request.topic_data:
-        for data in topic.partition_data:
-            if data.records is not None and _is_transactional(data.records):
-                return True
-    return False
-
-
-def _is_transactional(records: Buffer) -> bool:
-    return (
-        len(records) > _ATTRIBUTES_POSITION
-        and records[_ATTRIBUTES_POSITION] & TRANSACTIONAL_BIT != 0
-        and records[STAMP_BYTES] == MAGIC
-    )
-
-
 def _is_zstd(records: Buffer | None) -> bool:
     return (
         records is not None
-        and len(records) > _ATTRIBUTES_POSITION
-        and records[_ATTRIBUTES_POSITION] & CODEC_MASK == _ZSTD
+        and len(records) > ATTRIBUTES_POSITION
+        and records[ATTRIBUTES_POSITION] & CODEC_MASK == _ZSTD
     )

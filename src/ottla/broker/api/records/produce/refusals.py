@@ -40,6 +40,8 @@ _PASSING: Final = frozenset(
     {
         ErrorCode.not_leader_or_follower,
         ErrorCode.not_enough_replicas,
+        # The transaction before is still being ended.
+        ErrorCode.concurrent_transactions,
         ErrorCode.unknown_topic_or_partition,
         ErrorCode.unknown_topic_id,
     }

@@ -1,0 +1,281 @@
+"""Produce with a transactional id: before a transaction's first batch its coordinator is asked (KIP-890).
+
+ReplicaManager.handleProduceAppend. Up to v11 it is asked whether the transaction has the partitions; from v12
+on they are added to it by that, and where the one before is still being ended it is asked again for a moment
+(add.partitions.to.txn.retry.backoff.max.ms), so that the client does not have to. Once a partition has the
+transaction nobody is asked. What the connection sends meanwhile waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from ottla.broker.request import RequestContext
+from ottla.coordinators.transactions.verification import Errors, Operation, of_produce
+from ottla.env.deferred import Deferred
+from ottla.errors import ErrorCode, KafkaError
+from ottla.log.verification import EXEMPT, VerificationGuard
+from ottla.types import Buffer, TopicPartition
+from ottla.wire.produce import TOPIC_ID_SINCE
+from ottla.wire.records import HEADER_BYTES, MAGIC, STAMP_BYTES, TRANSACTIONAL_BIT, header_at
+
+# The low byte of a batch's attributes, which hold its codec.
+ATTRIBUTES_POSITION: Final = 22
+# How soon a transaction that waits for the one before is asked for again: at first, and doubled from then on.
+RETRY_MS_MIN: Final = 2
+
+# What clients do not know that it passes, and are told as if replicas were missing: then they ask again, and
+# not for metadata first.
+_PASSING: Final = frozenset(
+    {
+        ErrorCode.network_exception,
+        ErrorCode.coordinator_load_in_progress,
+        ErrorCode.coordinator_not_available,
+        ErrorCode.not_coordinator,
+    }
+)
+
+
+class Verified:
+    """What a request's batches may be appended with, and which of them may not be."""
+
+    __slots__ = ("_guards", "_refused")
+
+    def __init__(self) -> None:
+        self._guards: dict[TopicPartition, VerificationGuard] = {}
+        self._refused: dict[TopicPartition, KafkaError] = {}
+
+    def guard(self, where: TopicPartition) -> VerificationGuard | None:
+        """For a partition's batch; None where its transaction is open there. KafkaError if it is refused."""
+        error = self._refused.get(where)
+        if error is not None:
+            raise KafkaError(error.code, error.message)
+        return self._guards.get(where)
+
+    def begun(self, where: TopicPartition, guard: VerificationGuard) -> None:
+        self._guards[where] = guard
+
+    def told(self, errors: Errors, operation: Operation) -> None:
+        """What the coordinator has said."""
+        for where, code in errors.items():
+            self._refused[where] = _refusal(code, operation)
+
+    @property
+    def asked(self) -> frozenset[TopicPartition]:
+        """The partitions that a coordinator has to be asked about."""
+        return frozenset(self._guards)
+
+
+def _refusal(code: ErrorCode, operation: Operation) -> KafkaError:
+    waits = code == ErrorCode.concurrent_transactions and operation is not Operation.ADD_PARTITION
+    if waits or code in _PASSING:
+        why = f"the transaction cannot be asked for now: {code.name}"
+        return KafkaError(ErrorCode.not_enough_replicas, why)
+    if code == ErrorCode.invalid_txn_state:
+        return KafkaError(code, "the partition was not added to the transaction")
+    return KafkaError(code)
+
+
+# What goes on with a request once it is known what may be appended.
+Then = Callable[[RequestContext, Any, Verified], Any]
+
+
+def when_verified(ctx: RequestContext, request: Any, then: Then) -> Any:
+    """What ``then`` gives: now, or a promise of it.
+
+    KafkaError INVALID_PRODUCER_ID_MAPPING where the batches are of several producers.
+    """
+    if ctx.services.replicas.unopened:
+        return _when_open(ctx, request, then)
+    return _verify(ctx, request, then)
+
+
+async def _when_open(ctx: RequestContext, request: Any, then: Then) -> Any:
+    """Logs are opened that are not yet: only they know which transactions are open."""
+    await ctx.services.replicas.open([(topic, index) for (topic, index), _ in _batches(ctx, request)])
+    result = _verify(ctx, request, then)
+    if isinstance(result, Deferred):
+        # The connection goes on once what is to be appended has been.
+        return await result
+    return await result if _is_coroutine(result) else result
+
+
+def _verify(ctx: RequestContext, request: Any, then: Then) -> Any:
+    operation = of_produce(ctx.header.api_version)
+    is_exempt = operation is not Operation.ADD_PARTITION and not ctx.services.config.get(
+        "transaction.partition.verification.enable"
+    )
+    verified = Verified()
+    producer: tuple[int, int] | None = None
+    for where, records in _batches(ctx, request):
+        if not _has_producer(records):
+            continue
+        header = header_at(records, 0)
+        found = header.producer_id, header.producer_epoch
+        if producer is not None and found != producer:
+            raise KafkaError(ErrorCode.invalid_producer_id_mapping, "batches of several producers")
+        producer = found
+        if is_exempt:
+            verified.begun(where, EXEMPT)
+        else:
+            _begin(ctx, where, header.base_sequence, producer, operation, verified)
+    if producer is None or is_exempt or not verified.asked:
+        return then(ctx, request, verified)
+    return _Question(ctx, request, then, producer, verified, operation).begin()
+
+
+def _begin(
+    ctx: RequestContext,
+    where: TopicPartition,
+    sequence: int,
+    producer: tuple[int, int],
+    operation: Operation,
+    verified: Verified,
+) -> None:
+    partition = ctx.services.replicas.partitions.get(where)
+    if partition is None:
+        # It is told where it is appended to.
+        return
+    try:
+        guard = partition.begin_verification(
+            *producer,
+            sequence,
+            ctx.services.clock.now_ms(),
+            bumps_epoch=operation is Operation.ADD_PARTITION,
+        )
+    except KafkaError as error:
+        verified.told({where: ErrorCode(error.code)}, operation)
+    else:
+        if guard is not None:
+            verified.begun(where, guard)
+
+
+class _Question:
+    """A coordinator is asked, and the request goes on then."""
+
+    __slots__ = (
+        "_answer", "_ctx", "_ends_ms", "_operation", "_producer", "_request", "_result", "_retry_ms", "_then",
+        "_verified",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        ctx: RequestContext,
+        request: Any,
+        then: Then,
+        producer: tuple[int, int],
+        verified: Verified,
+        operation: Operation,
+    ) -> None:
+        self._ctx = ctx
+        self._request = request
+        self._then = then
+        self._producer = producer
+        self._verified = verified
+        self._operation = operation
+        self._answer: Deferred[Any] | None = None
+        self._result: tuple[Any] | None = None
+        self._retry_ms = RETRY_MS_MIN
+        self._ends_ms = 0
+        if operation is Operation.ADD_PARTITION:
+            limit_ms = ctx.services.config.get("add.partitions.to.txn.retry.backoff.max.ms")
+            self._ends_ms = ctx.services.clock.monotonic_ms() + limit_ms
+
+    def begin(self) -> Any:
+        self._ask()
+        if self._result is not None:
+            return self._result[0]
+        self._answer = Deferred()
+        return self._answer
+
+    def _ask(self) -> None:
+        self._ctx.services.verification.ask(
+            self._request.transactional_id, *self._producer, self._verified.asked, self._operation, self._told
+        )
+
+    def _told(self, errors: Errors) -> None:
+        if self._answer is not None and self._answer.done:
+            # The client is gone.
+            return
+        if ErrorCode.concurrent_transactions in errors.values() and self._asks_again():
+            return
+        self._verified.told(errors, self._operation)
+        if self._answer is None:
+            self._result = (self._go_on(),)
+            return
+        try:
+            result = self._go_on()
+        except Exception as error:  # noqa: BLE001 - whoever waits hears of it
+            self._answer.fail(error)
+            return
+        if _is_coroutine(result):
+            # There is more to append: the connection waits for that.
+            self._answer.follow(result)
+        else:
+            self._answer.resolve(result)
+
+    def _go_on(self) -> Any:
+        return self._then(self._ctx, self._request, self._verified)
+
+    def _asks_again(self) -> bool:
+        """The transaction before is still being ended: whether that is waited for."""
+        services = self._ctx.services
+        if services.clock.monotonic_ms() >= self._ends_ms:
+            return False
+        delay_ms = min(self._retry_ms, services.config.get("add.partitions.to.txn.retry.backoff.ms"))
+        self._retry_ms *= 2
+        services.clock.call_later(delay_ms, self._ask_again)
+        return True
+
+    def _ask_again(self) -> None:
+        if self._answer is None or not self._answer.done:
+            self._ask()
+
+
+def _is_coroutine(result: Any) -> bool:
+    """Something that has still to be run, and is no promise."""
+    return (
+        isinstance(result, Awaitable)
+        and not hasattr(result, "add_done_callback")
+        and not isinstance(result, Deferred)
+    )
+
+
+def _batches(ctx: RequestContext, request: Any) -> list[tuple[TopicPartition, Buffer]]:
+    """The transactional batches, of topics that are there."""
+    by_id = ctx.header.api_version >= TOPIC_ID_SINCE
+    found = []
+    for topic in request.topic_data:
+        try:
+            name = ctx.services.replicas.topic_name(topic.topic_id) if by_id else topic.name
+        except KafkaError:
+            # It is told where it is appended to.
+            continue
+        found += [
+            (TopicPartition(name, data.index), data.records)
+            for data in topic.partition_data
+            if data.records is not None and is_transactional(data.records)
+        ]
+    return found
+
+
+def _has_producer(records: Buffer) -> bool:
+    return len(records) >= HEADER_BYTES and header_at(records, 0).producer_id >= 0
+
+
+def has_transactional(request: Any) -> bool:
+    """Whether one of the batches says that it is part of a transaction."""
+    for topic in request.topic_data:
+        for data in topic.partition_data:
+            if data.records is not None and is_transactional(data.records):
+                return True
+    return False
+
+
+def is_transactional(records: Buffer) -> bool:
+    return (
+        len(records) > ATTRIBUTES_POSITION
+        and records[ATTRIBUTES_POSITION] & TRANSACTIONAL_BIT != 0
+        and records[STAMP_BYTES] == MAGIC
+    )
