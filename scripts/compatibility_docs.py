@@ -49,11 +49,11 @@ FEATURES
 
 Consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs, client quotas,
 delegation tokens, tiered storage. Clients see this in ApiVersions and fall back or say so. One thing is said
-in such a way that clients fail at once, instead of asking again until their time is up: ConsumerGroupHeartbeat
-is listed, and answered with UNSUPPORTED_VERSION.
+in such a way that clients fail at once, instead of asking again until their time is up:
+ConsumerGroupHeartbeat is listed, and answered with UNSUPPORTED_VERSION.
 
-Of transactions the second phase of KIP-939 (InitProducerId v6) is not listed, as in Kafka 4.4. Clients' patterns
-in ListTransactions may not refer to groups or look around: such are INVALID_REGULAR_EXPRESSION.
+Of transactions the second phase of KIP-939 (InitProducerId v6) is not listed, as in Kafka 4.4. Clients'
+patterns in ListTransactions may not refer to groups or look around: such are INVALID_REGULAR_EXPRESSION.
 
 ## Clients that the tests run against a real broker
 

@@ -38,6 +38,7 @@ from confluent_kafka.admin import (
 )
 
 from interop.process import wait_until
+from measuring import not_waiting
 
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
@@ -220,13 +221,12 @@ def test_long_poll_wakes_at_the_append(bootstrap: str, make_topic: Callable[...,
     consumer = reader(
         bootstrap,
         TopicPartition(topic, 0, OFFSET_BEGINNING),
-        **{"fetch.wait.max.ms": 20_000, "auto.offset.reset": "earliest"},
+        **{"fetch.wait.max.ms": 40_000, "auto.offset.reset": "earliest"},
     )
     assert consumer.poll(0.5) is None
     produce(bootstrap, topic, [{"value": b"now"}])
-    sent = time.monotonic()
-    assert consume(consumer, 1, 10)[0].value() == b"now"
-    assert time.monotonic() - sent < 5
+    with not_waiting(40):
+        assert consume(consumer, 1)[0].value() == b"now"
     consumer.close()
 
 
@@ -646,7 +646,6 @@ def test_the_consumer_protocol_is_refused_at_once(bootstrap: str, name: str) -> 
     """Where the API is not listed librdkafka looks for another coordinator again and again (KIP-848)."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": name, "group.protocol": "consumer"})
     consumer.subscribe([name])
-    start_s = time.monotonic()
     told: list[KafkaError] = []
 
     def refused() -> bool:
@@ -655,8 +654,8 @@ def test_the_consumer_protocol_is_refused_at_once(bootstrap: str, name: str) -> 
         told.extend([error] if error is not None else [])
         return any(each.code() == KafkaError._FATAL for each in told)
 
-    wait_until(refused, what="the error")
-    assert time.monotonic() - start_s < 5
+    with not_waiting(30):
+        wait_until(refused, what="the error")
     assert "API version not supported" in told[-1].str()
     consumer.close()
 

@@ -18,6 +18,7 @@ from ottla.env.deadlines import Deadlines
 from ottla.env.disk import Disk
 from ottla.env.network import Network
 from ottla.env.slices import Slices
+from ottla.metadata.feature_levels import TRANSACTION_VERSION
 from ottla.metadata.image import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC, ClusterImage
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.replication.manager import ReplicaManager
@@ -63,6 +64,7 @@ class Coordinators:
             TransactionConfig.from_config(config),
             producer_ids,
             self._markers,
+            level=lambda: images.image.features.level(TRANSACTION_VERSION),
             slices=slices,
             deadlines=deadlines,
         )

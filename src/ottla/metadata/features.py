@@ -32,8 +32,8 @@ from ottla.metadata.feature_levels import (
 )
 
 # Whether the requests of transactional producers are served. Clients take from transaction.version 2 that
-# they may leave AddPartitionsToTxn out (KIP-890), so no level of it is supported before.
-TRANSACTIONS_SERVED: Final = False
+# they may leave AddPartitionsToTxn out (KIP-890).
+TRANSACTIONS_SERVED: Final = True
 
 LEVEL_MAX: Final = 2**15 - 1
 # More of a feature's name does not go into a message: it may be as long as a request.
