@@ -439,6 +439,7 @@ class Node:
         self._coordinators = hosted = Coordinators(
             self.node_id, self.config, self._metadata, self._replicas, producer_ids, self._clock, self._disk,
             self._slices, deadlines, self._network if self._clustered else None,
+            None if self._faults is None else self._faults.holds_marker,
         )  # fmt: skip
         self._held.callback(hosted.close)
         self._metadata.subscribe(hosted.apply)

@@ -50,6 +50,10 @@ class FaultHook(Protocol):
         """Called once for each new connection; must not block."""
         ...
 
+    def holds_marker(self, topic: str) -> bool:
+        """Called for each marker that would end a transaction in the topic; must not block."""
+        ...
+
 
 def element_name(element: Any, topic_name: TopicName) -> str | None:
     """The name of the topic that an element of one of `TOPIC_LISTS` is about; None if it is about none."""

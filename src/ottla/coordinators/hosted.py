@@ -41,8 +41,10 @@ class Coordinators:
         slices: Slices,
         deadlines: Deadlines,
         network: Network | None,
+        holds_marker: Callable[[str], bool] | None = None,
     ) -> None:
-        """``network``: how to reach other nodes; None where there are none."""
+        """``network``: how to reach other nodes; None where there are none. ``holds_marker``: see
+        ``MarkerWriter``."""
         self.groups = groups = GroupCoordinator(
             InternalTopicLog(OFFSETS_TOPIC, replicas, clock, disk),
             clock,
@@ -56,7 +58,7 @@ class Coordinators:
         self._clock = clock
         self._network = network
         self._asking: list[Nodes] = []
-        self.marker_writer = MarkerWriter(replicas, clock, disk, groups)
+        self.marker_writer = MarkerWriter(replicas, clock, disk, groups, holds_marker)
         self._markers = Markers(node_id, images, self.marker_writer, self._nodes("markers"), clock, slices)
         self.transactions = transactions = TransactionCoordinator(
             InternalTopicLog(TRANSACTION_STATE_TOPIC, replicas, clock, disk),

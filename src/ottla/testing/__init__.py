@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ottla.errors import KafkaError
     from ottla.testing.broker import Broker, StoredRecord
     from ottla.testing.faults import Faults, Request, Rule
+    from ottla.testing.transactions import Transaction
 
-__all__ = ("Broker", "Faults", "KafkaError", "Request", "Rule", "StoredRecord")
+__all__ = ("Broker", "Faults", "KafkaError", "Request", "Rule", "StoredRecord", "Transaction")
 
 _HOMES = {
     "Broker": "ottla.testing.broker",
@@ -27,6 +28,7 @@ _HOMES = {
     "Request": "ottla.testing.faults",
     "Rule": "ottla.testing.faults",
     "StoredRecord": "ottla.testing.broker",
+    "Transaction": "ottla.testing.transactions",
 }
 
 

@@ -27,7 +27,9 @@ from ottla.metadata.image import OFFSETS_TOPIC
 from ottla.metadata.topics import NewTopic
 from ottla.node import Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
+from ottla.testing import transactions
 from ottla.testing.faults import Faults, Request
+from ottla.testing.transactions import Transaction
 from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch, iter_batches, iter_records
 
@@ -221,14 +223,30 @@ class Broker:
         )
         return self._call(lambda node: _append(node, topic, partition, batch))
 
-    def records(self, topic: str, partition: int | None = None) -> list[StoredRecord]:
-        """What lies in a topic, or in one partition of it, by partition and offset. KafkaError if unknown."""
-        return self._call(lambda node: _records(node, topic, partition))
+    def records(
+        self, topic: str, partition: int | None = None, *, read_committed: bool = False
+    ) -> list[StoredRecord]:
+        """What lies in a topic, or in one partition of it, by partition and offset. KafkaError if unknown.
+
+        ``read_committed``: without what was aborted, and up to the first transaction that is open.
+        """
+        return self._call(lambda node: _records(node, topic, partition, read_committed))
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
         """The offsets that a group has committed; empty where it has none. Keys equal plain pairs of topic
         and partition."""
         return self._call(lambda node: _committed(node, group))
+
+    def transactions(self) -> dict[str, Transaction]:
+        """All transactional ids, with their producers and the states of their transactions."""
+        return self._call(transactions.transactions)
+
+    def abort(self, transactional_id: str) -> None:
+        """Abort the open transaction of an id, and fence its producer, as the next one of that id does.
+
+        KafkaError TRANSACTIONAL_ID_NOT_FOUND. Nothing happens where no transaction is open.
+        """
+        self._call(lambda node: transactions.abort(node, transactional_id))
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -347,7 +365,7 @@ async def _append(node: Node, topic: str, partition: int, batch: bytes) -> int:
     return replica.append(batch, now_ms=services.clock.now_ms(), acks=-1).base_offset
 
 
-async def _records(node: Node, topic: str, partition: int | None) -> list[StoredRecord]:
+async def _records(node: Node, topic: str, partition: int | None, read_committed: bool) -> list[StoredRecord]:
     services = node.services
     _check_exists(node, topic, partition or 0)
     count = len(services.metadata.image.topics[topic].partitions)
@@ -355,14 +373,12 @@ async def _records(node: Node, topic: str, partition: int | None) -> list[Stored
     found: list[StoredRecord] = []
     for index in range(count) if partition is None else (partition,):
         start = services.replicas.get(topic, index).log.log_start_offset
-        async for piece in log.read_all(index):
-            for header, batch in iter_batches(piece):
-                if not header.is_control:
-                    found += (
-                        StoredRecord(index, *record)
-                        for record in iter_records(batch)
-                        if record.offset >= start
-                    )
+        batches = [one async for piece in log.read_all(index) for one in iter_batches(piece)]
+        for header, batch in transactions.read_committed(batches) if read_committed else batches:
+            if not header.is_control:
+                found += (
+                    StoredRecord(index, *record) for record in iter_records(batch) if record.offset >= start
+                )
     return found
 
 

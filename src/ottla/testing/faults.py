@@ -14,8 +14,8 @@ add up, and the oldest error and the oldest drop hold.
 
 What was asked is kept in ``requests``, so that a test can also say what its client did.
 
-The broker's event loop calls `Faults.before` and `Faults.refuses_connections`; tests call the rest, from any
-thread.
+The broker's event loop calls `Faults.before`, `Faults.refuses_connections` and `Faults.holds_marker`; tests
+call the rest, from any thread.
 """
 
 from __future__ import annotations
@@ -179,6 +179,15 @@ class Faults:
         """
         return self._start(Rule(CONNECTION_REFUSED, _CONNECTIONS, _checked(times), self._remove))
 
+    def hold_markers(self, *, topic: str | None = None) -> Rule:
+        """Write no end of a transaction into a topic's partitions, or any, until this ends.
+
+        So transactions are decided (``PrepareCommit``, ``PrepareAbort``) and not complete: their records are
+        hidden from read_committed, and what follows is told CONCURRENT_TRANSACTIONS. Markers are tried again
+        once a second at least.
+        """
+        return self._start(Rule(MARKERS_HELD, Selector(frozenset(), topic, None), None, self._remove))
+
     def clear(self) -> None:
         """End every fault; what was seen stays."""
         with self._changed:
@@ -268,6 +277,17 @@ class Faults:
             hit = [rule for rule in self._rules if rule.fault is CONNECTION_REFUSED]
             return bool(self._count(hit))
 
+    def holds_marker(self, topic: str) -> bool:
+        """Whether a transaction's marker may not be written to the topic now."""
+        with self._changed:
+            hit = [
+                rule
+                for rule in self._rules
+                if rule.fault is MARKERS_HELD
+                and (rule.selector.topic is None or fnmatchcase(topic, rule.selector.topic))
+            ]
+            return bool(self._count(hit))
+
     def _count(self, hit: list[Rule]) -> list[Fault]:
         """The faults of these rules, which are counted; those that are used up end."""
         for rule in hit:
@@ -281,6 +301,8 @@ class Faults:
 
 # What a refused connection meets; it has no request, so no selector of requests matches it.
 CONNECTION_REFUSED = Fault(drop="before")
+# What markers meet that are held.
+MARKERS_HELD = Fault(error_code=ErrorCode.not_leader_or_follower)
 _CONNECTIONS = Selector(frozenset(), None, None)
 
 

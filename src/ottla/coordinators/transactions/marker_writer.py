@@ -38,18 +38,29 @@ class MarkerWriter:
     """See the module's docstring."""
 
     def __init__(
-        self, replicas: ReplicaManager, clock: Clock, disk: Disk, offsets: OffsetsInTransactions
+        self,
+        replicas: ReplicaManager,
+        clock: Clock,
+        disk: Disk,
+        offsets: OffsetsInTransactions,
+        holds: Callable[[str], bool] | None = None,
     ) -> None:
+        """``holds``: for tests, whether a topic is to take no markers for now."""
         self._replicas = replicas
         self._clock = clock
         self._disk = disk
         self._offsets = offsets
+        self._holds = holds
 
     def write(self, where: TopicPartition, marker: TxnMarker, told: Told) -> None:
         """Append a marker; ``told`` of it once it is committed, or cannot be: now, or however long it takes.
 
         Errors are those of WriteTxnMarkers.
         """
+
+        if self._holds is not None and self._holds(where.topic):
+            told(ErrorCode.not_leader_or_follower)
+            return
 
         def ended(error: KafkaError | None) -> None:
             told(ErrorCode.none if error is None else error.code)
