@@ -59,11 +59,12 @@ def test_batches_and_their_records(compression: int) -> None:
 
 
 def test_markers_of_transactions_are_named() -> None:
-    marker = Record(0, DAY_MS, struct.pack(">hh", 0, 1), struct.pack(">hi", 0, 0))
+    marker = Record(0, DAY_MS, struct.pack(">hh", 0, 1), struct.pack(">hi", 0, 7))
     data = build_batch([marker], control=True, transactional=True, producer_id=5, producer_epoch=1)
     (entry,) = entries("log", data, view=dump.plain_record)
     assert entry["control"]
     assert entry["records"][0]["control"] == "commit"
+    assert entry["records"][0]["coordinator_epoch"] == 7
 
 
 def test_records_of_groups_say_what_they_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

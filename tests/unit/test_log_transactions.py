@@ -32,9 +32,10 @@ from ottla.log.settings import LogConfig, Origin
 from ottla.log.transaction_index import AbortedTransaction, TransactionIndex
 from ottla.log.transactions import NONE_UNSTABLE, Transactions
 from ottla.log.verification import EXEMPT
+from ottla.log.verify import PartitionVerifier
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
-from ottla.wire.records import check_batch, iter_batches, iter_records
+from ottla.wire.records import BatchHeader, check_batch, iter_batches, iter_records
 
 INDEX = f"{FOLDER}/{0:020d}.txnindex"
 
@@ -304,6 +305,65 @@ def test_a_damaged_index_is_built_again(damage: str, clean: bool, caplog: pytest
     assert {base: disk.read_file(f"{FOLDER}/{base:020d}.txnindex") for base in (0, 5)} == right
     assert [one.value for one in consume(again)] == [b"3.0.0"]
     assert "00000000000000000000.txnindex contradicts the log" in caplog.text
+
+
+def verified(disk: MemoryDisk, **options: bool) -> list[tuple[str, str]]:
+    found = PartitionVerifier(disk, FOLDER, is_clean=True, **options).verify()
+    problems = [(one.path.rpartition("/")[2], one.message) for one in found.problems]
+    return [one for one in problems if one[0] != "partition.metadata"]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "gone"])
+def test_offline_a_wrong_index_is_told_and_mended(damage: str) -> None:
+    disk = MemoryDisk()
+    it = three_segments(disk)
+    it.log.close()
+    right = disk.read_file(INDEX)
+    assert verified(disk) == []
+    if damage == "gone":
+        disk.remove(INDEX)
+    else:
+        disk.write_file(INDEX, DAMAGES[damage](right))
+    ((name, _),) = verified(disk, repair=True)
+    assert name == f"{0:020d}.txnindex" and disk.read_file(INDEX) == right
+    assert verified(disk) == []
+
+
+def test_offline_an_index_of_nothing_is_removed() -> None:
+    disk = MemoryDisk()
+    it = three_segments(disk)
+    it.log.close()
+    stray = f"{FOLDER}/{3:020d}.txnindex"
+    disk.write_file(stray, struct.pack(">hqqqq", 0, 3, 3, 4, 4))
+    assert verified(disk, repair=True) == [
+        (f"{3:020d}.txnindex", "it tells that producer 3 aborted at 4, where no marker is")
+    ]
+    assert not disk.exists(stray)
+
+
+def test_an_index_may_know_of_a_marker_that_is_damaged() -> None:
+    """What was aborted does not come back because its end cannot be read."""
+    disk = MemoryDisk()
+    it = three_segments(disk)
+    it.log.close()
+    path, right = f"{FOLDER}/{0:020d}.log", disk.read_file(INDEX)
+    data = bytearray(disk.read_file(path))
+    (marker,) = [at for at, one in batches_at(bytes(data)) if one.is_control]
+    data[marker + 8 : marker + 12] = b"\xff\xff\xff\xff"
+    disk.write_file(path, bytes(data))
+    assert all(name.endswith(".log") for name, _ in verified(disk, repair=True))
+    assert disk.read_file(INDEX) == right
+    again = open_partition(disk, high_watermark=6, clean=True, recovery_point=6)
+    assert disk.read_file(INDEX) == right
+    assert read_committed(again, 0)[1] == [(1, 0), (2, 2)]
+
+
+def batches_at(data: bytes) -> list[tuple[int, BatchHeader]]:
+    found, position = [], 0
+    for header, _ in iter_batches(data):
+        found.append((position, header))
+        position += header.size
+    return found
 
 
 def test_what_recovery_goes_through_has_its_index_whether_it_was_there_or_not() -> None:

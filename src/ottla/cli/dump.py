@@ -37,6 +37,7 @@ SNAPSHOT_CRC_START = 6
 SNAPSHOT_ENTRY = struct.Struct(">qhiqiqiq")
 SNAPSHOT_VERSION = 1
 CONTROL_KEY = struct.Struct(">hh")
+MARKER_VALUE = struct.Struct(">hi")
 
 # Characters of a line that makes no sense which are shown.
 LINE_SHOWN_MAX = 80
@@ -146,11 +147,14 @@ def plain_record(record: Record) -> Entry:
 
 
 def control_record(record: Record) -> Entry:
-    """A marker's kind, and its bytes."""
+    """A control record's kind, its coordinator's epoch where it ends a transaction, and its bytes."""
     kind = "unknown"
     if record.key is not None and len(record.key) >= CONTROL_KEY.size:
         number = CONTROL_KEY.unpack_from(record.key)[1]
         kind = CONTROL_TYPES.get(number, f"type {number}")
+    if kind in ("abort", "commit") and len(record.value or b"") >= MARKER_VALUE.size:
+        epoch = MARKER_VALUE.unpack_from(record.value or b"")[1]
+        return {"control": kind, "coordinator_epoch": epoch, **plain_record(record)}
     return {"control": kind, **plain_record(record)}
 
 

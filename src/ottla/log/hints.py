@@ -124,13 +124,16 @@ def tells_of(producers: Producers, segments: Sequence[Segment]) -> bool:
 
 
 def has_aborted(segment: Segment, entry: AbortedTransaction) -> bool:
-    """Whether there is an abort marker in a segment where an entry of its transaction index says so."""
+    """Whether there is an abort marker in a segment where an entry of its transaction index says so; where
+    the log is damaged there, the entry is all that there is left of it."""
     for header, position in segment.surviving_headers(entry.last_offset):
+        if header.base_offset > entry.last_offset:
+            return segment.is_damaged
         if header.last_offset != entry.last_offset or header.producer_id != entry.producer_id:
             return False
         marker = marker_of(header, segment.file.read(position, header.size))
         return marker is not None and not marker.commits
-    return False
+    return segment.is_damaged
 
 
 def has_control(segments: Sequence[Segment], offset: int) -> bool:

@@ -126,6 +126,11 @@ class SegmentFile:
             else:
                 yield found
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the log itself is known to be damaged."""
+        return bool(self._damaged)
+
     def tell_damage(self, position: int, end: int) -> None:
         """Say once that the log itself is damaged."""
         if position not in self._damaged:

@@ -7,11 +7,13 @@ them, here all of them, entry by entry. What follows from the log can be written
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
 from ottla.env.disk import Disk
+from ottla.errors import KafkaError
 from ottla.log.checkpoints import (
     CHECKPOINT_BYTES_MAX,
     PROPERTIES_BYTES_MAX,
@@ -28,13 +30,18 @@ from ottla.log.files import (
     PARTITION_METADATA_FILE,
     SNAPSHOT_SUFFIX,
     TIME_INDEX_SUFFIX,
+    TXN_INDEX_SUFFIX,
     offset_name,
     offset_of,
     read_small,
 )
 from ottla.log.index import OffsetIndex, TimeIndex
 from ottla.log.index_files import IndexBuilder, read_index, write_index
-from ottla.log.producers import decode_snapshot
+from ottla.log.markers import marker_of
+from ottla.log.producers import Producers, decode_snapshot
+from ottla.log.recovery import note_aborted
+from ottla.log.settings import LONG_MAX
+from ottla.log.transaction_index import TransactionIndex
 from ottla.log.walking import Batch, Gap, salvage
 from ottla.wire.records import BatchHeader
 
@@ -97,8 +104,10 @@ class PartitionVerifier:
         self._repair = repair
         self._done = done
         self._epochs = LeaderEpochs()
-        # Whether damage at the end of the segment before tells what is missing.
+        self._producers = Producers(0, LONG_MAX)
+        # Whether damage at the end of the segment before tells what is missing; whether there is any damage.
         self._ends_in_gap = False
+        self._has_gaps = False
         self._result = Verified(directory)
 
     def verify(self) -> Verified:
@@ -143,12 +152,15 @@ class PartitionVerifier:
             size, read_before = file.size(), self._result.size_bytes
             indexes = _Indexes(self._disk, stem, base_offset, size)
             self._ends_in_gap = False
+            ended = _Ended()
             for found in salvage(file, size, base_offset, indexes.hints):
                 self._ends_in_gap = isinstance(found, Gap)
                 if isinstance(found, Gap):
+                    self._has_gaps = True
                     self._tell_gap(name, found, size, is_last)
                     continue
                 indexes.note(found)
+                ended.note(found, self._producers)
                 self._note(found.header)
                 self._done(read_before + found.position)
         finally:
@@ -157,6 +169,7 @@ class PartitionVerifier:
         if is_last and not self._is_clean:
             # Its indexes are built anew in any case.
             return
+        self._verify_aborted(base_offset, ended)
         wrong = indexes.wrong(must_exist=not is_last)
         for suffix, message in wrong:
             self._problem(offset_name(base_offset, suffix), -1, message, Remedy.REPAIR)
@@ -164,6 +177,22 @@ class PartitionVerifier:
             indexes.write()
             for suffix, _ in wrong:
                 self._repaired(offset_name(base_offset, suffix))
+
+    def _verify_aborted(self, base_offset: int, ended: _Ended) -> None:
+        """A segment's transaction index; where nothing was aborted there need be none."""
+        name = offset_name(base_offset, TXN_INDEX_SUFFIX)
+        path = f"{self._directory}/{name}"
+        data = read_index(self._disk, path)
+        message = ended.contradiction(data, base_offset, self._result.end_offset, is_whole=not self._has_gaps)
+        if not message:
+            return
+        self._problem(name, -1, message, Remedy.REPAIR)
+        if self._repair:
+            if len(ended.aborted):
+                write_index(self._disk, path, ended.aborted.encode())
+            else:
+                self._disk.remove(path)
+            self._repaired(name)
 
     def _tell_gap(self, name: str, gap: Gap, size: int, is_last: bool) -> None:
         is_tail = is_last and gap.end == size
@@ -241,6 +270,49 @@ class PartitionVerifier:
             self._problem(PARTITION_METADATA_FILE, -1, "it is missing", Remedy.START)
         except CheckpointDamaged as error:
             self._problem(PARTITION_METADATA_FILE, -1, str(error), Remedy.START)
+
+
+class _Ended:
+    """The transactions that ended in a segment, as its batches say, and those before it."""
+
+    def __init__(self) -> None:
+        self.aborted = TransactionIndex()
+        # Producers and offsets of abort markers, also of those that end nothing that is still there.
+        self._markers: set[tuple[int, int]] = set()
+
+    def note(self, batch: Batch, producers: Producers) -> None:
+        header = batch.header
+        marker = None
+        with suppress(KafkaError):
+            marker = marker_of(header, batch.data)
+        if marker is not None and not marker.commits:
+            self._markers.add((header.producer_id, header.last_offset))
+        note_aborted(self.aborted, producers.update(header, marker))
+
+    def contradiction(self, data: bytes | None, base_offset: int, end_offset: int, *, is_whole: bool) -> str:
+        """Where an index differs; empty where it does not. ``is_whole``: nothing of the log is damaged.
+
+        Of a transaction whose first batches are gone the index may know more than the log, as it may of
+        markers that are damaged. Compaction may have left a marker whose entry is gone.
+        """
+        if data is None:
+            return "it is missing" if len(self.aborted) else ""
+        index = TransactionIndex.decode(data, base_offset, end_offset)
+        if index is None:
+            return "it makes no sense"
+        told = {(entry.producer_id, entry.last_offset): entry for entry in index}
+        for entry in self.aborted:
+            known = told.pop((entry.producer_id, entry.last_offset), None)
+            if (
+                known is None
+                or known.first_offset > entry.first_offset
+                or (is_whole and known.last_stable_offset > entry.last_stable_offset)
+            ):
+                return f"it does not tell what producer {entry.producer_id} aborted at {entry.last_offset}"
+        for producer_id, last_offset in told:
+            if is_whole and (producer_id, last_offset) not in self._markers:
+                return f"it tells that producer {producer_id} aborted at {last_offset}, where no marker is"
+        return ""
 
 
 class _Indexes:
