@@ -175,6 +175,7 @@ def test_levels_come_back_from_the_store(levels: dict[str, int], epoch: int, rev
         b'{"epoch": 1}',
         b'{"epoch": -1, "levels": {}}',
         b'{"epoch": true, "levels": {}}',
+        b'{"epoch": 9223372036854775808, "levels": {}}',
         b'{"epoch": 1, "levels": 3}',
         b'{"epoch": 1, "levels": {"metadata.version": "30"}}',
         b'{"epoch": 1, "levels": {"metadata.version": -1}}',
@@ -297,6 +298,7 @@ def test_a_level_needs_others() -> None:
     assert refusal(Features({}), FeatureUpdate(TV, 1)).endswith(
         "transaction.version could not be set to 1 because it depends on metadata.version=7 (3.3-IV3)"
     )
+    assert updated(Features({MV: 7}), [FeatureUpdate(TV, 1)], KAFKA, 1, {}) == {MV: 7, TV: 1}
     assert updated(Features({TV: 1}), [FeatureUpdate(TV, 0, SAFE)], KAFKA, 1, {}) == {}
 
 
