@@ -97,7 +97,8 @@ def consuming(client: RawClient, name: str) -> Consuming:
 
 
 @versions("TxnOffsetCommit")
-def test_offsets_count_once_the_transaction_is_committed(consuming: Consuming, version: int) -> None:
+def test_txn_offset_commit(consuming: Consuming, version: int) -> None:
+    """Offsets count once the transaction is committed."""
     producer = consuming.begin()
     adds = version >= FIRST_VERSION_THAT_ADDS
     if not adds:
