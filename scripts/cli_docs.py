@@ -56,6 +56,12 @@ ottla group describe billing                                   # with lag
 ottla group reset-offsets billing --topic orders --to 2h       # shows what would change
 ottla group reset-offsets billing --topic orders --to 2h --execute
 
+ottla produce orders --transactional-id loader --transaction-messages 1000 < orders.txt
+ottla consume orders --isolation read_uncommitted              # what is open or aborted, too
+ottla transaction list --state Ongoing                         # who has what open
+ottla transaction find-hanging --topic orders                  # ... and what nobody will end
+ottla transaction abort --topic orders --partition 0 --start-offset 4711
+
 ottla config set topic orders max.message.bytes=2000000
 ottla config describe broker 1 --all
 

@@ -17,7 +17,13 @@ from ottla.cli.app import run
 from ottla.cli.dump import Corrupt, RecordView
 from ottla.cli.errors import CliError, ExitCode
 from ottla.coordinators.groups import schemas
-from ottla.types import Record
+from ottla.coordinators.transactions import schemas as transaction_schemas
+from ottla.coordinators.transactions.metadata import TransactionMetadata
+from ottla.coordinators.transactions.schemas import TransactionRecord
+from ottla.coordinators.transactions.states import ONGOING
+from ottla.log.markers import EndMarker, build_marker
+from ottla.log.transaction_index import AbortedTransaction, TransactionIndex
+from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch
 
 DAY_MS = 1_700_000_000_000
@@ -65,6 +71,65 @@ def test_markers_of_transactions_are_named() -> None:
     assert entry["control"]
     assert entry["records"][0]["control"] == "commit"
     assert entry["records"][0]["coordinator_epoch"] == 7
+
+
+def test_markers_tell_their_coordinators_epoch() -> None:
+    for commits, kind in ((True, "commit"), (False, "abort")):
+        (entry,) = entries("log", build_marker(EndMarker(commits, 12), 5, 1, DAY_MS), view=dump.plain_record)
+        (record,) = entry["records"]
+        assert (record["control"], record["coordinator_epoch"]) == (kind, 12)
+    for key, value in ((struct.pack(">hh", 0, 2), b"\0" * 16), (struct.pack(">hh", 0, 1), b"\0")):
+        assert "coordinator_epoch" not in dump.control_record(Record(0, DAY_MS, key, value, ()))
+
+
+def test_records_of_transactions_say_what_they_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    partitions = frozenset({TopicPartition("orders", 2), TopicPartition("orders", 1)})
+    value = TransactionMetadata(
+        producer_id=5,
+        previous_producer_id=5,
+        next_producer_id=-1,
+        producer_epoch=3,
+        last_producer_epoch=-1,
+        timeout_ms=60_000,
+        state=ONGOING,
+        partitions=partitions,
+        start_ms=DAY_MS,
+        last_update_ms=DAY_MS + 1,
+        client_version=2,
+    )
+    pairs = [
+        transaction_schemas.encode_record(TransactionRecord("t", value)),
+        transaction_schemas.encode_record(TransactionRecord("gone", None)),
+        (b"\0\x07", b"later"),
+        (b"\0\0", b"junk"),
+    ]
+    folder = tmp_path / "__transaction_state-49"
+    folder.mkdir()
+    path = folder / f"{0:020}.log"
+    path.write_bytes(build_batch([Record(i, DAY_MS, *pair, ()) for i, pair in enumerate(pairs)]))
+    assert dump_file(path, "--records", "--json") == ExitCode.OK
+    open_, removed, unknown, broken = json.loads(capsys.readouterr().out)["records"]
+    assert (open_["kind"], open_["transactional_id"], open_["version"]) == ("transaction", "t", 1)
+    assert open_["value"].items() >= {"producer_id": 5, "state": "Ongoing", "start_ms": DAY_MS}.items()
+    assert open_["value"]["partitions"] == [
+        {"topic": "orders", "partition": 1},
+        {"topic": "orders", "partition": 2},
+    ]
+    assert (removed["transactional_id"], removed["value"]) == ("gone", None)
+    assert (unknown["kind"], unknown["key_version"]) == ("unknown", 7)
+    assert broken["error"]
+    assert broken["value"] == "junk"
+    assert dump_file(path, "--records") == ExitCode.OK
+    assert 'kind=transaction transactional_id=t value={"producer_id": 5' in capsys.readouterr().out
+
+
+def test_what_was_aborted_is_read_as_it_is_written() -> None:
+    index = TransactionIndex()
+    for entry in ((5, 10, 20, 10), (6, 15, 30, 31)):
+        index.append(AbortedTransaction(*entry))
+    assert entries("txnindex", index.encode()) == [{"version": 0, **entry._asdict()} for entry in index]
 
 
 def test_records_of_groups_say_what_they_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

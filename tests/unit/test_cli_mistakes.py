@@ -48,6 +48,12 @@ NUMBERS = [
     ("cluster", "up", "--port"),
     ("cluster", "up", "--nodes"),
     ("feature", "describe", "--node-id"),
+    ("transaction", "list", "--duration-filter"),
+    ("transaction", "list", "--producer-id"),
+    ("transaction", "abort", "-t", "t", "-p"),
+    ("transaction", "find-hanging", "--broker-id"),
+    ("produce", "t", "--transaction-messages"),
+    ("produce", "t", "--transaction-seconds"),
     ("serve", "--node-id"),
     ("bench", "latency", "--rate"),
 ]

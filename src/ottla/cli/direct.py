@@ -24,7 +24,7 @@ CONNECT_TIMEOUT_S = 4.0
 REQUEST_TIMEOUT_S = 30.0
 # What only reads is answered at once, by any broker: one that hangs is passed over.
 READS = {"ApiVersions", "DescribeCluster", "DescribeConfigs", "DescribeLogDirs", "Metadata"}
-READS |= {"ListPartitionReassignments"}
+READS |= {"ListPartitionReassignments", "DescribeProducers", "DescribeTransactions", "ListTransactions"}
 READ_TIMEOUT_S = 3.0
 # How long another broker is looked for where one does not answer.
 RETRY_S = 15.0
@@ -59,14 +59,17 @@ class DirectConnection:
         self._stream.close()
         self._socket.close()
 
-    def ask(self, name: str, fields: Mapping[str, Any], version: int | None = None) -> Any:
+    def ask(
+        self, name: str, fields: Mapping[str, Any], version: int | None = None, *, version_min: int = 0
+    ) -> Any:
         """The response to a request, of the newest version that both sides know unless one is given.
 
-        Unanswered where the connection fails; CliError where the broker does not know the request.
+        ``version_min`` is the first that has all of ``fields`` that matter. Unanswered where the connection
+        fails; CliError where the broker does not know the request, or not in such a version.
         """
         api = BY_NAME[name]
         if version is None:
-            version = self._version(api)
+            version = self._version(api, version_min)
         correlation_id = next(self._ids)
         request = frame_request(api.key, version, correlation_id, CLIENT_ID, dict(fields))
         self._socket.settimeout(min(self._timeout_s, READ_TIMEOUT_S) if name in READS else self._timeout_s)
@@ -85,7 +88,7 @@ class DirectConnection:
         except MalformedMessage as error:
             raise CliError(f"{self.where}: {error}") from error
 
-    def _version(self, api: Api) -> int:
+    def _version(self, api: Api, version_min: int) -> int:
         if self._versions is None:
             answer = self.ask("ApiVersions", {}, version=0)
             self._versions = {one.api_key: (one.min_version, one.max_version) for one in answer.api_keys}
@@ -93,6 +96,9 @@ class DirectConnection:
         version = min(high, api.version_max)
         if version < max(low, api.version_min):
             raise CliError(f"the broker at {self.where} does not know {api.name} requests")
+        if version < version_min:
+            text = f"the broker at {self.where} knows {api.name} requests to version {version} only"
+            raise CliError(f"{text}; this needs {version_min}")
         return version
 
 
@@ -147,13 +153,13 @@ class DirectCluster:
                 raise CliError(f"cannot reach a broker: {why}", ExitCode.UNREACHABLE)
             time.sleep(RETRY_STEP_S)
 
-    def ask_node(self, node: int, name: str, fields: Mapping[str, Any]) -> Any:
+    def ask_node(self, node: int, name: str, fields: Mapping[str, Any], *, version_min: int = 0) -> Any:
         """The response of one broker. Unanswered where it gives none."""
         address = self._brokers.get(node)
         if address is None:
             raise Unanswered(f"node {node} is not there")
         try:
-            return self._connection(address).ask(name, fields)
+            return self._connection(address).ask(name, fields, version_min=version_min)
         except Unanswered:
             self._forget(address)
             raise
@@ -175,7 +181,11 @@ class DirectCluster:
             connection.close()
 
 
-_NOT_FOUND = (ErrorCode.unknown_topic_or_partition, ErrorCode.broker_id_not_registered)
+_NOT_FOUND = (
+    ErrorCode.unknown_topic_or_partition,
+    ErrorCode.broker_id_not_registered,
+    ErrorCode.transactional_id_not_found,
+)
 
 
 def check(error_code: int, message: str | None, what: str) -> None:

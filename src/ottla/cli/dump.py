@@ -11,14 +11,16 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
 from crc32c import crc32c
 
 from ottla.cli.messages import to_json_bytes
-from ottla.coordinators.groups import schemas
+from ottla.coordinators.groups import schemas as group_schemas
 from ottla.coordinators.runtime.machine import SchemaError
+from ottla.coordinators.transactions import schemas as transaction_schemas
 from ottla.errors import KafkaError
 from ottla.numbers import INT_MAX, LONG_MAX, parse_whole, trim
 from ottla.types import Buffer, Record
@@ -43,6 +45,7 @@ MARKER_VALUE = struct.Struct(">hi")
 LINE_SHOWN_MAX = 80
 
 GROUPS_TOPIC = "__consumer_offsets"
+TRANSACTIONS_TOPIC = "__transaction_state"
 
 # How the records of a segment are shown, apart from their offset and time.
 RecordView = Callable[[Record], Entry]
@@ -68,9 +71,10 @@ def kind_of(path: str) -> str | None:
     return suffix if suffix in READERS else None
 
 
-def holds_groups(path: str) -> bool:
-    """Whether a segment, by the folder that it is in, belongs to `__consumer_offsets`."""
-    return os.path.basename(os.path.dirname(os.path.abspath(path))).startswith(f"{GROUPS_TOPIC}-")
+def view_of(path: str) -> RecordView:
+    """How the records of a segment are shown, by the topic whose folder it is in."""
+    topic = os.path.basename(os.path.dirname(os.path.abspath(path))).rpartition("-")[0]
+    return VIEWS.get(topic, plain_record)
 
 
 def base_offset_of(path: str) -> int:
@@ -160,11 +164,23 @@ def control_record(record: Record) -> Entry:
 
 def group_record(record: Record) -> Entry:
     """What a record of `__consumer_offsets` says; its bytes and an error where it cannot be read."""
+    return _decoded(record, group_schemas.decode_record)
+
+
+def transaction_record(record: Record) -> Entry:
+    """What a record of `__transaction_state` says; its bytes and an error where it cannot be read."""
+    return _decoded(record, transaction_schemas.decode_record)
+
+
+def _decoded(record: Record, decode: Callable[[Buffer | None, Buffer | None], Any]) -> Entry:
     try:
-        found = schemas.decode_record(record.key, record.value)
+        found = decode(record.key, record.value)
     except SchemaError as error:
         return {"error": str(error), **plain_record(record)}
     return {"kind": type(found).__name__.removesuffix("Record").lower(), **_plain(found)}
+
+
+VIEWS: dict[str, RecordView] = {GROUPS_TOPIC: group_record, TRANSACTIONS_TOPIC: transaction_record}
 
 
 def _plain(value: Any) -> Any:
@@ -173,6 +189,10 @@ def _plain(value: Any) -> Any:
         return {name: _plain(field) for name, field in value._asdict().items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, frozenset):
+        return [_plain(item) for item in sorted(value)]
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, bytes):
         return to_json_bytes(value)
     return str(value) if isinstance(value, UUID) else value

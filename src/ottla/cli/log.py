@@ -105,7 +105,7 @@ def _dump(path: str, kind: str | None, records: bool, json: bool) -> None:
     if kind is None:
         raise CliError(f"{path}: not a log file by its name; say what it is with --type", ExitCode.USAGE)
     count = 0
-    view = (dump.group_record if dump.holds_groups(path) else dump.plain_record) if records else None
+    view = dump.view_of(path) if records else None
     data = _open(path)
     with output.progress(f"Reading {path}", len(data)) as show:
         try:

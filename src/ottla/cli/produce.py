@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ottla.cli import messages, output
-from ottla.cli.client import Cluster, connect, explain
+from ottla.cli import messages
+from ottla.cli.client import Cluster, connect
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.messages import Message
 from ottla.cli.options import (
@@ -21,20 +20,45 @@ from ottla.cli.options import (
     Compression,
     CompressionOption,
     Properties,
+    decimal_number,
     parse_pairs,
     whole_number,
 )
+from ottla.cli.output import fail_usage
+from ottla.cli.sender import DELIVERY_TIMEOUT_MS, Sender
+from ottla.cli.transactional_sender import TransactionalSender
+from ottla.cli.values import check_transactional_id
+from ottla.numbers import LONG_MAX
 
 if TYPE_CHECKING:
-    from confluent_kafka import KafkaError, Producer
+    from confluent_kafka import Producer
 
-# How long a message may take from the line that was read to the broker's acknowledgement.
-DELIVERY_TIMEOUT_MS = 30_000
 # The client waits this long for a topic that the broker may be about to create.
 TOPIC_TIMEOUT_MS = 5_000
-FULL_QUEUE_POLL_S = 0.1
 # librdkafka's own limit is out of the way: how large a message may be is for the topic to say.
 MESSAGE_BYTES_MAX = 1_000_000_000
+
+TransactionalId = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        help="Send in a transaction, as the producer of this id: all lines in one, unless the next two "
+        "options end it. It fences whoever produces with the same id.",
+    ),
+]
+TransactionMessages = Annotated[
+    int | None,
+    typer.Option(metavar="N", parser=whole_number(1, LONG_MAX), help="Commit after so many messages."),
+]
+TransactionSeconds = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        parser=decimal_number(0.001),
+        help="Commit so long after a transaction's first message. The broker aborts what is open for "
+        "longer than a minute: see -X transaction.timeout.ms.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +118,9 @@ def produce(
     report: Annotated[
         bool, typer.Option("--report", help="Print a JSON line with partition and offset for each message.")
     ] = False,
+    transactional_id: TransactionalId = None,
+    transaction_messages: TransactionMessages = None,
+    transaction_seconds: TransactionSeconds = None,
     acks: AcksOption = Acks.ALL,
     compression: CompressionOption = Compression.NONE,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
@@ -101,8 +128,15 @@ def produce(
 ) -> None:
     """Send standard input to a topic, one message per line.
 
-    Ends with code 0 only when the broker has acknowledged every message.
+    Ends with code 0 only when the broker has acknowledged every message. With --transactional-id that is when
+    all is committed: what is open at an error, or at Ctrl-C, is aborted.
     """
+    if transactional_id is not None:
+        check_transactional_id(transactional_id)
+        if acks is not Acks.ALL:
+            fail_usage("--transactional-id: a transaction needs --acks all")
+    elif transaction_messages is not None or transaction_seconds is not None:
+        fail_usage("--transaction-messages, --transaction-seconds: give --transactional-id as well")
     source = Source(
         json=json,
         key=None if key is None else _bytes(key),
@@ -114,7 +148,11 @@ def produce(
     cluster = connect(bootstrap, property)
     if partition is not None and topic in cluster.metadata.topics:
         cluster.partitions(topic, [partition])
-    sender = _Sender(_producer(cluster, acks, compression, property), topic, report)
+    producer = _producer(cluster, acks, compression, property, transactional_id)
+    if transactional_id is None:
+        sender = Sender(producer, topic, report)
+    else:
+        sender = TransactionalSender(producer, topic, report, transaction_messages, transaction_seconds)
     sender.run(sys.stdin.buffer, source)
 
 
@@ -124,7 +162,11 @@ def _bytes(text: str) -> bytes:
 
 
 def _producer(
-    cluster: Cluster, acks: Acks, compression: Compression, properties: list[str] | None
+    cluster: Cluster,
+    acks: Acks,
+    compression: Compression,
+    properties: list[str] | None,
+    transactional_id: str | None,
 ) -> Producer:
     settings: dict[str, Any] = {
         "acks": acks.value,
@@ -136,88 +178,6 @@ def _producer(
     # Idempotence keeps the order of lines through retries; it needs acks=all.
     if acks is Acks.ALL and "enable.idempotence" not in parse_pairs("--property", properties):
         settings["enable_idempotence"] = True
+    if transactional_id is not None:
+        settings["transactional_id"] = transactional_id
     return cluster.producer(**settings)
-
-
-class _Sender:
-    """Hands lines to librdkafka and counts what comes back; the first failure ends the command."""
-
-    def __init__(self, producer: Producer, topic: str, report: bool) -> None:
-        self._producer, self._topic, self._report = producer, topic, report
-        self._sent = self._done = 0
-        self._failure: KafkaError | None = None
-        self._show: Callable[[int], None] = lambda count: None
-
-    def run(self, stream: BinaryIO, source: Source) -> None:
-        interactive = stream.isatty()
-        if interactive:
-            output.note("type a message and press Enter; Ctrl-D ends")
-        with output.progress(f"Producing to {self._topic}") as self._show:
-            try:
-                for number, line in _lines(stream, skip_empty=source.json):
-                    self._send(self._read(source, line, number))
-                    if interactive:
-                        self._producer.flush()
-                    self._raise()
-                self._producer.flush()
-            except BaseException:
-                # What was read before the interruption is still delivered.
-                self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
-                raise
-        self._raise()
-        output.note(f"{_messages(self._done)} to {self._topic}")
-
-    def _read(self, source: Source, line: bytes, number: int) -> Message:
-        try:
-            return source.read(line, number)
-        except CliError as error:
-            self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
-            raise CliError(f"{error} (after {_messages(self._done)} sent)", error.code) from None
-
-    def _send(self, message: Message) -> None:
-        fields: dict[str, Any] = {"key": message.key, "value": message.value, "on_delivery": self._delivered}
-        if message.headers:
-            fields["headers"] = list(message.headers)
-        if message.partition >= 0:
-            fields["partition"] = message.partition
-        if message.timestamp_ms >= 0:
-            fields["timestamp"] = message.timestamp_ms
-        from confluent_kafka import KafkaException
-
-        while True:
-            try:
-                self._producer.produce(self._topic, **fields)
-                break
-            except BufferError:
-                self._producer.poll(FULL_QUEUE_POLL_S)
-            except KafkaException as error:
-                raise explain(error.args[0], f"topic {self._topic!r}") from None
-        self._sent += 1
-        self._producer.poll(0)
-
-    def _delivered(self, error: KafkaError | None, message: Any) -> None:
-        if error is not None:
-            self._failure = self._failure or error
-            return
-        self._done += 1
-        self._show(self._done)
-        if self._report:
-            place = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
-            output.print_json(place)
-
-    def _raise(self) -> None:
-        if self._failure is not None:
-            self._producer.purge()
-            what = f"topic {self._topic!r}: {self._done} of {self._sent} messages delivered, then"
-            raise explain(self._failure, what)
-
-
-def _messages(count: int) -> str:
-    return f"{count} message" + ("" if count == 1 else "s")
-
-
-def _lines(stream: BinaryIO, *, skip_empty: bool) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(stream, 1):
-        line = line.removesuffix(b"\n").removesuffix(b"\r")
-        if line or not skip_empty:
-            yield number, line

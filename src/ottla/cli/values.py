@@ -35,8 +35,19 @@ STRING_BYTES_MAX = 2**15 - 1
 
 def check_group(group: str) -> None:
     """CliError (usage) where no group can have this id: brokers would hang up on it, time and again."""
-    if len(group.encode()) > STRING_BYTES_MAX:
-        raise CliError(f"group {shown(group)}: an id has {STRING_BYTES_MAX} bytes at most", ExitCode.USAGE)
+    _check_id("group", group)
+
+
+def check_transactional_id(transactional_id: str) -> None:
+    """CliError (usage) where no producer can have this transactional id."""
+    if not transactional_id:
+        raise CliError("a transactional id has at least one character", ExitCode.USAGE)
+    _check_id("transactional id", transactional_id)
+
+
+def _check_id(kind: str, text: str) -> None:
+    if len(text.encode()) > STRING_BYTES_MAX:
+        raise CliError(f"{kind} {shown(text)}: an id has {STRING_BYTES_MAX} bytes at most", ExitCode.USAGE)
 
 
 def is_host(host: str) -> bool:

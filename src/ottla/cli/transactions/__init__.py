@@ -1,0 +1,1 @@
+"""`ottla transaction`: what producers have open, and how what hangs is ended."""
