@@ -16,7 +16,7 @@ from ottla.broker.api.records.fetch.session import Sent
 from ottla.coordinators.groups import offset_requests
 from ottla.log.durability import Durability
 from ottla.log.log import Log
-from ottla.log.producers import ProducerEntry
+from ottla.log.producer_entry import ProducerEntry
 from ottla.metadata import elections
 from ottla.metadata.membership import NOT_REGISTERED, Membership
 from ottla.replication import divergence

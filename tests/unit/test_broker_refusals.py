@@ -20,7 +20,7 @@ from ottla.broker.api.records.produce.refusals import (
     is_unknown,
 )
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.producers import BATCHES_HELD
+from ottla.log.producer_entry import BATCHES_HELD
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
 from ottla.types import Record

@@ -17,8 +17,9 @@ from measuring import cpu_at_most
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.files import InPlace
 from ottla.log.log import Log
-from ottla.log.markers import EndMarker, read_marker
-from ottla.log.producers import ProducerEntry, Producers, decode_snapshot, encode_snapshot
+from ottla.log.markers import EndMarker, build_marker, read_marker
+from ottla.log.producer_entry import ProducerEntry
+from ottla.log.producers import Producers, decode_snapshot, encode_snapshot
 from ottla.log.settings import LogConfig, Origin
 from ottla.log.verification import EXEMPT
 from ottla.types import Record
@@ -228,7 +229,11 @@ def test_a_transaction_that_began_with_the_log_is_open() -> None:
     again = Producers(0, FIVE_DAYS_MS)
     again.load(encode_snapshot(producers), 2, NOW_MS * 2)
     assert [entry.txn_first_offset for entry in again] == [0]
-    # What was before the second batch does not show.
+    assert producers.truncate_to(1) and producers.end_offset == 1
+    assert (entry.txn_first_offset, entry.next_sequence) == (0, 1)
+    # What was before a marker does not show.
+    marker = build_marker(EndMarker(True, 0), 0, 0, NOW_MS)
+    producers.update(read_header(marker).replaced(base_offset=1), EndMarker(True, 0))
     assert not producers.truncate_to(1) and producers.end_offset == 2
 
 

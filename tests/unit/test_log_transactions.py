@@ -25,7 +25,7 @@ from log_transactions_support import (
 from memory_disk import MemoryDisk
 
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log import verification
+from ottla.log import transaction_index, verification
 from ottla.log.aborted import AbortedTransactions
 from ottla.log.markers import EndMarker, build_marker, read_marker
 from ottla.log.settings import LogConfig, Origin
@@ -101,6 +101,58 @@ def test_an_index_that_is_cut_off_is_none() -> None:
     assert TransactionIndex.decode(bytes(33), 0, 9) is None
     empty = TransactionIndex.decode(b"", 0, 9)
     assert empty is not None and not len(empty)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=60),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(1, 80)), max_size=8),
+    st.integers(0, 300),
+)
+def test_what_overlaps_is_found_and_nothing_else(
+    aborts: list[tuple[int, bool]], looks: list[tuple[int, int]], cut: int
+) -> None:
+    """Whatever was long open meanwhile, in blocks of four."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction_index, "BLOCK_ENTRIES", 4)
+        index, entries, stable, offset = TransactionIndex(), [], 0, 0
+        for number, (age, is_decided) in enumerate(aborts):
+            offset += 3
+            first = max(stable, offset - age)
+            # What is still open begins between what was stable and here.
+            stable = offset + 1 if is_decided else max(stable, first - age // 2)
+            entries.append(AbortedTransaction(number, first, offset, stable))
+            index.append(entries[-1])
+        index.truncate_to(cut)
+        entries = [one for one in entries if one.last_offset < cut]
+        assert list(index) == entries
+        for start, length in looks:
+            found: list[tuple[int, int]] = []
+            whole: list[AbortedTransaction] = []
+            index.collect(found, start, start + length)
+            index.overlapping(whole, start, start + length)
+            right = [one for one in entries if one.last_offset >= start and one.first_offset < start + length]
+            assert found == [one[:2] for one in right] and whole == right
+
+
+def test_a_look_among_very_many_takes_no_time() -> None:
+    """All aborted while one transaction was open, which holds the stable offset of each."""
+    index = TransactionIndex()
+    for number in range(200_000):
+        index.append(AbortedTransaction(1, 10 + 2 * number, 11 + 2 * number, 5))
+    index.append(AbortedTransaction(2, 5, 10**6, 10**6 + 1))
+    found: list[tuple[int, int]] = []
+    looked = 0
+
+    class Counted(type(index._firsts)):  # type: ignore[misc]
+        def __getitem__(self, at: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(at)
+
+    index._firsts = Counted("q", index._firsts)
+    index.collect(found, 5, 30)
+    assert found == [(1, 10 + 2 * n) for n in range(10)] + [(2, 5)]
+    assert looked < 3 * transaction_index.BLOCK_ENTRIES
 
 
 # -- open and ended -----------------------------------------------------------------------------------------

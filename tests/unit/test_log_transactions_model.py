@@ -20,7 +20,10 @@ from log_transactions_support import (
 )
 from memory_disk import MemoryDisk
 
-from ottla.log.settings import LogConfig
+from ottla.log.producer_entry import NO_BATCH
+from ottla.log.producers import Producers
+from ottla.log.recovery import replay
+from ottla.log.settings import LONG_MAX, LogConfig
 from ottla.log.transaction_index import TransactionIndex
 from ottla.replication.partition import Partition
 from ottla.wire.records import iter_batches
@@ -161,6 +164,7 @@ class Run:
             it.truncate_to(offset, NOW_MS)
             model.truncate(offset)
             it.apply(STATE)
+            self.check_producers()
         elif what == "delete":
             offset = self.share(model.start, model.committed, one)
             it.log.advance_log_start(offset)
@@ -168,6 +172,24 @@ class Run:
             model.start = max(model.start, offset)
         else:
             self.restart(clean=what == "close", percent=one)
+
+    def check_producers(self) -> None:
+        """What a truncation has taken back is what is read from the log, as far as that goes back."""
+        log = self.it.log
+        again = Producers(0, LONG_MAX)
+        again.advance_to(log.segments[0].base_offset)
+        replay(log.segments, again, log.log_end_offset)
+        known = {one.producer_id: one for one in log.producers}
+        for one in again:
+            left = known.pop(one.producer_id)
+            assert (left.epoch, left.coordinator_epoch) == (one.epoch, one.coordinator_epoch)
+            assert left.next_sequence == one.next_sequence
+            assert (left.txn_first_offset < 0) == (one.txn_first_offset < 0)
+            assert left.recent[-1:] == one.recent[-1:]
+        # Of others the batches are gone with their segments.
+        assert all(
+            (one.last_batch or NO_BATCH).last_offset < log.segments[0].base_offset for one in known.values()
+        )
 
     def restart(self, *, clean: bool, percent: int) -> None:
         log, model = self.it.log, self.model

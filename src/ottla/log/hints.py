@@ -13,7 +13,8 @@ from heapq import nlargest
 from ottla.errors import KafkaError
 from ottla.log.epochs import UNDEFINED_EPOCH, LeaderEpochs
 from ottla.log.markers import marker_of
-from ottla.log.producers import ProducerEntry, Producers
+from ottla.log.producer_entry import ProducerEntry
+from ottla.log.producers import Producers
 from ottla.log.segment import Segment
 from ottla.log.segment_file import ColdRead
 from ottla.log.transaction_index import AbortedTransaction

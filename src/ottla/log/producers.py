@@ -15,6 +15,7 @@ from crc32c import crc32c
 
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.markers import EndMarker
+from ottla.log.producer_entry import NO_BATCH, AppendedBatch, ProducerEntry
 from ottla.log.settings import Origin
 from ottla.log.transactions import Completed, Transactions
 from ottla.log.verification import Verification, VerificationGuard, Verifications
@@ -22,17 +23,10 @@ from ottla.wire.records import (
     CONTROL_BIT,
     NO_PRODUCER_EPOCH,
     NO_SEQUENCE,
-    NO_TIMESTAMP,
-    SEQUENCE_MAX,
     TRANSACTIONAL_BIT,
     BatchHeader,
     add_sequence,
 )
-
-# Batches per producer that a repeat is recognized among: as many as a client keeps in flight.
-BATCHES_KEPT: Final = 5
-# Batches per producer that are known: a truncation takes what was in flight, and the one before is left.
-BATCHES_HELD: Final = BATCHES_KEPT + 1
 
 # Producers that are looked at for their age before others have their turn: a millisecond or two.
 EXPIRED_AT_ONCE: Final = 10_000
@@ -44,134 +38,10 @@ EPOCH_BUMPED_SINCE: Final = 2
 SNAPSHOT_VERSION: Final = 1
 _SNAPSHOT_HEADER: Final = struct.Struct(">hIi")
 _SNAPSHOT_ENTRY: Final = struct.Struct(">qhiqiqiq")
-# A batch in memory: `AppendedBatch`'s fields.
-_BATCH: Final = struct.Struct("=iqiq")
-_BATCHES_BYTES: Final = BATCHES_HELD * _BATCH.size
 # Looking an enum's member up takes a while.
 _CLIENT: Final = Origin.CLIENT
 # The checksum covers everything after itself.
 _SNAPSHOT_CRC_START: Final = 6
-
-
-class AppendedBatch(NamedTuple):
-    """A batch that a producer appended (Kafka's BatchMetadata)."""
-
-    last_sequence: int
-    last_offset: int
-    offset_delta: int
-    timestamp_ms: int
-
-    @property
-    def first_sequence(self) -> int:
-        return add_sequence(self.last_sequence, -self.offset_delta)
-
-    @property
-    def first_offset(self) -> int:
-        return self.last_offset - self.offset_delta
-
-
-# For a producer of which nothing but its epoch is known.
-_NO_BATCH: Final = AppendedBatch(NO_SEQUENCE, -1, 0, NO_TIMESTAMP)
-
-
-class ProducerEntry:
-    """One producer's state in one log (Kafka's ProducerStateEntry).
-
-    There may be hundreds of thousands, whose batches come and go. They are kept packed: that takes a quarter
-    of the memory, and leaves nothing for the collector of garbage to look through.
-    """
-
-    __slots__ = (
-        "_packed",
-        "coordinator_epoch",
-        "epoch",
-        "generation",
-        "is_whole",
-        "last_timestamp_ms",
-        "next_sequence",
-        "producer_id",
-        "txn_first_offset",
-    )
-
-    def __init__(
-        self,
-        producer_id: int,
-        epoch: int = NO_PRODUCER_EPOCH,
-        coordinator_epoch: int = -1,
-        last_timestamp_ms: int = NO_TIMESTAMP,
-        txn_first_offset: int = -1,
-    ) -> None:
-        self.producer_id = producer_id
-        self.epoch = epoch
-        self.coordinator_epoch = coordinator_epoch
-        self.last_timestamp_ms = last_timestamp_ms
-        # Where the transaction that is under way began, -1 where there is none.
-        self.txn_first_offset = txn_first_offset
-        # The last batches, the newest in the end.
-        self._packed = b""
-        # What the producer's next batch begins with; -1, which none does, for one without batches.
-        self.next_sequence = NO_SEQUENCE
-        # Whether the log has nothing else of this producer, as long as there is room for more batches here.
-        self.is_whole = False
-        # Since which freeze of the whole state this may be changed: see ``Producers.freeze``.
-        self.generation = 0
-
-    def copy(self, generation: int) -> ProducerEntry:
-        """The same state in an entry of its own, to be changed."""
-        copied = ProducerEntry(self.producer_id, self.epoch, self.coordinator_epoch)
-        copied.last_timestamp_ms = self.last_timestamp_ms
-        copied.txn_first_offset = self.txn_first_offset
-        copied._packed = self._packed
-        copied.next_sequence = self.next_sequence
-        copied.is_whole = self.is_whole
-        copied.generation = generation
-        return copied
-
-    @property
-    def batches(self) -> list[AppendedBatch]:
-        """The last batches, up to ``BATCHES_HELD``, the newest in the end."""
-        return list(map(AppendedBatch._make, _BATCH.iter_unpack(self._packed)))
-
-    @property
-    def recent(self) -> list[AppendedBatch]:
-        """The batches that a repeat is recognized among."""
-        return self.batches[-BATCHES_KEPT:]
-
-    @property
-    def last_batch(self) -> AppendedBatch | None:
-        """The newest batch, which costs less than all of them."""
-        packed = self._packed
-        return AppendedBatch._make(_BATCH.unpack_from(packed, len(packed) - _BATCH.size)) if packed else None
-
-    @property
-    def last_sequence(self) -> int:
-        return last.last_sequence if (last := self.last_batch) is not None else NO_SEQUENCE
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the next batch takes the place of the oldest."""
-        return len(self._packed) >= _BATCHES_BYTES
-
-    def add(self, last_sequence: int, last_offset: int, offset_delta: int, timestamp_ms: int) -> None:
-        """Take in a batch: the fields of an `AppendedBatch`."""
-        packed = _BATCH.pack(last_sequence, last_offset, offset_delta, timestamp_ms)
-        self._packed = self._packed[-_BATCHES_BYTES + _BATCH.size :] + packed
-        self.next_sequence = (last_sequence + 1) & SEQUENCE_MAX
-
-    def keep(self, batches: Sequence[AppendedBatch]) -> None:
-        """Have these batches, and no others."""
-        self._packed = b"".join([_BATCH.pack(*batch) for batch in batches])
-        self.next_sequence = (batches[-1].last_sequence + 1) & SEQUENCE_MAX if batches else NO_SEQUENCE
-
-    def find_duplicate(self, header: BatchHeader) -> AppendedBatch | None:
-        """The batch that ``header`` repeats, if it is among the last five."""
-        if header.producer_epoch != self.epoch:
-            return None
-        last_sequence = header.last_sequence
-        for batch in self.recent:
-            if batch.last_sequence == last_sequence and batch.first_sequence == header.base_sequence:
-                return batch
-        return None
 
 
 class LastRecord(NamedTuple):
@@ -191,7 +61,7 @@ class Frozen(NamedTuple):
     def last_records(self) -> dict[int, LastRecord]:
         """What there is last of each producer (UnifiedLog.lastRecordsOfActiveProducers)."""
         return {
-            entry.producer_id: LastRecord((entry.last_batch or _NO_BATCH).last_offset, entry.epoch)
+            entry.producer_id: LastRecord((entry.last_batch or NO_BATCH).last_offset, entry.epoch)
             for entry in self.entries
         }
 
@@ -199,7 +69,10 @@ class Frozen(NamedTuple):
 class Producers:
     """All producers of one log, up to ``end_offset``: the state before the batch that begins there."""
 
-    __slots__ = ("_entries", "_generation", "end_offset", "expiration_ms", "transactions", "verifications")
+    __slots__ = (
+        "_entries", "_generation", "_last_marker_offset", "_markers_from", "end_offset", "expiration_ms",
+        "transactions", "verifications",
+    )  # fmt: skip
 
     def __init__(self, end_offset: int, expiration_ms: int) -> None:
         self._entries: dict[int, ProducerEntry] = {}
@@ -210,6 +83,8 @@ class Producers:
         self.end_offset = end_offset
         self.expiration_ms = expiration_ms
         self._generation = 0
+        # Where the last marker is that was taken in, and from where on all have been.
+        self._last_marker_offset, self._markers_from = -1, end_offset
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -339,6 +214,7 @@ class Producers:
             entry.epoch = header.producer_epoch
         entry.last_timestamp_ms = header.max_timestamp_ms
         if marker is not None:
+            self._last_marker_offset = last_offset
             entry.coordinator_epoch = marker.coordinator_epoch
             first_offset, entry.txn_first_offset = entry.txn_first_offset, -1
             if first_offset < 0:
@@ -373,16 +249,15 @@ class Producers:
         The producers' last batches are known, and those that a follower has to cut off were in flight.
         """
         cut: list[ProducerEntry] = []
-        if self.transactions.awaits_commit:
-            # Where the marker goes the transaction is open again.
+        if self._last_marker_offset >= end_offset:
+            # What a marker has changed does not show any more.
             return False
         for entry in self._entries.values():
-            if entry.coordinator_epoch >= 0 or entry.txn_first_offset >= 0:
-                # What a marker has changed does not show any more.
+            if entry.coordinator_epoch >= 0 and end_offset < self._markers_from:
                 return False
             last = entry.last_batch
             if last is not None and last.last_offset >= end_offset:
-                is_whole = entry.is_whole and not entry.is_full
+                is_whole = entry.is_whole and not entry.is_full and entry.coordinator_epoch < 0
                 if entry.batches[0].last_offset >= end_offset and not is_whole:
                     return False
                 cut.append(entry)
@@ -391,17 +266,20 @@ class Producers:
             batches = [one for one in entry.batches if one.last_offset < end_offset]
             entry.is_whole = entry.is_whole and not entry.is_full
             entry.keep(batches)
+            if entry.txn_first_offset >= end_offset:
+                entry.txn_first_offset = -1
             if batches:
                 entry.last_timestamp_ms = batches[-1].timestamp_ms
             else:
                 del self._entries[entry.producer_id]
+        self.transactions.cut(end_offset)
         self.end_offset = end_offset
         return True
 
     def clear(self, end_offset: int) -> None:
         self._entries.clear()
         self.transactions.restart((), -1)
-        self.end_offset = end_offset
+        self._begin_at(end_offset)
 
     # -- other threads ------------------------------------------------------------------------------------
 
@@ -431,7 +309,12 @@ class Producers:
         self._entries = entries
         opened = [(one.txn_first_offset, one.producer_id) for one in entries.values()]
         self.transactions.restart([one for one in opened if one[0] >= 0], end_offset)
-        self.end_offset = end_offset
+        self._begin_at(end_offset)
+
+    def _begin_at(self, end_offset: int) -> None:
+        """This is the state at an offset; what markers there are before it is not known."""
+        self.end_offset = self._markers_from = end_offset
+        self._last_marker_offset = -1
 
 
 def encode_snapshot(entries: Iterable[ProducerEntry]) -> bytes:
@@ -442,7 +325,7 @@ def encode_snapshot(entries: Iterable[ProducerEntry]) -> bytes:
     """
     data = bytearray(_SNAPSHOT_HEADER.size)
     for entry in entries:
-        *earlier, last = entry.recent or (_NO_BATCH,)
+        *earlier, last = entry.recent or (NO_BATCH,)
         for batch in earlier:
             data += _pack_entry(entry, batch, batch.timestamp_ms)
         data += _pack_entry(entry, last, entry.last_timestamp_ms)

@@ -19,6 +19,7 @@ _ENTRY: Final = struct.Struct(">hqqqq")
 ENTRY_BYTES: Final = 34
 assert _ENTRY.size == ENTRY_BYTES
 _VERSION: Final = 0
+BLOCK_ENTRIES: Final = 256
 
 
 class AbortedTransaction(NamedTuple):
@@ -34,13 +35,16 @@ class AbortedTransaction(NamedTuple):
 class TransactionIndex:
     """The entries of a segment."""
 
-    __slots__ = ("_firsts", "_lasts", "_producers", "_stables")
+    __slots__ = ("_firsts", "_lasts", "_least", "_producers", "_stables")
 
     def __init__(self) -> None:
         self._producers = array("q")
         self._firsts = array("q")
         self._lasts = array("q")
         self._stables = array("q")
+        # Of every so many entries the least first offset: one transaction that was long open holds the stable
+        # offset of all that were aborted meanwhile, which each look would go through otherwise.
+        self._least = array("q")
 
     def __len__(self) -> int:
         return len(self._lasts)
@@ -51,6 +55,10 @@ class TransactionIndex:
     def append(self, entry: AbortedTransaction) -> None:
         """An entry whose marker is behind all others."""
         producer_id, first_offset, last_offset, last_stable_offset = entry
+        if len(self._firsts) % BLOCK_ENTRIES == 0:
+            self._least.append(first_offset)
+        elif first_offset < self._least[-1]:
+            self._least[-1] = first_offset
         self._producers.append(producer_id)
         self._firsts.append(first_offset)
         self._lasts.append(last_offset)
@@ -62,19 +70,30 @@ class TransactionIndex:
         if count == len(self._lasts):
             return False
         del self._producers[count:], self._firsts[count:], self._lasts[count:], self._stables[count:]
+        block = count // BLOCK_ENTRIES
+        del self._least[block:]
+        if count % BLOCK_ENTRIES:
+            self._least.append(min(self._firsts[block * BLOCK_ENTRIES :]))
         return True
 
     def collect(self, found: list[tuple[int, int]], fetch_offset: int, upper_bound: int) -> bool:
         """Add (producer id, first offset) of those with records from the one offset on, up to before the
         other; whether no later segment has any more."""
-        lasts, stables = self._lasts, self._stables
-        for number in range(bisect_left(lasts, fetch_offset), len(lasts)):
-            first_offset = self._firsts[number]
-            if first_offset < upper_bound:
-                found.append((self._producers[number], first_offset))
-            if stables[number] >= upper_bound:
-                return True
-        return False
+        firsts, producers = self._firsts, self._producers
+        count = bisect_left(self._stables, upper_bound)
+        is_complete = count < len(firsts)
+        end = count + 1 if is_complete else count
+        number = bisect_left(self._lasts, fetch_offset)
+        while number < end:
+            block = number // BLOCK_ENTRIES
+            block_end = min(end, (block + 1) * BLOCK_ENTRIES)
+            if self._least[block] < upper_bound:
+                for at in range(number, block_end):
+                    if firsts[at] < upper_bound:
+                        found.append((producers[at], firsts[at]))
+            number = block_end
+        # Where it is the entries before the first that is looked for that tell, there is nothing else either.
+        return is_complete
 
     def overlapping(self, found: list[AbortedTransaction], start_offset: int, upper_bound: int) -> bool:
         """As ``collect``, whole entries."""

@@ -94,6 +94,13 @@ class Transactions:
             self._add_ended(first_offset, last_offset)
         self._measure()
 
+    def cut(self, offset: int) -> None:
+        """The log ends at ``offset`` now, and no marker was cut off."""
+        opened = self._open
+        while opened and next(reversed(opened)) >= offset:
+            opened.popitem()
+        self._measure()
+
     def _measure(self) -> None:
         self.awaits_commit = bool(self._ended)
         first = next(iter(self._open), NONE_UNSTABLE)

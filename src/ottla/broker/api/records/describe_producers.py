@@ -9,7 +9,7 @@ from typing import Any
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, is_large, mapped, several
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.producers import ProducerEntry
+from ottla.log.producer_entry import ProducerEntry
 from ottla.metadata.topics import check_name
 
 
