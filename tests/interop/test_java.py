@@ -100,6 +100,19 @@ def test_refused_sends(java: Java, make_topic: Callable[..., str]) -> None:
     assert steps["consumer protocol"] == "UnsupportedVersionException"
 
 
+def test_transactions(java: Java, make_topic: Callable[..., str]) -> None:
+    """In KIP-890's protocol, which the levels of features have the client speak."""
+    steps = dict(java("transactions", make_topic(3), 20))
+    assert steps == {
+        "empty commit": "done",
+        "empty abort": "done",
+        "zombie": "ProducerFencedException",
+        "committed": 31,
+        "state": "CompleteCommit",
+        "listed": 1,
+    }
+
+
 @pytest.mark.parametrize(
     ("assignor", "eager"),
     [("RangeAssignor", True), ("StickyAssignor", True), ("CooperativeStickyAssignor", False)],

@@ -14,6 +14,7 @@ public final class Main {
             case "produce" -> Records.produce(bootstrap, rest);
             case "consume" -> Records.consume(bootstrap, rest);
             case "refused" -> Records.refused(bootstrap, rest);
+            case "transactions" -> Transactions.transactions(bootstrap, rest);
             case "group" -> Groups.rebalance(bootstrap, rest);
             case "static" -> Groups.staticMembers(bootstrap, rest);
             case "admin-topics" -> AdminCalls.topics(bootstrap, rest);

@@ -126,8 +126,8 @@ def handle(ctx: RequestContext, request: Any) -> Reply | Awaitable[Reply]:
     if isinstance(request, OneBatch):
         refuses = is_transactional(request.records)
     elif request.transactional_id is not None:
-        verified: Awaitable[Reply] = when_verified(ctx, request, _handle)
-        return verified
+        reply: Reply | Awaitable[Reply] = when_verified(ctx, request, _handle)
+        return reply
     else:
         refuses = has_transactional(request)
     if refuses:
