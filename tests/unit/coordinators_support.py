@@ -20,7 +20,6 @@ from ottla.coordinators.groups.requests import (
     FetchTopic,
     JoinRequest,
     LeavingMember,
-    OffsetToCommit,
     SyncRequest,
     TopicToCommit,
 )
@@ -30,6 +29,7 @@ from ottla.coordinators.groups.step import Pieces, Step
 from ottla.errors import ErrorCode, KafkaError
 from ottla.pieces import whole
 from ottla.types import Record, TxnMarker
+from ottla.wire.commits import OffsetToCommit
 from ottla.wire.primitives import UUID_ZERO
 from ottla.wire.records import build_batch, check_batch
 
@@ -75,7 +75,7 @@ class Bench:
             self.tables.submitted(write)
         while self.auto_commit and self.tables.in_flight:
             self.commit_one()
-        while self.auto_remove and self.machine.removal.has_work:
+        while self.auto_remove and self.machine.removal.pieces:
             self.remove_piece()
 
     def remove_piece(self) -> None:

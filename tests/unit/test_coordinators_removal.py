@@ -34,7 +34,7 @@ def large_group(group_id: str = "g", topic: str = "t") -> Bench:
 
 def pieces_left(bench: Bench) -> int:
     count = 0
-    while bench.machine.removal.has_work:
+    while bench.machine.removal.pieces:
         bench.remove_piece()
         count += 1
     return count
@@ -135,7 +135,7 @@ def test_whoever_waits_for_a_large_deletion_is_told_of_a_fail_over() -> None:
     bench.remove_piece()
     bench.unload()
     assert bench.error(delete) == "not_coordinator"
-    assert not bench.machine.removal.has_work
+    assert not bench.machine.removal.pieces
 
 
 def test_a_commit_in_flight_is_deleted_with_its_large_group() -> None:
@@ -195,7 +195,7 @@ def test_many_groups_are_looked_at_in_pieces_once_each() -> None:
     bench.commit_all()
     assert not bench.tables.groups
     bench.expire_offsets()
-    assert bench.machine.removal.has_work
+    assert bench.machine.removal.pieces
 
 
 def test_commits_in_flight_of_other_groups_cost_a_group_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +264,7 @@ def test_a_deleted_topic_waits_for_what_is_in_flight_also_where_it_fails() -> No
     bench.commit(1)
     bench.commit(2, group_id="h")
     bench.topic_deleted("t")
-    assert not bench.machine.removal.has_work
+    assert not bench.machine.removal.pieces
     bench.commit_one()
     bench.fail_one()
     bench.commit_all()

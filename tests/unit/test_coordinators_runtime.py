@@ -21,7 +21,6 @@ from ottla.coordinators.groups.requests import (
     JoinRequest,
     JoinResponse,
     LeavingMember,
-    OffsetToCommit,
     PartitionErrors,
     SyncRequest,
     TopicToCommit,
@@ -45,6 +44,7 @@ from ottla.env.deadlines import TICK_MS
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Record
+from ottla.wire.commits import OffsetToCommit
 from ottla.wire.primitives import UUID_ZERO
 from ottla.wire.records import BatchBuilder, build_batch, iter_batches, iter_records
 
@@ -823,7 +823,8 @@ def test_a_large_commit_of_a_generation_that_ends_on_the_way() -> None:
     async def story() -> None:
         node = await Node().start()
         generation = await node.stable()
-        request = large_commit(4 * PIECE)._replace(generation_id=generation, member_id="m1")
+        request = large_commit(4 * PIECE)
+        request.generation_id, request.member_id = generation, "m1"
         commit = asyncio.ensure_future(node.groups.commit(request))
         await asyncio.sleep(0)
         await node.groups.leave("g", (LeavingMember("m1"),))

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from test_coordinators_runtime import Node, commit_request, error_of, join_request, run
 
 from ottla.coordinators.groups.offsets import Offsets
-from ottla.coordinators.groups.requests import CommitRequest, OffsetToCommit, TopicToCommit
+from ottla.coordinators.groups.requests import CommitRequest, TopicToCommit
 from ottla.coordinators.groups.schemas import CommittedOffset, OffsetRecord
 from ottla.coordinators.runtime.pieces import PIECE
 from ottla.coordinators.runtime.step import Producer
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import TxnMarker
+from ottla.wire.commits import OffsetToCommit
 from ottla.wire.primitives import UUID_ZERO
 from ottla.wire.records import iter_batches
 
@@ -30,7 +31,9 @@ def marker(producer_id: int = 9, *, commits: bool = True) -> TxnMarker:
 
 
 def of_transaction(offset: int, producer: Producer = NINE, **fields: Any) -> CommitRequest:
-    return commit_request(offset, **fields)._replace(producer=producer)
+    request = commit_request(offset, **fields)
+    request.producer = producer
+    return request
 
 
 def committed(node: Node, partition: int = 0) -> int | None:
@@ -224,7 +227,8 @@ def test_a_member_that_is_named_must_be_one(fields: dict[str, Any], error: str) 
 def test_a_generation_of_a_group_that_is_not_there(*, knows: bool, error: str) -> None:
     async def story() -> None:
         node = await Node().start()
-        request = of_transaction(1, generation=1)._replace(knows_group_id_not_found=knows)
+        request = of_transaction(1, generation=1)
+        request.knows_group_id_not_found = knows
         assert await error_of(node.groups.commit(request)) == error
 
     run(story)
@@ -277,7 +281,7 @@ def test_a_group_with_offsets_of_an_open_transaction_does_not_expire() -> None:
 
 def expire(bench: Bench) -> None:
     bench.machine.removal.expire_offsets()
-    while bench.machine.removal.has_work:
+    while bench.machine.removal.pieces:
         bench.remove_piece()
 
 

@@ -25,11 +25,12 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import BrokerImage, PartitionState, TopicImage
 from ottla.wire.apis import APIS, BY_NAME
 from ottla.wire.messages import (
-    RequestHeader,
-    decode_request,
     decode_response,
     encode_request,
     encode_response,
+    frame_request,
+    read_header,
+    read_request,
     read_response_header,
 )
 
@@ -77,7 +78,9 @@ class Broker:
     async def ask(self, api: str, version: int, **fields: Any) -> Any:
         """The answer to a request, as a client reads it."""
         key = BY_NAME[api].key
-        request = decode_request(key, version, encode_request(key, version, fields))
+        header = read_header(frame_request(key, version, 7, "client", fields)[4:])
+        assert header.codec is not None
+        request, _ = read_request(header.codec, encode_request(key, version, fields), 0)
         services = SimpleNamespace(
             groups=self.groups,
             # All that is asked of it is whose its ids are.
@@ -97,7 +100,7 @@ class Broker:
             client_host="10.0.0.1",
             listener="PLAINTEXT",
             services=services,
-            header=RequestHeader(key, version, 7, "client", 0),
+            header=header,
         )
         handler = import_module(f"ottla.broker.api.groups.{APIS[key].schema}").handle
         try:

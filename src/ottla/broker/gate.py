@@ -156,6 +156,9 @@ class Gate:
 
         Where what was to be changed has been changed, and led to another promise, that is what is waited for.
         """
+        if not done.failed and type(written := done.result()) is Framed:
+            pending.resolve(written.pieces)
+            return
         if not done.failed and isinstance(then := done.result(), Deferred | asyncio.Future):
             fields = then if isinstance(then, Deferred) else Deferred[Any]()
             if fields is not then:

@@ -102,6 +102,7 @@ BY_NAME: dict[str, Api] = {api.name: api for api in _TABLE}
 PRODUCE: Final = 0
 FETCH: Final = 1
 LIST_OFFSETS: Final = 2
+OFFSET_COMMIT: Final = 8
 ADD_PARTITIONS_TO_TXN: Final = 24
 WRITE_TXN_MARKERS: Final = 27
 METADATA: Final = 3

@@ -15,7 +15,8 @@ from typing import Any, Final, final
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Buffer
 from ottla.wire import codec, newer
-from ottla.wire.apis import API_VERSIONS, APIS, PRODUCE, SERVED
+from ottla.wire.apis import API_VERSIONS, APIS, OFFSET_COMMIT, PRODUCE, SERVED
+from ottla.wire.commits import read_commit
 from ottla.wire.fields import describe
 from ottla.wire.primitives import READ_ERRORS, MalformedMessage, read_uvarint, skip_tags
 from ottla.wire.produce import ELEMENTS_OF_ONE, FLEXIBLE_SINCE, read_one
@@ -238,12 +239,16 @@ def decode_request(api_key: int, version: int, buffer: Buffer, offset: int = 0) 
 
 
 def read_request(made: Codec, buffer: Buffer, offset: int) -> tuple[Any, int]:
-    """As ``decode_request``: the request, or what ``produce.read_one`` makes of it, and how many elements it
-    has."""
+    """As ``decode_request``: the request, or what ``produce.read_one`` or ``commits.read_commit`` makes of
+    it, and how many elements it has."""
     if made.api_key == PRODUCE and isinstance(buffer, bytes):
         one = read_one(buffer, offset, made.version)
         if one is not None:
             return one, ELEMENTS_OF_ONE
+    elif made.api_key == OFFSET_COMMIT and isinstance(buffer, bytes):
+        read = read_commit(buffer, offset, made.version)
+        if read is not None:
+            return read
     return _read(made, buffer, offset)
 
 

@@ -69,6 +69,11 @@ def int32_at(data: bytes, position: i64) -> i64:
     return value - 0x1_0000_0000 if value >= 0x8000_0000 else value
 
 
+def int64_at(data: bytes, position: i64) -> i64:
+    """A signed number of eight bytes."""
+    return (int32_at(data, position) << 32) | (int32_at(data, position + 4) & 0xFFFF_FFFF)
+
+
 def cut(data: Buffer, start: int, end: int) -> Buffer:
     """Some of the bytes: a copy of few, which is cheaper than a view; a view of many."""
     if isinstance(data, bytes) and end - start <= CUT_BYTES_MAX:

@@ -324,6 +324,25 @@ def write_varint(out: bytearray, value: int) -> None:
     out.append(value)
 
 
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    write_varint(out, value)
+    return bytes(out)
+
+
+# The varints of small numbers, and of -1 at the end: where Python looks for it.
+_VARINTS_MAX: Final = 256
+_VARINTS: Final = (*map(_varint, range(_VARINTS_MAX)), _varint(-1))
+
+
+def _plain(delta_ms: int, number: int, key_size: int, key: bytes, value_size: int, value: bytes) -> bytes:
+    """A record without headers, all of whose numbers are small, behind its length."""
+    numbers = _VARINTS
+    return b"".join(
+        (b"\0", numbers[delta_ms], numbers[number], numbers[key_size], key, numbers[value_size], value, b"\0")
+    )
+
+
 def invalid(message: str) -> KafkaError:
     return KafkaError(ErrorCode.invalid_record, message)
 
@@ -364,17 +383,15 @@ def build_batch(
 class BatchBuilder:
     """Records that are to be one batch, packed as they come."""
 
-    __slots__ = ("_base_timestamp_ms", "_body", "_max_timestamp_ms", "count")
+    __slots__ = ("_base_timestamp_ms", "_max_timestamp_ms", "_packed", "count", "size")
 
     def __init__(self) -> None:
         self.count = 0
-        self._body = bytearray()
+        # Bytes that the batch would have, uncompressed.
+        self.size = HEADER_BYTES
+        # Of each record, in one or two pieces.
+        self._packed: list[bytes] = []
         self._base_timestamp_ms = self._max_timestamp_ms = NO_TIMESTAMP
-
-    @property
-    def size(self) -> int:
-        """Bytes that the batch would have, uncompressed."""
-        return HEADER_BYTES + len(self._body)
 
     def add(self, record: Record) -> None:
         """Behind the others; the record's own offset is not used."""
@@ -392,18 +409,41 @@ class BatchBuilder:
             self._base_timestamp_ms = self._max_timestamp_ms = timestamp_ms
         elif timestamp_ms > self._max_timestamp_ms:
             self._max_timestamp_ms = timestamp_ms
+        key_size, value_size = -1 if key is None else len(key), -1 if value is None else len(value)
+        delta_ms, number = timestamp_ms - self._base_timestamp_ms, self.count
+        self.count = number + 1
+        if (
+            not headers
+            and 0 <= delta_ms < _VARINTS_MAX
+            and number < _VARINTS_MAX
+            and key_size < _VARINTS_MAX
+            and value_size < _VARINTS_MAX
+        ):
+            # As nearly all are: each number is one of those that are written already.
+            self._add(_plain(delta_ms, number, key_size, key or b"", value_size, value or b""))
+            return
         body = bytearray(1)  # attributes: none are defined
-        write_varint(body, timestamp_ms - self._base_timestamp_ms)
-        write_varint(body, self.count)
+        write_varint(body, delta_ms)
+        write_varint(body, number)
         _write_bytes(body, key)
         _write_bytes(body, value)
         write_varint(body, len(headers))
         for name, content in headers:
             _write_bytes(body, name.encode())
             _write_bytes(body, content)
-        write_varint(self._body, len(body))
-        self._body += body
-        self.count += 1
+        self._add(bytes(body))
+
+    def _add(self, body: bytes) -> None:
+        size = len(body)
+        if size < _VARINTS_MAX:
+            length = _VARINTS[size]
+        else:
+            longer = bytearray()
+            write_varint(longer, size)
+            length = bytes(longer)
+        self._packed.append(length)
+        self._packed.append(body)
+        self.size += len(length) + size
 
     def seal(
         self,
@@ -435,7 +475,9 @@ class BatchBuilder:
             base_sequence,
             self.count,
         )
-        payload = compress(compression, self._body) if compression else self._body
+        payload: Buffer = b"".join(self._packed)
+        if compression:
+            payload = compress(compression, payload)
         return _sealed(base_offset, leader_epoch, MAGIC, checked, payload)
 
 

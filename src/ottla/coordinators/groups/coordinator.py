@@ -10,6 +10,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from ottla.coordinators.groups import offset_requests
@@ -215,10 +216,15 @@ class GroupCoordinator:
 
     # -- offsets
 
-    def commit(self, request: CommitRequest) -> Deferred[PartitionErrors]:
-        """KafkaError for what concerns all partitions alike."""
-        answer: Deferred[PartitionErrors] = Deferred()
-        if sum([len(topic.partitions) for topic in request.topics]) >= PIECE:
+    def commit(
+        self, request: CommitRequest, waiter: Deferred[Any] | None = None
+    ) -> Deferred[PartitionErrors]:
+        """KafkaError for what concerns all partitions alike. ``waiter``, if given, is told and returned."""
+        answer: Deferred[PartitionErrors] = Deferred() if waiter is None else waiter
+        count = 0
+        for topic in request.topics:
+            count += len(topic.partitions)
+        if count >= PIECE:
             answer.follow(self._commit_large(request))
             return answer
         try:

@@ -215,7 +215,7 @@ class GroupMachine:
 
     @property
     def has_work(self) -> bool:
-        return self.removal.has_work
+        return bool(self.removal.pieces)
 
     def work(self, step: Step) -> None:
         """Remove a piece of what is to be removed."""

@@ -8,7 +8,7 @@ made piece by piece before the group is asked, or in pieces that each look anew.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, final
 
 from ottla.coordinators.groups.classic_group import (
     COMPLETING_REBALANCE,
@@ -34,19 +34,25 @@ from ottla.coordinators.groups.tables import GroupTables
 from ottla.coordinators.runtime.pieces import PIECE
 from ottla.coordinators.runtime.step import Waiter, append_error
 from ottla.errors import ErrorCode, KafkaError
+from ottla.wire.commits import OffsetToCommit
 from ottla.wire.primitives import UUID_ZERO
 
-NONE = ErrorCode.none
+NONE: Final = ErrorCode.none
+_new: Final = tuple.__new__
 
 
 # -- committing
 
 
-class PreparedCommit(NamedTuple):
+@final
+class PreparedCommit:
     """What a request would store, and what its answer would be."""
 
-    records: tuple[OffsetRecord, ...]
-    results: PartitionErrors
+    __slots__ = ("records", "results")
+
+    def __init__(self, records: tuple[OffsetRecord, ...], results: PartitionErrors) -> None:
+        self.records = records
+        self.results = results
 
 
 def prepare_commit(
@@ -59,9 +65,9 @@ def prepare_commit(
     for topic in request.topics:
         errors: list[PartitionError] = []
         for start in range(0, len(topic.partitions), PIECE):
-            piece = topic._replace(partitions=topic.partitions[start : start + PIECE])
-            _prepare(request, piece, wall_ms, config, records, errors)
-            count += len(piece.partitions)
+            piece = topic.partitions[start : start + PIECE]
+            _prepare(request, topic, piece, wall_ms, config, records, errors)
+            count += len(piece)
             if count >= PIECE:
                 count = 0
                 yield
@@ -75,7 +81,7 @@ def prepare_small(request: CommitRequest, wall_ms: int, config: GroupConfig) -> 
     results: PartitionErrors = []
     for topic in request.topics:
         errors: list[PartitionError] = []
-        _prepare(request, topic, wall_ms, config, records, errors)
+        _prepare(request, topic, topic.partitions, wall_ms, config, records, errors)
         results.append((topic.topic, errors))
     return PreparedCommit(tuple(records), results)
 
@@ -83,13 +89,13 @@ def prepare_small(request: CommitRequest, wall_ms: int, config: GroupConfig) -> 
 def _prepare(
     request: CommitRequest,
     commits: TopicToCommit,
+    partitions: Sequence[OffsetToCommit],
     wall_ms: int,
     config: GroupConfig,
     records: list[OffsetRecord],
     errors: list[PartitionError],
 ) -> None:
-    topic, topic_id, partitions = commits
-    group_id = request.group_id
+    topic, topic_id, group_id = commits.topic, commits.topic_id, request.group_id
     retention_ms = request.retention_time_ms
     expire_ms = NO_TIMESTAMP if retention_ms < 0 else wall_ms + retention_ms
     for partition, offset, leader_epoch, metadata in partitions:
@@ -97,11 +103,9 @@ def _prepare(
             errors.append(PartitionError(partition, ErrorCode.offset_metadata_too_large))
             continue
         # Named tuples are made twice as fast as they make themselves.
-        value = tuple.__new__(
-            CommittedOffset, (offset, leader_epoch, metadata or "", wall_ms, expire_ms, topic_id)
-        )
-        records.append(tuple.__new__(OffsetRecord, (group_id, topic, partition, value)))
-        errors.append(tuple.__new__(PartitionError, (partition, NONE)))
+        value = _new(CommittedOffset, (offset, leader_epoch, metadata or "", wall_ms, expire_ms, topic_id))
+        records.append(_new(OffsetRecord, (group_id, topic, partition, value)))
+        errors.append(_new(PartitionError, (partition, NONE)))
 
 
 def commit(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from ottla.coordinators.groups.schemas import NO_TIMESTAMP, CommittedOffset, OffsetRecord
 from ottla.coordinators.runtime.pieces import PIECE
 
-NO_PRODUCER_ID = -1
+NO_PRODUCER_ID: Final = -1
 
 # An offset as it is kept: `CommittedOffset` as a plain tuple, its topic's id as a number. There may be
 # millions, and Python's collector of garbage passes over plain tuples of plain values. Kept as they come they

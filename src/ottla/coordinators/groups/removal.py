@@ -67,34 +67,31 @@ class Tombstones:
 class Removal:
     """What is to be removed from a partition's tables, first come, first served."""
 
-    __slots__ = ("_awaited", "_deletions", "_expiring", "_tables", "_work")
+    __slots__ = ("_awaited", "_deletions", "_expiring", "_tables", "pieces")
 
     def __init__(self, tables: GroupTables) -> None:
         self._tables = tables
-        self._work: deque[Pieces] = deque()
+        # What is to be done. For reading: whether there is any.
+        self.pieces: deque[Pieces] = deque()
         self._expiring = False
         # Who waits for groups to be deleted that take more than a piece.
         self._deletions: dict[str, Done] = {}
         # Topics that are gone, each behind the write that was the last in flight when it went.
         self._awaited: deque[tuple[Write, Pieces]] = deque()
 
-    @property
-    def has_work(self) -> bool:
-        return bool(self._work)
-
     def work(self, step: Step) -> None:
         """Do one piece. Should it fail in an unexpected way, that work is left, and the next done."""
         try:
-            self._work[0].send(step)
+            self.pieces[0].send(step)
         except StopIteration:
-            self._work.popleft()
+            self.pieces.popleft()
         except Exception:
-            self._work.popleft()
+            self.pieces.popleft()
             log.exception("offsets or groups that were to be removed are left")
 
     def _begin(self, pieces: Pieces) -> None:
         next(pieces)
-        self._work.append(pieces)
+        self.pieces.append(pieces)
 
     def abandon(self, step: Step) -> None:
         """Another node takes over: tell all who wait, and forget everything."""
@@ -102,7 +99,7 @@ class Removal:
             done(ErrorCode.not_coordinator, step)
         self._deletions.clear()
         self._awaited.clear()
-        self._work.clear()
+        self.pieces.clear()
 
     # -- groups
 

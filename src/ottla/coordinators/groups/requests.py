@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, final
 from uuid import UUID
 
 from ottla.coordinators.groups.member import Protocol
 from ottla.coordinators.runtime.step import Producer
 from ottla.errors import ErrorCode
+from ottla.wire.commits import OffsetToCommit
 
 UNKNOWN_MEMBER_ID = ""
 UNKNOWN_GENERATION_ID = -1
@@ -89,32 +90,50 @@ class LeaveResponse(NamedTuple):
     members: tuple[LeftMember, ...] = ()
 
 
-class OffsetToCommit(NamedTuple):
-    partition: int
-    offset: int
-    leader_epoch: int
-    metadata: str | None
+@final
+class TopicToCommit:
+    """Where a group is in partitions of a topic: as an OffsetCommit has it."""
+
+    __slots__ = ("partitions", "topic", "topic_id")
+
+    def __init__(self, topic: str, topic_id: UUID, partitions: Sequence[OffsetToCommit]) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self.partitions = partitions
 
 
-class TopicToCommit(NamedTuple):
-    topic: str
-    topic_id: UUID
-    partitions: Sequence[OffsetToCommit]
+@final
+class CommitRequest:
+    """An OffsetCommit, or a TxnOffsetCommit."""
 
+    __slots__ = (
+        "generation_id", "group_id", "group_instance_id", "knows_group_id_not_found", "member_id",
+        "producer", "retention_time_ms", "topics",
+    )  # fmt: skip
 
-class CommitRequest(NamedTuple):
-    group_id: str
-    # -1 for a consumer that only keeps its offsets here.
-    generation_id: int
-    member_id: str
-    group_instance_id: str | None
-    # -1: the broker's retention. Versions 2 to 4 only.
-    retention_time_ms: int
-    # Version 9 on: GROUP_ID_NOT_FOUND may be answered.
-    knows_group_id_not_found: bool
-    topics: Sequence[TopicToCommit]
-    # In whose transaction, for a TxnOffsetCommit.
-    producer: Producer | None = None
+    def __init__(
+        self,
+        group_id: str,
+        generation_id: int,
+        member_id: str,
+        group_instance_id: str | None,
+        retention_time_ms: int,
+        knows_group_id_not_found: bool,
+        topics: Sequence[TopicToCommit],
+        producer: Producer | None = None,
+    ) -> None:
+        self.group_id = group_id
+        # -1 for a consumer that only keeps its offsets here.
+        self.generation_id = generation_id
+        self.member_id = member_id
+        self.group_instance_id = group_instance_id
+        # -1: the broker's retention. Versions 2 to 4 only.
+        self.retention_time_ms = retention_time_ms
+        # Version 9 on: GROUP_ID_NOT_FOUND may be answered.
+        self.knows_group_id_not_found = knows_group_id_not_found
+        self.topics = topics
+        # In whose transaction, for a TxnOffsetCommit.
+        self.producer = producer
 
 
 class PartitionError(NamedTuple):

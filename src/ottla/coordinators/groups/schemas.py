@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Generator, Iterable
 from functools import lru_cache
-from typing import NamedTuple, Union
+from typing import Final, NamedTuple, Union
 from uuid import UUID
 
 from ottla.coordinators.runtime.fields import Reader, compact_string, string
@@ -28,28 +28,30 @@ from ottla.wire.primitives import (
 )
 
 OFFSET_COMMIT_KEY_VERSIONS = (0, 1)
-OFFSET_COMMIT_KEY_VERSION = 1
-GROUP_METADATA_KEY_VERSION = 2
+OFFSET_COMMIT_KEY_VERSION: Final = 1
+GROUP_METADATA_KEY_VERSION: Final = 2
 
-OFFSET_COMMIT_VALUE_VERSION = 4
-OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY = 1
-OFFSET_COMMIT_VALUE_VERSION_MAX = 4
-GROUP_METADATA_VALUE_VERSION = 3
-GROUP_METADATA_VALUE_VERSION_MAX = 4
-FIRST_FLEXIBLE_VERSION = 4
+OFFSET_COMMIT_VALUE_VERSION: Final = 4
+OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY: Final = 1
+OFFSET_COMMIT_VALUE_VERSION_MAX: Final = 4
+GROUP_METADATA_VALUE_VERSION: Final = 3
+GROUP_METADATA_VALUE_VERSION_MAX: Final = 4
+FIRST_FLEXIBLE_VERSION: Final = 4
 
-TOPIC_ID_TAG = 0
-NO_EPOCH = -1
-NO_TIMESTAMP = -1
+TOPIC_ID_TAG: Final = 0
+NO_EPOCH: Final = -1
+NO_TIMESTAMP: Final = -1
 
-_INT16 = struct.Struct(">h")
-_INT32 = struct.Struct(">i")
-_INT64 = struct.Struct(">q")
-_TIMEOUTS = struct.Struct(">ii")
-_OFFSET_KEY = _INT16.pack(OFFSET_COMMIT_KEY_VERSION)
+_INT16: Final = struct.Struct(">h")
+_INT32: Final = struct.Struct(">i")
+_INT64: Final = struct.Struct(">q")
+_TIMEOUTS: Final = struct.Struct(">ii")
+_pack_int16: Final = _INT16.pack
+_pack_int32: Final = _INT32.pack
+_OFFSET_KEY: Final = _INT16.pack(OFFSET_COMMIT_KEY_VERSION)
 # An OffsetCommitValue without metadata, up to its topic's id: one tagged field of 16 bytes.
-_PLAIN_OFFSET = struct.Struct(">hqiBq3s")
-_TOPIC_ID_FOLLOWS = b"\x01\x00\x10"
+_pack_plain_offset: Final = struct.Struct(">hqiBq3s16s").pack
+_TOPIC_ID_FOLLOWS: Final = b"\x01\x00\x10"
 
 
 class CommittedOffset(NamedTuple):
@@ -112,7 +114,7 @@ CoordinatorRecord = Union[OffsetRecord, GroupRecord]  # noqa: UP007 - a name for
 
 
 # Topics have short names, and few of them are committed again and again.
-_kept_string = lru_cache(maxsize=1_000)(string)
+_kept_string: Final = lru_cache(maxsize=1_000)(string)
 
 
 def _bytes(data: bytes) -> bytes:
@@ -123,7 +125,7 @@ def encode_record(record: CoordinatorRecord) -> tuple[bytes, bytes | None]:
     """The key and value to append. Raises SchemaError where a string is too long to be stored."""
     if isinstance(record, OffsetRecord):
         group_id, topic, partition, value = record
-        key = b"".join((_OFFSET_KEY, string(group_id), _kept_string(topic), _INT32.pack(partition)))
+        key = b"".join((_OFFSET_KEY, string(group_id), _kept_string(topic), _pack_int32(partition)))
         return key, None if value is None else encode_offset(value)
     key = _INT16.pack(GROUP_METADATA_KEY_VERSION) + string(record.group_id)
     return key, None if record.value is None else encode_group(record.value)
@@ -142,10 +144,10 @@ def encode_offset(value: CommittedOffset) -> bytes:
     offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms, topic_id = value
     if expire_timestamp_ms == NO_TIMESTAMP and not metadata and topic_id is not UUID_ZERO:
         # As nearly all are.
-        plain = _PLAIN_OFFSET.pack(
-            OFFSET_COMMIT_VALUE_VERSION, offset, leader_epoch, 1, commit_timestamp_ms, _TOPIC_ID_FOLLOWS
-        )
-        return plain + topic_id.bytes
+        return _pack_plain_offset(
+            OFFSET_COMMIT_VALUE_VERSION, offset, leader_epoch, 1, commit_timestamp_ms, _TOPIC_ID_FOLLOWS,
+            topic_id.bytes,
+        )  # fmt: skip
     if expire_timestamp_ms != NO_TIMESTAMP:
         return (
             struct.pack(">hq", OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY, value.offset)

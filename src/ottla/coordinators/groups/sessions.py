@@ -36,7 +36,7 @@ from ottla.coordinators.groups.requests import (
     SyncResponse,
 )
 from ottla.coordinators.groups.step import Step
-from ottla.coordinators.runtime.step import NEVER_MS, Waiter, append_error
+from ottla.coordinators.runtime.step import NEVER_MS, Waiter, Write, append_error
 from ottla.errors import ErrorCode, KafkaError
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,9 @@ def leave(group: ClassicGroup, leaving: tuple[LeavingMember, ...], waiter: Waite
         write.failed(code, step)
         step.reply(waiter, LeaveResponse(append_error(code)))
 
-    step.writes[-1] = write._replace(committed=lambda step: step.reply(waiter, response), failed=failed)
+    step.writes[-1] = Write(
+        write.records, lambda step: step.reply(waiter, response), failed, write.about, write.producer
+    )
 
 
 def _leave_one(group: ClassicGroup, leaving: LeavingMember, step: Step) -> LeftMember:

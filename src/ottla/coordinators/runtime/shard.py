@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from ottla.coordinators.runtime.log_replay import LogReplay
 from ottla.coordinators.runtime.machine import Machine, Settings
@@ -32,13 +32,15 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Machine)
 
 # While a partition is loaded, other work gets its turn this often.
-LOAD_SLICE_MS = 5
+LOAD_SLICE_MS: Final = 5
 # Answers that are handed out in one turn, and for how long: each of them may have its client's next request
 # handled.
-REPLIES_PER_TURN = 100
-REPLIES_MS = 5
+REPLIES_PER_TURN: Final = 100
+REPLIES_MS: Final = 5
 # While this many writes are on their way, nothing more is done piece by piece.
-WORK_WRITES_MAX = 100
+WORK_WRITES_MAX: Final = 100
+
+_NONE: Final = ErrorCode.none
 
 
 class Shard(Generic[M]):
@@ -238,7 +240,7 @@ class Shard(Generic[M]):
         step = self.step()
         for write in writes:
             try:
-                if error == ErrorCode.none:
+                if error is _NONE:
                     self.machine.committed(write, step)
                 else:
                     self.machine.failed(write, error, step)
@@ -319,13 +321,14 @@ class Shard(Generic[M]):
 
 
 def _answer(reply: Reply) -> None:
-    waiter = cast("Deferred[Any]", reply.waiter)
+    given, response = reply
+    waiter = cast("Deferred[Any]", given)
     try:
         # Nothing happens where the client has gone, or was told that it takes too long.
-        if isinstance(reply.response, KafkaError):
-            waiter.fail(reply.response)
+        if isinstance(response, KafkaError):
+            waiter.fail(response)
         else:
-            waiter.resolve(reply.response)
+            waiter.resolve(response)
     except Exception:
         # It belongs to one client; the others must hear of theirs.
         log.exception("an answer could not be given")

@@ -8,13 +8,15 @@ they are committed, and only then runs the write's `committed`; or `failed`, if 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, final
 
 from ottla.errors import ErrorCode
 from ottla.wire.records import NO_PRODUCER_ID
 
+_new: Final = tuple.__new__
+
 # A deadline that never comes.
-NEVER_MS = 2**63 - 1
+NEVER_MS: Final = 2**63 - 1
 
 # Whoever waits for a reply. Opaque to the machines: the shell hands in promises, tests whatever they like.
 Waiter = object
@@ -36,22 +38,30 @@ class Producer(NamedTuple):
     guard: object | None = None
 
 
-class Write(NamedTuple):
+@final
+class Write:
     """Records that go into the log together, and what follows from it."""
 
-    records: tuple[Any, ...]
-    # Given a step of the machine's own.
-    committed: Callable[[Any], None]
-    failed: Callable[[ErrorCode, Any], None]
-    # Whatever the machine wants to know of it while it is on its way.
-    about: str | None = None
-    # In whose transaction it is written: it counts once that is committed. None for plain records.
-    producer: Producer | None = None
+    __slots__ = ("about", "committed", "failed", "producer", "producer_id", "records")
 
-    @property
-    def producer_id(self) -> int:
-        """As ``Machine.replay`` takes it: -1 for plain records."""
-        return NO_PRODUCER_ID if self.producer is None else self.producer.producer_id
+    def __init__(
+        self,
+        records: tuple[Any, ...],
+        committed: Callable[[Any], None],
+        failed: Callable[[ErrorCode, Any], None],
+        about: str | None = None,
+        producer: Producer | None = None,
+    ) -> None:
+        self.records = records
+        # Both are given a step of the machine's own.
+        self.committed = committed
+        self.failed = failed
+        # Whatever the machine wants to know of it while it is on its way.
+        self.about = about
+        # In whose transaction it is written: it counts once that is committed. None for plain records.
+        self.producer = producer
+        # As ``Machine.replay`` takes it: -1 for plain records.
+        self.producer_id = NO_PRODUCER_ID if producer is None else producer.producer_id
 
 
 class Step:
@@ -71,7 +81,7 @@ class Step:
         self.effects: list[Any] = []
 
     def reply(self, waiter: Waiter, response: object) -> None:
-        self.replies.append(Reply(waiter, response))
+        self.replies.append(_new(Reply, (waiter, response)))
 
     def reply_later(self, replies: Iterator[Reply]) -> None:
         self.later.append(replies)

@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ottla.coordinators.runtime.machine import Machine, SchemaError, Settings
 from ottla.coordinators.runtime.pieces import PIECE
@@ -29,13 +29,17 @@ log = logging.getLogger(__name__)
 
 # Writes are gathered into one batch up to this size, if the topic's max.message.bytes allows as much.
 # A single write is never split: it is in the log as a whole or not at all.
-BATCH_BYTES_MAX = 512 * 1024
+BATCH_BYTES_MAX: Final = 512 * 1024
 # What a record's lengths and deltas take besides key and value, roughly and at most.
-RECORD_OVERHEAD_BYTES = 24
+RECORD_OVERHEAD_BYTES: Final = 24
 # Records of committed writes that the machine takes up in one turn.
-COMMITTED_PER_TURN = 2_000
+COMMITTED_PER_TURN: Final = 2_000
 # Who are told in one turn that a write takes too long.
-EXPIRED_AT_ONCE_MAX = 100
+EXPIRED_AT_ONCE_MAX: Final = 100
+
+_NONE: Final = ErrorCode.none
+# Found faster than a module's attributes, at each write.
+_running_loop: Final = asyncio.get_running_loop
 
 Ended = Callable[[KafkaError | None], None]
 
@@ -106,7 +110,7 @@ class Batch:
         self.waiters: list[Deferred[Any]] = []
         self.deadline: Deadline | None = None
         self.has_outcome = False
-        self.error = ErrorCode.none
+        self.error = _NONE
 
 
 def time_out(waiter: Deferred[Any]) -> None:
@@ -205,7 +209,7 @@ class Writes:
         """
         if packed is not None:
             batch = self._gather(Batch(packed, write.producer))
-        elif any(map(self._machine.is_large, write.records)):
+        elif self._has_large(write):
             batch = self._gather(Batch(BatchBuilder(), write.producer))
             batch.unpacked = write.records
         else:
@@ -232,6 +236,13 @@ class Writes:
                 # It is not appended in the next turn.
                 self._limit(batch)
 
+    def _has_large(self, write: Write) -> bool:
+        machine = self._machine
+        for record in write.records:  # noqa: SIM110 - compiled code works a generator off with a list
+            if machine.is_large(record):
+                return True
+        return False
+
     def _room_for(self, pairs: Sequence[tuple[bytes, bytes | None]], producer: Producer | None) -> Batch:
         """The batch that these records go into: those of one transaction have batches of their own."""
         last = self._gathered[-1] if self._gathered else None
@@ -245,7 +256,7 @@ class Writes:
     def _gather(self, batch: Batch) -> Batch:
         """Have a batch appended behind all others."""
         if not self._gathered:
-            asyncio.get_running_loop().call_soon(self._flush)
+            _running_loop().call_soon(self._flush)
         self._gathered.append(batch)
         return batch
 
@@ -287,7 +298,7 @@ class Writes:
         batch = self._gathered.popleft()
         self._appending.append(batch)
         if self._gathered:
-            asyncio.get_running_loop().call_soon(self._flush)
+            _running_loop().call_soon(self._flush)
         self._append(batch)
 
     async def _pack_first(self) -> None:
@@ -306,7 +317,7 @@ class Writes:
             self._flush()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = _running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -359,7 +370,7 @@ class Writes:
         while appending and appending[0].has_outcome and not self.is_closed:
             if self._taken_up >= COMMITTED_PER_TURN or not self._is_ended(appending[0]):
                 self._has_more = True
-                asyncio.get_running_loop().call_soon(self._take_up_more)
+                _running_loop().call_soon(self._take_up_more)
                 return
             batch = appending.popleft()
             batch.waiters = []

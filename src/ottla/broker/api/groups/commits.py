@@ -8,10 +8,11 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces
 from ottla.broker.request import RequestContext
-from ottla.coordinators.groups.requests import OffsetToCommit, PartitionErrors, TopicToCommit
+from ottla.coordinators.groups.requests import PartitionErrors, TopicToCommit
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
+from ottla.wire.commits import OffsetToCommit
 
 # What is to be committed of a topic, and the answers for its partitions.
 Commit = tuple[list[Fields], TopicToCommit]
@@ -91,7 +92,8 @@ def _committed(
     elif isinstance(error, KafkaError):
         for answers, commit in commits:
             answers += [
-                {"partition_index": each.partition, "error_code": error.code} for each in commit.partitions
+                {"partition_index": each.partition_index, "error_code": error.code}
+                for each in commit.partitions
             ]
     else:
         answer.fail(error)

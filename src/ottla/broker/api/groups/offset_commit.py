@@ -9,31 +9,99 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ottla.broker.api.groups.commits import Answer, commit_existing
+from ottla.broker.large import Framed
 from ottla.broker.request import RequestContext
 from ottla.coordinators.groups.requests import CommitRequest, PartitionErrors, TopicToCommit
 from ottla.env.deferred import Deferred
+from ottla.errors import KafkaError
+from ottla.metadata.image import ClusterImage
+from ottla.wire.commits import TOPIC_IDS_SINCE, OffsetCommit, write_committed
+from ottla.wire.messages import RequestHeader
 
-FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND = 9
-FIRST_VERSION_WITH_TOPIC_IDS = 10
+FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: Final = 9
 
 
 def handle(ctx: RequestContext, request: Any) -> Answer:
-    by_id = ctx.api_version >= FIRST_VERSION_WITH_TOPIC_IDS
+    by_id = ctx.header.api_version >= TOPIC_IDS_SINCE
+    if isinstance(request, OffsetCommit):
+        topics = _find_all(ctx.services.metadata.image, request, by_id)
+        if topics is not None:
+            answer = _Answer(ctx.header, request, topics)
+            ctx.services.groups.commit(_asked(ctx, request, topics), answer)
+            return answer
     return commit_existing(ctx, request, partial(_commit, ctx, request), by_id=by_id)
 
 
+def _find_all(image: ClusterImage, asked: OffsetCommit, by_id: bool) -> list[TopicToCommit] | None:
+    """What is to be committed, where all of it exists, as nearly always; None where something does not."""
+    commits: list[TopicToCommit] = []
+    for topic in asked.topics:
+        found = image.topics_by_id.get(topic.topic_id) if by_id else image.topics.get(topic.name)
+        partitions = topic.partitions
+        if found is None or not partitions:
+            return None
+        count = len(found.partitions)
+        for index, _, _, _ in partitions:
+            if not 0 <= index < count:
+                return None
+        commits.append(TopicToCommit(found.name, found.topic_id, partitions))
+    return commits or None
+
+
+def _asked(ctx: RequestContext, request: OffsetCommit, topics: Sequence[TopicToCommit]) -> CommitRequest:
+    return CommitRequest(
+        request.group_id,
+        request.generation_id_or_member_epoch,
+        request.member_id,
+        request.group_instance_id,
+        request.retention_time_ms,
+        ctx.header.api_version >= FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND,
+        topics,
+    )
+
+
 def _commit(ctx: RequestContext, request: Any, topics: Sequence[TopicToCommit]) -> Deferred[PartitionErrors]:
+    """As the codec has read it, or not."""
     return ctx.services.groups.commit(
         CommitRequest(
-            group_id=request.group_id,
-            generation_id=request.generation_id_or_member_epoch,
-            member_id=request.member_id,
-            group_instance_id=getattr(request, "group_instance_id", None),
-            retention_time_ms=getattr(request, "retention_time_ms", -1),
-            knows_group_id_not_found=ctx.api_version >= FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND,
-            topics=topics,
+            request.group_id,
+            request.generation_id_or_member_epoch,
+            request.member_id,
+            getattr(request, "group_instance_id", None),
+            getattr(request, "retention_time_ms", -1),
+            ctx.api_version >= FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND,
+            topics,
         )
     )
+
+
+class _Answer(Deferred[Any]):
+    """Told what has become of all that a request names; what it gives is written already."""
+
+    __slots__ = ("_asked", "_header", "_topics")
+
+    def __init__(self, header: RequestHeader, asked: OffsetCommit, topics: Sequence[TopicToCommit]) -> None:
+        super().__init__()
+        self._header = header
+        self._asked = asked
+        self._topics = topics
+
+    def resolve(self, value: PartitionErrors) -> None:
+        if not self.done:
+            self._write([[each[1] for each in errors] for _, errors in value])
+
+    def fail(self, error: BaseException) -> None:
+        if self.done:
+            return
+        if isinstance(error, KafkaError):
+            self._write([[int(error.code)] * len(topic.partitions) for topic in self._topics])
+        else:
+            super().fail(error)
+
+    def _write(self, codes: Sequence[Sequence[int]]) -> None:
+        header = self._header
+        written = write_committed(header.api_version, header.correlation_id, self._asked, codes)
+        super().resolve(Framed([written]))
