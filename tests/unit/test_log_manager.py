@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from log_support import NOW_MS, append, values
+from log_transactions_support import data_batch
 from manager_support import TOPIC, WHERE, FakeClock, manager, scenario, settled
 from memory_disk import MemoryDisk
 
@@ -22,7 +23,10 @@ from ottla.errors import KafkaError
 from ottla.log.checkpoints import decode_properties
 from ottla.log.data_dir import DataDir, DataDirectoryError
 from ottla.log.manager import LogManager
-from ottla.log.settings import DAY_MS, LogConfig
+from ottla.log.markers import EndMarker, build_marker
+from ottla.log.settings import DAY_MS, LogConfig, Origin
+from ottla.log.transactions import NONE_UNSTABLE
+from ottla.log.verification import EXEMPT
 from ottla.types import TopicPartition
 
 
@@ -52,6 +56,30 @@ async def test_a_clean_shutdown_and_start(disk: MemoryDisk, clock: FakeClock) ->
     disk.reads.clear()
     assert values(third.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)) == [b"a", b"b"]
     assert disk.reads[f"{0:020d}.log"]
+
+
+@pytest.mark.parametrize("recorded", [None, 1, 2])
+def test_a_transaction_whose_end_may_not_be_committed_is_unstable(recorded: int | None) -> None:
+    """By the high watermark that was written down; where none was, a log is not read for it."""
+
+    async def run() -> None:
+        disk, clock = MemoryDisk(), FakeClock()
+        first = manager(disk, clock)
+        await first.start()
+        log = first.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS)
+        log.append(data_batch(7, 0), leader_epoch=0, now_ms=NOW_MS, guard=EXEMPT)
+        marker = build_marker(EndMarker(True, 0), 7, 0, NOW_MS)
+        log.append(marker, leader_epoch=0, now_ms=NOW_MS, origin=Origin.COORDINATOR)
+        await first.close()
+        if recorded is not None:
+            disk.write_file("data/replication-offset-checkpoint", b"0\n1\ntopic 0 %d\n" % recorded)
+        second = manager(disk, clock)
+        await second.start()
+        transactions = second.get_or_create(WHERE, TOPIC, LogConfig(), NOW_MS).producers.transactions
+        assert transactions.first_unstable_offset == (0 if recorded == 1 else NONE_UNSTABLE)
+        second.abandon()
+
+    asyncio.run(run())
 
 
 def test_a_start_after_a_crash_says_so_even_before_the_first_checkpoint(

@@ -244,7 +244,8 @@ class LogManager:
             recovery_point=recovery_point,
             log_start_offset=checkpoints.log_starts.get(topic_partition, 0),
             cleaned_offset=checkpoints.cleaned.get(topic_partition, -1),
-            high_watermark=self.recorded_high_watermark(topic_partition),
+            # Where none was written down, all of the log would have to be read.
+            high_watermark=self._checkpoints.recorded_high_watermarks.get(topic_partition),
             cache=self._cache,
             background=self,
             producer_expiration_ms=self._config.get("producer.id.expiration.ms"),
