@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -180,3 +181,34 @@ def test_what_cannot_be_compiled_is_said(
     with pytest.raises(SystemExit, match="not so"):
         compiling.compile_into(tmp_path / "compiled")
     assert not compiling.is_current(tmp_path / "compiled")
+
+
+def test_what_is_not_compiled_has_no_compiled_base() -> None:
+    """mypyc's classes take no subclasses from outside: the module could not be imported beside them."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ottla"]["compiled"]
+    source = ROOT / "src"
+    found = []
+    for path in sorted(source.rglob("*.py")):
+        module = ".".join(path.relative_to(source).with_suffix("").parts)
+        if module not in listed:
+            tree = ast.parse(path.read_text())
+            names = imported_names(tree)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef):
+                    bases = [full_name(ast.unparse(base), names) for base in node.bases]
+                    found += [f"{module}.{node.name}" for base in bases if base.rpartition(".")[0] in listed]
+    assert found == []
+
+
+def imported_names(tree: ast.Module) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def full_name(base: str, names: dict[str, str]) -> str:
+    """A base class with its module, where it was imported from one."""
+    first, _, rest = base.partition("[")[0].partition(".")
+    return f"{names.get(first, first)}.{rest}" if rest else names.get(first, first)
