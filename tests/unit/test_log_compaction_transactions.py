@@ -110,3 +110,19 @@ def test_a_consumer_finds_the_last_of_each_key_that_was_committed(steps: list[tu
     assert latest(run.it) == model
     markers = {header.base_offset for header, _ in stored(run.it.log) if header.is_control}
     assert left - markers == {one.offset for one in consume(run.it)}
+
+
+def test_what_was_aborted_in_the_segment_that_a_round_begins_within_supersedes_nothing() -> None:
+    disk = MemoryDisk()
+    it = open_partition(disk, CONFIG)
+    send(it, 9, 0, transactional=False, key=b"a")
+    send(it, 1, 0, key=b"a")
+    end(it, 1, commits=False)
+    commit(it)
+    it.log.roll(NOW_MS)
+    before = consume(it)
+    # Where the round before had no more room for keys.
+    it.log.replacement.advance(1)
+    Bench(disk, it.log, NOW_MS).compact_to(it.log.log_end_offset)
+    assert [one.key for one in before] == [b"a"]
+    assert consume(it) == before

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from bisect import bisect_right
 from collections.abc import Iterable
 from functools import partial
 from typing import Final, final
@@ -220,11 +221,14 @@ class AbortedTransactions:
         return index
 
     def overlapping(self, start_offset: int, upper_bound: int) -> list[AbortedTransaction]:
-        """As ``collect``, whole entries, with records in a segment that begins and ends at these offsets.
-        Blocks; OSError where a file cannot be read."""
+        """As ``collect``, whole entries, with records between two offsets, either of which may lie within a
+        segment. Blocks; OSError where a file cannot be read."""
         found: list[AbortedTransaction] = []
-        for base in list(self._held):
-            if base >= start_offset and self.read(base).overlapping(found, start_offset, upper_bound):
+        bases = list(self._held)
+        # The segment that has the first offset, or one before it: none of whose entries reach so far.
+        first = max(bisect_right(bases, start_offset) - 1, 0)
+        for base in bases[first:]:
+            if self.read(base).overlapping(found, start_offset, upper_bound):
                 break
         return found
 
