@@ -28,6 +28,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log import transaction_index, verification
 from ottla.log.aborted import AbortedTransactions
 from ottla.log.markers import EndMarker, build_marker, read_marker
+from ottla.log.producer_entry import ProducerEntry
 from ottla.log.settings import LogConfig, Origin
 from ottla.log.transaction_index import AbortedTransaction, TransactionIndex
 from ottla.log.transactions import NONE_UNSTABLE, Transactions
@@ -654,6 +655,22 @@ def test_verifications_are_forgotten_in_time_and_bounded(monkeypatch: pytest.Mon
     assert list(waiting) == [2, 3]
     list(it.log.producers.expire(NOW_MS + 1000, 1000))
     assert not waiting
+
+
+def test_a_verification_makes_no_other_producers_batches_be_looked_at_closely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    it = open_partition(MemoryDisk())
+    send(it, 1, 0)
+    send(it, 9, 0, transactional=False)
+    begin(it, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(ProducerEntry, "find_duplicate", None)
+        send(it, 1, 1, guard=None)
+        send(it, 9, 1, transactional=False)
+    # One's own does: a batch that is to come first may be under way.
+    begin(it, 9, 1)
+    assert refused(lambda: send(it, 9, 2, transactional=False)) is ErrorCode.out_of_order_sequence_number
 
 
 def test_who_is_exempt_needs_no_guard() -> None:

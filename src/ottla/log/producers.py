@@ -117,7 +117,7 @@ class Producers:
             and header.producer_epoch == entry.epoch
             and header.base_sequence == entry.next_sequence
             and (transactional != 0) == (entry.txn_first_offset >= 0)
-            and not self.verifications.waiting
+            and header.producer_id not in self.verifications.waiting
         ):
             return None
         if origin is _CLIENT and entry is not None and (found := entry.find_duplicate(header)) is not None:
