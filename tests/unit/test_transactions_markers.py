@@ -264,6 +264,19 @@ async def test_many_partitions_here_are_written_in_pieces(bench: Bench) -> None:
     assert [len(each) for each in bench.done] == [WRITTEN_AT_ONCE, WRITTEN_AT_ONCE, 1]
 
 
+@story
+async def test_many_transactions_here_are_ended_in_pieces(bench: Bench) -> None:
+    """As where those of many producers have been decided in one batch, or take too long at the same time."""
+    many = [TopicPartition("many", index) for index in range(WRITTEN_AT_ONCE * 2 + 1)]
+    bench.leaders |= dict.fromkeys(many, ME)
+    for number, where in enumerate(many):
+        bench.send(where, producer_id=number, name=f"tx-{number}")
+    assert len(bench.here) == WRITTEN_AT_ONCE
+    await settle()
+    assert [where for where, _, _ in bench.here] == many
+    assert [len(each) for each in bench.done] == [1] * len(many)
+
+
 def test_many_partitions_go_into_several_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markers_module, "PARTITIONS_PER_REQUEST", 2)
     many = [TopicPartition("many", index) for index in range(5)]

@@ -7,7 +7,9 @@ node leads is written at once.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 WRITE_TXN_MARKERS_VERSION = 2
 # In one request: with their topics they are to be within what one may have.
 PARTITIONS_PER_REQUEST = 4_000
-# Partitions of this node that are written to in one turn.
+# Partitions of this node that are written to in one turn, of however many transactions.
 WRITTEN_AT_ONCE = 50
 # How long until markers are sent again that a leader has refused, or that have no leader.
 RETRY_MS_MIN, RETRY_MS_MAX = 50, 1_000
@@ -101,6 +103,11 @@ class Markers:
         self._queues: dict[int, list[Part]] = {}
         self._asked: set[int] = set()
         self._retries: set[Timer] = set()
+        # Partitions of this node that may still be written to in this turn of the loop.
+        self._left = WRITTEN_AT_ONCE
+        # Those that wait for one of the next, and whether that is to come.
+        self._here: deque[Part] = deque()
+        self._writes_soon = False
         self._closed = False
 
     def send(
@@ -124,6 +131,7 @@ class Markers:
         """Send no more, and tell nobody."""
         self._closed = True
         self._queues.clear()
+        self._here.clear()
         for timer in self._retries:
             timer.cancel()
         self._retries.clear()
@@ -167,22 +175,49 @@ class Markers:
     # -- here
 
     def _write(self, sending: Sending, partitions: list[TopicPartition]) -> None:
+        """Write markers here: now, or in the loop's next turns behind those of others."""
+        rest = partitions if self._here else self._write_some(sending, partitions)
+        if rest:
+            self._here.append((sending, rest))
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._here and not self._writes_soon:
+            self._writes_soon = True
+            self._slices.soon(self._write_more)
+
+    def _write_more(self) -> None:
+        self._writes_soon = False
+        try:
+            while self._here and self._left:
+                sending, partitions = self._here.popleft()
+                rest = self._write_some(sending, partitions) if sending.is_wanted() else None
+                if rest:
+                    # A large transaction is not to be in the way of all that come behind it.
+                    self._here.append((sending, rest))
+        finally:
+            # Whatever has happened to one of them.
+            self._write_soon()
+
+    def _write_some(self, sending: Sending, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Write as many as this turn has room for; the rest."""
+        if self._left == WRITTEN_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        count = min(len(partitions), self._left)
+        self._left -= count
         written: dict[TopicPartition, ErrorCode] = {}
         # Those that are written at once are told of together; those that are not, each when it is.
         told: Callable[[TopicPartition, ErrorCode], None] = written.__setitem__
 
-        for where in partitions[:WRITTEN_AT_ONCE]:
+        for where in partitions[:count]:
             self._writer.write(where, sending.marker, lambda code, where=where: told(where, code))  # type: ignore[misc]
         told = partial(self._written, sending)
-        if len(partitions) > WRITTEN_AT_ONCE:
-            rest = partitions[WRITTEN_AT_ONCE:]
-            self._slices.soon(lambda: self._write_more(sending, rest))
         if written:
             self._take(sending, written)
+        return partitions[count:]
 
-    def _write_more(self, sending: Sending, partitions: list[TopicPartition]) -> None:
-        if not self._closed and sending.is_wanted():
-            self._write(sending, partitions)
+    def _begin_turn(self) -> None:
+        self._left = WRITTEN_AT_ONCE
 
     def _written(self, sending: Sending, where: TopicPartition, code: ErrorCode) -> None:
         self._take(sending, {where: code})
