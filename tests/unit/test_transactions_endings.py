@@ -377,6 +377,23 @@ def test_kafka_19999_what_was_decided_is_finished_by_whoever_takes_over(commit: 
     assert bench.end(producer, commit=commit) == (producer[0], 1)
 
 
+def test_who_takes_over_sends_the_markers_of_one_transaction_at_a_time() -> None:
+    bench = TransactionBench(auto_mark=False)
+    for number in range(3):
+        name = f"tx-{number}"
+        producer = bench.init(name=name)
+        bench.add(producer, T0, T1, name=name)
+        bench.end(producer, name=name)
+    pieces = bench.machine.loading()
+    next(pieces)
+    for number in range(3):
+        step = bench.step()
+        pieces.send(step)
+        assert [each.transactional_id for each in step.effects] == [f"tx-{number}"]
+    with pytest.raises(StopIteration):
+        pieces.send(bench.step())
+
+
 def test_a_transaction_without_partitions_is_finished_by_whoever_takes_over() -> None:
     bench = TransactionBench()
     producer = bench.init()

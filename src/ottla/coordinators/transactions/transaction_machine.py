@@ -143,9 +143,11 @@ class TransactionMachine:
         step = yield
         tables = self.tables
         for count, transactional_id in enumerate(list(tables.metadata), 1):
-            if tables.metadata[transactional_id].state in PREPARED:
+            is_decided = tables.metadata[transactional_id].state in PREPARED
+            if is_decided:
                 tables.mark(transactional_id, step)
-            if count % PIECE == 0:
+            # The markers of each go out at once, and there may be thousands.
+            if is_decided or count % PIECE == 0:
                 step = yield
         self.expiry.arm(step.now_ms)
 
