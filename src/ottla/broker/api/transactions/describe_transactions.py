@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, is_large, several
+from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, is_large, mapped, several
 from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.requests import DescribedTransaction
 
@@ -18,14 +18,12 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
     def describe(transactional_id: str) -> Fields:
         return _fields(transactions.describe(transactional_id))
 
-    fields = {
-        "throttle_time_ms": 0,
-        "transaction_states": several(ctx, describe, request.transactional_ids),
-    }
-    if is_large(ctx):
-        return fields
-    count = sum([transactions.partition_count(each) for each in request.transactional_ids])
-    return in_pieces(ctx, fields) if count > AT_ONCE_MAX else fields
+    ids = request.transactional_ids
+    # A client may ask for one of many partitions any number of times.
+    is_much = not is_large(ctx) and sum(map(transactions.partition_count, ids)) > AT_ONCE_MAX
+    states = mapped(describe, ids) if is_much else several(ctx, describe, ids)
+    fields = {"throttle_time_ms": 0, "transaction_states": states}
+    return in_pieces(ctx, fields) if is_much else fields
 
 
 def _fields(described: DescribedTransaction) -> Fields:
