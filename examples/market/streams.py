@@ -3,9 +3,9 @@
     python -m examples.market.bars --bootstrap HOST:PORT --state DIRECTORY
     python -m examples.market.join --bootstrap HOST:PORT --state DIRECTORY
 
-Delivery is at least once: a processor that is killed does over what it had not committed. Its state goes back
-to the same point: every change is in a changelog topic, with the offsets it belongs to, and what lies beyond
-the committed ones is not taken up. So the second time gives the same results, under the same keys.
+Each record counts exactly once: what a processor writes, the changes of its state (in changelog topics) and
+its offsets are one transaction, every second. One that is killed leaves a transaction open; who comes back
+under its name aborts it, and does over what was in it. Who reads committed records sees none of the first.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def application(group: str, description: str | None) -> Application:
     return Application(
         broker_address=arguments.bootstrap,
         consumer_group=group,
+        processing_guarantee="exactly-once",
         auto_offset_reset="earliest",
         commit_interval=COMMIT_S,
         consumer_poll_timeout=POLL_S,
@@ -42,7 +43,12 @@ def application(group: str, description: str | None) -> Application:
             "session.timeout.ms": SESSION_TIMEOUT_MS,
             "fetch.wait.max.ms": 50,
         },
-        producer_extra_config={"linger.ms": 5},
+        producer_extra_config={
+            "linger.ms": 5,
+            # By default a new one at each start, and a transaction that a kill leaves open would stay so for
+            # transaction.timeout.ms (a minute), with all that comes after it hidden.
+            "transactional.id": arguments.member,
+        },
     )
 
 

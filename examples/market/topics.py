@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 TRADES = "market.trades"
@@ -68,15 +68,19 @@ def truth_of(message: Message) -> str:
     return next((value.decode() for name, value in message.headers() or [] if name == TRUTH), "")
 
 
-def reader(bootstrap: str) -> Consumer:
-    """A consumer for those who only look: in no group that counts, committing nothing."""
+def reader(bootstrap: str, **more: Any) -> Consumer:
+    """A consumer for those who only look: in no group that counts, committing nothing.
+
+    What is in a transaction it sees once that is committed, and never if it is not."""
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
             "group.id": "market.onlooker",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
             "fetch.wait.max.ms": 50,
+            **more,
         }
     )
 
@@ -92,23 +96,22 @@ def ends(consumer: Consumer, topics: tuple[str, ...], timeout_s: float = 20.0) -
 
 def read_all(bootstrap: str, topic: str, timeout_s: float = 60.0) -> list[Message]:
     """All that is in a topic now, each partition in its order."""
-    consumer = reader(bootstrap)
-    end = {partition: at for (_, partition), at in ends(consumer, (topic,)).items()}
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in end])
+    consumer = reader(bootstrap, **{"enable.partition.eof": True})
+    left = set(range(PARTITIONS))
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
     found: list[Message] = []
-    begun = [TopicPartition(topic, partition) for partition, at in end.items() if at > 0]
-    while True:
-        # The position tells, not what was seen last: compaction may have taken that. Before the first record
-        # there is none.
-        left = sum(end[at.partition] - max(0, at.offset) for at in consumer.position(begun))
-        if left <= 0:
-            break
-        messages = consumer.consume(min(left, 10_000), 0.5)
+    while left:
+        messages = consumer.consume(10_000, 0.5)
         assert messages or (timeout_s := timeout_s - 0.5) > 0, f"{topic}: nothing comes any more"
         for message in messages:
-            if message.error() is not None:
-                raise KafkaException(message.error())
-            if message.offset() < end[message.partition()]:
+            error = message.error()
+            if error is None:
                 found.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # It tells the end, not what was seen last: behind that is the end of a transaction, or what
+                # compaction has taken.
+                left.discard(message.partition())
+            else:
+                raise KafkaException(error)
     consumer.close()
     return sorted(found, key=lambda message: (message.partition(), message.offset()))

@@ -18,7 +18,6 @@ from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -583,63 +582,6 @@ def test_admin_cluster(bootstrap: str, admin: AdminClient) -> None:
     (node,) = cluster.nodes
     assert f"{node.host}:{node.port}" == bootstrap
     assert cluster.controller.id == node.id
-
-
-def transactional(bootstrap: str, name: str) -> Producer:
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name, "linger.ms": 0})
-    producer.init_transactions(30)
-    return producer
-
-
-def test_transactions(bootstrap: str, admin: AdminClient, make_topic: Callable[..., str]) -> None:
-    """Committed and aborted ones, one after the other, to several partitions."""
-    name = make_topic(3)
-    producer = transactional(bootstrap, name)
-    for number in range(6):
-        producer.begin_transaction()
-        for index in range(6):
-            producer.produce(name, f"{number}-{index}", partition=index % 3)
-        if number % 2:
-            producer.abort_transaction(30)
-        else:
-            producer.commit_transaction(30)
-    # Nothing stays open, once the last markers are written.
-    wait_until(lambda: all(stable(admin, name, index) == end(admin, name, index) for index in range(3)))
-
-
-def stable(admin: AdminClient, topic: str, index: int) -> int:
-    return offset(admin, topic, index, IsolationLevel.READ_COMMITTED)
-
-
-def end(admin: AdminClient, topic: str, index: int) -> int:
-    return offset(admin, topic, index, IsolationLevel.READ_UNCOMMITTED)
-
-
-def offset(admin: AdminClient, topic: str, index: int, isolation: IsolationLevel) -> int:
-    where = TopicPartition(topic, index)
-    found = admin.list_offsets({where: OffsetSpec.latest()}, isolation_level=isolation)[where].result(20)
-    return int(found.offset)
-
-
-def test_a_transactional_producer_fences_the_one_before(
-    bootstrap: str, admin: AdminClient, make_topic: Callable[..., str]
-) -> None:
-    name = make_topic()
-    zombie = transactional(bootstrap, name)
-    zombie.begin_transaction()
-    zombie.produce(name, "of the zombie", partition=0)
-    zombie.flush(30)
-    assert stable(admin, name, 0) < end(admin, name, 0)
-    # It aborts what the first has open, and is told to wait for that.
-    producer = transactional(bootstrap, name)
-    wait_until(lambda: stable(admin, name, 0) == end(admin, name, 0))
-    with pytest.raises(KafkaException) as fenced:
-        zombie.commit_transaction(30)
-    assert fenced.value.args[0].fatal()
-    assert fenced.value.args[0].code() == KafkaError._FENCED
-    producer.begin_transaction()
-    producer.produce(name, "of its successor", partition=0)
-    producer.commit_transaction(30)
 
 
 def test_the_consumer_protocol_is_refused_at_once(bootstrap: str, name: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from interop.process import BrokerProcess
 from ottla.metadata.features import SUPPORTED, new_cluster_levels
@@ -44,11 +45,12 @@ def classes() -> Path:
 
 @pytest.fixture
 def java(classes: Path, bootstrap: str) -> Callable[..., list[tuple[str, Any]]]:
-    """java(subcommand, args…) gives the (step, result) pairs that the program printed."""
+    """java(subcommand, args…) gives the (step, result) pairs that the program printed; java(…, at=ADDRESS) of
+    another broker."""
 
-    def run(subcommand: str, *args: object) -> list[tuple[str, Any]]:
+    def run(subcommand: str, *args: object, at: str = bootstrap) -> list[tuple[str, Any]]:
         command = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]
-        command += ["-cp", f"{classes}:{BUILD}/libs/*", "Main", subcommand, bootstrap, *map(str, args)]
+        command += ["-cp", f"{classes}:{BUILD}/libs/*", "Main", subcommand, at, *map(str, args)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -246,6 +248,70 @@ def test_admin_groups(java: Java, make_topic: Callable[..., str], name: str) -> 
         "delete": "accepted",
         "delete none": "GroupIdNotFoundException",
         "describe none": "GroupIdNotFoundException",
+    }
+
+
+def transactions_of(number_of_transactions: int, step: int) -> dict[str, list[str]]:
+    """By partition what the program writes, of each transaction or (step 2) of those that it commits."""
+    return {
+        str(partition): [
+            f"{number}-{i}"
+            for number in range(0, number_of_transactions, step)
+            for i in range(partition, 6, 2)
+        ]
+        for partition in range(2)
+    }
+
+
+def test_transactions_with_offsets(java: Java, make_topic: Callable[..., str], name: str) -> None:
+    """A new cluster has transaction.version 2: each transaction has an epoch of its own (KIP-890)."""
+    assert dict(java("transactions-offsets", make_topic(2), name)) == {
+        "epochs": [0, 1, 2, 3, 4, 5],
+        "read_committed": transactions_of(6, step=2),
+        "read_uncommitted": transactions_of(6, step=1),
+        "offset": 5,
+    }
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_transactions_of_earlier_levels(
+    java: Java, ottla_process: Callable[..., BrokerProcess], level: int
+) -> None:
+    """With transaction.version 0 and 1 the client adds each partition itself and keeps its epoch."""
+    at = ottla_process().bootstrap
+    admin = AdminClient({"bootstrap.servers": at})
+    admin.create_topics([NewTopic("t", num_partitions=2)])["t"].result(20)
+    assert java("transaction-version", level, at=at) == [("version", level)]
+    assert dict(java("transactions-offsets", "t", "g", at=at)) == {
+        "epochs": [0] * 6,
+        "read_committed": transactions_of(6, step=2),
+        "read_uncommitted": transactions_of(6, step=1),
+        "offset": 5,
+    }
+
+
+def test_fencing(java: Java, make_topic: Callable[..., str]) -> None:
+    assert dict(java("fencing", make_topic(2))) == {
+        "zombie": "ProducerFencedException",
+        "epoch grew": True,
+        "fenced": "ProducerFencedException",
+        "state": "Empty",
+        "read": {"0": ["successor"]},
+    }
+
+
+def test_admin_transactions(java: Java, make_topic: Callable[..., str]) -> None:
+    topic = make_topic(2)
+    steps = java("admin-transactions", topic)
+    assert [result for step, result in steps if step == "list"] == [True, True, True, True, False, False]
+    assert {step: result for step, result in steps if step != "list"} == {
+        "describe": ["Ongoing", 60_000, [f"{topic}-1"], True],
+        "describe none": "TransactionalIdNotFoundException",
+        "list pattern": "InvalidRegularExpression",
+        "producers": [True, True, 0],
+        "offsets": [0, 1],
+        "abort of another": "InvalidProducerEpochException",
+        "aborted": [2, 2],
     }
 
 

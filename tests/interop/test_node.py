@@ -83,3 +83,28 @@ def test_platformatic_admin(node: Node) -> None:
         "group": True,
         "left": False,
     }
+
+
+# Of six transactions every other one is aborted; then one is fenced, and one committed.
+COMMITTED = ["0", "2", "4", "last"]
+UNCOMMITTED = ["0", "1", "2", "3", "4", "5", "of the zombie", "last"]
+
+
+def test_kafkajs_transactions(node: Node) -> None:
+    assert node("kafkajs.cjs", "transactions") == {
+        "fenced": "INVALID_PRODUCER_EPOCH",
+        "committed": [COMMITTED] * 2,
+        "uncommitted": [UNCOMMITTED] * 2,
+        "offset": "5",
+    }
+
+
+def test_platformatic_transactions(node: Node) -> None:
+    """It has EndTxn up to version 4, so the transactions of transaction.version 1 on a cluster that has 2."""
+    assert node("platformatic.mjs", "transactions") == {
+        "fenced": "PRODUCER_FENCED",
+        "committed": [["0", "1", "last"]] * 2,
+        "uncommitted": [["0", "1", "2", "last"]] * 2,
+        "offset": 2,
+        "settled": [8, 8],
+    }

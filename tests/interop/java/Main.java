@@ -22,6 +22,10 @@ public final class Main {
             case "admin-offsets" -> AdminCalls.offsets(bootstrap, rest);
             case "admin-cluster" -> AdminCalls.cluster(bootstrap, rest);
             case "admin-groups" -> AdminCalls.groups(bootstrap, rest);
+            case "transactions-offsets" -> TransactionCalls.records(bootstrap, rest);
+            case "fencing" -> TransactionCalls.fencing(bootstrap, rest);
+            case "admin-transactions" -> TransactionCalls.admin(bootstrap, rest);
+            case "transaction-version" -> TransactionCalls.version(bootstrap, rest);
             case "segments" -> Segments.dump(rest);
             default -> throw new IllegalArgumentException(args[0]);
         }

@@ -164,7 +164,51 @@ async function admin() {
   return result
 }
 
-const run = { records, group, admin }[subcommand]
+/** Values by partition, as a consumer reads them until `last` has come from each. */
+async function read(readUncommitted, last) {
+  const options = { groupId: `${name}-${readUncommitted}`, maxWaitTimeInMs: 200, readUncommitted }
+  const consumer = kafka.consumer(options)
+  const values = [[], []]
+  await consumer.connect()
+  await consumer.subscribe({ topics: [name], fromBeginning: true })
+  await consumer.run({ eachMessage: async ({ partition, message }) => values[partition].push(message.value.toString()) })
+  await until('the last value of each', () => values.every((each) => each.includes(last)))
+  await consumer.disconnect()
+  return values
+}
+
+/** Some transactions, of which the odd ones are aborted; then a producer fences the one before. */
+async function transactions() {
+  const client = await createTopic(2)
+  const options = { idempotent: true, maxInFlightRequests: 1, transactionalId: name }
+  const producer = kafka.producer(options)
+  await producer.connect()
+  const both = (value) => ({ topic: name, messages: [0, 1].map((partition) => ({ partition, value })) })
+  for (let number = 0; number < 6; number++) {
+    const transaction = await producer.transaction()
+    await transaction.send(both(String(number)))
+    const offsets = [{ topic: name, partitions: [{ partition: 0, offset: String(number + 1) }] }]
+    await transaction.sendOffsets({ consumerGroupId: name, topics: offsets })
+    await (number % 2 ? transaction.abort() : transaction.commit())
+  }
+  const open = await producer.transaction()
+  await open.send(both('of the zombie'))
+  const successor = kafka.producer(options)
+  await successor.connect()
+  const transaction = await successor.transaction()
+  const fenced = await refused(() => open.commit())
+  await transaction.send(both('last'))
+  await transaction.commit()
+  const result = { fenced, committed: await read(false, 'last'), uncommitted: await read(true, 'last') }
+  const stored = await client.fetchOffsets({ groupId: name, topics: [name] })
+  result.offset = stored[0].partitions.find(({ partition }) => partition === 0).offset
+  await producer.disconnect()
+  await successor.disconnect()
+  await client.disconnect()
+  return result
+}
+
+const run = { records, group, admin, transactions }[subcommand]
 run().then(
   (result) => console.log(JSON.stringify(result)),
   (error) => {
