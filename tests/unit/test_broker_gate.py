@@ -12,7 +12,7 @@ import pytest
 
 from measuring import HANG_S
 from ottla.broker.gate import Gate
-from ottla.broker.pending import Pending
+from ottla.broker.pending import Pending, Unbegun
 from ottla.broker.request import Client, CloseConnection, Framed
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
@@ -153,6 +153,7 @@ def test_only_a_produce_that_has_begun_lets_others_pass() -> None:
         begun = asyncio.ensure_future(later({"responses": ()})(None, None))
         assert not ask(lambda ctx, request: begun, produce(-1)).blocks
         assert ask(later({"responses": ()}), produce(-1)).blocks
+        assert ask(lambda ctx, request: Unbegun(), produce(-1)).blocks
         assert ask(later(GOOD)).blocks and ask(lambda ctx, request: Deferred()).blocks
 
     asyncio.run(main())

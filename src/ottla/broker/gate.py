@@ -13,7 +13,7 @@ from typing import Any
 
 from ottla.broker.error_responses import error_fields
 from ottla.broker.large import AT_ONCE_MAX, in_pieces
-from ottla.broker.pending import Pending
+from ottla.broker.pending import Pending, Unbegun
 from ottla.broker.request import (
     Answer,
     Client,
@@ -89,8 +89,8 @@ class Gate:
         if result is None:
             return None
         assert not isinstance(result, dict)
-        # What a Produce waits for has been begun, but for a coroutine: that is still to run.
-        blocks = ctx.api_key != PRODUCE or isinstance(result, Coroutine)
+        # What a Produce waits for has been begun, but for a coroutine, which is still to run, and the like.
+        blocks = ctx.api_key != PRODUCE or type(result) is Unbegun or isinstance(result, Coroutine)
         return self._later(ctx, request, result, blocks=blocks)
 
     def _again(

@@ -11,6 +11,13 @@ from ottla.env.deferred import Deferred
 Pieces = list[Any]
 
 
+class Unbegun(Deferred[Any]):
+    """A promise of a Produce that has still to be appended, once something else is known: the requests behind
+    it wait for that. It leads to another promise, as a coroutine does."""
+
+    __slots__ = ()
+
+
 class Pending(Deferred[Pieces | None]):
     """An answer that is not there yet: the response's pieces, or None for no response."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from ottla.broker.pending import Unbegun
 from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.verification import Errors, Operation, of_produce
 from ottla.env.deferred import Deferred
@@ -174,7 +175,7 @@ class _Question:
         self._producer = producer
         self._verified = verified
         self._operation = operation
-        self._answer: Deferred[Any] | None = None
+        self._answer: Unbegun | None = None
         self._result: tuple[Any] | None = None
         self._retry_ms = RETRY_MS_MIN
         self._ends_ms = 0
@@ -186,7 +187,7 @@ class _Question:
         self._ask()
         if self._result is not None:
             return self._result[0]
-        self._answer = Deferred()
+        self._answer = Unbegun()
         return self._answer
 
     def _ask(self) -> None:
