@@ -86,6 +86,13 @@ def test_what_cannot_be_matched_in_bounded_time_is_refused(pattern: str) -> None
     assert caught.value.code is ErrorCode.invalid_regular_expression
 
 
+def test_a_long_text_is_matched_in_pieces() -> None:
+    pattern = compile_pattern("(a?){300}b*a{10}")
+    pieces = pattern.matching("a" * 300)
+    assert sum(1 for _ in pieces) > 20
+    assert pattern("a" * 300) and not pattern("a" * 320)
+
+
 def test_patterns_that_make_others_go_back_for_ever_cost_what_their_texts_cost() -> None:
     pattern = compile_pattern("(a|ab)*(a*)*c")
     looks = 0

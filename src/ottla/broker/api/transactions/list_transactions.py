@@ -35,7 +35,7 @@ async def handle(ctx: RequestContext, request: Any) -> Framed:
             else:
                 # An id's characters, and a pattern's parts, are a client's to choose.
                 count += (1 + len(transaction.transactional_id)) * matches.size
-                if matches(transaction.transactional_id):
+                if await ctx.services.slices.run(matches.matching(transaction.transactional_id)):
                     found.append(transaction)
         if count >= AT_ONCE_MAX * 4:
             count = 0

@@ -9,17 +9,22 @@ looking around) is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
 from ottla.errors import ErrorCode, KafkaError
+from ottla.pieces import whole
 
 # Characters of a pattern, and parts of it with its repetitions written out.
 LENGTH_MAX = 1_000
 PARTS_MAX = 1_000
 # Parts that are looked at while repetitions are written out, those among them that come to nothing.
 LOOKED_AT_MAX = 10 * PARTS_MAX
+
+# Parts that are looked at, for the characters of one text together, before others have their turn: about a
+# microsecond each.
+LOOKS_AT_ONCE_MAX = 3_000
 
 # What a part takes of a text: one character that it accepts. None: nothing; it goes on to each of its next.
 Accepts = Callable[[str], bool]
@@ -45,9 +50,17 @@ class Pattern:
         return len(self._accepts)
 
     def __call__(self, text: str) -> bool:
-        end = len(text)
+        return whole(self.matching(text))
+
+    def matching(self, text: str) -> Generator[None, None, bool]:
+        """As a call, for long texts: yields after each piece of its work."""
+        end, looks = len(text), 0
         states = self._reached([self._start], True, not end)
         for place, character in enumerate(text, 1):
+            looks += 1 + len(states)
+            if looks >= LOOKS_AT_ONCE_MAX:
+                looks = 0
+                yield
             found: list[int] = []
             for state in states:
                 accepts = self._accepts[state]
