@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from sim.cluster import Options, Result, run
 from sim.faults import KINDS
+from sim.txn_cluster import run_transactions
 
 SHOWN_LINES = 60
 
@@ -20,6 +21,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long faults strike, in virtual time")
     parser.add_argument("--faults", help=f"only these kinds, separated by commas; of {', '.join(KINDS)}")
+    parser.add_argument("--transactions", action="store_true", help="clients work in transactions")
     parser.add_argument("--trace", help="write everything that happens to this file")
     parser.add_argument("--verbose", action="store_true", help="show also what nodes log at INFO")
     parser.add_argument("--lines", type=int, default=SHOWN_LINES, help="lines of the trace after a violation")
@@ -55,7 +57,8 @@ def main(arguments: list[str]) -> int:
         try:
             for seed in range(first, last + 1):
                 began = time.perf_counter()
-                result = run(Options(seed, args.nodes, args.seconds, only, trace, args.verbose))
+                options = Options(seed, args.nodes, args.seconds, only, trace, args.verbose)
+                result = run_transactions(options) if args.transactions else run(options)
                 took_s = time.perf_counter() - began
                 if first == last or result.violation is not None:
                     show(result, took_s, args.lines if first == last else 0)

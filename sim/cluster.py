@@ -105,6 +105,11 @@ class Result:
 class Cluster:
     """Nodes, store, clients and the network between them, on one virtual loop."""
 
+    # The topics that clients work on, and how many partitions each has.
+    topic_sizes: Mapping[str, int] = {"a": 2, "b": 1}
+    # Of the nodes' configuration, what differs from ``PROPERTIES``.
+    properties: Mapping[str, str] = {}
+
     def __init__(self, options: Options) -> None:
         self.options = options
         self.loop = loop = VirtualLoop()  # type: ignore[abstract]
@@ -130,7 +135,7 @@ class Cluster:
         self.observer = Observer(self.nodes, self.model)
         self.client_hosts: list[str] = []
         self.clients: list[Client] = []
-        self.topics = ["a", "b"]
+        self.topics = list(self.topic_sizes)
         self.admin = self._client(Admin, "admin", topics=self.topics)
         self.faults = Faults(self, self._rng("faults"), options.faults)
         # Faults are over.
@@ -150,7 +155,7 @@ class Cluster:
 
     def _add_node(self, node_id: int) -> None:
         factor = min(3, self.options.nodes)
-        properties = PROPERTIES | self.drawn
+        properties = {**PROPERTIES, **self.drawn, **self.properties}
         properties["default.replication.factor"] = str(factor)
         properties["offsets.topic.replication.factor"] = str(factor)
         properties["min.insync.replicas"] = str(self.min_insync)
@@ -189,6 +194,10 @@ class Cluster:
         made = kind(name, machine.begin(), self.fabric, bootstrap, self._rng(name), self.model, **kwargs)
         self.clients.append(made)
         return made
+
+    def more_summary(self) -> dict[str, Any]:
+        """What was done beyond what each run does."""
+        return {}
 
     # ------------------------------------------------------------ what is looked at all the time
 
@@ -250,7 +259,7 @@ class Cluster:
         for node in self.nodes.values():
             node.start()
         factor = min(3, self.options.nodes)
-        for topic, partitions in (("a", 2), ("b", 1)):
+        for topic, partitions in self.topic_sizes.items():
             configs = {"min.insync.replicas": str(self.min_insync), **self.drawn_of_topics}
             if len(self.nodes) == 1:
                 # One copy survives a loss of power only where it was flushed.
@@ -437,9 +446,9 @@ def _surroundings(cluster: Cluster) -> Iterator[None]:
         os.urandom = urandom
 
 
-def run(options: Options) -> Result:
+def run(options: Options, kind: type[Cluster] = Cluster) -> Result:
     """Run one seed."""
-    cluster = Cluster(options)
+    cluster = kind(options)
     result = Result(options.seed)
     with _surroundings(cluster):
         try:
@@ -471,5 +480,6 @@ def run(options: Options) -> Result:
         "node starts": sum(node.starts for node in cluster.nodes.values()),
         "revisions": cluster.store_server.revision,
         "faults": dict(sorted(cluster.faults.counts.items())),
+        **cluster.more_summary(),
     }
     return result

@@ -38,6 +38,9 @@ LOOK_AGAIN = frozenset(
 class Reader(Client):
     """Fetches partitions from their leaders; what it is given goes to the model."""
 
+    # 0: read_uncommitted, 1: read_committed.
+    isolation_level = 0
+
     def __init__(self, *args: Any, topics: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.topics = topics
@@ -71,7 +74,7 @@ class Reader(Client):
             for answer in topic.partitions:
                 where = TopicPartition(topic.topic, answer.partition_index)
                 if answer.error_code == NONE:
-                    self._take(where, answer.records or b"")
+                    self._take_answer(where, answer)
                 elif answer.error_code == OUT_OF_RANGE:
                     self.trace(self.name, f"out of range {where} {self.positions[where]}")
                     self.positions.pop(where)
@@ -99,9 +102,14 @@ class Reader(Client):
             "max_wait_ms": MAX_WAIT_MS,
             "min_bytes": 1,
             "max_bytes": MAX_BYTES,
+            "isolation_level": self.isolation_level,
             "topics": [{"topic": name, "partitions": asked} for name, asked in topics.items()],
             "forgotten_topics_data": [],
         }
+
+    def _take_answer(self, where: TopicPartition, answer: Any) -> None:
+        """What a Fetch says of a partition, without an error."""
+        self._take(where, answer.records or b"")
 
     def _take(self, where: TopicPartition, data: Any) -> None:
         position = self.positions[where]
@@ -137,7 +145,7 @@ class Reader(Client):
                 "ListOffsets",
                 {
                     "replica_id": -1,
-                    "isolation_level": 0,
+                    "isolation_level": self.isolation_level,
                     "topics": [{"name": where.topic, "partitions": [asked]}],
                 },
             )

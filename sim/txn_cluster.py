@@ -1,0 +1,180 @@
+"""A run whose clients work in transactions: the faults, nodes and observer are those of each run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ottla.types import TopicPartition
+from sim.cluster import Cluster, Options, Result, run
+from sim.faults import KINDS
+from sim.txn_model import NEVER_STUCK, STABLE, Outcome, TransactionModel
+from sim.txn_producer import TransactionalProducer
+from sim.txn_reader import CommittedConsumer
+from sim.txn_transform import Transform
+
+INPUT, OUTPUT = "in", "out"
+# Records that are deleted are not transformed; and what a machine loses that has no replicas, while somebody
+# has read it already, was transformed all the same.
+NOT_HERE = frozenset({"delete-records"})
+NOT_ALONE = frozenset({"power", "at-roll", "disk-failing"})
+
+
+class TransactionalCluster(Cluster):
+    """See the module's docstring."""
+
+    topic_sizes: Mapping[str, int] = {INPUT: 2, OUTPUT: 2}
+
+    def __init__(self, options: Options) -> None:
+        without = NOT_HERE | (NOT_ALONE if options.nodes == 1 else frozenset())
+        if options.faults is None:
+            rng = self._kinds_rng(options)
+            kinds = [name for name in KINDS if name not in without]
+            chosen = [name for name in kinds if rng.random() < 0.5] or kinds
+            options = replace(options, faults=chosen)
+        self.properties = {
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+            "transaction.state.log.min.isr": "2" if options.nodes >= 3 else "1",
+            "transaction.state.log.num.partitions": "3",
+            "transaction.state.log.replication.factor": str(min(3, options.nodes)),
+        }
+        self._stable: dict[tuple[str, int, int], int] = {}
+        super().__init__(options)
+        self.transactions = TransactionModel(self.model)
+        self._transforms: list[Transform] = []
+
+    @staticmethod
+    def _kinds_rng(options: Options) -> Any:
+        from random import Random
+
+        return Random(f"{options.seed} transactional kinds")
+
+    def _start_clients(self) -> list[asyncio.Task[None]]:
+        rng = self._rng("transactional clients")
+        made: list[Any] = []
+        for number in range(rng.choice((1, 2, 3))):
+            producer = self._client(
+                TransactionalProducer, f"t{number}", topic=INPUT, transactions=self.transactions
+            )
+            producer.interval_ms = rng.choice((20, 60, 250))
+            made.append(producer)
+        for index in range(self.topic_sizes[INPUT]):
+            source = TopicPartition(INPUT, index)
+            transform = self._client(
+                Transform, f"x{index}", source=source, output=OUTPUT, transactions=self.transactions
+            )
+            self._transforms.append(transform)
+            made.append(transform)
+        made.append(self._client(CommittedConsumer, "c0", topics=self.topics, transactions=self.transactions))
+        return [self.loop.spawn(client.process, client.run()) for client in made]
+
+    # ------------------------------------------------------------ what is looked at all the time
+
+    def _look(self) -> None:
+        super()._look()
+        for sim_node in (*self.nodes.values(), *self._twins):
+            if sim_node.node is None:
+                continue
+            for key, partition in sim_node.node._replicas.partitions.items():
+                if partition.leading is None or key[0] not in self.topics:
+                    continue
+                reign = (*key, partition.leader_epoch)
+                stable, known = partition.last_stable_offset, self._stable.get(reign, 0)
+                if stable < known or stable > partition.high_watermark:
+                    what = f"{known}, then {stable}; {partition.high_watermark} is committed"
+                    self.model.violate(STABLE, f"{key} epoch {reign[2]}: {what}")
+                self._stable[reign] = stable
+
+    # ------------------------------------------------------------ at quiesce
+
+    async def _finish(self, running: list[asyncio.Task[None]]) -> None:
+        await self._until(self.all_in_sync, "all replicas in sync")
+        workers = list(zip(self.clients[1:], running, strict=True))
+        await self._end(workers, TransactionalProducer)
+        # Those that were left open go by their timeout.
+        await self._until_stable()
+        ends = {}
+        for transform in self._transforms:
+            partition = self._leading(transform.source)
+            assert partition is not None
+            ends[transform.source] = transform.end_offset = partition.last_stable_offset
+        await self._end(workers, Transform)
+        await self._end(workers, CommittedConsumer)
+        await self._until_stable()
+        await self._until(self._all_committed, "all high watermarks at the ends")
+        view = await self._read_committed()
+        self.transactions.check_all(view)
+        self.transactions.check_transformed(view, ends, OUTPUT)
+        for topic, index, state in self.states():
+            self.observer.compare_replicas(topic, index, state["replicas"])
+        self._look()
+
+    async def _end(self, workers: list[tuple[Any, asyncio.Task[None]]], kind: type[Any]) -> None:
+        for client, _ in workers:
+            client.stopping = client.stopping or isinstance(client, kind)
+        for client, task in workers:
+            if isinstance(client, kind):
+                await self._within(task, f"{client.name} ended")
+
+    def _leading(self, where: TopicPartition) -> Any:
+        for node in self.nodes.values():
+            if node.node is not None:
+                partition = node.node._replicas.partitions.get(where)
+                if partition is not None and partition.leading is not None:
+                    return partition
+        return None
+
+    async def _until_stable(self) -> None:
+        """No transaction is open, in no partition."""
+        wheres = [TopicPartition(topic, index) for topic, index, _ in self.states()]
+        ends_s = self.loop.time() + 30
+        unstable: list[str] = ["?"]
+        while unstable:
+            if self.loop.time() > ends_s:
+                self.model.violate(NEVER_STUCK, "; ".join(unstable))
+            await asyncio.sleep(0.1)
+            unstable = []
+            for where in wheres:
+                partition = self._leading(where)
+                if partition is None:
+                    unstable.append(f"{where} has no leader")
+                elif partition.last_stable_offset != partition.log.log_end_offset:
+                    end = partition.log.log_end_offset
+                    unstable.append(f"{where}: {partition.last_stable_offset} of {end}")
+
+    async def _read_committed(self) -> dict[TopicPartition, dict[int, bytes]]:
+        """All that a fresh consumer reads."""
+        reader: CommittedConsumer = self._client(
+            CommittedConsumer, "r0", topics=self.topics, transactions=self.transactions
+        )
+        ends = {}
+        for topic, count in self.topic_sizes.items():
+            for index in range(count):
+                partition = self._leading(TopicPartition(topic, index))
+                assert partition is not None
+                ends[TopicPartition(topic, index)] = partition.log.log_end_offset
+
+        async def read() -> None:
+            await reader.refresh()
+            while behind := [where for where in ends if reader.positions.get(where, -1) < ends[where]]:
+                await reader.fetch_some(behind)
+
+        await self._within(self.loop.spawn(reader.process, read()), "everything read")
+        return {where: reader.view.get(where, {}) for where in ends}
+
+    def more_summary(self) -> dict[str, Any]:
+        found = self.transactions
+        outcomes = [one.outcome for one in found.transactions.values()]
+        return {
+            "transactions": {outcome.value: outcomes.count(outcome) for outcome in Outcome},
+            "instances": sum(found.instances.values()),
+            "zombies": found.zombie_count,
+            "fenced": found.fenced_count,
+        }
+
+
+def run_transactions(options: Options) -> Result:
+    """Run one seed."""
+    return run(options, TransactionalCluster)
