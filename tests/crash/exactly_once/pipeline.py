@@ -36,6 +36,8 @@ BROKER_SETTINGS = {
     "log.segment.bytes": "1048576",
 }
 RECORDS_PER_S = 200
+# Shown of each worker.
+LOG_LINES = 100
 # Everything that goes on comes to an end within, on a machine with other work, too.
 QUIET_TIMEOUT_S = 90.0
 
@@ -240,8 +242,9 @@ class Pipeline:
         print(self.logs())
 
     def logs(self) -> str:
+        """The ends of what the workers wrote."""
         return "\n".join(
-            f"--- {path.name}\n{path.read_text(errors='replace')}"
+            "\n".join([f"--- {path.name}", *path.read_text(errors="replace").splitlines()[-LOG_LINES:]])
             for path in sorted(self._folder.glob("*.stderr"))
         )
 

@@ -20,6 +20,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 
 QUIET = {"log_level": 2, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200}
+# What a producer sends, hears and makes of it, on stderr: where it waits for ever, on what.
+TALKATIVE = {"log_level": 7, "debug": "eos,protocol"}
 FENCED = 3
 RECORDS_MAX = 20
 CALL_TIMEOUT_S = 60.0
@@ -55,6 +57,7 @@ class Worker:
                 # TxnOffsetCommit that is sent then waits for a connection that is gone, for ever.
                 "metadata.recovery.strategy": "none",
                 **QUIET,
+                **TALKATIVE,
             }
         )
         self._producer.init_transactions(CALL_TIMEOUT_S)
