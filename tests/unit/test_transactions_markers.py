@@ -193,8 +193,9 @@ async def test_without_a_leader_that_lives_it_is_waited_for_one(bench: Bench) ->
 
 @story
 async def test_topics_that_are_gone_count_as_done(bench: Bench) -> None:
-    bench.send(TopicPartition("gone", 0), TopicPartition("t", 9), T1)
-    assert bench.done == [{TopicPartition("gone", 0), TopicPartition("t", 9)}]
+    gone = {TopicPartition("gone", 0), TopicPartition("t", 9), TopicPartition("t", -1)}
+    bench.send(*gone, T1)
+    assert bench.done == [gone]
     bench.nodes.written(lambda where: ErrorCode.unknown_topic_or_partition)
     del bench.leaders[T1]
     await bench.clock.advance(50)

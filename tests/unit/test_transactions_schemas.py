@@ -217,3 +217,10 @@ def test_states_have_kafkas_numbers_and_names() -> None:
 def test_a_varint_of_six_bytes_is_no_length() -> None:
     with pytest.raises(SchemaError):
         decode_record(KEY, bytes.fromhex("0001" + HEAD) + b"\xff" * 6 + write_uvarint(1))
+
+
+@pytest.mark.parametrize(("stored", "read"), [(3, 2), (300, 2), (-1, 0)])
+def test_a_protocol_that_nobody_knows_is_the_nearest_that_is_known(stored: int, read: int) -> None:
+    record = decode_record(*encode_record(TransactionRecord("tx", ONGOING._replace(client_version=stored))))
+    assert isinstance(record, TransactionRecord) and record.value is not None
+    assert record.value.client_version == read

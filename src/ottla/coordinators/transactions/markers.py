@@ -147,7 +147,7 @@ class Markers:
         led: dict[int, list[TopicPartition]] = {}
         for where in partitions:
             topic = topics.get(where.topic)
-            if topic is None or where.partition >= len(topic.partitions):
+            if topic is None or not 0 <= where.partition < len(topic.partitions):
                 gone.add(where)
                 continue
             leader = topic.partitions[where.partition].leader

@@ -192,7 +192,8 @@ def _decoding_value(data: Buffer) -> Generator[None, None, tuple[TransactionMeta
     last_update_ms = reader.int64()
     start_ms = reader.int64()
     tags = _read_tags(reader) if reader.flexible else {}
-    client_version = tags.get(CLIENT_VERSION_TAG, TV_0)
+    # Markers say it in one byte: one of a later release, or of nobody's, is not to stop those of all others.
+    client_version = max(TV_0, min(tags.get(CLIENT_VERSION_TAG, TV_0), TV_2))
     derived = last_epoch(state, producer_epoch, client_version)
     return TransactionMetadata(
         producer_id=producer_id,
