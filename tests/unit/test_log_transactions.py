@@ -38,6 +38,7 @@ from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
 from ottla.wire.records import BatchHeader, check_batch, iter_batches, iter_records
 
+LEADING_AGAIN = PartitionState(leader=1, leader_epoch=2, partition_epoch=2, replicas=(1, 2), isr=(1, 2))
 INDEX = f"{FOLDER}/{0:020d}.txnindex"
 
 
@@ -612,6 +613,15 @@ def test_a_marker_takes_the_force_of_a_guard() -> None:
     end(it, 3, commits=False, epoch=5, version=2)
     assert refused(lambda: send(it, 3, 0, epoch=4, guard=guard)) is ErrorCode.invalid_producer_epoch
     assert refused(lambda: send(it, 3, 0, epoch=5, guard=guard)) is ErrorCode.invalid_txn_state
+
+
+def test_a_guard_is_worth_nothing_to_who_begins_anew_behind_what_it_has_not_read() -> None:
+    it = open_partition(MemoryDisk())
+    guard = begin(it, 1)
+    it.apply(FOLLOWING)
+    it.restart_at(50, NOW_MS)
+    it.apply(LEADING_AGAIN)
+    assert refused(lambda: send(it, 1, 0, guard=guard)) is ErrorCode.invalid_txn_state
 
 
 def test_a_stale_epoch_is_told_before_anybody_is_asked() -> None:

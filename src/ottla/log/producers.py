@@ -278,6 +278,8 @@ class Producers:
 
     def clear(self, end_offset: int) -> None:
         self._entries.clear()
+        # There may have been markers among what is not read here.
+        self.verifications.waiting.clear()
         self.transactions.restart((), -1)
         self._begin_at(end_offset)
 
