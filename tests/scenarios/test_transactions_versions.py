@@ -170,6 +170,31 @@ def test_verification(transactional: Transactional, version: int) -> None:
     assert transactional.verify((1, 0), 0, version=version) == [ErrorCode.invalid_producer_id_mapping]
 
 
+@pytest.mark.parametrize("verify_only", [True, False])
+def test_very_many_transactions_are_asked_for_in_pieces(
+    transactional: Transactional, verify_only: bool
+) -> None:
+    producer_id, epoch = transactional.begin()
+    topics = [{"name": transactional.name, "partitions": [0]}]
+    names = [transactional.name, *(f"{transactional.name}-{number}" for number in range(1_500))]
+    asked = [
+        {
+            "transactional_id": name,
+            "producer_id": producer_id,
+            "producer_epoch": epoch,
+            "verify_only": verify_only,
+            "topics": topics,
+        }
+        for name in names
+    ]
+    answer = transactional.client.call("AddPartitionsToTxn", 5, transactions=asked)
+    results = answer.results_by_transaction
+    assert [one.transactional_id for one in results] == names
+    first = ErrorCode.transaction_abortable if verify_only else NONE
+    unknown = ErrorCode.invalid_producer_id_mapping
+    assert [errors_of(one.topic_results) for one in results] == [[first]] + [[unknown]] * 1_500
+
+
 @versions("AddOffsetsToTxn")
 def test_add_offsets_to_txn(transactional: Transactional, version: int) -> None:
     producer = transactional.begin()

@@ -7,6 +7,9 @@ well. One request at a time goes to each node, with all that is to be asked by t
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, NamedTuple
@@ -22,9 +25,13 @@ from ottla.replication.nodes import Nodes
 from ottla.types import TopicPartition
 from ottla.wire.apis import ADD_PARTITIONS_TO_TXN
 
+log = logging.getLogger(__name__)
+
 VERSION = 5
 # Partitions that are asked for in one request: with their topics they are to be within what one may have.
 PARTITIONS_PER_REQUEST = 4_000
+# Producers that are told in one turn of the loop: their batches are appended then.
+TOLD_AT_ONCE = 50
 
 # The partitions that may not be written to.
 Errors = Mapping[TopicPartition, ErrorCode]
@@ -95,6 +102,8 @@ class Verification:
         # What each node is to be asked, by transactional id, and the nodes that have not answered yet.
         self._queues: dict[int, dict[str, _Question]] = {}
         self._asked: set[int] = set()
+        # What was answered, and not told yet.
+        self._outcomes: deque[tuple[_Question, Errors]] = deque()
         self._closed = False
 
     def ask(
@@ -129,6 +138,7 @@ class Verification:
         """Ask nobody any more, and tell nobody."""
         self._closed = True
         self._queues.clear()
+        self._outcomes.clear()
 
     def _ask_here(self, question: _Question) -> None:
         if question.operation is not Operation.ADD_PARTITION:
@@ -203,10 +213,23 @@ class Verification:
         for question in questions:
             errors = results.get(question.request.transactional_id)
             if errors is None:
-                question.tell_all(code)
-            else:
-                question.tell(errors)
+                errors = dict.fromkeys(question.request.partitions, code)
+            self._outcomes.append((question, errors))
         self._send(node_id)
+        if len(self._outcomes) == len(questions):
+            self._tell()
+
+    def _tell(self) -> None:
+        """Tell some of those who have an outcome: each appends its batches then."""
+        for _ in range(min(len(self._outcomes), TOLD_AT_ONCE)):
+            question, errors = self._outcomes.popleft()
+            try:
+                question.tell(errors)
+            except Exception:
+                # It belongs to one client; the others must hear of theirs.
+                log.exception("transactional id %s: its batches were left", question.request.transactional_id)
+        if self._outcomes:
+            asyncio.get_running_loop().call_soon(self._tell)
 
 
 def _fields(question: _Question) -> dict[str, Any]:

@@ -8,10 +8,12 @@ added, or none: where one cannot be, the others get OPERATION_NOT_ATTEMPTED.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ottla.broker.api.transactions.versions import told
+from ottla.broker.large import Pace, is_large
 from ottla.broker.request import Fields, RequestContext
 from ottla.coordinators.transactions.metadata import TV_0, TV_2
 from ottla.coordinators.transactions.requests import AddRequest
@@ -19,6 +21,8 @@ from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
 from ottla.types import TopicPartition
+
+log = logging.getLogger(__name__)
 
 FENCED_SINCE = 2
 BATCHED_SINCE = 4
@@ -34,7 +38,8 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
     if ctx.api_version >= BATCHED_SINCE:
         if not ctx.services.replicas.is_for_nodes(ctx.listener):
             raise KafkaError(ErrorCode.cluster_authorization_failed)
-        return _Batch(ctx, request.transactions).answer
+        batch = _Batch(ctx, request.transactions)
+        return batch.ask_slowly() if is_large(ctx) else batch.ask_all()
     asked = AddRequest(
         request.v3_and_below_transactional_id,
         request.v3_and_below_producer_id,
@@ -55,28 +60,40 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
 class _Batch:
     """Transactions that are asked for together, and answered once each is."""
 
-    __slots__ = ("_left", "_results", "_version", "answer")
+    __slots__ = ("_answer", "_ctx", "_left", "_results", "_transactions")
 
     def __init__(self, ctx: RequestContext, transactions: Sequence[Any]) -> None:
-        self.answer: Deferred[Fields] = Deferred()
-        self._version = ctx.api_version
+        self._ctx = ctx
+        self._transactions = transactions
+        self._answer: Deferred[Fields] = Deferred()
         self._results: list[Fields] = [{}] * len(transactions)
-        self._left = len(transactions)
-        for place, one in enumerate(transactions):
-            asked = AddRequest(
-                one.transactional_id,
-                one.producer_id,
-                one.producer_epoch,
-                _partitions(one.topics),
-                TV_2,
-            )
-            if one.verify_only:
-                errors = _unknown(ctx, asked, is_client=False) or ctx.services.transactions.verify(asked)
-                self._told(place, asked, errors)
-            else:
-                self._wait(place, asked, _add(ctx, asked, is_client=False))
-        if not transactions:
-            self._finish()
+        # One more is left until all are asked for.
+        self._left = len(transactions) + 1
+
+    def ask_all(self) -> Deferred[Fields]:
+        for place, one in enumerate(self._transactions):
+            self._ask(place, one)
+        self._one_less()
+        return self._answer
+
+    async def ask_slowly(self) -> Fields:
+        """As ``ask_all``, where they are many: others have their turns in between."""
+        pace = Pace(self._ctx)
+        for place, one in enumerate(self._transactions):
+            self._ask(place, one)
+            if pace.is_over():
+                await pace.pause()
+        self._one_less()
+        return await self._answer
+
+    def _ask(self, place: int, one: Any) -> None:
+        partitions = _partitions(one.topics)
+        asked = AddRequest(one.transactional_id, one.producer_id, one.producer_epoch, partitions, TV_2)
+        if one.verify_only:
+            errors = _unknown(self._ctx, asked, is_client=False)
+            self._told(place, asked, errors or self._ctx.services.transactions.verify(asked))
+        else:
+            self._wait(place, asked, _add(self._ctx, asked, is_client=False))
 
     def _wait(self, place: int, asked: AddRequest, errors: Deferred[Errors]) -> None:
         errors.listen(lambda done: self._told(place, asked, done.result()))
@@ -84,20 +101,20 @@ class _Batch:
     def _told(self, place: int, asked: AddRequest, errors: Errors) -> None:
         self._results[place] = {
             "transactional_id": asked.transactional_id,
-            "topic_results": _results(errors, self._version),
+            "topic_results": _results(errors, self._ctx.api_version),
         }
+        self._one_less()
+
+    def _one_less(self) -> None:
         self._left -= 1
         if not self._left:
-            self._finish()
-
-    def _finish(self) -> None:
-        self.answer.resolve(
-            {
-                "throttle_time_ms": 0,
-                "error_code": ErrorCode.none,
-                "results_by_transaction": self._results,
-            }
-        )
+            self._answer.resolve(
+                {
+                    "throttle_time_ms": 0,
+                    "error_code": ErrorCode.none,
+                    "results_by_transaction": self._results,
+                }
+            )
 
 
 def _partitions(topics: Iterable[Any]) -> frozenset[TopicPartition]:
@@ -119,8 +136,8 @@ def _add(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Deferred
         elif isinstance(error, KafkaError):
             code = error.code
         else:
-            answer.fail(error)
-            return
+            log.error("transactional id %s: %r", asked.transactional_id, error, exc_info=error)
+            code = ErrorCode.unknown_server_error
         answer.resolve(dict.fromkeys(asked.partitions, code))
 
     ctx.services.transactions.add(asked).listen(tell)
