@@ -89,4 +89,4 @@ def test_the_examples_of_the_testing_guide_run() -> None:
         assert broker.topics() == {"orders": 3}
         assert [record.value for record in broker.records("orders")] == [b"first", b"second"]
         exec(compile(faults, "TESTING.md", "exec"), {"broker": broker})
-        assert len(broker.faults.rules) == 5
+        assert len(broker.faults.rules) == 6

@@ -11,6 +11,7 @@ from admin_support import Client, code, create, new_topic, run
 from test_broker_fetch import by_partition, fetch, wants
 from test_broker_refusals import batch
 
+from ottla.log.producer_entry import BATCHES_HELD
 from ottla.metadata.image import BrokerImage, PartitionState
 from ottla.replication.partition import Partition
 
@@ -45,14 +46,17 @@ def heard_from(client: Client, it: Partition, ago_ms: int) -> None:
 def test_a_gap_ends_a_producer_only_where_the_leader_is_followed(tmp_path: Path) -> None:
     async def body(client: Client) -> None:
         it = await leading(client)
-        assert await produced(client, batch(0)) == "none"
+        # As many as a client has in flight: what it sent to the leader before has come by now.
+        for sequence in range(BATCHES_HELD):
+            assert await produced(client, batch(sequence)) == "none"
         heard_from(client, it, 0)
-        assert await produced(client, batch(5)) == "out_of_order_sequence_number"
+        gap = batch(BATCHES_HELD + 4)
+        assert await produced(client, gap) == "out_of_order_sequence_number"
         # Nobody follows: another may lead, and have what is missing here.
         heard_from(client, it, 60_000)
-        assert await produced(client, batch(5)) == "not_leader_or_follower"
+        assert await produced(client, gap) == "not_leader_or_follower"
         heard_from(client, it, 0)
-        assert await produced(client, batch(1)) == "none"
+        assert await produced(client, batch(BATCHES_HELD)) == "none"
 
     run(tmp_path, body)
 

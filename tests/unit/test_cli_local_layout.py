@@ -170,6 +170,7 @@ def test_the_command_of_a_node_is_one_that_serve_understands() -> None:
         overrides={
             "default.replication.factor": "2",
             "offsets.topic.replication.factor": "1",
+            "transaction.state.log.replication.factor": "2",
             "x": "y=z",
         },
     )

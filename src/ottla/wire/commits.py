@@ -83,6 +83,17 @@ class OffsetCommit:
         self.retention_time_ms = retention_time_ms
         self.topics = topics
 
+    def _asdict(self) -> dict[str, object]:
+        """As a named tuple's, which other requests are."""
+        return {
+            "group_id": self.group_id,
+            "generation_id_or_member_epoch": self.generation_id_or_member_epoch,
+            "member_id": self.member_id,
+            "group_instance_id": self.group_instance_id,
+            "retention_time_ms": self.retention_time_ms,
+            "topics": self.topics,
+        }
+
 
 @final
 class _Reader:
