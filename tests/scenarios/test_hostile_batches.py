@@ -110,7 +110,8 @@ def test_lie(broker: BrokerProcess, client: RawClient, topic: str, lie: str, ver
 
 def legacy(magic: int, value: bytes) -> bytes:
     """A message set of one message in the format before record batches."""
-    stamp = struct.pack(">q", int(time.time() * 1000)) if magic else b""
+    # A time that has the number of a codec, zstd's, where record batches have theirs.
+    stamp = struct.pack(">q", 0x0000_0190_0400_0000) if magic else b""
     body = (
         struct.pack(">bb", magic, 0) + stamp + struct.pack(">i", -1) + struct.pack(">i", len(value)) + value
     )

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, is_large, mapped, several
+from ottla.broker.large import (
+    AT_ONCE_MAX,
+    Fields,
+    Framed,
+    are_usual,
+    chunks,
+    in_pieces,
+    is_large,
+    mapped,
+    several,
+)
 from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.requests import DescribedTransaction
 
@@ -19,11 +29,22 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
         return _fields(transactions.describe(transactional_id))
 
     ids = request.transactional_ids
+    if not are_usual(ids):
+        return _one_by_one(ctx, ids, describe)
     # A client may ask for one of many partitions any number of times.
     is_much = not is_large(ctx) and sum(map(transactions.partition_count, ids)) > AT_ONCE_MAX
     states = mapped(describe, ids) if is_much else several(ctx, describe, ids)
     fields = {"throttle_time_ms": 0, "transaction_states": states}
     return in_pieces(ctx, fields) if is_much else fields
+
+
+async def _one_by_one(ctx: RequestContext, ids: Sequence[str], describe: Callable[[str], Fields]) -> Framed:
+    """Ids some of which are so long that it takes time to find them."""
+    found: list[Fields] = []
+    for some in chunks(ids):
+        found += [describe(transactional_id) for transactional_id in some]
+        await ctx.services.slices.pause()
+    return await in_pieces(ctx, {"throttle_time_ms": 0, "transaction_states": found})
 
 
 def _fields(described: DescribedTransaction) -> Fields:

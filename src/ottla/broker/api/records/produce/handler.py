@@ -54,7 +54,7 @@ from ottla.replication.isr import Leading
 from ottla.replication.partition import Partition
 from ottla.types import Buffer
 from ottla.wire.produce import TOPIC_ID_SINCE, OneBatch, PartitionData, write_appended
-from ottla.wire.records import CODEC_MASK
+from ottla.wire.records import CODEC_MASK, MAGIC, STAMP_BYTES
 
 NONE: Final = int(ErrorCode.none)
 
@@ -515,5 +515,7 @@ def _is_zstd(records: Buffer | None) -> bool:
     return (
         records is not None
         and len(records) > ATTRIBUTES_POSITION
+        # Older formats have their time of day there.
+        and records[STAMP_BYTES] == MAGIC
         and records[ATTRIBUTES_POSITION] & CODEC_MASK == _ZSTD
     )
