@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from ottla.broker.api.transactions import describe_transactions
-from ottla.broker.large import AT_ONCE_MAX
+from ottla.broker.large import AT_ONCE_MAX, USUAL_LENGTH_MAX
 from ottla.coordinators.transactions.requests import DescribedTransaction
 from ottla.errors import ErrorCode
 from ottla.types import TopicPartition
@@ -42,3 +43,36 @@ def test_what_is_much_is_described_when_its_turn_comes(count: int) -> None:
         assert not transactions.described
     else:
         assert transactions.described == count == len(answer["transaction_states"])
+
+
+def test_one_long_id_does_not_have_the_partitions_of_the_others_gone_through_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+    written: list[Any] = []
+
+    async def in_pieces(ctx: Any, fields: Any) -> None:
+        assert not made
+        written.extend(fields["transaction_states"])
+
+    def fields(described: DescribedTransaction) -> str:
+        made.append(described.transactional_id)
+        return described.transactional_id
+
+    paused: list[int] = []
+
+    async def pause() -> None:
+        paused.append(transactions.described)
+
+    monkeypatch.setattr(describe_transactions, "in_pieces", in_pieces)
+    monkeypatch.setattr(describe_transactions, "_fields", fields)
+    transactions = Transactions()
+    turn = SimpleNamespace(deadline_ms=lambda: 0, is_over=lambda ends_ms: True)
+    services = SimpleNamespace(transactions=transactions, slices=SimpleNamespace(pause=pause), turn=turn)
+    ids = ["x" * (USUAL_LENGTH_MAX + 1), *["tx"] * (AT_ONCE_MAX - 1)]
+    ctx: Any = SimpleNamespace(services=services, elements=len(ids))
+    answer: Any = describe_transactions.handle(ctx, SimpleNamespace(transactional_ids=ids))
+    asyncio.run(answer)
+    assert written == made == ids
+    # Each is looked up once; and others have their turn where that takes long.
+    assert paused == [1, 2]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from ottla.broker.large import (
     AT_ONCE_MAX,
     Fields,
     Framed,
+    Pace,
     are_usual,
-    chunks,
     in_pieces,
     is_large,
     mapped,
@@ -30,7 +30,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
 
     ids = request.transactional_ids
     if not are_usual(ids):
-        return _one_by_one(ctx, ids, describe)
+        return _one_by_one(ctx, ids)
     # A client may ask for one of many partitions any number of times.
     is_much = not is_large(ctx) and sum(map(transactions.partition_count, ids)) > AT_ONCE_MAX
     states = mapped(describe, ids) if is_much else several(ctx, describe, ids)
@@ -38,13 +38,20 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
     return in_pieces(ctx, fields) if is_much else fields
 
 
-async def _one_by_one(ctx: RequestContext, ids: Sequence[str], describe: Callable[[str], Fields]) -> Framed:
-    """Ids some of which are so long that it takes time to find them."""
-    found: list[Fields] = []
-    for some in chunks(ids):
-        found += [describe(transactional_id) for transactional_id in some]
-        await ctx.services.slices.pause()
-    return await in_pieces(ctx, {"throttle_time_ms": 0, "transaction_states": found})
+async def _one_by_one(ctx: RequestContext, ids: Sequence[str]) -> Framed:
+    """Ids some of which are so long that it takes time to find them.
+
+    Others may have many partitions: those are looked up once, and gone through when their turn comes to be
+    written.
+    """
+    found: dict[str, DescribedTransaction] = {}
+    pace = Pace(ctx)
+    for transactional_id in dict.fromkeys(ids):
+        found[transactional_id] = ctx.services.transactions.describe(transactional_id)
+        if pace.is_over():
+            await pace.pause()
+    states = mapped(lambda transactional_id: _fields(found[transactional_id]), ids)
+    return await in_pieces(ctx, {"throttle_time_ms": 0, "transaction_states": states})
 
 
 def _fields(described: DescribedTransaction) -> Fields:
