@@ -33,8 +33,13 @@ OURS = {
 }
 # Listeners and their keys cannot change while a broker runs.
 UPDATES_OURS = {"listeners": "read-only", "listener.security.protocol.map": "read-only"}
-# Kafka has none of it since it does without ZooKeeper, and plans leaders in another way.
-NOT_KAFKAS = {"leader.imbalance.per.broker.percentage"}
+NOT_KAFKAS = {
+    # Kafka has none of it since it does without ZooKeeper, and plans leaders in another way.
+    "leader.imbalance.per.broker.percentage",
+    # Read by its authorizer, which has no table.
+    "allow.everyone.if.no.acl.found",
+    "super.users",
+}
 
 
 class Fact(NamedTuple):

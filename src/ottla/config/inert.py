@@ -22,7 +22,6 @@ from ottla.config.definition import (
     Rule,
     at_least,
     between,
-    one_of,
     table,
 )
 from ottla.config.inert_security import SECURITY
@@ -322,11 +321,6 @@ _REFUSED = [
     *_group(
         "there is one data folder",
         _row("cordoned.log.dirs", LIST, (), MEDIUM, "Folders that get no new partitions.", _ANY, PER_BROKER),
-        effect=Effect.REFUSED,
-    ),
-    *_group(
-        "brokers talk to each other in plain text",
-        _row("security.inter.broker.protocol", STRING, "PLAINTEXT", MEDIUM, "Security between brokers.", one_of("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")),
         effect=Effect.REFUSED,
     ),
 ]

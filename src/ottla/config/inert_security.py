@@ -13,7 +13,6 @@ from ottla.config.definition import (
     ListCheck,
     Mode,
     Rule,
-    at_least,
     between,
     one_of,
 )
@@ -39,12 +38,7 @@ def _sasl(
     name: str, type: ConfigType, default: object, importance: str, doc: str,
     check: Rule | None = None, mode: Mode = Mode.READ_ONLY,
 ) -> Definition:
-    return Definition(name, type, default, importance, doc, check, mode, Effect.NONE, "there are no SASL listeners")
-
-
-def _token(name: str, type: ConfigType, default: object, importance: str, doc: str) -> Definition:
-    check = None if type is PASSWORD else at_least(1)
-    return Definition(name, type, default, importance, doc, check, effect=Effect.NONE, note="there are no delegation tokens")
+    return Definition(name, type, default, importance, doc, check, mode, Effect.NONE, "nodes need none of it here")
 
 
 # Keys and trusted certificates, which may change while brokers run, each listener's by itself.
@@ -57,22 +51,11 @@ STORES = frozenset((
 _RS256 = Check("[ES256, RS256], any case", lambda text: None if text.upper() in ("ES256", "RS256") else "String must be one of (case insensitive): ES256, RS256")
 
 SECURITY = (
-    Definition("authorizer.class.name", STRING, "", LOW, "Decides who may do what; without one everybody may do everything.", effect=Effect.REFUSED, note="no authorizer is there to enforce access"),
     Definition("principal.builder.class", CLASS, _PRINCIPAL_BUILDER, MEDIUM, "A Java class that names clients.", None, PER_BROKER, Effect.REFUSED, "Java classes cannot be run"),
     Definition("security.providers", STRING, None, LOW, "Java classes that bring security algorithms.", effect=Effect.NONE, note="Java classes cannot be run"),
-    _token("delegation.token.expiry.check.interval.ms", LONG, 3600000, LOW, "How often expired tokens are removed."),
-    _token("delegation.token.expiry.time.ms", LONG, 86400000, MEDIUM, "Time after which a token must be renewed."),
-    _token("delegation.token.max.lifetime.ms", LONG, 604800000, MEDIUM, "Time after which a token cannot be renewed."),
-    _token("delegation.token.secret.key", PASSWORD, None, MEDIUM, "Key that tokens are made with."),
-    _sasl("connection.failed.authentication.delay.ms", INT, 100, LOW, "Delay before a failed client is disconnected.", at_least(0)),
-    _sasl("connections.max.reauth.ms", LONG, 0, MEDIUM, "Time after which a client must authenticate again."),
     _sasl("sasl.client.callback.handler.class", CLASS, None, MEDIUM, "A Java class for the client's side."),
-    _sasl("sasl.enabled.mechanisms", LIST, ("GSSAPI",), MEDIUM, "Mechanisms that clients may use.", ListCheck(), PER_BROKER),
-    _sasl("sasl.jaas.config", PASSWORD, None, MEDIUM, "Login parameters of a mechanism.", None, PER_BROKER),
     _sasl("sasl.kerberos.kinit.cmd", STRING, "/usr/bin/kinit", MEDIUM, "Path of kinit.", None, PER_BROKER),
     _sasl("sasl.kerberos.min.time.before.relogin", LONG, 60000, MEDIUM, "Shortest time between Kerberos logins, in ms.", None, PER_BROKER),
-    _sasl("sasl.kerberos.principal.to.local.rules", LIST, ("DEFAULT",), MEDIUM, "How principals become short names.", ListCheck(), PER_BROKER),
-    _sasl("sasl.kerberos.service.name", STRING, None, MEDIUM, "The broker's Kerberos principal.", None, PER_BROKER),
     _sasl("sasl.kerberos.ticket.renew.jitter", DOUBLE, 0.05, MEDIUM, "Random share added to the renewal time.", None, PER_BROKER),
     _sasl("sasl.kerberos.ticket.renew.window.factor", DOUBLE, 0.8, MEDIUM, "Share of a ticket's life after which it is renewed.", None, PER_BROKER),
     _sasl("sasl.login.callback.handler.class", CLASS, None, MEDIUM, "A Java class for the login."),
@@ -86,9 +69,6 @@ SECURITY = (
     _sasl("sasl.login.retry.backoff.max.ms", LONG, 10000, LOW, "Longest wait between login attempts."),
     _sasl("sasl.login.retry.backoff.ms", LONG, 100, LOW, "First wait between login attempts."),
     _sasl("sasl.mechanism.controller.protocol", STRING, "GSSAPI", HIGH, "Mechanism towards controllers."),
-    _sasl("sasl.mechanism.inter.broker.protocol", STRING, "GSSAPI", MEDIUM, "Mechanism between brokers.", None, PER_BROKER),
-    _sasl("sasl.oauthbearer.allow.unverified.audience", BOOLEAN, False, MEDIUM, "Take tokens whatever audience they are for."),
-    _sasl("sasl.oauthbearer.allow.unverified.issuer", BOOLEAN, False, MEDIUM, "Take tokens whoever issued them."),
     _sasl("sasl.oauthbearer.assertion.algorithm", STRING, "RS256", MEDIUM, "Algorithm that signs the assertion.", _RS256),
     _sasl("sasl.oauthbearer.assertion.claim.aud", STRING, None, MEDIUM, "The assertion's audience."),
     _sasl("sasl.oauthbearer.assertion.claim.exp.seconds", INT, 300, LOW, "How long the assertion is valid.", between(0, 86400)),
@@ -102,21 +82,11 @@ SECURITY = (
     _sasl("sasl.oauthbearer.assertion.template.file", STRING, None, MEDIUM, "Claims to put into assertions."),
     _sasl("sasl.oauthbearer.client.credentials.client.id", STRING, None, MEDIUM, "The client's id at the identity provider."),
     _sasl("sasl.oauthbearer.client.credentials.client.secret", PASSWORD, None, MEDIUM, "The client's secret there."),
-    _sasl("sasl.oauthbearer.clock.skew.seconds", INT, 30, LOW, "Difference between clocks that is tolerated."),
-    _sasl("sasl.oauthbearer.expected.audience", LIST, (), LOW, "Audiences that tokens may be for.", ListCheck()),
-    _sasl("sasl.oauthbearer.expected.issuer", STRING, None, LOW, "The issuer that tokens must come from."),
-    _sasl("sasl.oauthbearer.jwks.endpoint.refresh.ms", LONG, 3600000, LOW, "Time between refreshes of the keys."),
-    _sasl("sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", LONG, 10000, LOW, "Longest wait between attempts at that."),
-    _sasl("sasl.oauthbearer.jwks.endpoint.retry.backoff.ms", LONG, 100, LOW, "First wait between attempts at that."),
-    _sasl("sasl.oauthbearer.jwks.endpoint.url", STRING, None, MEDIUM, "Where the keys that verify tokens are."),
     _sasl("sasl.oauthbearer.jwt.retriever.class", CLASS, _OAUTH + "DefaultJwtRetriever", MEDIUM, "A Java class that fetches tokens."),
     _sasl("sasl.oauthbearer.jwt.validator.class", CLASS, _OAUTH + "DefaultJwtValidator", MEDIUM, "A Java class that checks tokens."),
     _sasl("sasl.oauthbearer.scope", STRING, None, MEDIUM, "The scope to ask for."),
-    _sasl("sasl.oauthbearer.scope.claim.name", STRING, "scope", LOW, "The claim that has the scope."),
-    _sasl("sasl.oauthbearer.sub.claim.name", STRING, "sub", LOW, "The claim that has the subject."),
     _sasl("sasl.oauthbearer.token.endpoint.url", STRING, None, MEDIUM, "Where tokens are fetched."),
     _sasl("sasl.server.callback.handler.class", CLASS, None, MEDIUM, "A Java class for the server's side."),
-    _sasl("sasl.server.max.receive.size", INT, 524288, MEDIUM, "Largest message before a client is authenticated."),
     _tls("ssl.allow.dn.changes", BOOLEAN, False, LOW, "Let a new certificate have another name.", None, Mode.READ_ONLY),
     _tls("ssl.allow.san.changes", BOOLEAN, False, LOW, "Let a new certificate have other alternative names.", None, Mode.READ_ONLY),
     _tls("ssl.cipher.suites", LIST, (), MEDIUM, "Cipher suites that may be used.", ListCheck()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -18,17 +18,22 @@ from ottla.config.broker import ACTED_ON
 from ottla.config.definition import ConfigError, ConfigType, Definition, Effect, Mode, shorten
 from ottla.config.inert import INERT
 from ottla.config.inert_security import STORES
+from ottla.config.listener_settings import ListenerSettings, check_own, listeners_own_changed, subject
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
 from ottla.config.replication import REPLICATION
+from ottla.config.security import SECURITY
 from ottla.config.topic import SYNONYMS, TOPIC
 from ottla.config.transactions import TRANSACTIONS
 
 log = logging.getLogger(__name__)
 
 # Every broker configuration by name.
-BROKER: dict[str, Definition] = dict(sorted((ACTED_ON | REPLICATION | TRANSACTIONS | INERT).items()))
+BROKER: dict[str, Definition] = dict(
+    sorted((ACTED_ON | REPLICATION | TRANSACTIONS | SECURITY | INERT).items())
+)
 
 NODE_ID_DEFAULT = 1
+_INTER_BROKER = ("inter.broker.listener.name", "security.inter.broker.protocol")
 _ID_NAMES = ("node.id", "broker.id")
 
 _LISTENER_PREFIX = re.compile(r"listener\.name\.[^.]*\.(.*)")
@@ -133,10 +138,16 @@ class BrokerConfig:
 
     @property
     def inter_broker_listener(self) -> str:
-        """The listener that nodes use among themselves: ``inter.broker.listener.name``, or the first."""
-        names = [endpoint.listener for endpoint in self.listeners()]
-        name = str(self.get("inter.broker.listener.name")).upper()
-        return name if name in names else names[0]
+        """The listener that nodes use among themselves: ``inter.broker.listener.name``, or the one that is
+        called as ``security.inter.broker.protocol`` says, or the first."""
+        name = self.get("inter.broker.listener.name")
+        if name is None and self.is_set("security.inter.broker.protocol"):
+            name = self.get("security.inter.broker.protocol")
+        return self.listeners()[0].listener if name is None else str(name).upper()
+
+    def for_listener(self, listener: str) -> ListenerSettings:
+        """What a listener is set to, which may have values of its own."""
+        return ListenerSettings(self, listener, BROKER)
 
     def topic_values(self, overrides: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Typed values of a topic's configurations, by topic configuration name.
@@ -191,7 +202,7 @@ class BrokerConfig:
         """
         if (cluster, broker) == (self.dynamic_cluster, self.dynamic_broker):
             return frozenset()
-        before = self._values
+        before, before_given = self._values, (self.dynamic_cluster, self.dynamic_broker)
         self.dynamic_cluster, self.dynamic_broker = dict(cluster), dict(broker)
         values = self._resolve(cluster, broker)
         topic_defaults = _topic_defaults(values)
@@ -206,6 +217,8 @@ class BrokerConfig:
         for name in changed:
             if BROKER[name].effect is Effect.NONE:
                 log.warning("%s has no effect: %s", name, BROKER[name].note)
+        for old, new in zip(before_given, (self.dynamic_cluster, self.dynamic_broker), strict=True):
+            changed |= listeners_own_changed(old, new)
         if changed:
             for listener in self._listeners:
                 try:
@@ -246,10 +259,7 @@ class BrokerConfig:
     def _known(self, name: str, text: str) -> Definition | None:
         entry = BROKER.get(name)
         if entry is None:
-            prefixed = _LISTENER_PREFIX.fullmatch(name)
-            if prefixed and prefixed[1] in BROKER:
-                self.warnings.append(f"{name} has no effect: listeners cannot be set apart yet")
-            else:
+            if subject(name, BROKER) is None:
                 self.warnings.append(f"The configuration '{name}' was supplied but isn't a known config.")
             return None
         if entry.effect is Effect.REFUSED and entry.parse(text) != entry.default:
@@ -262,16 +272,10 @@ class BrokerConfig:
             entry = BROKER.get(name)
             if entry is None or entry.effect is not Effect.NONE or self._values[name] == entry.default:
                 continue
-            if self._is_met(name):
+            if entry.is_met(self._values[name]):
                 self.idle.append(name)
             else:
                 self.warnings.append(f"{name} has no effect: {entry.note}")
-
-    def _is_met(self, name: str) -> bool:
-        value = self._values[name]
-        if name == "inter.broker.listener.name" and value is not None:
-            return str(value).upper() in {endpoint.listener for endpoint in self.listeners()}
-        return BROKER[name].is_met(value)
 
     def _endpoints(self, name: str) -> tuple[Endpoint, ...]:
         protocols = parse_protocols(self.get("listener.security.protocol.map").split(","))
@@ -298,6 +302,7 @@ class BrokerConfig:
         if len(self.get("log.dirs") or self.get("log.dir")) != 1:
             raise ConfigError("log.dirs must name exactly one folder")
         rules.check_static(self._values, self._topic_defaults)
+        check_own(self.static, BROKER)
         self._check_listeners()
 
     def _check_listeners(self) -> None:
@@ -309,6 +314,7 @@ class BrokerConfig:
                 raise ConfigError(
                     f"listener {endpoint.listener} asks for {endpoint.protocol}, and only PLAINTEXT is served"
                 )
+        self._check_inter_broker({endpoint.listener for endpoint in listeners})
         ports = [endpoint.port for endpoint in listeners if endpoint.port]
         if len(set(ports)) != len(ports):
             raise ConfigError("Each listener must have a different port")
@@ -322,6 +328,15 @@ class BrokerConfig:
                 raise ConfigError(
                     f"advertised.listeners has {endpoint.listener}, which is not among the listeners"
                 )
+
+    def _check_inter_broker(self, names: Container[str]) -> None:
+        by = [name for name in _INTER_BROKER if self.is_set(name)]
+        if len(by) > 1:
+            raise ConfigError(f"Only one of {by[0]} and {by[1]} should be set.")
+        if self.inter_broker_listener not in names:
+            raise ConfigError(
+                f"{by[0]} must name one of the listeners, and none is called {self.inter_broker_listener}"
+            )
 
 
 def _name_node(values: dict[str, Any]) -> None:
@@ -385,12 +400,10 @@ def check_dynamic(properties: Mapping[str, str], *, per_broker: bool) -> None:
     for name, text in properties.items():
         entry = BROKER.get(name)
         if entry is None:
-            prefixed = _LISTENER_PREFIX.fullmatch(name)
-            if prefixed and prefixed[1] in BROKER:
-                BROKER[prefixed[1]].parse(text)
             continue
         if entry.parse(text) != entry.default and entry.effect is Effect.REFUSED:
             raise ConfigError(refusal(entry, text))
+    check_own(properties, BROKER)
 
 
 def _is_per_broker(name: str) -> bool:
@@ -403,8 +416,7 @@ def _is_per_broker(name: str) -> bool:
 def check_known(names: Iterable[str]) -> None:
     """ConfigError where one is no broker configuration; it says which may have been meant."""
     for name in names:
-        prefixed = _LISTENER_PREFIX.fullmatch(name)
-        if name in BROKER or (prefixed and prefixed[1] in BROKER):
+        if name in BROKER or subject(name, BROKER) is not None:
             continue
         if name in SYNONYMS:
             raise ConfigError(
