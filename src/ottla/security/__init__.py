@@ -1,1 +1,1 @@
-"""Who may do what: TLS, SASL, ACLs and quotas. Nothing is here yet; a node trusts its network."""
+"""Who somebody is, and what may be done: principals, SASL, delegation tokens. All of it pure."""

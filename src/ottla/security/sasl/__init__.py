@@ -1,0 +1,1 @@
+"""SASL: what happens on a connection (``machine``), and one file per mechanism."""
