@@ -193,7 +193,7 @@ class Controller:
                 made.change(Compare(keys.NAMES, image.names_revision), Put(keys.NAMES, keys.encode({})))
             return made
 
-        results = await self._change(topics, plan, validate_only)
+        results = await self.change(topics, plan, validate_only)
         for result in results:
             if result.topic is not None:
                 plans.warn_without_effect(result.name, result.topic.configs)
@@ -229,7 +229,7 @@ class Controller:
                 made.change(_unchanged(topic), _put_topic(topic))
             return made
 
-        return await self._change(additions, plan, validate_only)
+        return await self.change(additions, plan, validate_only)
 
     async def _check_place(self, topic: TopicImage, first: int) -> None:
         """KAFKA_STORAGE_ERROR where a partition, from number ``first`` on, cannot be made on this node."""
@@ -251,7 +251,7 @@ class Controller:
                 made.change(_unchanged(topic), Delete(keys.topic(topic.name)), states)
             return made
 
-        return await self._change(topic_ids, plan)
+        return await self.change(topic_ids, plan)
 
     # Partitions
 
@@ -337,7 +337,7 @@ class Controller:
                     raise KafkaError(ErrorCode.invalid_request, f"Unknown resource type {kind.name}")
             return made
 
-        await self._change([name], plan, validate_only)
+        await self.change([name], plan, validate_only)
 
     def _alter_topic(self, made: Plan[None], topic: TopicImage | None, name: str, change: Change) -> None:
         configs = change(topic.configs if topic else {})
@@ -400,7 +400,7 @@ class Controller:
                 made.compares += [Compare(keys.broker(one.node_id), one.epoch) for one in living]
             return made
 
-        await self._change([updates], plan, validate_only)
+        await self.change([updates], plan, validate_only)
 
     async def unregister_node(self, node_id: int) -> None:
         """Forget a node. KafkaError: BROKER_ID_NOT_REGISTERED, INVALID_REQUEST for one that lives."""
@@ -434,15 +434,18 @@ class Controller:
                 return block
         raise _busy()
 
-    # Inside
+    # Any of these
 
-    async def _change(
+    async def change(
         self,
         items: Sequence[Item],
         plan: Callable[[ClusterImage, Sequence[Item]], Awaitable[Plan[Result]]],
         validate_only: bool = False,
     ) -> list[Result]:
-        """Plan and commit, a transaction's worth of items at a time, planning those anew that lost a race."""
+        """Plan and commit, a transaction's worth of items at a time, planning those anew that lost a race.
+
+        ``plan`` has a result for each item. KafkaError(REQUEST_TIMED_OUT) where the store fails.
+        """
         results: list[Result] = []
         for first in range(0, len(items), ITEMS_PER_TXN):
             if first:
@@ -452,6 +455,8 @@ class Controller:
             async with self._changing:
                 results += await self._change_chunk(chunk, plan, validate_only)
         return results
+
+    # Inside
 
     async def _change_chunk(
         self,

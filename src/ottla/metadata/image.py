@@ -13,8 +13,12 @@ from typing import Any
 from uuid import UUID
 
 from ottla.metadata import keys
+from ottla.metadata.access_records import acl_of, credential_of, entity_of, scram_of
 from ottla.metadata.features import Features, Supported, features_of, ranges_of
 from ottla.metadata.store import Event, KeyValue
+from ottla.security.acl_bindings import AclBinding
+from ottla.security.quota_entities import Entity
+from ottla.security.sasl.scram import ScramCredential, ScramHash
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +112,10 @@ class ClusterImage:
     client_metrics: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     # The levels of features that are in force: ``image.features.level("transaction.version")``.
     features: Features = field(default_factory=Features)
+    # By what their keys are called.
+    acls: Mapping[str, AclBinding] = field(default_factory=dict)
+    scram: Mapping[str, Mapping[ScramHash, ScramCredential]] = field(default_factory=dict)
+    quotas: Mapping[Entity, Mapping[str, float]] = field(default_factory=dict)
     # That of the key that guards new names which could be taken for each other (``topics.may_collide``).
     names_revision: int = 0
     revision: int = 0
@@ -231,6 +239,12 @@ class _Draft:
             self._change_stopping(int(name), content)
         elif kind == "configs":
             self._change_configs(name, content)
+        elif kind == "acls":
+            self._put("acls", name, None if content is None else acl_of(content))
+        elif kind == "users":
+            self._change_credential(name, content)
+        elif kind == "quotas":
+            self._put("quotas", entity_of(name), content)
         elif key == keys.CONTROLLER:
             self._fields["controller_id"] = -1 if content is None else content["node_id"]
             self._fields["controller_epoch"] = 0 if content is None else revision
@@ -249,6 +263,13 @@ class _Draft:
         if made is None:
             made = self._fields[name] = dict(getattr(self._image, name))
         return made
+
+    def _put(self, field_name: str, name: Any, value: Any) -> None:
+        """Have this under a name, or, where it is None or has nothing in it, nothing."""
+        if value:
+            self._mutable(field_name)[name] = value
+        else:
+            self._mutable(field_name).pop(name, None)
 
     def _topic(self, name: str) -> TopicImage | None:
         topics: Mapping[str, TopicImage] = self._fields.get("topics", self._image.topics)
@@ -326,6 +347,19 @@ class _Draft:
         else:
             stopping[node_id] = True
 
+    def _change_credential(self, path: str, content: dict[str, Any] | None) -> None:
+        found = scram_of(path)
+        if found is None:
+            # What a later version has of users.
+            return
+        user, hash = found
+        credentials = dict(self._fields.get("scram", self._image.scram).get(user, {}))
+        if content is None:
+            credentials.pop(hash, None)
+        else:
+            credentials[hash] = credential_of(content)
+        self._put("scram", user, credentials)
+
     def _change_configs(self, path: str, content: dict[str, Any] | None) -> None:
         kind, _, name = path.partition("/")
         field_name = _CONFIGS_OF.get(kind)
@@ -335,8 +369,4 @@ class _Draft:
         entity: Any = name
         if kind == "brokers":
             entity = keys.DEFAULT_BROKER if name == keys.DEFAULT_ENTITY else int(name)
-        configs = self._mutable(field_name)
-        if content:
-            configs[entity] = content
-        else:
-            configs.pop(entity, None)
+        self._put(field_name, entity, content)

@@ -18,6 +18,10 @@ way each time, so that they can be compared as bytes.
     configs/client-metrics/<subscription>   {name: value}
     features                     {"epoch", "levels": {name: level}}; what is not there is at level 0
     ids/producers                {"next"}
+    acls/<hash>                  an ACL, by the hash of what it says ("resource_type", "resource_name",
+                                 "pattern_type", "principal", "host", "operation", "permission")
+    users/<name>/scram/<hash>    {"salt", "stored_key", "server_key", "iterations"}
+    quotas/<entity>              {name: number}
 """
 
 from __future__ import annotations
@@ -39,6 +43,9 @@ BROKER_CONFIGS = "configs/brokers/"
 GROUP_CONFIGS = "configs/groups/"
 CLIENT_METRICS_CONFIGS = "configs/client-metrics/"
 PRODUCER_IDS = "ids/producers"
+ACLS = "acls/"
+USERS = "users/"
+QUOTAS = "quotas/"
 FEATURES = "features"
 
 # The entity that stands for all brokers, in keys and, as a node id, in images.

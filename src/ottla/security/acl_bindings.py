@@ -248,6 +248,11 @@ def canonical_host(host: str) -> str:
     return str(address if mapped is None else mapped)
 
 
+def is_address(text: str) -> bool:
+    """Whether it is an IPv4 or IPv6 address."""
+    return _address(text.partition("%")[0], 6 if ":" in text else 4) is not None
+
+
 # As many as there may be ACLs with different hosts before they are parsed again.
 @lru_cache(maxsize=10_000)
 def host_of(pattern: str) -> str | Network:

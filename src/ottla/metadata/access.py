@@ -1,0 +1,218 @@
+"""Changes to who may do what: ACLs, SCRAM credentials and client quotas (Kafka's ``AclControlManager``,
+``ScramControlManager``, ``ClientQuotaControlManager``).
+
+Any node makes them. Each ACL, each credential, and each entity's quotas are changed whole or not at all.
+Where those of one request are more than a transaction can hold they are not changed all at once, as they are
+in Kafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import NamedTuple
+
+from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata import keys
+from ottla.metadata.access_records import (
+    acl_id,
+    acl_key,
+    acl_value,
+    credential_value,
+    quota_key,
+    scram_key,
+)
+from ottla.metadata.controller import Controller, Plan
+from ottla.metadata.image import ClusterImage
+from ottla.metadata.store import Compare, Delete, Put
+from ottla.security.acl_bindings import AclBinding, AclFilter, PatternType, invalid
+from ottla.security.quota_entities import Entity, invalid_value
+from ottla.security.sasl.scram import ScramCredential, ScramHash
+
+# ACLs, users with credentials, and entities with quotas that a cluster may have: nodes have them in memory.
+ACLS_MAX = 50_000
+USERS_MAX = 50_000
+ENTITIES_MAX = 50_000
+# ACLs that one request may delete (Kafka's MAX_RECORDS_PER_USER_OP).
+DELETED_MAX = 10_000
+# ACLs that are compared with filters, half a microsecond each: at once, and for one request.
+COMPARED_AT_ONCE = 10_000
+COMPARED_MAX = 2_000_000
+
+
+async def create_acls(controller: Controller, acls: Sequence[AclBinding]) -> list[KafkaError | None]:
+    """Create ACLs; for each, in order, the error or None. One that is there already is no error."""
+
+    async def plan(image: ClusterImage, chunk: Sequence[AclBinding]) -> Plan[KafkaError | None]:
+        made = Plan[KafkaError | None]()
+        puts: dict[str, Put] = {}
+        for acl in chunk:
+            error = None if (fault := invalid(acl)) is None else KafkaError(ErrorCode.invalid_request, fault)
+            if error is None and (name := acl_id(acl)) not in image.acls and name not in puts:
+                if len(image.acls) + len(puts) >= ACLS_MAX:
+                    error = KafkaError(
+                        ErrorCode.policy_violation, f"A cluster may have {ACLS_MAX} ACLs, and not more."
+                    )
+                else:
+                    puts[name] = Put(acl_key(acl), acl_value(acl))
+            made.results.append(error)
+        made.operations += puts.values()
+        return made
+
+    return await controller.change(acls, plan)
+
+
+def found_by(
+    acls: Mapping[str, AclBinding], filters: Sequence[AclFilter]
+) -> Generator[None, None, list[list[AclBinding]]]:
+    """For each filter the ACLs that it asks for; in pieces.
+
+    KafkaError(INVALID_REQUEST) where they are too many, or where too many ACLs would have to be looked at.
+    """
+    by_name: dict[str, list[AclBinding]] | None = None
+    compared, since, count = 0, 0, 0
+    found: list[list[AclBinding]] = []
+    for wanted in filters:
+        exact = _exact(wanted)
+        if exact is not None:
+            candidates = [exact] if acl_id(exact) in acls else []
+        elif wanted.resource_name is None or wanted.pattern_type is PatternType.MATCH:
+            candidates = list(acls.values())
+        else:
+            if by_name is None:
+                by_name = yield from _by_name(acls)
+            candidates = by_name.get(wanted.resource_name, [])
+        mine: list[AclBinding] = []
+        for first in range(0, len(candidates), COMPARED_AT_ONCE):
+            piece = candidates[first : first + COMPARED_AT_ONCE]
+            mine += filter(wanted.matches, piece)
+            since += len(piece)
+            if since >= COMPARED_AT_ONCE:
+                since = 0
+                yield
+        compared += len(candidates) + 1
+        count += len(mine)
+        if compared > COMPARED_MAX:
+            raise KafkaError(ErrorCode.invalid_request, "Too many filters that name no resource.")
+        if count > DELETED_MAX:
+            raise KafkaError(
+                ErrorCode.invalid_request,
+                f"Cannot remove more than {DELETED_MAX} acls in a single delete operation.",
+            )
+        found.append(mine)
+    return found
+
+
+def _exact(wanted: AclFilter) -> AclBinding | None:
+    """The one ACL that can be meant; None where there may be several."""
+    if wanted.resource_name is None or wanted.principal is None or wanted.host is None:
+        return None
+    acl = AclBinding(
+        wanted.resource_type,
+        wanted.resource_name,
+        wanted.pattern_type,
+        wanted.principal,
+        wanted.host,
+        wanted.operation,
+        wanted.permission,
+    )
+    return acl if invalid(acl) is None else None
+
+
+def _by_name(acls: Mapping[str, AclBinding]) -> Generator[None, None, dict[str, list[AclBinding]]]:
+    made: dict[str, list[AclBinding]] = {}
+    for count, acl in enumerate(acls.values(), 1):
+        made.setdefault(acl.resource_name, []).append(acl)
+        if count % COMPARED_AT_ONCE == 0:
+            yield
+    return made
+
+
+async def delete_acls(controller: Controller, acls: Sequence[AclBinding]) -> None:
+    """Delete ACLs; those that are not there are no error."""
+
+    async def plan(image: ClusterImage, chunk: Sequence[AclBinding]) -> Plan[None]:
+        made = Plan[None]()
+        made.results += [None] * len(chunk)
+        made.operations += [Delete(acl_key(acl)) for acl in chunk if acl_id(acl) in image.acls]
+        return made
+
+    await controller.change(list(dict.fromkeys(acls)), plan)
+
+
+class CredentialChange(NamedTuple):
+    """A user's credential for one hash; None: there is to be none any more."""
+
+    user: str
+    hash: ScramHash
+    credential: ScramCredential | None
+
+
+async def alter_credentials(
+    controller: Controller, changes: Sequence[CredentialChange]
+) -> list[KafkaError | None]:
+    """Change credentials, at most one of each user; for each, in order, the error or None."""
+
+    async def plan(image: ClusterImage, chunk: Sequence[CredentialChange]) -> Plan[KafkaError | None]:
+        made = Plan[KafkaError | None]()
+        added = 0
+        for user, hash, credential in chunk:
+            error: KafkaError | None = None
+            current = image.scram.get(user, {})
+            if credential is None and hash not in current:
+                error = KafkaError(
+                    ErrorCode.resource_not_found, "Attempt to delete a user credential that does not exist"
+                )
+            elif credential is not None and not current and len(image.scram) + added >= USERS_MAX:
+                error = KafkaError(
+                    ErrorCode.policy_violation, f"A cluster may have credentials of {USERS_MAX} users."
+                )
+            elif credential is None:
+                made.operations.append(Delete(scram_key(user, hash)))
+            else:
+                added += not current
+                made.operations.append(Put(scram_key(user, hash), credential_value(credential)))
+            made.results.append(error)
+        return made
+
+    return await controller.change(changes, plan)
+
+
+class QuotaChange(NamedTuple):
+    """Quotas of an entity, each None where it is to have no such quota any more."""
+
+    entity: Entity
+    values: Mapping[str, float | None]
+
+
+async def alter_quotas(
+    controller: Controller, changes: Sequence[QuotaChange], *, validate_only: bool = False
+) -> list[KafkaError | None]:
+    """Change quotas of entities, each of which comes once; for each, in order, the error or None."""
+
+    async def plan(image: ClusterImage, chunk: Sequence[QuotaChange]) -> Plan[KafkaError | None]:
+        made = Plan[KafkaError | None]()
+        added = 0
+        for entity, values in chunk:
+            current = image.quotas.get(entity, {})
+            faults = (invalid_value(entity, key, value) for key, value in values.items() if value is not None)
+            fault = next(filter(None, faults), None)
+            quotas = {key: value for key, value in {**current, **values}.items() if value is not None}
+            is_new = bool(quotas) and not current
+            if fault is not None:
+                made.results.append(KafkaError(ErrorCode.invalid_request, fault))
+            elif is_new and len(image.quotas) + added >= ENTITIES_MAX:
+                made.results.append(
+                    KafkaError(
+                        ErrorCode.policy_violation, f"A cluster may have quotas of {ENTITIES_MAX} entities."
+                    )
+                )
+            else:
+                made.results.append(None)
+                added += is_new
+                if quotas != current:
+                    key = quota_key(entity)
+                    compare = Compare(key, value=keys.encode(current)) if current else Compare(key, 0)
+                    made.change(compare, Put(key, keys.encode(quotas)) if quotas else Delete(key))
+        return made
+
+    return await controller.change(changes, plan, validate_only)
