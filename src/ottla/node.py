@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -15,20 +14,20 @@ from ottla.broker.api.records.fetch.session_cache import FetchSessions
 from ottla.broker.faults import FaultHook, with_faults
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.kept_topics import KeptTopics
+from ottla.broker.listeners import Listeners
 from ottla.broker.memory import REQUEST_BYTES_MAX, Memory
 from ottla.broker.producer_ids import ProducerIds
-from ottla.broker.server import Server, ServerLimits
 from ottla.broker.services import Services
 from ottla.broker.turn import Turn
-from ottla.config import BrokerConfig, Endpoint
+from ottla.config import BrokerConfig
 from ottla.config.node import NodeSettings as NodeSettings
 from ottla.config.node import StartError as StartError
 from ottla.coordinators.hosted import Coordinators
 from ottla.env.clock import Clock, SystemClock
 from ottla.env.deadlines import Deadlines
-from ottla.env.disk import Disk, RealDisk, open_files_max
+from ottla.env.disk import Disk, RealDisk
 from ottla.env.lag import LoopLag
-from ottla.env.network import Network, SharedSocket, TcpNetwork, show_address
+from ottla.env.network import Network, TcpNetwork, show_address
 from ottla.env.pulse import Pulse
 from ottla.env.slices import Slices
 from ottla.errors import ErrorCode, KafkaError
@@ -61,8 +60,6 @@ STORE_RETRY_MS = 500
 # How long a node waits for others of the same command before clients come to the port that they share: topics
 # that are made meanwhile would all be on those that were faster.
 SIBLINGS_MS_MAX = 10_000
-# Addresses to listen on that nobody can connect to.
-WILDCARDS = ("", "0.0.0.0", "::")
 
 
 class Node:
@@ -99,9 +96,14 @@ class Node:
         self._turn = Turn(self._clock, self._slices)
         limit = self.config.get("queued.max.request.bytes")
         self._memory = Memory(limit if limit > 0 else REQUEST_BYTES_MAX)
-        self._servers: list[Server] = []
-        # Those of the sockets that are shared with other nodes.
-        self._shared: list[Server] = []
+        self._listeners = Listeners(
+            self.config,
+            self._clock,
+            self._network,
+            self._turn,
+            self._memory,
+            refuses=faults.refuses_connections if faults else None,
+        )
         # How to let go, in haste, of what the node has taken so far.
         self._held = AsyncExitStack()
         self._settings = settings
@@ -133,25 +135,18 @@ class Node:
             raise
 
     async def _start(self) -> None:
-        endpoints = {e.listener: await self._bind(e) for e in self.config.listeners()}
-        for listener, fd in self._settings.shared:
-            server = self._make_server(listener, SharedSocket(fd))
-            await server.bind("", 0)
-            self._shared.append(server)
+        endpoints = await self._listeners.bind(self._settings.shared)
         self.address = next(iter(endpoints.values()))
         await self._open_data()
         self._report_config()
         self._compose()
         # Before it joins: others look for it at once, and take it for dead where nobody listens.
-        for server in self._servers:
-            if server not in self._shared:
-                await server.start()
-        await self._join(self._advertised(endpoints), self.config.get("broker.rack"))
+        await self._listeners.start_own()
+        await self._join(self._listeners.advertised(endpoints), self.config.get("broker.rack"))
         await self._slices.run(self._replicas.activate())
         self._coordinators.apply(None, self._metadata.image)
         await self._await_siblings()
-        for server in self._shared:
-            await server.start()
+        await self._listeners.start_shared()
         if self.lag is not None:
             self.lag.start()
             self._held.callback(self.lag.close)
@@ -182,52 +177,6 @@ class Node:
         if self.config.idle:
             log.info("set, but nothing here depends on it: %s", ", ".join(self.config.idle))
 
-    def _make_server(self, listener: str, network: Network) -> Server:
-        server = Server(
-            self._limits(),
-            self._clock,
-            network,
-            self._turn,
-            self._memory,
-            listener=listener,
-            refuses=self._faults.refuses_connections if self._faults else None,
-            files_max=open_files_max(),
-        )
-        self._servers.append(server)
-        return server
-
-    async def _bind(self, endpoint: Endpoint) -> tuple[str, int]:
-        server = self._make_server(endpoint.listener, self._network)
-        try:
-            return await server.bind(endpoint.host, endpoint.port)
-        except OSError as error:
-            where = f"{endpoint.host}:{endpoint.port}"
-            # asyncio repeats the address in its own words; the bare reason says enough.
-            reason = (
-                os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-            )
-            raise StartError(f"cannot listen on {where}: {reason.lower()}") from error
-
-    def _advertised(self, bound: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
-        """Where clients of each listener are told to connect."""
-        advertised = {e.listener: (e.host, e.port) for e in self.config.advertised_listeners()}
-        found = {}
-        for listener, (bound_host, bound_port) in bound.items():
-            host, port = advertised.get(listener, (bound_host, bound_port))
-            port = port or bound_port
-            if host in WILDCARDS:
-                # As Kafka does. A container's name, for one, is not known outside.
-                host = socket.gethostname()
-                log.info(
-                    "clients of listener %s are told to connect to this machine's name, %s:%d; where they "
-                    "do not know it, give --advertise (advertised.listeners)",
-                    listener,
-                    host,
-                    port,
-                )
-            found[listener] = (host, port)
-        return found
-
     async def stop(self) -> None:
         """Hand over, accept no more, finish what is in flight, flush; the data is as after a clean stop."""
         try:
@@ -236,7 +185,7 @@ class Node:
             await self._slices.run(self._replicas.wake_all())
             self._replicas.close()
             self._coordinators.close()
-            await asyncio.gather(*(server.stop() for server in self._servers))
+            await self._listeners.stop()
             all_kept = await self._logs.close()
             if self._clustered:
                 await (self._membership.mark_clean() if all_kept else self._membership.mark_doubtful())
@@ -256,19 +205,17 @@ class Node:
 
     async def kill(self) -> None:
         """Stop as a crash would: nothing more is answered, flushed or written down."""
-        for server in self._servers:
-            server.abort()
+        self._listeners.abort()
         await self._held.aclose()
 
     @property
     def connection_count(self) -> int:
         """How many clients are connected."""
-        return sum(len(server.connections) for server in self._servers)
+        return self._listeners.connection_count
 
     def disconnect(self) -> None:
         """Close every client's connection at once; they may come back."""
-        for server in self._servers:
-            server.disconnect()
+        self._listeners.disconnect()
 
     async def _open_data(self) -> None:
         """Lock and load the data directory: metadata first, then the logs that it names."""
@@ -473,9 +420,7 @@ class Node:
         if self._faults is not None:
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
-        for server in self._servers:
-            server.handle = gate
-        self.config.subscribe(self._apply_limits)
+        self._listeners.serve(gate)
 
     def _make_pulse(self) -> Pulse:
         session_ms = self.config.get("broker.session.timeout.ms")
@@ -483,16 +428,3 @@ class Node:
         self._pulse = Pulse(self._clock, session_ms * 2 // 3, self._membership.stood_still)
         self._held.callback(self._pulse.close)
         return self._pulse
-
-    def _apply_limits(self, changed: frozenset[str]) -> None:
-        for server in self._servers:
-            server.limit(self._limits())
-
-    def _limits(self) -> ServerLimits:
-        get = self.config.get
-        return ServerLimits(
-            request_bytes_max=get("socket.request.max.bytes"),
-            idle_ms_max=get("connections.max.idle.ms"),
-            connections_max=get("max.connections"),
-            connections_per_host_max=get("max.connections.per.ip"),
-        )

@@ -19,6 +19,11 @@ def show_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def machine_name() -> str:
+    """This machine's own name, as others may know it."""
+    return socket.gethostname()
+
+
 def watch_over(transport: asyncio.BaseTransport) -> None:
     """Have the kernel break a connection whose other end is no longer there. It wakes nobody until then."""
     made = transport.get_extra_info("socket")

@@ -1,0 +1,156 @@
+"""A node's listeners: where each was bound, where its clients are told to connect, and when they come in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+from ottla.broker.memory import Memory
+from ottla.broker.pipeline import Handle
+from ottla.broker.server import Server, ServerLimits
+from ottla.broker.turn import Turn
+from ottla.config import BrokerConfig, Endpoint
+from ottla.config.node import StartError
+from ottla.env.clock import Clock
+from ottla.env.disk import open_files_max
+from ottla.env.network import Network, SharedSocket, machine_name
+
+log = logging.getLogger(__name__)
+
+# Addresses to listen on that nobody can connect to.
+WILDCARDS = ("", "0.0.0.0", "::")
+
+
+class Listeners:
+    """``bind``, then ``serve``, then ``start``."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        clock: Clock,
+        network: Network,
+        turn: Turn,
+        memory: Memory,
+        *,
+        refuses: Callable[[], bool] | None = None,
+    ) -> None:
+        """``refuses``: a test's wish that nobody be let in."""
+        self._config = config
+        self._clock = clock
+        self._network = network
+        self._turn = turn
+        self._memory = memory
+        self._refuses = refuses
+        self._own: list[Server] = []
+        # Those of the sockets that are shared with other nodes.
+        self._shared: list[Server] = []
+        config.subscribe(self._apply_limits)
+
+    @property
+    def servers(self) -> Iterable[Server]:
+        """All of them."""
+        return (*self._own, *self._shared)
+
+    @property
+    def connection_count(self) -> int:
+        """How many clients are connected."""
+        return sum(len(server.connections) for server in self.servers)
+
+    async def bind(self, shared: Iterable[tuple[str, int]]) -> dict[str, tuple[str, int]]:
+        """Reserve every listener's address, and say where each was bound. ``shared``: sockets that others
+        listen at, too, as listeners and file descriptors. StartError where one cannot be had."""
+        bound = {endpoint.listener: await self._bind(endpoint) for endpoint in self._config.listeners()}
+        for listener, fd in shared:
+            server = self._make(listener, SharedSocket(fd))
+            self._shared.append(server)
+            await server.bind("", 0)
+        return bound
+
+    def _make(self, listener: str, network: Network) -> Server:
+        return Server(
+            self._limits(listener),
+            self._clock,
+            network,
+            self._turn,
+            self._memory,
+            listener=listener,
+            refuses=self._refuses,
+            files_max=open_files_max(),
+        )
+
+    async def _bind(self, endpoint: Endpoint) -> tuple[str, int]:
+        server = self._make(endpoint.listener, self._network)
+        self._own.append(server)
+        try:
+            return await server.bind(endpoint.host, endpoint.port)
+        except OSError as error:
+            where = f"{endpoint.host}:{endpoint.port}"
+            # asyncio repeats the address in its own words; the bare reason says enough.
+            reason = (
+                os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+            )
+            raise StartError(f"cannot listen on {where}: {reason.lower()}") from error
+
+    def advertised(self, bound: Mapping[str, tuple[str, int]]) -> dict[str, tuple[str, int]]:
+        """Where clients of each listener are told to connect."""
+        advertised = {e.listener: (e.host, e.port) for e in self._config.advertised_listeners()}
+        found = {}
+        for listener, (bound_host, bound_port) in bound.items():
+            host, port = advertised.get(listener, (bound_host, bound_port))
+            port = port or bound_port
+            if host in WILDCARDS:
+                # As Kafka does. A container's name, for one, is not known outside.
+                host = machine_name()
+                log.info(
+                    "clients of listener %s are told to connect to this machine's name, %s:%d; where they "
+                    "do not know it, give --advertise (advertised.listeners)",
+                    listener,
+                    host,
+                    port,
+                )
+            found[listener] = (host, port)
+        return found
+
+    def serve(self, handle: Handle) -> None:
+        """What the requests of all clients come to; before ``start``."""
+        for server in self.servers:
+            server.handle = handle
+
+    async def start_own(self) -> None:
+        """Take connections at the addresses that are this node's alone."""
+        for server in self._own:
+            await server.start()
+
+    async def start_shared(self) -> None:
+        """Take connections at those that it shares with other nodes."""
+        for server in self._shared:
+            await server.start()
+
+    async def stop(self) -> None:
+        """As ``Server.stop``, all at once."""
+        await asyncio.gather(*(server.stop() for server in self.servers))
+
+    def abort(self) -> None:
+        """As ``Server.abort``."""
+        for server in self.servers:
+            server.abort()
+
+    def disconnect(self) -> None:
+        """Close every client's connection at once; they may come back."""
+        for server in self.servers:
+            server.disconnect()
+
+    def _apply_limits(self, changed: frozenset[str]) -> None:
+        for server in self.servers:
+            server.limit(self._limits(server.listener))
+
+    def _limits(self, listener: str) -> ServerLimits:
+        get = self._config.for_listener(listener).get
+        return ServerLimits(
+            request_bytes_max=get("socket.request.max.bytes"),
+            idle_ms_max=get("connections.max.idle.ms"),
+            connections_max=get("max.connections"),
+            connections_per_host_max=get("max.connections.per.ip"),
+        )
