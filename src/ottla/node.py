@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from ottla.broker.api.records.fetch.session_cache import FetchSessions
+from ottla.broker.entrances import Entrances
 from ottla.broker.faults import FaultHook, with_faults
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.kept_topics import KeptTopics
@@ -34,6 +35,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.data_dir import RegistrationMark, others_with_data
 from ottla.log.manager import LogManager
 from ottla.metadata.alone import elsewhere, stand_alone, was_one_of_several
+from ottla.metadata.authorization import acls_of, authorizer_of
 from ottla.metadata.feature_gate import FeatureGate
 from ottla.metadata.features import SUPPORTED, Supported, obstacle
 from ottla.metadata.image import TopicImage
@@ -47,6 +49,7 @@ from ottla.metadata.stores import open_store
 from ottla.replication.fetchers import Fetchers
 from ottla.replication.high_watermarks import HighWatermarks
 from ottla.replication.manager import ReplicaManager
+from ottla.security.acl import Authorizer
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -102,6 +105,7 @@ class Node:
             self._network,
             self._turn,
             self._memory,
+            speaking=lambda listener, protocol, network: network,
             refuses=faults.refuses_connections if faults else None,
         )
         # How to let go, in haste, of what the node has taken so far.
@@ -420,7 +424,14 @@ class Node:
         if self._faults is not None:
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
-        self._listeners.serve(gate)
+        self._listeners.serve(Entrances(gate, self._make_authorizer()).guard)
+
+    def _make_authorizer(self) -> Authorizer | None:
+        """Who decides what clients may do, where anybody does."""
+        made = authorizer_of(self.config)
+        if made is not None:
+            self._metadata.subscribe(acls_of(made, self._metadata.image))
+        return made
 
     def _make_pulse(self) -> Pulse:
         session_ms = self.config.get("broker.session.timeout.ms")

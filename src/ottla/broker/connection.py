@@ -37,11 +37,16 @@ class Host(Protocol):
         """Count a connection out."""
         ...
 
+    def welcome(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
+        """A connection was counted in: find out whose it is, as far as that can be seen already."""
+        ...
+
 
 class Connection(asyncio.BufferedProtocol):
     """The shell around one socket: the frame decoder and the pipeline do the work."""
 
     __slots__ = (
+        "_counted",
         "_frames",
         "_got_bytes",
         "_host",
@@ -63,6 +68,8 @@ class Connection(asyncio.BufferedProtocol):
         # Both are set when the connection is made, before anything else is called.
         self.client: Client
         self._pipeline: Pipeline
+        # Whether the host counts it among its connections.
+        self._counted = False
         # The socket's file descriptor; -1 where there is no such thing.
         self.descriptor = -1
         # What this client had not taken yet when it was found to be slow.
@@ -79,18 +86,27 @@ class Connection(asyncio.BufferedProtocol):
 
     # ------------------------------------------------------------ the transport's events
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def accepted(self, transport: asyncio.BaseTransport) -> bool:
+        """A connection has come: count it in, or refuse it, before anything is done for it. Where TLS is
+        spoken that is before its handshake, and ``connection_made`` comes behind it."""
         peer = transport.get_extra_info("peername")
         self.client = Client(str(peer[0]) if peer else "", self._host.listener)
         self._pipeline = Pipeline(self.client, self._host.handle, self, self._host.memory, self._host.turn)
         sock = transport.get_extra_info("socket")
         self.descriptor = -1 if sock is None else sock.fileno()
         # uvloop's transports are asyncio's in all but their class.
-        stream = cast(asyncio.Transport, transport)
-        if not self._host.admit(self):
-            stream.abort()
+        self._transport = cast(asyncio.Transport, transport)
+        if self._host.admit(self):
+            self._counted = True
+            return True
+        self._transport = None
+        return False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not self._counted and not self.accepted(transport):
+            cast(asyncio.Transport, transport).abort()
             return
-        self._transport = stream
+        self._host.welcome(self, transport)
         self._host.turn.connected()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -187,6 +203,17 @@ class Connection(asyncio.BufferedProtocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    # ------------------------------------------------------------ its client's login
+
+    def distrust(self, request_bytes_max: int) -> None:
+        """The client has to log in first: until then no request may be larger than this."""
+        self.client.line = self
+        self._frames.size_max = min(self._frames.size_max, request_bytes_max)
+
+    def trust(self) -> None:
+        """The client has logged in: its requests may be as large as anybody's."""
+        self._frames.size_max = self._host.request_bytes_max
 
     # ------------------------------------------------------------ its state, and its end, for the server
 

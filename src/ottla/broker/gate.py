@@ -1,6 +1,7 @@
-"""From a frame to a handler and back: header, version, budget, handler, and what errors become.
+"""From a frame to a handler and back: header, version, budget, rights, handler, and what errors become.
 
-What a request may be, its version, its bytes and its elements, stands in the row of its API (``wire.apis``).
+What a request may be, its version, its bytes and its elements, stands in the row of its API (``wire.apis``),
+what its client must be allowed in that of ``security.demands``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ottla.broker.request import (
 from ottla.broker.services import Services
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
+from ottla.security.demands import refusal
 from ottla.types import Buffer
 from ottla.wire.apis import API_VERSIONS, APIS, FETCH, PRODUCE
 from ottla.wire.messages import RequestHeader, decode_request, frame_response, read_header, read_request
@@ -73,6 +75,10 @@ class Gate:
         if is_fetch:
             ctx.frame = frame
         try:
+            if client.permissions is not None:
+                refused = refusal(header.api_key, header.api_version, request, client.permissions)
+                if refused is not None:
+                    raise refused
             result = handler(ctx, request)
             if isinstance(result, Framed):
                 return result.pieces

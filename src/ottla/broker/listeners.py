@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from ottla.broker.memory import Memory
-from ottla.broker.pipeline import Handle
 from ottla.broker.server import Server, ServerLimits
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig, Endpoint
@@ -22,6 +21,9 @@ log = logging.getLogger(__name__)
 # Addresses to listen on that nobody can connect to.
 WILDCARDS = ("", "0.0.0.0", "::")
 
+# The network that speaks a listener's protocol over another one.
+Speaking = Callable[[str, str, Network], Network]
+
 
 class Listeners:
     """``bind``, then ``serve``, then ``start``."""
@@ -34,15 +36,19 @@ class Listeners:
         turn: Turn,
         memory: Memory,
         *,
+        speaking: Speaking,
         refuses: Callable[[], bool] | None = None,
     ) -> None:
-        """``refuses``: a test's wish that nobody be let in."""
+        """``speaking``: given a listener, its protocol and the network below. ``refuses``: a test's wish that
+        nobody be let in."""
         self._config = config
         self._clock = clock
         self._network = network
         self._turn = turn
         self._memory = memory
+        self._speaking = speaking
         self._refuses = refuses
+        self._protocols = {endpoint.listener: endpoint.protocol for endpoint in config.listeners()}
         self._own: list[Server] = []
         # Those of the sockets that are shared with other nodes.
         self._shared: list[Server] = []
@@ -72,7 +78,7 @@ class Listeners:
         return Server(
             self._limits(listener),
             self._clock,
-            network,
+            self._speaking(listener, self._protocols[listener], network),
             self._turn,
             self._memory,
             listener=listener,
@@ -113,10 +119,10 @@ class Listeners:
             found[listener] = (host, port)
         return found
 
-    def serve(self, handle: Handle) -> None:
-        """What the requests of all clients come to; before ``start``."""
+    def serve(self, guard: Callable[[Server, str], None]) -> None:
+        """Have each listener's clients come in as ``guard`` arranges it, given its protocol."""
         for server in self.servers:
-            server.handle = handle
+            guard(server, self._protocols[server.listener])
 
     async def start_own(self) -> None:
         """Take connections at the addresses that are this node's alone."""

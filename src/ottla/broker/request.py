@@ -6,12 +6,17 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from ottla.env.deferred import Deferred
+from ottla.security.principals import ANONYMOUS
+from ottla.text import printable
 from ottla.types import Buffer
 from ottla.wire.messages import RequestHeader
 
 if TYPE_CHECKING:
     from ottla.broker.api.records.produce.refusals import Refusals
     from ottla.broker.services import Services
+    from ottla.security.acl import Permissions
+    from ottla.security.acl_bindings import Operation, ResourceType
+    from ottla.security.sasl.machine import SaslMachine
 
 Fields = dict[str, Any]
 
@@ -57,15 +62,34 @@ class Habit(Protocol):
         ...
 
 
+class Line(Protocol):
+    """A client's connection, for whoever finds out who the client is."""
+
+    def end(self) -> None:
+        """Take nothing more, and close once what is being worked on is answered."""
+        ...
+
+    def trust(self) -> None:
+        """The client has logged in: its requests may be as large as anybody's."""
+        ...
+
+
 @final
 class Client:
     """Who is at the other end of a connection, for as long as it lasts."""
 
-    __slots__ = ("habit", "host", "listener", "refusals")
+    __slots__ = ("habit", "host", "line", "listener", "login", "permissions", "principal", "refusals")
 
     def __init__(self, host: str, listener: str) -> None:
         self.host = host
         self.listener = listener
+        self.principal = ANONYMOUS
+        # What it may do; None: everything, since there is no authorizer.
+        self.permissions: Permissions | None = None
+        # How far it has logged in, where its listener asks for that.
+        self.login: SaslMachine | None = None
+        # None where there is no connection (any more).
+        self.line: Line | None = None
         # What its producers were refused, once there is any such thing.
         self.refusals: Refusals | None = None
         # What it fetches each time, without a session.
@@ -73,12 +97,15 @@ class Client:
 
     def leave(self) -> None:
         """Its connection is gone."""
+        self.line = None
         habit, self.habit = self.habit, None
         if habit is not None:
             habit.end()
 
     def __str__(self) -> str:
-        return f"client {self.host}"
+        if self.principal is ANONYMOUS:
+            return f"client {self.host}"
+        return f"client {self.host} ({printable(str(self.principal))})"
 
 
 @final
@@ -116,3 +143,13 @@ class RequestContext:
     @property
     def listener(self) -> str:
         return self.client.listener
+
+    def may(self, operation: Operation, kind: ResourceType, name: str) -> bool:
+        """Whether the client may do something to a resource of that very name."""
+        permissions = self.client.permissions
+        return permissions is None or permissions.allows(operation, kind, name)
+
+    def may_any(self, operation: Operation, kind: ResourceType) -> bool:
+        """Whether the client may do it to some resource of that type."""
+        permissions = self.client.permissions
+        return permissions is None or permissions.allows_any(operation, kind)

@@ -56,6 +56,8 @@ class Server:
         """``files_max``: how many files and connections the process may have open."""
         # Set before the server starts: what it serves needs to know the address that was bound.
         self.handle: Handle
+        # Finds out whose a connection is, as far as that can be seen before anything comes on it.
+        self.greet: Callable[[Connection, asyncio.BaseTransport], None] | None = None
         self.listener = listener
         self.request_bytes_max = limits.request_bytes_max
         # All connections receive small requests into this: it is filled and emptied in one step.
@@ -151,6 +153,10 @@ class Server:
         self._per_host[host] += 1
         self.connections[connection] = None
         return True
+
+    def welcome(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
+        if self.greet is not None:
+            self.greet(connection, transport)
 
     def _say_full(self, host: str) -> None:
         if not self._said_full:
