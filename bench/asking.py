@@ -32,6 +32,7 @@ VERSIONS = {
     "OffsetFetch": 5,
     "FindCoordinator": 2,
     "ListGroups": 2,
+    "InitProducerId": 1,
     "ApiVersions": 0,
     "CreateTopics": 4,
     "DeleteTopics": 3,
@@ -41,6 +42,8 @@ VERSIONS = {
 PARTITIONS_AT_ONCE = 2000
 FILL_AT_ONCE = 500
 GROUPS_AT_ONCE = 200
+# What FindCoordinator is asked for.
+GROUP, TRANSACTION = 0, 1
 # Where things are in a response, counted from behind its size.
 CORRELATION, THROTTLE, COUNT, SHORT, LONG = 4, 4, 4, 2, 8
 
@@ -219,6 +222,16 @@ def commit_error_at(topic: str) -> int:
     return CORRELATION + THROTTLE + COUNT + SHORT + len(topic) + COUNT + 4
 
 
+def init_producer(transactional_id: str) -> bytes:
+    """An InitProducerId request: the id's next epoch."""
+    return request("InitProducerId", transactional_id=transactional_id, transaction_timeout_ms=60_000)
+
+
+def init_error_at() -> int:
+    """Where the error code is in a response to ``init_producer``."""
+    return CORRELATION + THROTTLE
+
+
 def lookup(topic: str, at_ms: int) -> bytes:
     """A ListOffsets request for partition 0: the first offset of that time, or later."""
     wanted = {"partition_index": 0, "current_leader_epoch": -1, "timestamp": at_ms}
@@ -326,32 +339,43 @@ def fill(connection: Connection, topics: Mapping[str, int], records: bytes) -> N
                 check(f"Produce {one.name}-{partition.index}", partition.error_code)
 
 
-def find_coordinator(connection: Connection, group: str) -> None:
-    """Wait until the group's coordinator is there."""
+def find_coordinator(connection: Connection, name: str, kind: int = GROUP) -> None:
+    """Wait until the coordinator of a group, or of a transactional id, is there."""
 
     def found() -> bool:
-        return not connection.ask("FindCoordinator", key=group, key_type=0).error_code
+        return not connection.ask("FindCoordinator", key=name, key_type=kind).error_code
 
-    until(f"coordinator of {group}", found)
+    until(f"coordinator of {name}", found)
 
 
 def commit_each(connection: Connection, groups: Sequence[str], topic: str) -> None:
     """An offset for each of the groups, many at a time. Refused where one is."""
     find_coordinator(connection, groups[0])
-    at = commit_error_at(topic)
+    requests = {group: commit(group, topic, 0) for group in groups}
+    _each(connection, "OffsetCommit", requests, commit_error_at(topic))
+
+
+def init_each(connection: Connection, ids: Sequence[str]) -> None:
+    """A producer for each of the transactional ids, many at a time. Refused where one is."""
+    find_coordinator(connection, ids[0], TRANSACTION)
+    _each(connection, "InitProducerId", {one: init_producer(one) for one in ids}, init_error_at())
+
+
+def _each(connection: Connection, what: str, requests: Mapping[str, bytes], error_at: int) -> None:
+    """Ask a coordinator for each name."""
 
     def code(response: bytes) -> int:
-        return int.from_bytes(response[at : at + 2], "big", signed=True)
+        return int.from_bytes(response[error_at : error_at + 2], "big", signed=True)
 
+    names = list(requests)
     # The first one waits for the coordinator to have loaded what it has to know.
-    first = commit(groups[0], topic, 0)
     loading = (ErrorCode.coordinator_load_in_progress, ErrorCode.not_coordinator)
-    until(f"OffsetCommit of {groups[0]}", lambda: code(connection.exchange(first)) not in loading)
-    for start in range(0, len(groups), GROUPS_AT_ONCE):
-        chunk = groups[start : start + GROUPS_AT_ONCE]
-        connection.send(b"".join(commit(group, topic, 0) for group in chunk))
-        for group in chunk:
-            check(f"OffsetCommit of {group}", code(connection.receive()))
+    until(f"{what} of {names[0]}", lambda: code(connection.exchange(requests[names[0]])) not in loading)
+    for start in range(0, len(names), GROUPS_AT_ONCE):
+        chunk = names[start : start + GROUPS_AT_ONCE]
+        connection.send(b"".join(requests[name] for name in chunk))
+        for name in chunk:
+            check(f"{what} of {name}", code(connection.receive()))
 
 
 def delete_groups(connection: Connection, groups: Sequence[str]) -> None:

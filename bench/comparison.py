@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,28 @@ IDLE_CPU = Column(("idle_cpu_percent",), "idle CPU %", 2)
 LOAD_CPU = Column(("client_cpu_us_per_request",), "the load's own µs", 1)
 BESIDE_RATE = Column(("beside", "mb_per_s"), "beside it MB/s", 1)
 BESIDE_P99 = Column(("beside", "latency_ms", "p99"), "their p99 ms", 1)
+
+
+def _in_transactions(row: str) -> tuple[Column, ...]:
+    """The figures of a row of `ottla bench transactions`."""
+    wanted = {
+        "batches": (RATE, PER_MILLION),
+        "single": (
+            Column(("messages_per_s",), "transactions/s", 0),
+            Column(("p50_ms",), "p50 ms", 3),
+            Column(("commit_p50_ms",), "commit p50 ms", 3),
+            Column(("commit_p99_ms",), "commit p99 ms", 3),
+            Column(("broker_cpu_us_per_message",), "broker CPU µs for each", 0),
+        ),
+        "consume": (RATE, PER_MILLION),
+        "process": (Column(("p50_ms",), "p50 ms", 3), Column(("p99_ms",), "p99 ms", 3), PER_MILLION),
+    }[row]
+    first = {"single": "p50_ms", "process": "p50_ms"}.get(row, PER_MILLION.path[0])
+    of = {"p50_ms": "p50"}.get(first, "broker CPU")
+    found = [replace(column, path=("rows", row, "transactions", *column.path)) for column in wanted]
+    found.append(Column(("rows", row, "ratio", first), f"{of}, times that without", 2))
+    return tuple(found)
+
 
 BATCHED = (RATE, MEGABYTES, PER_MILLION, MEMORY)
 RAW = (REQUESTS, P50, P99, PER_REQUEST, LOAD_CPU, MEMORY)
@@ -332,7 +354,30 @@ def plan(scale: float) -> list[Step]:
         bench("Consume, 6 partitions, 100 B", ("consume", "--messages", count), BATCHED),
         bench("Produce to consume at 1,000 messages/s, acks=all", (*paced, "--acks", "all"), LATENCY),
         beside(bench("", (*paced, "--acks", "all"), LATENCY)),
+        *_exactly_once(scale),
         *_several(scale, produce, paced),
+    ]
+
+
+def _exactly_once(scale: float) -> list[Step]:
+    """The same in transactions and without, at one broker and at three nodes."""
+    batches = ("--messages", str(max(1000, int(200_000 * scale))))
+    single = ("--seconds", f"{max(0.3, 1.5 * scale):g}")
+
+    def step(title: str, row: str, *arguments: str, against: Against = Against.ONE) -> Step:
+        words = ("transactions", "--only", row, "--rounds", "1", *arguments)
+        return replace(bench(title, words, _in_transactions(row)), against=against)
+
+    nodes, on_nodes = (
+        ("--replicas", str(NODES)),
+        "Three nodes: transactions of one message, one after the other",
+    )
+    return [
+        step("Transactions of 1,000 messages, 6 partitions, 100 B", "batches", *batches),
+        step("Transactions of one message, one after the other", "single", *single),
+        step("Consume what is committed, one transaction in ten aborted", "consume", *batches),
+        step("Consume, transform, produce exactly once", "process", *batches),
+        step(on_nodes, "single", *single, *nodes, against=Against.CLUSTER),
     ]
 
 

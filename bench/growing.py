@@ -1,8 +1,9 @@
 """bench/growth: measure how Ottla, and any brokers beside it, grow, and write docs/GROWTH.md with its plots.
 
-What grows: partitions, consumer groups, connections, consumers of one producer, the size of a log. A fresh
-Ottla of this tree is measured unless --no-own says otherwise; --tree adds an Ottla of another tree, --peer a
-broker of one node that runs already: what is made there has a prefix of its own, and is deleted in the end.
+What grows: partitions, consumer groups, transactional ids, connections, consumers of one producer, the size
+of a log. A fresh Ottla of this tree is measured unless --no-own says otherwise; --tree adds an Ottla of
+another tree, --peer a broker of one node that runs already: what is made there has a prefix of its own, and
+is deleted in the end, but for transactional ids, which expire.
 The results are kept, and --draw makes the page of them anew. All else that is written is under build/bench.
 """
 

@@ -113,6 +113,37 @@ def groups(subject: Subject, count: int, rig: Rig, figures: Figures) -> None:
     start(subject, "start_killed_s", figures, knows)
 
 
+def transactional_ids(subject: Subject, count: int, rig: Rig, figures: Figures) -> None:
+    """So many transactional ids, whose producers begin again and again. At an address they stay until they
+    expire: nobody can delete one."""
+    ids = [f"{subject.prefix}-{number:06}" for number in range(count)]
+    with subject.connect() as connection:
+        asking.init_each(connection, ids)
+        idle(subject, rig, figures)
+        found = rig.program.ask(
+            [subject.target(asking.init_producer(one)) for one in ids],
+            # Nobody asks for one id twice at a time, which is refused.
+            min(COMMIT_CONNECTIONS, count),
+            rig.seconds,
+            error_at=asking.init_error_at(),
+            brokers=subject.find_pids(),
+        ).result()
+        figures |= {"init_p50_ms": found["p50_ms"], "init_p99_ms": found["p99_ms"]}
+        if "broker_cpu_s" in found:
+            figures["init_cpu_us"] = found["broker_cpu_s"] / found["count"] * 1e6
+    if subject.broker is None:
+        return
+
+    def serves(connection: Connection) -> bool:
+        answer = connection.exchange(asking.init_producer(ids[-1]))
+        return answer[asking.init_error_at() :][:2] == b"\0\0"
+
+    stop(subject, figures)
+    start(subject, "start_s", figures, serves)
+    subject.broker.kill()
+    start(subject, "start_killed_s", figures, serves)
+
+
 def connections(subject: Subject, count: int, rig: Rig, figures: Figures) -> None:
     """So many connections: first all of them idle, then each of them a producer."""
     raise_open_files(count + 100)
@@ -247,6 +278,7 @@ class Axis:
 AXES = (
     Axis("partitions", "partitions", partitions, (100, 300, 1000, 3000, 10_000)),
     Axis("groups", "consumer groups", groups, (1, 10, 100, 1000, 5000)),
+    Axis("ids", "transactional ids", transactional_ids, (10, 100, 1000, 10_000)),
     Axis("connections", "connections", connections, (1, 10, 100, 1000, 5000)),
     Axis("consumers", "consumers of one producer", consumers, (1, 2, 5, 10, 20)),
     Axis("log", "megabytes in one partition", log_size, (16, 64, 256, 1024)),

@@ -157,6 +157,35 @@ SECTIONS = (
         ),
     ),
     Section(
+        "ids",
+        "Transactional ids",
+        "transactional ids",
+        "Producers that have begun, each with an id of its own. Then they begin again, over four connections, one after the "
+        "other. A start is over when one of them can.",
+        (
+            Plot("cpu", "InitProducerId: broker CPU", "µs", (("init_cpu_us", "each"),), log_y=False),
+            Plot(
+                "init",
+                "InitProducerId, on four connections",
+                "ms",
+                (("init_p50_ms", "p50"), ("init_p99_ms", "p99")),
+            ),
+            MEMORIES,
+            STARTS,
+        ),
+        (
+            MEMORY,
+            IDLE,
+            Row("init_p50_ms", "InitProducerId: p50", "ms", 2),
+            Row("init_p99_ms", "p99", "ms", 2),
+            Row("init_cpu_us", "its CPU", "µs", 1),
+            LAG,
+            STOP,
+            START,
+            KILLED,
+        ),
+    ),
+    Section(
         "connections",
         "Connections",
         "connections",

@@ -102,6 +102,22 @@ def test_every_benchmark_runs(ottla: Ottla, ottla_server: BrokerProcess) -> None
     assert "ottla-bench" not in ottla("topic", "list").out
 
 
+def test_transactions_are_measured_beside_the_same_without_them(ottla: Ottla) -> None:
+    options = ["-n", "2000", "-p", "2", "--piece", "100", "-d", "0.2", "--rounds", "1"]
+    found = ottla("bench", "transactions", *options, "--json").json
+    assert found["settings"] == {"messages": 2000, "size_bytes": 100, "partitions": 2, "rounds": 1}
+    assert list(found["rows"]) == ["batches", "single", "consume", "process"]
+    for row in found["rows"].values():
+        # So little may cost nothing that could be seen: then there is no ratio.
+        assert row["transactions"].keys() >= row["without"].keys() >= row["ratio"].keys()
+        assert row["without"] and row["ratio"]
+    single = found["rows"]["single"]["transactions"]
+    assert 0 < single["commit_p50_ms"] < single["p50_ms"] <= single["p99_ms"] < 5000
+    shown = ottla("bench", "transactions", "--only", "single", "-d", "0.2", "--rounds", "1").out
+    assert "commit, p50 " in shown and "batches" not in shown
+    assert "ottla-bench" not in ottla("topic", "list").out + ottla("group", "list").out
+
+
 def test_a_benchmark_uses_the_topic_that_it_is_given(ottla: Ottla, topic: str) -> None:
     ottla("topic", "create", topic, "-p", "2")
     ottla("bench", "produce", "--topic", topic, "-n", "1000", "--size", "10")

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ottla.cli.bench import cold, processes, raw, runner, workers
+from ottla.cli.bench import cold, processes, raw, runner, single, transactions, workers
 from ottla.cli.bench.processes import Usage
 from ottla.cli.bench.report import Result, percentiles, show
 from ottla.cli.errors import CliError
@@ -300,3 +300,49 @@ def test_files_that_cannot_be_put_out_of_memory_are_told_of(tmp_path: Path) -> N
 def test_the_offset_is_in_a_fetch_once() -> None:
     request = cold.fetch_request("topic", 3)
     assert request.count(cold.MARKER.to_bytes(8, "big")) == 1
+
+
+@pytest.mark.parametrize("transactional_id", ["a-producer", None])
+def test_a_produce_of_one_message_is_whole_with_each_number(transactional_id: str | None) -> None:
+    where = ("127.0.0.1", 9)
+    load = single.SingleLoad(where, where, "t", 3, 50, 1.0, 0.1, transactional_id)
+    made = single.ProduceRequest(load, 12, 77)
+    for epoch, sequence in ((0, 0), (5, 70_000), (32_000, 1)):
+        frame = bytes(made.numbered(epoch, sequence))
+        header = messages.read_header(frame, 4)
+        request = messages.decode_request(header.api_key, header.api_version, frame, header.body_offset)
+        assert (request.transactional_id, request.acks) == (transactional_id, -1)
+        batch = records.check_batch(bytes(request.topic_data[0].partition_data[0].records))
+        assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (77, epoch, sequence)
+        assert batch.is_transactional is (transactional_id is not None)
+
+
+@pytest.mark.parametrize(
+    ("level", "end", "has"), [(2, 5, True), (1, 5, False), (2, 4, False), (None, 5, False)]
+)
+def test_a_client_speaks_the_protocol_that_the_cluster_has(level: int | None, end: int, has: bool) -> None:
+    fields = {
+        "error_code": 0,
+        "throttle_time_ms": 0,
+        "api_keys": [
+            {"api_key": key, "min_version": 0, "max_version": last}
+            for key, last in ((raw.PRODUCE, 12), (single.END_TXN, end))
+        ],
+    }
+    if level is not None:
+        feature = {"name": "transaction.version", "max_version_level": level, "min_version_level": level}
+        fields["finalized_features"] = [feature]
+    key, version = single.API_VERSIONS, single.API_VERSIONS_VERSION
+    answer = messages.decode_response(key, version, messages.encode_response(key, version, fields))
+    assert single.is_kip_890(answer) is has
+
+
+def test_rows_of_transactions_are_medians_and_how_often_one_goes_into_the_other() -> None:
+    row = transactions.Row.SINGLE
+    runs = [{"p50_ms": ms, "messages_per_s": 100, "commit_p50_ms": 1.0, "other": 1} for ms in (9.0, 3.0, 6.0)]
+    found = transactions.compared(row, runs, [{"p50_ms": 2.0, "messages_per_s": 400}])
+    assert found == {
+        "transactions": {"messages_per_s": 100, "p50_ms": 6.0, "commit_p50_ms": 1.0},
+        "without": {"messages_per_s": 400, "p50_ms": 2.0},
+        "ratio": {"messages_per_s": 0.25, "p50_ms": 3.0},
+    }

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ottla.cli import output
-from ottla.cli.bench import cold, raw, report, runner, workers
+from ottla.cli.bench import cold, raw, report, runner, transactions, workers
 from ottla.cli.bench.workers import Done, Load
 from ottla.cli.client import Cluster, connect
 from ottla.cli.errors import CliError
@@ -282,6 +282,61 @@ def requests(
     client = f"requests built once, over raw sockets (epoll), {_processes(processes)}"
     report.show(_result("requests", asked, measured, "requests", client), json)
     _check(measured.done)
+
+
+@app.command("transactions")
+def measure_transactions(
+    only: Annotated[
+        list[transactions.Row] | None,
+        typer.Option(
+            help="Measure this alone: transactions of many messages (batches), of one each (single), what "
+            "reading committed messages costs (consume), or consume-transform-produce (process). Repeatable."
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number(1), help="How often each is done, in turn.")
+    ] = 3,
+    partitions: Partitions = 6,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            parser=whole_number(1),
+            show_default=False,
+            help="Replicas of the new topics, else as many as the broker gives them.",
+        ),
+    ] = -1,
+    messages: Messages = 300_000,
+    size: Size = 100,
+    piece: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number(1, 8192), help="Messages of a large transaction.")
+    ] = 1000,
+    seconds: Seconds = 3.0,
+    broker_pid: BrokerPid = None,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Do the same in transactions and without, in turn, and see what exactly-once costs.
+
+    Single messages go over raw sockets, so over plain connections only; all else through librdkafka.
+    """
+    cluster = connect(bootstrap, property)
+    brokers = runner.broker_processes(cluster, broker_pid)
+    asked = transactions.Asked(
+        cluster,
+        brokers,
+        _settings(cluster, property),
+        rounds,
+        partitions,
+        replicas,
+        messages,
+        size,
+        piece,
+        seconds,
+    )
+    found = transactions.measure(asked, only or list(transactions.Row))
+    transactions.show(asked, f"raw sockets (single); {_librdkafka(1)}", found, json)
 
 
 def _time_beside(

@@ -119,19 +119,18 @@ def show(result: Result, json: bool) -> None:
     if json:
         output.print_json(figures)
         return
-    settings = ", ".join(_setting(name, value) for name, value in result.settings.items())
-    output.say(f"{result.test}: {settings}")
+    output.say(f"{result.test}: {settings_text(result.settings)}")
     output.say(f"load from {result.client}")
     rows: list[tuple[str, str, str]] = []
     hidden = HIDDEN.get(result.test, ())
     for name, (label, unit) in LABELS.items():
         if name not in hidden and figures.get(name) is not None and (name != "failed" or figures[name]):
-            rows.append((label, _number(figures[name]), unit))
-    rows += [(f"latency {name}", _number(value), "ms") for name, value in figures["latency_ms"].items()]
+            rows.append((label, number(figures[name]), unit))
+    rows += [(f"latency {name}", number(value), "ms") for name, value in figures["latency_ms"].items()]
     if (beside := figures.get("beside")) is not None:
-        rows.append(("beside it: throughput", _number(beside["mb_per_s"]), "MB/s"))
+        rows.append(("beside it: throughput", number(beside["mb_per_s"]), "MB/s"))
         rows += [
-            (f"beside it: latency {name}", _number(value), "ms")
+            (f"beside it: latency {name}", number(value), "ms")
             for name, value in beside["latency_ms"].items()
         ]
     output.table(("figure", "value", "unit"), rows, right=(1,))
@@ -147,6 +146,11 @@ def show(result: Result, json: bool) -> None:
 UNITS = {"_bytes": " B", "_ms": " ms", "_per_s": "/s"}
 
 
+def settings_text(settings: dict[str, Any]) -> str:
+    """Settings, for people."""
+    return ", ".join(_setting(name, value) for name, value in settings.items())
+
+
 def _setting(name: str, value: Any) -> str:
     for suffix, unit in UNITS.items():
         if name.endswith(suffix):
@@ -155,5 +159,6 @@ def _setting(name: str, value: Any) -> str:
     return f"{name.replace('_', ' ')} {value}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A figure, for people."""
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}".rstrip("0").rstrip(".")

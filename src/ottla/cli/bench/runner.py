@@ -132,15 +132,18 @@ def is_local(host: str) -> bool:
 
 
 @contextmanager
-def topic(cluster: Cluster, name: str | None, partitions: int) -> Iterator[str]:
-    """The topic to use: the one named, or a new one that is deleted in the end."""
+def topic(cluster: Cluster, name: str | None, partitions: int, replicas: int = -1) -> Iterator[str]:
+    """The topic to use: the one named, or a new one that is deleted in the end, with as many replicas as
+    asked for, or as the cluster gives a topic by itself."""
     if name is not None:
         cluster.topic(name)
         yield name
         return
     made = f"ottla-bench-{uuid4().hex[:8]}"
     futures = cluster.admin.create_topics(
-        [admin_api().NewTopic(made, partitions, -1)], operation_timeout=10, request_timeout=REQUEST_TIMEOUT_S
+        [admin_api().NewTopic(made, partitions, replicas)],
+        operation_timeout=10,
+        request_timeout=REQUEST_TIMEOUT_S,
     )
     cluster.wait(futures[made], f"topic {made!r}")
     with ExitStack() as cleanup:

@@ -61,6 +61,9 @@ class Done:
     cpu_s: float
     latencies_s: tuple[float, ...] = ()
     error: str | None = None
+    # Of transactions alone: how long each commit took, and what had to be asked again.
+    commits_s: tuple[float, ...] = ()
+    retried: int = 0
 
 
 def values(count: int, size: int, seed: int) -> list[bytes]:
