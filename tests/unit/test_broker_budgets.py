@@ -19,6 +19,7 @@ from ottla.broker.memory import UNSENT_BYTES_MAX
 from ottla.broker.request import CloseConnection
 from ottla.env.slices import Slices
 from ottla.node import Node, NodeSettings
+from ottla.security.acl import Authorizer
 from ottla.types import Record
 from ottla.wire.apis import APIS, FEW, Api
 from ottla.wire.fields import ZERO, Field
@@ -40,15 +41,18 @@ def value(kind: str, field: Field, number: int) -> Any:
     if field.kind == "string":
         if name == "configuration_keys":
             return f"key-{number}"
-        if field.nullable and not field.array and name not in ("name", "topic"):
+        if field.nullable and not field.array and name not in ("name", "topic", "entity_name"):
             return None
-        return {"unknown": f"none-{number}", "known": f"t-{number % TOPICS}", "same": "t-0"}[kind]
+        if name in ("entity_type", "key"):
+            return {"entity_type": "user", "key": "producer_byte_rate"}[name]
+        made = {"unknown": f"none-{number}", "known": f"t-{number % TOPICS}", "same": "t-0"}[kind]
+        return f"User:{made}" if name == "principal" else made
     if field.kind == "uuid":
         return uuid.UUID(int=number + 1 if kind == "unknown" else 0)
     if field.kind in ("bytes", "records"):
         return b""
     if field.kind in ("bool", "float64"):
-        return ZERO[field.kind]
+        return 1.0 if name == "value" else ZERO[field.kind]
     if name in ("partition", "partition_index", "partitions", "partition_indexes", "partition_id", "index"):
         return number if kind == "unknown" else 0
     if name in ("broker_ids", "replicas"):
@@ -56,7 +60,8 @@ def value(kind: str, field: Field, number: int) -> Any:
     special = {
         "num_partitions": 1, "replication_factor": 1, "acks": 1, "resource_type": 2, "count": 2,
         "timestamp": -1, "replica_id": -1, "session_epoch": -1, "timeout_ms": 100, "current_leader_epoch": -1,
-        "response_partition_limit": 2_000,
+        "response_partition_limit": 2_000, "resource_type_filter": 2, "pattern_type_filter": 3,
+        "resource_pattern_type": 3, "operation": 3, "permission_type": 3, "mechanism": 1, "iterations": 4_096,
     }  # fmt: skip
     return special.get(name, 0)
 
@@ -67,6 +72,7 @@ async def node_with_topics(path: Path, topics: int = TOPICS, partitions: int = 1
     properties = {"auto.create.topics.enable": "false"}
     node = Node(NodeSettings(data=str(path / "data"), port=0, properties=properties))
     await node.start()
+    node.services.authorizer = Authorizer()
     try:
         new = [
             {

@@ -221,6 +221,33 @@ def _describe_transactions(request: Any, code: ErrorCode, message: str | None) -
     }
 
 
+def _alter_client_quotas(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    return {
+        "entries": [
+            {
+                "error_code": code,
+                "error_message": message,
+                "entity": [
+                    {"entity_type": part.entity_type, "entity_name": part.entity_name}
+                    for part in entry.entity
+                ],
+            }
+            for entry in request.entries
+        ]
+    }
+
+
+def _describe_credentials(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    failed = {"user": "", "error_code": code, "error_message": message, "credential_infos": ()}
+    return {"error_code": code, "error_message": message, "results": [failed] * len(request.users or ())}
+
+
+def _alter_credentials(request: Any, code: ErrorCode, message: str | None) -> Fields:
+    users = {asked.name for asked in (*request.deletions, *request.upsertions)}
+    failed = {"error_code": code, "error_message": message}
+    return {"results": [failed | {"user": user} for user in sorted(users)]}
+
+
 def _with_top(build: Builder) -> Builder:
     """The error at the top as well."""
     return lambda request, code, message: _top(request, code, message) | build(request, code, message)
@@ -263,6 +290,14 @@ _NAMED: dict[str, Builder] = {
     "OffsetForLeaderEpoch": _each_partition(
         "topics", "topics", "partitions", "partitions", "partition", leader_epoch=-1, end_offset=-1
     ),
+    "DescribeAcls": _top_with(resources=()),
+    "CreateAcls": lambda request, code, message: {
+        "results": [{"error_code": code, "error_message": message}] * len(request.creations)
+    },
+    "DeleteAcls": lambda request, code, message: {
+        "filter_results": [{"error_code": code, "error_message": message, "matching_acls": ()}]
+        * len(request.filters)
+    },
     "DescribeConfigs": _resources("results"),
     "AlterConfigs": _resources("responses"),
     "IncrementalAlterConfigs": _resources("responses"),
@@ -280,6 +315,10 @@ _NAMED: dict[str, Builder] = {
     ),
     "ListPartitionReassignments": _top_with(topics=()),
     "OffsetDelete": _top_with(topics=()),
+    "DescribeClientQuotas": _top_with(entries=None),
+    "AlterClientQuotas": _alter_client_quotas,
+    "DescribeUserScramCredentials": _describe_credentials,
+    "AlterUserScramCredentials": _alter_credentials,
     "UpdateFeatures": _top_with(results=()),
     "DescribeCluster": _top_with(cluster_id="", brokers=()),
     "DescribeProducers": _each_partition(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ottla.log.manager import LogManager
     from ottla.metadata.service import Metadata
     from ottla.replication.manager import ReplicaManager
+    from ottla.security.acl import Authorizer
 
 
 @dataclass(slots=True)
@@ -50,3 +51,5 @@ class Services:
     slices: Slices
     # In a cluster: asked before anything is acknowledged that others may decide by now.
     pulse: Pulse | None = None
+    # Decides who may do what; None: everybody may do everything.
+    authorizer: Authorizer | None = None

@@ -1,0 +1,1 @@
+"""Who may do what: ACLs, users' credentials, clients' quotas."""
