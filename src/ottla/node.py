@@ -430,6 +430,7 @@ class Node:
         """Who decides what clients may do, where anybody does."""
         made = authorizer_of(self.config)
         if made is not None:
+            self.services.authorizer = made
             self._metadata.subscribe(acls_of(made, self._metadata.image))
         return made
 

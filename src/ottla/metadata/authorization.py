@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ottla.config import BrokerConfig
-from ottla.metadata.image import ClusterImage
+from ottla.metadata.acl_follower import AclFollower
+from ottla.metadata.image import EMPTY, ClusterImage
+from ottla.metadata.service import Subscriber
+from ottla.pieces import whole
 from ottla.security.acl import Authorizer, super_users
 
 
@@ -18,17 +19,10 @@ def authorizer_of(config: BrokerConfig, *also: str) -> Authorizer | None:
     return Authorizer(named | set(also), allow_if_no_acl=config.get("allow.everyone.if.no.acl.found"))
 
 
-def acls_of(
-    authorizer: Authorizer, image: ClusterImage
-) -> Callable[[ClusterImage | None, ClusterImage], None]:
+def acls_of(authorizer: Authorizer, image: ClusterImage) -> Subscriber:
     """Put the ACLs of an image in force; what is returned does so with each later one."""
-
-    def follow(old: ClusterImage | None, new: ClusterImage) -> None:
-        before = {} if old is None else old.acls
-        if before is not new.acls:
-            removed = [acl for name, acl in before.items() if name not in new.acls]
-            added = [acl for name, acl in new.acls.items() if name not in before]
-            authorizer.change(removed, added)
-
-    follow(None, image)
-    return follow
+    follower = AclFollower(authorizer)
+    pieces = follower.follow(EMPTY, image)
+    if pieces is not None:
+        whole(pieces)
+    return follower.follow
