@@ -1,4 +1,4 @@
-"""Security configurations of brokers. There is no TLS, SASL or authorizer yet, so none has an effect."""
+"""Security configurations of brokers that have no effect here."""
 
 # ruff: noqa: E501 - a row to a line
 # fmt: off
@@ -10,11 +10,9 @@ from ottla.config.definition import (
     ConfigType,
     Definition,
     Effect,
-    ListCheck,
     Mode,
     Rule,
     between,
-    one_of,
 )
 
 BOOLEAN, STRING, INT, SHORT = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.SHORT
@@ -27,26 +25,12 @@ _OAUTH = "org.apache.kafka.common.security.oauthbearer."
 _PRINCIPAL_BUILDER = "org.apache.kafka.common.security.authenticator.DefaultKafkaPrincipalBuilder"
 
 
-def _tls(
-    name: str, type: ConfigType, default: object, importance: str, doc: str,
-    check: Rule | None = None, mode: Mode = PER_BROKER,
-) -> Definition:
-    return Definition(name, type, default, importance, doc, check, mode, Effect.NONE, "there are no TLS listeners")
-
-
 def _sasl(
     name: str, type: ConfigType, default: object, importance: str, doc: str,
     check: Rule | None = None, mode: Mode = Mode.READ_ONLY,
 ) -> Definition:
     return Definition(name, type, default, importance, doc, check, mode, Effect.NONE, "nodes need none of it here")
 
-
-# Keys and trusted certificates, which may change while brokers run, each listener's by itself.
-STORES = frozenset((
-    "ssl.key.password", "ssl.keystore.certificate.chain", "ssl.keystore.key", "ssl.keystore.location",
-    "ssl.keystore.password", "ssl.keystore.type", "ssl.truststore.certificates", "ssl.truststore.location",
-    "ssl.truststore.password", "ssl.truststore.type",
-))
 
 _RS256 = Check("[ES256, RS256], any case", lambda text: None if text.upper() in ("ES256", "RS256") else "String must be one of (case insensitive): ES256, RS256")
 
@@ -87,27 +71,4 @@ SECURITY = (
     _sasl("sasl.oauthbearer.scope", STRING, None, MEDIUM, "The scope to ask for."),
     _sasl("sasl.oauthbearer.token.endpoint.url", STRING, None, MEDIUM, "Where tokens are fetched."),
     _sasl("sasl.server.callback.handler.class", CLASS, None, MEDIUM, "A Java class for the server's side."),
-    _tls("ssl.allow.dn.changes", BOOLEAN, False, LOW, "Let a new certificate have another name.", None, Mode.READ_ONLY),
-    _tls("ssl.allow.san.changes", BOOLEAN, False, LOW, "Let a new certificate have other alternative names.", None, Mode.READ_ONLY),
-    _tls("ssl.cipher.suites", LIST, (), MEDIUM, "Cipher suites that may be used.", ListCheck()),
-    _tls("ssl.client.auth", STRING, "none", MEDIUM, "Whether clients must show a certificate.", one_of("required", "requested", "none")),
-    _tls("ssl.enabled.protocols", LIST, ("TLSv1.2", "TLSv1.3"), MEDIUM, "TLS versions that may be used.", ListCheck()),
-    _tls("ssl.endpoint.identification.algorithm", STRING, "https", LOW, "How a server's host name is checked."),
-    _tls("ssl.engine.factory.class", CLASS, None, LOW, "A Java class that makes TLS engines."),
-    _tls("ssl.key.password", PASSWORD, None, MEDIUM, "Password of the private key."),
-    _tls("ssl.keymanager.algorithm", STRING, "SunX509", MEDIUM, "Java's key manager."),
-    _tls("ssl.keystore.certificate.chain", PASSWORD, None, MEDIUM, "Certificates, as PEM."),
-    _tls("ssl.keystore.key", PASSWORD, None, MEDIUM, "Private key, as PEM."),
-    _tls("ssl.keystore.location", STRING, None, MEDIUM, "File with key and certificates."),
-    _tls("ssl.keystore.password", PASSWORD, None, MEDIUM, "Password of that file."),
-    _tls("ssl.keystore.type", STRING, "JKS", MEDIUM, "Format of that file."),
-    _tls("ssl.principal.mapping.rules", STRING, "DEFAULT", LOW, "How certificate names become short names.", None, Mode.READ_ONLY),
-    _tls("ssl.protocol", STRING, "TLSv1.3", MEDIUM, "The TLS version to prefer."),
-    _tls("ssl.provider", STRING, None, MEDIUM, "Java's security provider."),
-    _tls("ssl.secure.random.implementation", STRING, None, LOW, "Java's source of random numbers."),
-    _tls("ssl.trustmanager.algorithm", STRING, "PKIX", MEDIUM, "Java's trust manager."),
-    _tls("ssl.truststore.certificates", PASSWORD, None, MEDIUM, "Trusted certificates, as PEM."),
-    _tls("ssl.truststore.location", STRING, None, MEDIUM, "File with trusted certificates."),
-    _tls("ssl.truststore.password", PASSWORD, None, MEDIUM, "Password of that file."),
-    _tls("ssl.truststore.type", STRING, "JKS", MEDIUM, "Format of that file."),
 )

@@ -17,11 +17,11 @@ from ottla.config import rules
 from ottla.config.broker import ACTED_ON
 from ottla.config.definition import ConfigError, ConfigType, Definition, Effect, Mode, shorten
 from ottla.config.inert import INERT
-from ottla.config.inert_security import STORES
 from ottla.config.listener_settings import ListenerSettings, check_own, listeners_own_changed, subject
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
 from ottla.config.replication import REPLICATION
 from ottla.config.security import SECURITY
+from ottla.config.tls import STORES, TLS
 from ottla.config.topic import SYNONYMS, TOPIC
 from ottla.config.transactions import TRANSACTIONS
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # Every broker configuration by name.
 BROKER: dict[str, Definition] = dict(
-    sorted((ACTED_ON | REPLICATION | TRANSACTIONS | SECURITY | INERT).items())
+    sorted((ACTED_ON | REPLICATION | TRANSACTIONS | SECURITY | TLS | INERT).items())
 )
 
 NODE_ID_DEFAULT = 1
