@@ -14,9 +14,12 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ottla.env import tls
+from ottla.env import handshakes
+from ottla.env import tls_connection as tls
+from ottla.env.handshakes import Handshakes
 from ottla.env.network import TcpNetwork
-from ottla.env.tls import Handshakes, TlsConnection, TlsNetwork
+from ottla.env.tls import TlsNetwork
+from ottla.env.tls_connection import TlsConnection
 
 CA = trustme.CA()
 
@@ -43,7 +46,7 @@ class AtOnce(Handshakes):
         asyncio.get_running_loop().call_soon(lambda: done(_step(tls)))
 
 
-_step = tls._step
+_step = handshakes._step
 
 
 class Wire:
