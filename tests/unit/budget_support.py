@@ -111,7 +111,7 @@ async def longest_step(node: Node, frame: bytes) -> tuple[float, bytes]:
     try:
         with Watch() as watch:
             started = time.thread_time()
-            answer = node._servers[0].handle(CLIENT, frame)
+            answer = node._listeners.servers[0].handle(CLIENT, frame)
             first_s = time.thread_time() - started
             pieces = await asyncio.wait_for(answer, 60) if isinstance(answer, Pending) else answer
     finally:

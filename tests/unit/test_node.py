@@ -95,7 +95,7 @@ def test_a_start_that_fails_holds_nothing(
         with pytest.raises(error):
             await broken.start()
         with pytest.raises(ConnectionError):
-            await asyncio.open_connection(*broken._servers[0]._bound.address)  # type: ignore[union-attr]
+            await asyncio.open_connection(*broken._listeners.servers[0]._bound.address)  # type: ignore[union-attr]
         left = [thread.name for thread in set(threading.enumerate()) - before]
         assert not [name for name in left if "metadata" in name]
         assert len(asyncio.all_tasks()) == 1

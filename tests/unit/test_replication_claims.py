@@ -240,7 +240,7 @@ def test_a_replica_is_not_believed_where_clients_come_in(
     async def main() -> None:
         made = Node(NodeSettings(data=str(tmp_path), properties=TWO_LISTENERS))
         await made.start()
-        (server,) = (server for server in made._servers if server.listener == listener)
+        (server,) = (server for server in made._listeners.servers if server.listener == listener)
         assert server._bound is not None
         client = Client(made, *await asyncio.open_connection(*server._bound.address))
         try:
