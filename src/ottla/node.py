@@ -144,9 +144,11 @@ class Node:
         await self._open_data()
         self._report_config()
         self._compose()
-        # Before it joins: others look for it at once, and take it for dead where nobody listens.
+        # Before it joins: others look for it at once, and take it for dead where nobody listens. Requests
+        # wait, as in Kafka: clients forget a broker that is not in its own metadata.
         await self._listeners.start_own()
         await self._join(self._listeners.advertised(endpoints), self.config.get("broker.rack"))
+        self._listeners.open()
         await self._slices.run(self._replicas.activate())
         self._coordinators.apply(None, self._metadata.image)
         await self._await_siblings()

@@ -128,6 +128,7 @@ class Bench:
             ServerLimits(**limits), self.clock, network, Turn(self.clock, self.others_served), Memory()
         )
         self.server.handle = self.handle
+        self.server.serve()
         self.pending: dict[bytes, Pending] = {}
         self.handled: list[bytes] = []
         self.on_cancel: Callable[[], None] | None = None
@@ -183,6 +184,23 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
+
+
+def test_requests_wait_until_there_is_somebody_to_serve_them() -> None:
+    bench = Bench()
+    bench.server.serves = False
+    bench.connection, bench.transport = bench.connect()
+    assert not bench.transport.reading
+    bench.receive(b"r1", b"r2")
+    _, transport = bench.connect()
+    transport.lose()
+    assert not bench.handled
+    bench.server.serve()
+    bench.others_served()
+    assert bench.transport.sent == b"r1r2"
+    assert bench.transport.reading
+    bench.receive(b"r3")
+    assert bench.transport.sent == b"r1r2r3"
 
 
 def test_what_follows_a_pending_produce_is_handled_and_answered_behind_it(bench: Bench) -> None:

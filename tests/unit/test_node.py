@@ -33,7 +33,7 @@ from ottla.metadata.topics import NewTopic
 from ottla.node import Node, NodeSettings, StartError
 from ottla.replication.partition import Partition
 from ottla.types import Record, TopicPartition
-from ottla.wire.apis import PRODUCE
+from ottla.wire.apis import METADATA, PRODUCE
 from ottla.wire.messages import decode_response, frame_request
 from ottla.wire.records import build_batch
 
@@ -387,6 +387,46 @@ def test_a_node_whose_id_another_process_has_leads_nothing(tmp_path: Path) -> No
         await store.txn([], [Delete(keys.broker(1))])
         await until_led(made)
         assert partition.leader_epoch > after.leader_epoch
+        await made.stop()
+
+    asyncio.run(asyncio.wait_for(body(), HANG_S))
+
+
+class Slow(SqliteStore):
+    """A store that takes its time to register a node."""
+
+    registers: asyncio.Event
+    may_go_on: asyncio.Event
+
+    async def txn(self, compares: Any, operations: Any) -> Any:
+        if any(isinstance(one, Put) and one.key == keys.broker(1) for one in operations):
+            self.registers.set()
+            await self.may_go_on.wait()
+        return await super().txn(compares, operations)
+
+
+def test_who_connects_before_a_node_has_joined_is_answered_when_it_has(tmp_path: Path) -> None:
+    """Clients forget a broker that metadata do not name, and wait for what it coordinated."""
+
+    async def body() -> None:
+        store = await Slow.open(str(tmp_path / "store.db"), SystemClock())
+        store.registers, store.may_go_on = asyncio.Event(), asyncio.Event()
+        made = Node(NodeSettings(data=str(tmp_path / "data"), port=0, node_id=1), store=store)
+        starting = asyncio.create_task(made.start())
+        await store.registers.wait()
+        reader, writer = await asyncio.open_connection(*made.address)
+        nothing = dict.fromkeys(("allow_auto_topic_creation", "include_topic_authorized_operations"), False)
+        fields = {"topics": [], "include_cluster_authorized_operations": False, **nothing}
+        writer.write(frame_request(METADATA, 9, 1, "test", fields))
+        answering = asyncio.create_task(reader.readexactly(4))
+        done, _ = await asyncio.wait([answering], timeout=0.2)
+        assert not done
+        store.may_go_on.set()
+        answer = await reader.readexactly(int.from_bytes(await answering))
+        brokers = decode_response(METADATA, 9, answer, 5).brokers
+        assert [broker.node_id for broker in brokers] == [1]
+        writer.close()
+        await starting
         await made.stop()
 
     asyncio.run(asyncio.wait_for(body(), HANG_S))

@@ -28,6 +28,8 @@ class Host(Protocol):
     request_bytes_max: int
     # All connections receive small requests into this: it is filled and emptied in one step.
     scratch: memoryview
+    # Whether requests are handled yet.
+    serves: bool
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection in, or refuse it."""
@@ -108,6 +110,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._host.welcome(self, transport)
         self._host.turn.connected()
+        if not self._host.serves:
+            self._pipeline.choke()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._count_unsent(0)
@@ -246,6 +250,10 @@ class Connection(asyncio.BufferedProtocol):
     def refuse(self, reason: str) -> None:
         """Take nothing more, and close once what came before is answered; the log says why."""
         self._pipeline.refuse(reason)
+
+    def begin(self) -> None:
+        """Requests are handled from now on."""
+        self._pipeline.unchoke()
 
     def end(self) -> None:
         """Take nothing more, and close once what is being worked on is answered and written."""

@@ -125,9 +125,14 @@ class Listeners:
             guard(server, self._protocols[server.listener])
 
     async def start_own(self) -> None:
-        """Take connections at the addresses that are this node's alone."""
+        """Take connections at the addresses that are this node's alone; requests wait until ``open``."""
         for server in self._own:
             await server.start()
+
+    def open(self) -> None:
+        """Handle requests from now on."""
+        for server in self.servers:
+            server.serve()
 
     async def start_shared(self) -> None:
         """Take connections at those that it shares with other nodes."""

@@ -59,6 +59,7 @@ class Server:
         # Finds out whose a connection is, as far as that can be seen before anything comes on it.
         self.greet: Callable[[Connection, asyncio.BaseTransport], None] | None = None
         self.listener = listener
+        self.serves = False
         self.request_bytes_max = limits.request_bytes_max
         # All connections receive small requests into this: it is filled and emptied in one step.
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
@@ -85,11 +86,17 @@ class Server:
         return self._bound.address
 
     async def start(self) -> None:
-        """Begin to take connections."""
+        """Begin to take connections, whose requests wait until ``serve``."""
         assert self._bound is not None
         await self._bound.start()
         self._schedule_sweep()
         self._relief = self._clock.call_later(PRESSURE_MS, self._relieve)
+
+    def serve(self) -> None:
+        """Begin to handle requests, those that have come by now as well."""
+        self.serves = True
+        for connection in self.connections:
+            self.turn.later(connection.begin)
 
     async def stop(self) -> None:
         """Accept no more, let what is being worked on finish and be written, then close every connection."""

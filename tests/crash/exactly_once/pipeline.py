@@ -16,7 +16,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from exactly_once.worker import FENCED, transformed
+from exactly_once.worker import FENCED, STUCK, transformed
 from interop.process import BrokerProcess, wait_until
 from interop.raw import RawClient
 
@@ -146,7 +146,7 @@ class Pipeline:
         self._folder = folder
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._zombies: list[subprocess.Popen[bytes]] = []
-        self.fenced = 0
+        self.fenced = self.stuck = 0
         self.names = [f"worker-{number}" for number in range(WORKERS)]
 
     # ------------------------------------------------------------ workers
@@ -179,12 +179,13 @@ class Pipeline:
         self.start(name)
 
     def tend(self) -> None:
-        """Start again who has ended, which only those may that were fenced."""
+        """Start again who has ended, which only those may that were fenced, or whose client hangs."""
         for name, process in list(self._processes.items()):
             status = process.poll()
             if status is not None:
-                assert status == FENCED, f"{name} ended with {status}:\n{self.logs()}"
-                self.fenced += 1
+                assert status in (FENCED, STUCK), f"{name} ended with {status}:\n{self.logs()}"
+                self.fenced += status == FENCED
+                self.stuck += status == STUCK
                 self.start(name)
         for process in list(self._zombies):
             if process.poll() is not None:
@@ -230,7 +231,7 @@ class Pipeline:
         for process in [*self._processes.values(), *self._zombies]:
             process.terminate()
         for process in [*self._processes.values(), *self._zombies]:
-            assert process.wait(QUIET_TIMEOUT_S) in (0, FENCED), self.logs()
+            assert process.wait(QUIET_TIMEOUT_S) in (0, FENCED, STUCK), self.logs()
         self._processes.clear()
         self._zombies.clear()
 
@@ -325,7 +326,8 @@ class Pipeline:
         )
         reader.finish()
         self._check(source, reader)
-        return f"{sum(source.sent)} records, {len(steps)} faults, {self.fenced} workers began again"
+        again = f"{self.fenced} workers were fenced, {self.stuck} hung"
+        return f"{sum(source.sent)} records, {len(steps)} faults, {again}"
 
     def _progress(self, reader: Reader) -> None:
         before = reader.count()

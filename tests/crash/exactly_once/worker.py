@@ -2,13 +2,15 @@
 input, writes what it made of them to the output, and moves its group's offsets, all in one transaction.
 
 It may be killed or halted at any moment. It ends by itself, with a status of ``FENCED``, where a producer
-cannot go on, as Kafka's clients are told to; whoever started it starts another. It follows what KIP-447 asks
+cannot go on, as Kafka's clients are told to, and with ``STUCK`` where its client hangs; whoever started it
+starts another. It follows what KIP-447 asks
 of such a program: the group's metadata that go with a transaction are those of the assignment under which its
 records were read, and what was read under an assignment that is gone is thrown away.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import random
 import signal
@@ -23,8 +25,14 @@ QUIET = {"log_level": 2, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms":
 # What a producer sends, hears and makes of it, on stderr: where it waits for ever, on what.
 TALKATIVE = {"log_level": 7, "debug": "eos,protocol"}
 FENCED = 3
+# It hangs: librdkafka (2.11 to 2.16) forgets a broker as soon as one answer of Metadata does not name it. If
+# that coordinates the group, send_offsets_to_transaction() waits for it, however long that takes, and
+# whatever timeout it was given (confluentinc/librdkafka#5511, #5456). An alarm ends the process then.
+STUCK = -signal.SIGALRM
 RECORDS_MAX = 20
-CALL_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 15.0
+# How long after its time-out a call counts as hanging.
+HANG_S = 10.0
 # A transaction stays open for so long at most, so that there is something in it to be hit.
 OPEN_S_MAX = 0.05
 
@@ -53,14 +61,11 @@ class Worker:
                 "linger.ms": 2,
                 "retry.backoff.ms": 20,
                 "topic.metadata.refresh.interval.ms": 2_000,
-                # Where all nodes are down, librdkafka 2.11 and later forget them and begin anew; a
-                # TxnOffsetCommit that is sent then waits for a connection that is gone, for ever.
-                "metadata.recovery.strategy": "none",
                 **QUIET,
                 **TALKATIVE,
             }
         )
-        self._producer.init_transactions(CALL_TIMEOUT_S)
+        self._until_done(self._producer.init_transactions)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": setup["bootstrap"],
@@ -135,12 +140,15 @@ class Worker:
     def _until_done(self, call: Any, *arguments: Any) -> None:
         """Call until it is known what has come of it."""
         while True:
+            signal.setitimer(signal.ITIMER_REAL, CALL_TIMEOUT_S + HANG_S)
             try:
                 return call(*arguments, CALL_TIMEOUT_S)
             except KafkaException as failure:
                 error = failure.args[0]
                 if not error.retriable() or error.fatal() or error.txn_requires_abort():
                     raise
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _abort(self, failure: Exception, first: dict[int, int]) -> None:
         """Undo the transaction, and begin again with its first records."""
@@ -157,6 +165,8 @@ class Worker:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
+    # Says where it hangs, and ends it.
+    faulthandler.register(signal.SIGALRM, chain=True)
     try:
         Worker(json.loads(sys.argv[1])).run()
     except KafkaException as error:
