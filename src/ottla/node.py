@@ -10,17 +10,20 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
 
+from ottla.broker.among_nodes import AmongNodes
 from ottla.broker.api.records.fetch.session_cache import FetchSessions
 from ottla.broker.entrances import Entrances
 from ottla.broker.faults import FaultHook, with_faults
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.kept_topics import KeptTopics
 from ottla.broker.listeners import Listeners
+from ottla.broker.mechanisms import Mechanisms
 from ottla.broker.memory import REQUEST_BYTES_MAX, Memory
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.services import Services
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig
+from ottla.config.listener_settings import ListenerSettings
 from ottla.config.node import NodeSettings as NodeSettings
 from ottla.config.node import StartError as StartError
 from ottla.coordinators.hosted import Coordinators
@@ -50,6 +53,7 @@ from ottla.replication.fetchers import Fetchers
 from ottla.replication.high_watermarks import HighWatermarks
 from ottla.replication.manager import ReplicaManager
 from ottla.security.acl import Authorizer
+from ottla.security.principals import ANONYMOUS
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -105,9 +109,10 @@ class Node:
             self._network,
             self._turn,
             self._memory,
-            speaking=lambda listener, protocol, network: network,
+            speaking=self._speak,
             refuses=faults.refuses_connections if faults else None,
         )
+        self._among = AmongNodes(self.config, self._clock, self._network, self._speak_tls)
         # How to let go, in haste, of what the node has taken so far.
         self._held = AsyncExitStack()
         self._settings = settings
@@ -349,10 +354,10 @@ class Node:
         listener = self.config.inter_broker_listener
         self._leadership = Leadership(self._store, self._metadata, self.config, member)
         self._held.push_async_callback(self._leadership.close)
-        self._liveness = Liveness(self._store, self._metadata, self._network, self.node_id, listener)
+        self._liveness = Liveness(self._store, self._metadata, self._among.network, self.node_id, listener)
         self._held.push_async_callback(self._liveness.close)
         fetchers = Fetchers(
-            self.node_id, self._network, self._clock, self.config, lambda: member.broker_epoch, listener
+            self.node_id, self._among.network, self._clock, self.config, lambda: member.broker_epoch, listener
         )
         commit = self._metadata.controller.change_partitions
         replicas = ReplicaManager(*parts, fetchers=fetchers, commit=commit)
@@ -391,7 +396,7 @@ class Node:
         producer_ids = ProducerIds(self._metadata.controller.reserve_producer_ids)
         self._coordinators = hosted = Coordinators(
             self.node_id, self.config, self._metadata, self._replicas, producer_ids, self._clock, self._disk,
-            self._slices, deadlines, self._network if self._clustered else None,
+            self._slices, deadlines, self._among.network if self._clustered else None,
             None if self._faults is None else self._faults.holds_marker,
         )  # fmt: skip
         self._held.callback(hosted.close)
@@ -426,11 +431,26 @@ class Node:
         if self._faults is not None:
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
-        self._listeners.serve(Entrances(gate, self._make_authorizer()).guard)
+        mechanisms = Mechanisms(self.config, lambda: self._metadata.image, self._clock)
+        self._held.callback(mechanisms.close)
+        entrances = Entrances(
+            gate, self.config, self._clock, mechanisms, self._make_authorizer(), lambda transport: ANONYMOUS
+        )
+        self._listeners.serve(entrances.guard)
+
+    def _speak(self, listener: str, protocol: str, network: Network) -> Network:
+        """A listener's protocol over a network."""
+        if protocol in ("SSL", "SASL_SSL"):
+            return self._speak_tls(self.config.for_listener(listener), network)
+        return network
+
+    def _speak_tls(self, settings: ListenerSettings, network: Network) -> Network:
+        return network
 
     def _make_authorizer(self) -> Authorizer | None:
         """Who decides what clients may do, where anybody does."""
-        made = authorizer_of(self.config)
+        own = self._among.principal
+        made = authorizer_of(self.config, *(() if own is None else (str(own),)))
         if made is not None:
             self.services.authorizer = made
             self._metadata.subscribe(acls_of(made, self._metadata.image))

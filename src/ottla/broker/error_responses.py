@@ -276,6 +276,8 @@ _NAMED: dict[str, Builder] = {
         member_id=None, member_epoch=0, heartbeat_interval_ms=0, assignment=None
     ),
     "ApiVersions": _top_with(api_keys=()),
+    "SaslHandshake": _top_with(mechanisms=()),
+    "SaslAuthenticate": _top_with(auth_bytes=b"", session_lifetime_ms=0),
     "CreateTopics": _each_topic,
     "DeleteTopics": _delete_topics,
     "DeleteRecords": _each_partition(

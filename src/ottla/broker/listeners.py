@@ -55,7 +55,7 @@ class Listeners:
         config.subscribe(self._apply_limits)
 
     @property
-    def servers(self) -> Iterable[Server]:
+    def servers(self) -> tuple[Server, ...]:
         """All of them."""
         return (*self._own, *self._shared)
 

@@ -70,5 +70,4 @@ SECURITY = (
     _sasl("sasl.oauthbearer.jwt.validator.class", CLASS, _OAUTH + "DefaultJwtValidator", MEDIUM, "A Java class that checks tokens."),
     _sasl("sasl.oauthbearer.scope", STRING, None, MEDIUM, "The scope to ask for."),
     _sasl("sasl.oauthbearer.token.endpoint.url", STRING, None, MEDIUM, "Where tokens are fetched."),
-    _sasl("sasl.server.callback.handler.class", CLASS, None, MEDIUM, "A Java class for the server's side."),
 )

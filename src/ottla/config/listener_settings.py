@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from ottla.config.definition import ConfigError, Definition
 
 # Settings that a listener may have for each of its SASL mechanisms.
-OF_MECHANISMS = frozenset(("connections.max.reauth.ms", "sasl.jaas.config"))
+OF_MECHANISMS = frozenset(
+    ("connections.max.reauth.ms", "sasl.jaas.config", "sasl.server.callback.handler.class")
+)
 
 
 class Given(Protocol):

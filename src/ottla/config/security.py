@@ -21,11 +21,16 @@ from ottla.config.listeners import PROTOCOLS
 
 HIGH, MEDIUM, LOW = "high", "medium", "low"
 _BOOLEAN, _STRING, _INT, _LONG = ConfigType.BOOLEAN, ConfigType.STRING, ConfigType.INT, ConfigType.LONG
-_LIST, _PASSWORD = ConfigType.LIST, ConfigType.PASSWORD
+_LIST, _PASSWORD, _CLASS = ConfigType.LIST, ConfigType.PASSWORD, ConfigType.CLASS
 _PER_BROKER = Mode.PER_BROKER
 
 # The one authorizer that there is, by the name of Kafka's.
 STANDARD_AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+
+# Of Kafka's classes that check tokens, what they do is done here by these names.
+_OAUTHBEARER = "org.apache.kafka.common.security.oauthbearer."
+SIGNED_VALIDATOR = _OAUTHBEARER + "OAuthBearerValidatorCallbackHandler"
+UNSECURED_VALIDATOR = _OAUTHBEARER + "internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
 
 
 def _row(
@@ -91,6 +96,13 @@ _SASL = (
 )  # fmt: skip
 
 _OAUTH = (
+    _row(
+        "sasl.server.callback.handler.class", _CLASS, None, MEDIUM,
+        "Which tokens OAUTHBEARER takes: those that a key of the provider's has signed, by default and with "
+        f"{SIGNED_VALIDATOR}; with {UNSECURED_VALIDATOR} those that nobody has signed, to try it out. "
+        "Given as listener.name.NAME.oauthbearer.sasl.server.callback.handler.class.",
+        one_of(SIGNED_VALIDATOR, UNSECURED_VALIDATOR),
+    ),
     _row(
         "sasl.oauthbearer.allow.unverified.audience", _BOOLEAN, False, MEDIUM,
         "Take tokens for whatever audience, where sasl.oauthbearer.expected.audience is empty.",

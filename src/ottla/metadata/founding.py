@@ -25,17 +25,22 @@ OPERATIONS_MAX = 100
 
 
 def missing(
-    image: ClusterImage, config: BrokerConfig, new_cluster_id: Callable[[], str], supported: Supported
+    image: ClusterImage, config: BrokerConfig, new_id: Callable[[], str], supported: Supported
 ) -> tuple[list[Compare], list[Operation]]:
-    """A transaction that makes what is missing; no operations where nothing is."""
+    """A transaction that makes what is missing; no operations where nothing is. ``new_id``: makes what nobody
+    guesses. A cluster whose clients log in has a secret.
+    """
     compares: list[Compare] = []
     operations: list[Operation] = []
     if not image.cluster_id:
         compares.append(Compare(keys.CLUSTER, 0))
-        operations.append(Put(keys.CLUSTER, keys.encode({"id": new_cluster_id()})))
+        operations.append(Put(keys.CLUSTER, keys.encode({"id": new_id()})))
         if not image.features.revision:
             compares.append(Compare(keys.FEATURES, 0))
             operations.append(Put(keys.FEATURES, features_value(new_cluster_levels(supported), 1)))
+    if not image.secret and any("SASL" in endpoint.protocol for endpoint in config.listeners()):
+        compares.append(Compare(keys.SECRET, 0))
+        operations.append(Put(keys.SECRET, keys.encode({"value": new_id()})))
     entities = dict.fromkeys((keys.DEFAULT_BROKER, *image.broker_configs))
     for entity in entities:
         configs = image.broker_configs.get(entity, {})

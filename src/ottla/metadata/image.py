@@ -116,6 +116,8 @@ class ClusterImage:
     acls: Mapping[str, AclBinding] = field(default_factory=dict)
     scram: Mapping[str, Mapping[ScramHash, ScramCredential]] = field(default_factory=dict)
     quotas: Mapping[Entity, Mapping[str, float]] = field(default_factory=dict)
+    # Known to the cluster's nodes alone; empty where no client ever had to log in.
+    secret: str = field(default="", repr=False)
     # That of the key that guards new names which could be taken for each other (``topics.may_collide``).
     names_revision: int = 0
     revision: int = 0
@@ -250,6 +252,8 @@ class _Draft:
             self._fields["controller_epoch"] = 0 if content is None else revision
         elif key == keys.NAMES:
             self._fields["names_revision"] = 0 if content is None else revision
+        elif key == keys.SECRET:
+            self._fields["secret"] = "" if content is None else content["value"]
         elif key == keys.CLUSTER and content is not None:
             self._fields["cluster_id"] = content["id"]
 

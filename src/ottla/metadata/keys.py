@@ -18,6 +18,7 @@ way each time, so that they can be compared as bytes.
     configs/client-metrics/<subscription>   {name: value}
     features                     {"epoch", "levels": {name: level}}; what is not there is at level 0
     ids/producers                {"next"}
+    secret                       {"value"}; known to the cluster's nodes alone; where clients log in
     acls/<hash>                  an ACL, by the hash of what it says ("resource_type", "resource_name",
                                  "pattern_type", "principal", "host", "operation", "permission")
     users/<name>/scram/<hash>    {"salt", "stored_key", "server_key", "iterations"}
@@ -47,6 +48,7 @@ ACLS = "acls/"
 USERS = "users/"
 QUOTAS = "quotas/"
 FEATURES = "features"
+SECRET = "secret"
 
 # The entity that stands for all brokers, in keys and, as a node id, in images.
 DEFAULT_ENTITY = "default"

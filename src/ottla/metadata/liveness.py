@@ -29,11 +29,12 @@ LASTED_MS_MIN = 1_000
 REFUSED_MS_MAX = 1_000
 
 
-class _Line(asyncio.Protocol):
+class _Line(asyncio.BufferedProtocol):
     """A connection on which nothing is said."""
 
     def __init__(self, ended: asyncio.Future[None]) -> None:
         self._ended = ended
+        self._nothing = bytearray(1)
         self.transport: asyncio.BaseTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -42,6 +43,9 @@ class _Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._ended.done():
             self._ended.set_result(None)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._nothing
 
 
 class Liveness:

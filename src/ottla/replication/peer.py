@@ -78,6 +78,12 @@ class Peer(asyncio.BufferedProtocol):
         self._waiting.append((self._correlation_id, api_key, version, answered))
         transport.write(frame)
 
+    def release(self) -> asyncio.Transport:
+        """The connection, for whoever goes on with it: it is none of this peer's any more."""
+        transport, self._transport = self._transport, None
+        assert transport is not None and not self._waiting
+        return transport
+
     def close(self) -> None:
         """Close at once; ``lost`` is called soon."""
         if self._transport is not None:

@@ -61,6 +61,7 @@ _TABLE = (
     Api(14, "SyncGroup", "sync_group", "groups", 0, 5, MANY, LARGE),
     Api(15, "DescribeGroups", "describe_groups", "groups", 0, 6, MANY, LISTS),
     Api(16, "ListGroups", "list_groups", "groups", 0, 5),
+    Api(17, "SaslHandshake", "sasl_handshake", "security", 0, 1),
     Api(18, "ApiVersions", "api_versions", "cluster", 0, 5),
     Api(19, "CreateTopics", "create_topics", "topics", 2, 7, MOST, LISTS),
     Api(20, "DeleteTopics", "delete_topics", "topics", 1, 6, MANY, LISTS),
@@ -79,6 +80,7 @@ _TABLE = (
     Api(33, "AlterConfigs", "alter_configs", "configs", 0, 2, MANY, LISTS),
     Api(34, "AlterReplicaLogDirs", "alter_replica_log_dirs", "cluster", 1, 2, MANY, LISTS),
     Api(35, "DescribeLogDirs", "describe_log_dirs", "cluster", 1, 5, MANY, LISTS),
+    Api(36, "SaslAuthenticate", "sasl_authenticate", "security", 0, 2, FEW, LISTS),
     Api(37, "CreatePartitions", "create_partitions", "topics", 0, 3, MOST, LISTS),
     Api(42, "DeleteGroups", "delete_groups", "groups", 0, 3, MANY, LISTS),
     Api(43, "ElectLeaders", "elect_leaders", "cluster", 0, 2, MANY, LISTS),
@@ -113,7 +115,9 @@ OFFSET_COMMIT: Final = 8
 ADD_PARTITIONS_TO_TXN: Final = 24
 WRITE_TXN_MARKERS: Final = 27
 METADATA: Final = 3
+SASL_HANDSHAKE: Final = 17
 API_VERSIONS: Final = 18
+SASL_AUTHENTICATE: Final = 36
 
 
 def frame_bytes_max(api_key: int) -> int:

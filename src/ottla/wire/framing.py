@@ -129,7 +129,8 @@ class FrameDecoder:
         while end - start >= 4:
             size = int.from_bytes(data[start : start + 4], signed=True)
             if size < 0 or size > self.size_max:
-                raise FrameError(f"a request of {size} bytes (socket.request.max.bytes is {self.size_max})")
+                what = "socket.request.max.bytes, or sasl.server.max.receive.size before a login"
+                raise FrameError(f"a request of {size} bytes (at most {self.size_max}: {what})")
             stop = start + 4 + size
             if stop > end:
                 if size > SCRATCH_BYTES:

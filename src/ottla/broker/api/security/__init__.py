@@ -1,1 +1,1 @@
-"""Who may do what: ACLs, users' credentials, clients' quotas."""
+"""Logins, and who may do what: ACLs, users' credentials, clients' quotas."""

@@ -1,0 +1,80 @@
+"""How this node comes in at others: by the protocol of the listener that nodes use among themselves.
+
+Nothing of it is there where that is PLAINTEXT.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from ottla.broker.entrances import SASL_PROTOCOLS
+from ottla.broker.mechanisms import NONCE_BYTES, login_module
+from ottla.config import BrokerConfig, ConfigError
+from ottla.config.listener_settings import ListenerSettings
+from ottla.env.clock import Clock
+from ottla.env.network import Network
+from ottla.replication.logged_in import LoggedInNetwork
+from ottla.security.jaas import JaasError, Login, login_of
+from ottla.security.principals import KafkaPrincipal, user
+from ottla.security.sasl.client import ClientExchange, PlainClient, ScramClient
+from ottla.security.sasl.plain import PLAIN
+from ottla.security.sasl.scram import ScramHash, nonce_of
+
+_MECHANISM = "sasl.mechanism.inter.broker.protocol"
+_SCRAM = {hash.mechanism: hash for hash in ScramHash}
+
+
+class AmongNodes:
+    """``network`` has connections to others that are this node's; ``principal`` is who it is to them, where
+    it logs in."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        clock: Clock,
+        network: Network,
+        speaking: Callable[[ListenerSettings, Network], Network],
+    ) -> None:
+        """``speaking``: TLS over a network, as a listener is set to. ConfigError where nodes could not log in
+        to each other."""
+        name = config.inter_broker_listener
+        (protocol,) = [one.protocol for one in config.listeners() if one.listener == name]
+        self._settings = config.for_listener(name)
+        self.network = network
+        self.principal: KafkaPrincipal | None = None
+        if protocol in ("SSL", "SASL_SSL"):
+            self.network = speaking(self._settings, network)
+        if protocol in SASL_PROTOCOLS:
+            self.principal = user(self._login().username)
+            self.network = LoggedInNetwork(self.network, clock, self._begin)
+
+    @property
+    def _mechanism(self) -> str:
+        return str(self._settings.get(_MECHANISM))
+
+    def _login(self) -> Login:
+        """As whom this node logs in, as it is set at the moment."""
+        mechanism, listener = self._mechanism, self._settings.listener
+        if mechanism not in self._settings.get("sasl.enabled.mechanisms"):
+            raise ConfigError(f"{_MECHANISM} must be included in sasl.enabled.mechanisms: {mechanism}")
+        if mechanism != PLAIN and mechanism not in _SCRAM:
+            raise ConfigError(f"{_MECHANISM} must be one of {', '.join((PLAIN, *_SCRAM))}, not {mechanism}")
+        module = login_module(self._settings, mechanism)
+        try:
+            login = None if module is None else login_of(module)
+        except JaasError as error:
+            raise ConfigError(f"listener {listener}: sasl.jaas.config of {mechanism}: {error}") from error
+        if login is None:
+            raise ConfigError(
+                f"nodes log in to each other by {mechanism}: username and password are missing in "
+                f"listener.name.{listener.lower()}.{mechanism.lower()}.sasl.jaas.config"
+            )
+        return login
+
+    def _begin(self) -> ClientExchange:
+        login, mechanism = self._login(), self._mechanism
+        if mechanism == PLAIN:
+            return PlainClient(login.username, login.password)
+        nonce = nonce_of(os.urandom(NONCE_BYTES))
+        return ScramClient(_SCRAM[mechanism], login.username, login.password, nonce, by_token=login.by_token)

@@ -1,0 +1,89 @@
+"""The keys by which a provider signs tokens: fetched off the loop, and again as they may have changed.
+
+Kafka's ``RefreshingHttpsJwks``: after ``sasl.oauthbearer.jwks.endpoint.refresh.ms``, sooner where a token
+names a key that is not among them, and after a wait that doubles where fetching fails. What was fetched last
+counts until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ottla.config.listener_settings import ListenerSettings
+from ottla.env.clock import Clock, Timer
+from ottla.env.fetch import read_url
+
+if TYPE_CHECKING:
+    from ottla.security.sasl.jwt import Jwks
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 10.0
+JWKS_BYTES_MAX = 1024 * 1024
+# Unknown keys have the provider asked not more often than this, whoever makes them up.
+ASKED_AGAIN_MS_MIN = 10_000
+WAIT_MS_MIN = 100
+
+_NAME = "sasl.oauthbearer.jwks.endpoint"
+
+
+class ProviderKeys:
+    """``start`` on the loop; ``keys`` are those that were fetched last, none at first."""
+
+    def __init__(
+        self, url: str, settings: ListenerSettings, clock: Clock, parse: Callable[[bytes], Jwks]
+    ) -> None:
+        """``parse``: a JWKS from its bytes, or ValueError."""
+        self._url = url
+        self._settings = settings
+        self._clock = clock
+        self._parse = parse
+        self.keys = parse(b'{"keys": []}')
+        self._failures = 0
+        self._fetched_ms = -ASKED_AGAIN_MS_MIN
+        self._timer: Timer | None = None
+        self._fetching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Fetch the keys, and go on with it."""
+        self._fetch()
+
+    def close(self) -> None:
+        """Fetch them no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    def look_for(self, key_id: str) -> None:
+        """A token names a key that is not among them: there may be new ones."""
+        if self._clock.monotonic_ms() - self._fetched_ms >= ASKED_AGAIN_MS_MIN:
+            self._fetch()
+
+    def _fetch(self) -> None:
+        if self._fetching is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fetched_ms = self._clock.monotonic_ms()
+        self._fetching = asyncio.get_running_loop().create_task(self._fetch_once(), name="jwks")
+
+    async def _fetch_once(self) -> None:
+        get = self._settings.get
+        wait_ms = get(f"{_NAME}.refresh.ms")
+        try:
+            read = await asyncio.to_thread(read_url, self._url, timeout_s=TIMEOUT_S, bytes_max=JWKS_BYTES_MAX)
+            self.keys = self._parse(read)
+            self._failures = 0
+        except (OSError, ValueError) as error:
+            backoff_ms = get(f"{_NAME}.retry.backoff.ms") << min(self._failures, 20)
+            wait_ms = min(backoff_ms, get(f"{_NAME}.retry.backoff.max.ms"))
+            if not self._failures:
+                log.error("the keys by which tokens are verified cannot be had: %s", error)
+            self._failures += 1
+        finally:
+            self._fetching = None
+            self._timer = self._clock.call_later(max(wait_ms, WAIT_MS_MIN), self._fetch)

@@ -1,0 +1,129 @@
+"""Connections to other nodes on which this node has logged in before whoever asked for them hears of them.
+
+What a client of Kafka does first (``SaslClientAuthenticator``): SaslHandshake, then the mechanism's tokens in
+SaslAuthenticate. A session that ends (connections.max.reauth.ms, KIP-368) is not renewed: the connection is
+closed shortly before, as if it had broken, and whoever uses it makes another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from ottla.env.clock import Clock, Timer
+from ottla.env.network import Listener, Network
+from ottla.errors import ErrorCode
+from ottla.replication.peer import Peer
+from ottla.security.sasl.client import ClientExchange, ServerRefused
+from ottla.wire.apis import SASL_AUTHENTICATE, SASL_HANDSHAKE
+
+HANDSHAKE_VERSION, AUTHENTICATE_VERSION = 1, 2
+# Of a session's life, how much is used.
+USED = 0.85
+
+
+class LoginError(OSError):
+    """The other node does not let this one in, or is none that it should talk to."""
+
+
+class LoggedInNetwork:
+    """A network each of whose connections begins with a login. Listeners are those of the other one."""
+
+    def __init__(self, network: Network, clock: Clock, exchange: Callable[[], ClientExchange]) -> None:
+        """``exchange``: begins a login, as whom and by which mechanism it is to be now."""
+        self._network = network
+        self._clock = clock
+        self._exchange = exchange
+
+    async def bind(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Listener:
+        """As ``Network.bind``."""
+        return await self._network.bind(factory, host, port)
+
+    async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
+        """As ``Network.connect``; LoginError where the other node refuses. How long to wait is the caller's
+        to limit."""
+        login = _Login(self._exchange())
+        await self._network.connect(lambda: login.peer, host, port)
+        try:
+            lifetime_ms = await login.run()
+            if not login.peer.connected:
+                raise LoginError("the other node hung up")
+        except BaseException:
+            login.peer.close()
+            raise
+        _hand_over(login.peer, factory(), self._clock, lifetime_ms)
+
+
+class _Login:
+    """One login."""
+
+    def __init__(self, exchange: ClientExchange) -> None:
+        self._exchange = exchange
+        self._answered: asyncio.Future[Any] | None = None
+        self.peer = Peer("login", self._lost)
+
+    async def run(self) -> int:
+        """Log in; how long the session lasts, in milliseconds, 0: as long as the connection."""
+        exchange = self._exchange
+        handshake = await self._ask(SASL_HANDSHAKE, HANDSHAKE_VERSION, {"mechanism": exchange.mechanism})
+        if handshake.error_code != ErrorCode.none:
+            raise LoginError(
+                f"the other node does not take {exchange.mechanism}, but {', '.join(handshake.mechanisms)}"
+            )
+        try:
+            token = exchange.start()
+            while True:
+                answer = await self._ask(SASL_AUTHENTICATE, AUTHENTICATE_VERSION, {"auth_bytes": token})
+                if answer.error_code != ErrorCode.none:
+                    raise LoginError(f"the login was refused: {answer.error_message}")
+                token = exchange.respond(bytes(answer.auth_bytes))
+                if exchange.is_complete:
+                    return max(0, int(answer.session_lifetime_ms))
+        except ServerRefused as error:
+            raise LoginError(str(error)) from error
+
+    async def _ask(self, api_key: int, version: int, fields: dict[str, Any]) -> Any:
+        if not self.peer.connected:
+            raise LoginError("the other node hung up during the login")
+        self._answered = asyncio.get_running_loop().create_future()
+        self.peer.send(api_key, version, fields, self._answered.set_result)
+        return await self._answered
+
+    def _lost(self, peer: Peer) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(LoginError("the other node hung up during the login"))
+
+
+def _hand_over(peer: Peer, protocol: asyncio.BaseProtocol, clock: Clock, lifetime_ms: int) -> None:
+    """Give the connection to whoever asked for it."""
+    transport = peer.release()
+    if lifetime_ms:
+        protocol = _Limited(cast(asyncio.BufferedProtocol, protocol), transport, clock, lifetime_ms * USED)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+
+
+class _Limited(asyncio.BufferedProtocol):
+    """A protocol whose connection ends in time."""
+
+    def __init__(
+        self,
+        protocol: asyncio.BufferedProtocol,
+        transport: asyncio.Transport,
+        clock: Clock,
+        lifetime_ms: float,
+    ) -> None:
+        self._timer: Timer = clock.call_later(lifetime_ms, transport.abort)
+        self._protocol = protocol
+        # The protocol's own, without a step between.
+        self.get_buffer = protocol.get_buffer  # type: ignore[method-assign]
+        self.buffer_updated = protocol.buffer_updated  # type: ignore[method-assign]
+        self.connection_made = protocol.connection_made  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._protocol.connection_lost(exc)
