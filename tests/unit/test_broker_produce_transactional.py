@@ -6,10 +6,14 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from ottla.broker.api.records.produce.transactional import Verified, when_verified
 from ottla.broker.pending import Unbegun
+from ottla.errors import ErrorCode, KafkaError
 from ottla.log.verification import VerificationGuard
 from ottla.types import Record, TopicPartition
+from ottla.wire.produce import OneBatch
 from ottla.wire.records import build_batch
 
 WHERE = TopicPartition("t", 0)
@@ -45,3 +49,38 @@ def test_what_follows_on_the_connection_waits_until_the_coordinator_has_answered
         assert then_with[0].guard(WHERE) is GUARD
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("code", "is_forgotten"),
+    [
+        (ErrorCode.invalid_txn_state, True),
+        (ErrorCode.transaction_abortable, True),
+        (ErrorCode.invalid_producer_epoch, True),
+        (ErrorCode.invalid_producer_id_mapping, True),
+        # The same batch may come again, and must before those behind it.
+        (ErrorCode.network_exception, False),
+        (ErrorCode.concurrent_transactions, False),
+        (ErrorCode.unknown_topic_or_partition, False),
+    ],
+)
+def test_what_ends_a_transaction_ends_its_verification(code: ErrorCode, is_forgotten: bool) -> None:
+    forgotten: list[Any] = []
+    partition = SimpleNamespace(
+        begin_verification=lambda *given, **named: GUARD,
+        forget_verification=lambda *given: forgotten.append(given),
+    )
+    ctx: Any = SimpleNamespace(
+        header=SimpleNamespace(api_version=11),
+        services=SimpleNamespace(
+            replicas=SimpleNamespace(unopened=False, partitions={WHERE: partition}),
+            config={"transaction.partition.verification.enable": True},
+            clock=SimpleNamespace(now_ms=lambda: 0, monotonic_ms=lambda: 0),
+            verification=SimpleNamespace(ask=lambda *given: given[-1]({WHERE: code})),
+        ),
+    )
+    request = OneBatch(-1, 5, "t", 0, RECORDS, "tx")
+    verified = when_verified(ctx, request, lambda ctx, request, verified: verified)
+    with pytest.raises(KafkaError):
+        verified.guard(WHERE)
+    assert forgotten == ([(7, GUARD)] if is_forgotten else [])

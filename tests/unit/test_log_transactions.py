@@ -27,6 +27,7 @@ from memory_disk import MemoryDisk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log import transaction_index, verification
 from ottla.log.aborted import AbortedTransactions
+from ottla.log.file_cache import FileCache
 from ottla.log.markers import EndMarker, build_marker, read_marker
 from ottla.log.producer_entry import ProducerEntry
 from ottla.log.settings import LogConfig, Origin
@@ -450,6 +451,36 @@ def test_a_full_disk_does_not_stop_a_marker() -> None:
     assert aborted_at(disk) == [(1, 0, 1, 2), (1, 2, 3, 4)]
 
 
+def test_the_index_is_open_from_one_abort_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it is the same file: one that was written anew is another."""
+    disk = MemoryDisk()
+    cache = FileCache(disk)
+    it = open_partition(disk, cache=cache)
+    opened: list[str] = []
+    really = disk.open
+    monkeypatch.setattr(disk, "open", lambda path, **how: opened.append(path[-8:]) or really(path, **how))
+
+    def abort(pid: int) -> None:
+        send(it, pid, 0)
+        end(it, pid, commits=False)
+
+    abort(1)
+    abort(2)
+    assert opened.count("txnindex") == 1
+    it.log.write_out()
+    opened.clear()
+    abort(3)
+    cache._let_go(cache.open_count)
+    abort(4)
+    assert opened.count("txnindex") == 2
+    it.log.truncate_to(it.log.log_end_offset - 2, NOW_MS)
+    abort(5)
+    assert [one.producer_id for one in aborted_at(disk)] == [1, 2, 3, 5]
+    it.log.roll(NOW_MS)
+    it.log.abandon()
+    assert not cache.open_count
+
+
 def test_a_loss_of_power_takes_no_index_of_what_was_flushed() -> None:
     disk = MemoryDisk()
     it = three_segments(disk)
@@ -651,6 +682,19 @@ def test_no_batch_passes_one_that_waits_for_its_verification() -> None:
     guard = begin(it, 1, 5, epoch=1)
     assert begin(it, 1, 0, epoch=2) is guard
     send(it, 1, 0, epoch=2, guard=guard)
+
+
+def test_a_verification_that_was_refused_for_good_takes_no_room() -> None:
+    it = open_partition(MemoryDisk())
+    guard = begin(it, 1)
+    assert guard is not None
+    verifications = it.log.producers.verifications
+    # Not another one's.
+    verifications.forget(1, EXEMPT)
+    verifications.forget(2, guard)
+    assert list(verifications.waiting) == [1]
+    verifications.forget(1, guard)
+    assert not verifications.waiting
 
 
 def test_verifications_are_forgotten_in_time_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,13 @@ async def test_without_producer_ids_clients_are_told_so(bench: Bench) -> None:
 
 
 @story
+async def test_who_has_a_producer_id_waits_for_none(bench: Bench) -> None:
+    assert await bench.init() == (ErrorCode.none, 0, 0)
+    bench.ids.error = KafkaError(ErrorCode.coordinator_not_available)
+    assert await bench.init() == (ErrorCode.none, 0, 1)
+
+
+@story
 async def test_markers_go_out_with_the_coordinators_epoch_and_come_back(bench: Bench) -> None:
     producer = await bench.begin(T0, T1)
     assert await bench.end(producer) == ErrorCode.none

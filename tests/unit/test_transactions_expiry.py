@@ -6,6 +6,7 @@ from transactions_support import T0, TransactionBench
 
 from ottla.coordinators.runtime.pieces import PIECE
 from ottla.coordinators.runtime.step import NEVER_MS
+from ottla.coordinators.transactions.expiry import WRITTEN_AT_ONCE
 from ottla.coordinators.transactions.metadata import TV_0
 from ottla.errors import ErrorCode
 
@@ -103,6 +104,22 @@ def test_many_transactions_time_out_in_pieces() -> None:
     bench.wait(10_000)
     assert {value.state.value for value in bench.tables.metadata.values()} == {"CompleteAbort"}
     assert not bench.tables.ongoing
+
+
+def test_few_are_aborted_or_removed_at_a_time_and_more_looked_at() -> None:
+    """What is written costs an append, and markers."""
+    bench = TransactionBench()
+    for index in range(WRITTEN_AT_ONCE + 10):
+        name = f"tx-{index}"
+        bench.add(bench.init(name=name, timeout_ms=1), name=name)
+    bench.now_ms += 60_000
+    bench.machine.expire(bench.step())
+    written = []
+    while bench.machine.has_work:
+        step = bench.step()
+        bench.machine.work(step)
+        written.append(len(step.writes))
+    assert [count for count in written if count] == [WRITTEN_AT_ONCE, 10]
 
 
 def test_after_a_failover_open_transactions_still_time_out() -> None:

@@ -254,6 +254,27 @@ async def test_what_is_written_here_is_told_when_it_is(bench: Bench) -> None:
 
 
 @story
+async def test_what_fails_here_one_by_one_is_tried_again_together(bench: Bench) -> None:
+    many = [TopicPartition("many", index) for index in range(5)]
+    bench.leaders |= dict.fromkeys(many, ME)
+    bench.error = None
+    bench.send(*many)
+    for _, _, told in list(bench.here):
+        told(ErrorCode.not_enough_replicas)
+    assert len(bench.clock.timers) == 1
+    bench.here.clear()
+    await bench.clock.advance(50)
+    assert {where for where, _, _ in bench.here} == set(many)
+    for _, _, told in list(bench.here):
+        told(ErrorCode.not_enough_replicas)
+    # Once more, and later, but not as much as each of them had asked for.
+    await bench.clock.advance(99)
+    assert len(bench.here) == len(many)
+    await bench.clock.advance(1)
+    assert len(bench.here) == 2 * len(many)
+
+
+@story
 async def test_many_partitions_here_are_written_in_pieces(bench: Bench) -> None:
     many = [TopicPartition("many", index) for index in range(WRITTEN_AT_ONCE * 2 + 1)]
     bench.leaders |= dict.fromkeys(many, ME)

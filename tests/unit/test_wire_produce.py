@@ -63,14 +63,26 @@ def test_one_batch_is_read_as_the_codec_reads_it(version: int, size: int) -> Non
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("transactional_id", ["", "t", "ö" * 63])
+def test_one_batch_of_a_transaction_is_read_as_the_codec_reads_it(
+    version: int, transactional_id: str
+) -> None:
+    data = request(version, bytes(70), transactional_id=transactional_id)
+    one = read_one(b"head" + data + b"tail", 4, version)
+    assert one is not None and one.transactional_id == transactional_id
+    same(one, version, data)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_what_is_more_or_less_than_one_batch_is_for_the_codec(version: int) -> None:
     batch = bytes(70)
     assert read_one(request(version, batch, topics=2), 0, version) is None
     assert read_one(request(version, batch, topics=0), 0, version) is None
     assert read_one(request(version, batch, partitions=2), 0, version) is None
     assert read_one(request(version, None), 0, version) is None
-    assert read_one(request(version, batch, transactional_id="t"), 0, version) is None
-    assert read_one(request(version, batch, transactional_id=""), 0, version) is None
+    assert read_one(request(version, batch, transactional_id="t" * 127), 0, version) is None
+    wrong = request(version, batch, transactional_id="some id").replace(b"some id", b"\xff" * 7)
+    assert read_one(wrong, 0, version) is None
     if version < TOPIC_ID_SINCE:
         assert read_one(request(version, batch, name="n" * 127), 0, version) is None
         assert read_one(request(version, batch, name="n" * 126), 0, version) is not None
@@ -81,8 +93,11 @@ def test_what_is_more_or_less_than_one_batch_is_for_the_codec(version: int) -> N
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_bytes_that_lie_are_read_as_the_codec_reads_them_or_not_at_all(version: int) -> None:
-    sound = request(version, bytes(70))
+@pytest.mark.parametrize("transactional_id", [None, "some id"])
+def test_bytes_that_lie_are_read_as_the_codec_reads_them_or_not_at_all(
+    version: int, transactional_id: str | None
+) -> None:
+    sound = request(version, bytes(70), transactional_id=transactional_id)
 
     @settings(max_examples=150)
     @given(

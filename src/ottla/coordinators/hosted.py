@@ -58,7 +58,7 @@ class Coordinators:
         self._clock = clock
         self._network = network
         self._asking: list[Nodes] = []
-        self.marker_writer = MarkerWriter(replicas, clock, disk, groups, holds_marker)
+        self.marker_writer = MarkerWriter(replicas, clock, groups, holds_marker)
         self._markers = Markers(node_id, images, self.marker_writer, self._nodes("markers"), clock, slices)
         self.transactions = transactions = TransactionCoordinator(
             InternalTopicLog(TRANSACTION_STATE_TOPIC, replicas, clock, disk),

@@ -16,9 +16,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final, final
 
-from ottla.env.disk import Disk
+from ottla.env.disk import Disk, File
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.checkpoints import OFFSET_MAX
+from ottla.log.file_cache import FileCache
 from ottla.log.files import TXN_INDEX_SUFFIX, offset_name
 from ottla.log.index_files import write_index
 from ottla.log.segment_file import ColdRead
@@ -45,14 +46,48 @@ class _Held:
 
 
 @final
+class _Appended:
+    """The file that is appended to, open from one abort to the next."""
+
+    __slots__ = ("_cache", "_file", "_path")
+
+    def __init__(self, cache: FileCache) -> None:
+        self._cache = cache
+        self._file: File | None = None
+        self._path = ""
+
+    def write(self, path: str, position: int, data: bytes) -> None:
+        """OSError where that fails."""
+        file = self._file
+        if file is None or self._path != path:
+            self.close()
+            file = self._file = self._cache.open(path, self, create=True)
+            self._path = path
+        elif self._cache.crowded:
+            self._cache.used(self)
+        file.write_at(position, data)
+
+    def let_go(self) -> None:
+        """As ``Holder``."""
+        self._file = None
+
+    def close(self) -> None:
+        """What is written next is another file, be it of the same name."""
+        if self._file is not None:
+            self._file = None
+            self._cache.forget(self)
+
+
+@final
 class AbortedTransactions:
     """Which segments, by their base offsets, have any aborted transactions, and which."""
 
-    __slots__ = ("_disk", "_held", "_loaded", "directory")
+    __slots__ = ("_appended", "_disk", "_held", "_loaded", "directory")
 
-    def __init__(self, disk: Disk, directory: str) -> None:
+    def __init__(self, disk: Disk, directory: str, cache: FileCache) -> None:
         self._disk = disk
         self.directory = directory
+        self._appended = _Appended(cache)
         # In order of their bases.
         self._held: dict[int, _Held] = {}
         # Those whose entries were read and are in memory, the one that was read last in the end.
@@ -95,19 +130,22 @@ class AbortedTransactions:
         index = held.index
         # Of the last segment they always are in memory.
         assert index is not None
+        if held.saved:
+            # Its file has another in its place.
+            self._appended.close()
         index.append(entry)
         held.saved = False
+        path = self.path(base_offset)
         try:
-            file = self._disk.open(self.path(base_offset), create=True)
-            try:
-                file.write_at((len(index) - 1) * ENTRY_BYTES, encode_entry(entry))
-            finally:
-                file.close()
+            self._appended.write(path, (len(index) - 1) * ENTRY_BYTES, encode_entry(entry))
         except OSError as error:
-            logger.warning("%s cannot be written: %s", self.path(base_offset), error)
+            # It is not known what the file holds.
+            self._appended.close()
+            logger.warning("%s cannot be written: %s", path, error)
 
     def closed(self, base_offset: int) -> None:
         """A segment is not appended to any more."""
+        self._appended.close()
         held = self._held.get(base_offset)
         if held is not None and held.index is not None:
             self._loaded[base_offset] = len(held.index)
@@ -137,12 +175,23 @@ class AbortedTransactions:
 
     def forget(self, bases: Iterable[int]) -> None:
         """These segments are gone, and their files."""
+        self._appended.close()
         for base_offset in bases:
             self._held.pop(base_offset, None)
             self._loaded.pop(base_offset, None)
 
+    def close(self) -> None:
+        """Let the files go."""
+        self._appended.close()
+
+    def move_to(self, cache: FileCache) -> None:
+        """Have open files counted elsewhere from now on."""
+        self._appended.close()
+        self._appended = _Appended(cache)
+
     def truncate_to(self, base_offset: int, offset: int) -> None:
         """A segment, the last one now, was cut and ends at ``offset``. OSError where the disk fails."""
+        self._appended.close()
         held = self._held.get(base_offset)
         if held is None:
             return

@@ -101,7 +101,7 @@ class Loader:
         self.checkpointed_offset = self.recovery_point or 0
         names = self._names()
         self.producers = Producers(0, self.producer_expiration_ms)
-        self.aborted = AbortedTransactions(self.disk, self.directory)
+        self.aborted = AbortedTransactions(self.disk, self.directory, self.cache)
         self._find_segments(names)
         self._load_epochs(names)
         self._know_topic(names)
@@ -328,7 +328,7 @@ class Loader:
         self.segments = []
         self._aborted_files = set()
         self.snapshots = Snapshots(self.disk, self.directory)
-        self.aborted = AbortedTransactions(self.disk, self.directory)
+        self.aborted = AbortedTransactions(self.disk, self.directory, self.cache)
         self._know_topic(set())
 
     def _begin_where_empty(self) -> None:

@@ -127,6 +127,7 @@ class NewFolders:
         del self._begun[where]
         loaded = begun.loaded()
         loaded.cache = self._cache
+        loaded.aborted.move_to(self._cache)
         for segment in loaded.segments:
             segment.move_to(self._cache)
         return loaded

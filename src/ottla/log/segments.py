@@ -490,6 +490,7 @@ class Segments:
 
     def close(self) -> None:
         """Let the files go."""
+        self.aborted.close()
         for segment in self.all:
             segment.close()
 

@@ -73,6 +73,12 @@ class Verifications:
             known.ask_again(epoch, sequence)
         return known.guard
 
+    def forget(self, producer_id: int, guard: VerificationGuard) -> None:
+        """The coordinator has refused, for good, what a guard was given for."""
+        known = self.waiting.get(producer_id)
+        if known is not None and known.guard is guard:
+            del self.waiting[producer_id]
+
     def is_verified(self, producer_id: int, guard: VerificationGuard | None) -> bool:
         """Whether a guard is that of the verification that is under way."""
         if guard is None or guard is EXEMPT:

@@ -1,31 +1,30 @@
-"""An internal topic's partitions as the log of a coordinator: append, and read everything back at a load."""
+"""An internal topic's partitions as the log of a coordinator: append, and read everything back at a load.
+
+The latter is in ``internal_topic_reading``: what is an asynchronous generator cannot be compiled.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from functools import partial
-from typing import cast
+from typing import Final, cast
 
 from ottla.env.clock import Clock
 from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
-from ottla.log.lookups import look_up_warm
 from ottla.log.markers import EndMarker
 from ottla.log.settings import Origin
 from ottla.log.validation import Appended
 from ottla.log.verification import VerificationGuard
+from ottla.replication.internal_topic_reading import read_all
 from ottla.replication.manager import ReplicaManager
 from ottla.replication.partition import Partition
 from ottla.types import TxnMarker
-from ottla.wire.records import iter_batches
 
 Ended = Callable[[KafkaError | None], None]
 
-# How much is read at a time while a coordinator loads.
-LOAD_BYTES = 1024 * 1024
 # Looking an enum's member up takes a while.
-_COORDINATOR = Origin.COORDINATOR
+_COORDINATOR: Final = Origin.COORDINATOR
 
 
 class InternalTopicLog:
@@ -71,43 +70,29 @@ class InternalTopicLog:
         return _is_committed(replica, appended, now_ms, ended)
 
     def append_marker(self, partition: int, marker: TxnMarker, ended: Ended) -> bool:
-        """As ``append``, of the control batch that ends a transaction: see ``Partition.append_marker``."""
-        replica = self._replicas.get(self._topic, partition)
-        now_ms = self._clock.now_ms()
-        appended = replica.append_marker(
-            EndMarker(marker.commits, marker.coordinator_epoch),
-            marker.producer_id,
-            marker.producer_epoch,
-            now_ms=now_ms,
-            transaction_version=marker.transaction_version,
-        )
-        return _is_committed(replica, appended, now_ms, ended)
+        """As ``append``, of the control batch that ends a transaction."""
+        return append_marker(self._replicas, self._clock, self._topic, partition, marker, ended)
 
-    async def read_all(self, partition: int) -> AsyncIterator[bytes]:
-        """Everything committed, in pieces of whole batches, from the log's start. KafkaError as a Fetch.
+    def read_all(self, partition: int) -> AsyncIterator[bytes]:
+        """Everything committed, from the log's start: see ``internal_topic_reading.read_all``."""
+        return read_all(self._replicas, self._disk, self._topic, partition)
 
-        A new leader has all that was committed before, but does not know it at first: it waits until its
-        high watermark has reached where its own epoch begins.
-        """
-        replica = self._replicas.get(self._topic, partition)
-        replica.check_leader()
-        assert replica.leading is not None
-        if replica.high_watermark < replica.leading.epoch_start_offset:
-            await _committed(replica, replica.leading.epoch_start_offset)
-        offset = replica.log.log_start_offset
-        while True:
-            piece = await look_up_warm(self._disk, partial(replica.read, offset, LOAD_BYTES, min_one=True))
-            if piece is None:
-                return
-            try:
-                data = await self._disk.run(partial(piece.file.read, piece.position, piece.size))
-            except OSError as error:
-                raise KafkaError(ErrorCode.kafka_storage_error, f"the log cannot be read: {error}") from error
-            whole, next_offset = whole_batches(data)
-            if next_offset <= offset:
-                raise KafkaError(ErrorCode.corrupt_message, f"no whole batch is found at offset {offset}")
-            offset = next_offset
-            yield whole
+
+def append_marker(
+    replicas: ReplicaManager, clock: Clock, topic: str, partition: int, marker: TxnMarker, ended: Ended
+) -> bool:
+    """As ``InternalTopicLog.append``, of the control batch that ends a transaction, in any topic: see
+    ``Partition.append_marker``."""
+    replica = replicas.get(topic, partition)
+    now_ms = clock.now_ms()
+    appended = replica.append_marker(
+        EndMarker(marker.commits, marker.coordinator_epoch),
+        marker.producer_id,
+        marker.producer_epoch,
+        now_ms=now_ms,
+        transaction_version=marker.transaction_version,
+    )
+    return _is_committed(replica, appended, now_ms, ended)
 
 
 def _is_committed(replica: Partition, appended: Appended, now_ms: int, ended: Ended) -> bool:
@@ -137,35 +122,3 @@ def _failure(flushed: asyncio.Future[None]) -> KafkaError | None:
     if flushed.cancelled() or (error is not None and not isinstance(error, KafkaError)):
         return KafkaError(ErrorCode.unknown_server_error, f"the log could not be flushed: {error}")
     return error
-
-
-async def _committed(replica: Partition, offset: int) -> None:
-    """Return once everything before ``offset`` is committed, by however few replicas."""
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def committed(error: KafkaError | None) -> None:
-        if future.done():
-            return
-        if error is not None and error.code is not ErrorCode.not_enough_replicas_after_append:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    replica.when_committed(offset, committed)
-    try:
-        await future
-    finally:
-        if not future.done() or future.cancelled():
-            replica.forget_commit(committed)
-
-
-def whole_batches(data: bytes) -> tuple[bytes, int]:
-    """``data`` without a batch that was cut off at its end, and the offset behind the last whole one.
-
-    -1 where there is no whole one. KafkaError CORRUPT_MESSAGE for a length that no batch can have.
-    """
-    position, offset = 0, -1
-    for header, _ in iter_batches(data):
-        position += header.size
-        offset = header.next_offset
-    return data[:position], offset

@@ -69,8 +69,16 @@ class OneBatch:
 
     __slots__ = ("acks", "index", "records", "timeout_ms", "topic", "transactional_id")
 
-    def __init__(self, acks: int, timeout_ms: int, topic: str | UUID, index: int, records: Buffer) -> None:
-        self.transactional_id: str | None = None
+    def __init__(
+        self,
+        acks: int,
+        timeout_ms: int,
+        topic: str | UUID,
+        index: int,
+        records: Buffer,
+        transactional_id: str | None = None,
+    ) -> None:
+        self.transactional_id = transactional_id
         self.acks = acks
         self.timeout_ms = timeout_ms
         # Its name, or its id.
@@ -90,7 +98,7 @@ class OneBatch:
 
 
 def read_one(data: bytes, start: int, version: int) -> OneBatch | None:
-    """The request whose body is at ``start``, where it is of one batch and not of a transaction.
+    """The request whose body is at ``start``, where it is of one batch.
 
     None where it is another one, or none at all: that is for the codec to say. What is behind the request is
     not looked at, as there.
@@ -102,9 +110,21 @@ def read_one(data: bytes, start: int, version: int) -> OneBatch | None:
 
 def _read_plain(data: bytes, start: i64) -> OneBatch | None:
     size: i64 = len(data)
-    if size - start < _PLAIN_BYTES or int16_at(data, start) != -1 or int32_at(data, start + 8) != 1:
+    if size - start < _PLAIN_BYTES:
         return None
-    length: i64 = int16_at(data, start + 12)
+    transactional_id: str | None = None
+    length: i64 = int16_at(data, start)
+    if length != -1:
+        if not 0 <= length <= _NAME_BYTES_MAX or size - start - length < _PLAIN_BYTES:
+            return None
+        transactional_id = _text(data, start + 2, start + 2 + length)
+        if transactional_id is None:
+            return None
+        # What follows is where it would be without one.
+        start += length
+    if int32_at(data, start + 8) != 1:
+        return None
+    length = int16_at(data, start + 12)
     if not 0 <= length <= _NAME_BYTES_MAX or size - start - length < _PLAIN_BYTES:
         return None
     name: i64 = start + 14
@@ -119,16 +139,29 @@ def _read_plain(data: bytes, start: i64) -> OneBatch | None:
     if topic is None:
         return None
     acks, timeout_ms, index = int16_at(data, start + 2), int32_at(data, start + 4), int32_at(data, o - 8)
-    return OneBatch(acks, timeout_ms, topic, index, cut(data, o, o + length))
+    return OneBatch(acks, timeout_ms, topic, index, cut(data, o, o + length), transactional_id)
 
 
 def _read_flexible(data: bytes, start: i64, by_id: bool) -> OneBatch | None:
     size: i64 = len(data)
     # Of arrays the length is one more, 0 for none, and so it is of all else.
-    if size - start < _PLAIN_BYTES or data[start] or data[start + 7] != 2:
+    if size - start < _PLAIN_BYTES:
+        return None
+    transactional_id: str | None = None
+    length: i64 = data[start]
+    if length:
+        length -= 1
+        if length > _NAME_BYTES_MAX or size - start - length < _PLAIN_BYTES:
+            return None
+        transactional_id = _text(data, start + 1, start + 1 + length)
+        if transactional_id is None:
+            return None
+        # What follows is where it would be without one.
+        start += length
+    if data[start + 7] != 2:
         return None
     o: i64 = start + 8
-    length: i64 = _UUID_BYTES
+    length = _UUID_BYTES
     if not by_id:
         length = data[o]
         length -= 1
@@ -157,7 +190,8 @@ def _read_flexible(data: bytes, start: i64, by_id: bool) -> OneBatch | None:
     # Behind it are no tagged fields: of the partition, the topic, and the request.
     if length < 0 or size - end < 3 or data[end] or data[end + 1] or data[end + 2]:
         return None
-    return OneBatch(int16_at(data, start + 1), int32_at(data, start + 3), topic, index, cut(data, o, end))
+    acks, timeout_ms = int16_at(data, start + 1), int32_at(data, start + 3)
+    return OneBatch(acks, timeout_ms, topic, index, cut(data, o, end), transactional_id)
 
 
 def _text(data: bytes, start: i64, end: i64) -> str | None:

@@ -176,12 +176,17 @@ class TransactionCoordinator:
         code = check_init(request, self.config)
         if code != ErrorCode.none:
             answer.resolve(ProducerResponse(code))
-        elif self._ids.is_at_hand:
+        elif self._ids.is_at_hand or not self._may_need_id(request.transactional_id):
             self._ask(request.transactional_id, answer, lambda machine: machine.init, request)
         else:
-            # It may need one, and is not to be told to ask again for that.
+            # It is not to be told to ask again for that.
             answer.follow(self._init_later(request))
         return answer
+
+    def _may_need_id(self, transactional_id: str) -> bool:
+        """Whether its producer may have to get a new id, of one that is served here."""
+        shard = self.host.find(transactional_id)
+        return shard is not None and shard.is_active and shard.machine.may_need_id(transactional_id)
 
     async def _init_later(self, request: InitRequest) -> ProducerResponse:
         try:

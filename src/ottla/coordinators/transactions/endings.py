@@ -64,8 +64,7 @@ def end(tables: TransactionTables, request: EndRequest, waiter: Waiter, step: St
 
     def then(value: TransactionMetadata, step: Step) -> None:
         if with_bump:
-            completed = value.completed(step.wall_ms)
-            step.reply(waiter, ProducerResponse(NONE, completed.producer_id, completed.producer_epoch))
+            step.reply(waiter, ProducerResponse(NONE, *value.completed_producer))
         else:
             step.reply(waiter, ProducerResponse(NONE))
         tables.mark(request.transactional_id, step)

@@ -22,6 +22,9 @@ from ottla.errors import ErrorCode
 
 log = logging.getLogger(__name__)
 
+# Ids that are written in one piece: of each comes an append, and markers.
+WRITTEN_AT_ONCE = 50
+
 
 class Expiry:
     """See the module's docstring."""
@@ -49,7 +52,7 @@ class Expiry:
         """Begin what is due."""
         tables = self._tables
         due = [one for one, at_ms in tables.retries.items() if at_ms <= step.now_ms]
-        for transactional_id in due[:PIECE]:
+        for transactional_id in due[:WRITTEN_AT_ONCE]:
             tables.complete(transactional_id, step)
         waited = [one for one, waiting in tables.waiting.items() if waiting.until_ms <= step.now_ms]
         for transactional_id in waited[:PIECE]:
@@ -64,20 +67,22 @@ class Expiry:
 
     # -- work in pieces
 
-    def _begin(self, ids: list[str], look: Callable[[str, TransactionMetadata, Step], None]) -> None:
+    def _begin(self, ids: list[str], look: Callable[[str, TransactionMetadata, Step], bool]) -> None:
         pieces = self._pieces(ids, look)
         next(pieces)
         self._work.append(pieces)
 
-    def _pieces(self, ids: list[str], look: Callable[[str, TransactionMetadata, Step], None]) -> Pieces:
+    def _pieces(self, ids: list[str], look: Callable[[str, TransactionMetadata, Step], bool]) -> Pieces:
         step = yield
         tables = self._tables
-        for start in range(0, len(ids), PIECE):
-            for transactional_id in ids[start : start + PIECE]:
-                value = tables.metadata.get(transactional_id)
-                if value is not None and transactional_id not in tables.pending:
-                    look(transactional_id, value, step)
-            step = yield
+        written = 0
+        for number, transactional_id in enumerate(ids, 1):
+            value = tables.metadata.get(transactional_id)
+            if value is not None and transactional_id not in tables.pending:
+                written += look(transactional_id, value, step)
+            if written == WRITTEN_AT_ONCE or number % PIECE == 0:
+                written = 0
+                step = yield
 
     @property
     def has_work(self) -> bool:
@@ -95,13 +100,14 @@ class Expiry:
         self._work.clear()
         self._abort_ms = self._removal_ms = NEVER_MS
 
-    def _abort(self, transactional_id: str, value: TransactionMetadata, step: Step) -> None:
-        """TransactionStateManager.timedOutTransactions."""
-        if (
+    def _abort(self, transactional_id: str, value: TransactionMetadata, step: Step) -> bool:
+        """TransactionStateManager.timedOutTransactions; whether it is one."""
+        is_due = (
             value.state is ONGOING
             and value.timeout_ms != NO_TIMEOUT_MS
             and value.start_ms + value.timeout_ms < step.wall_ms
-        ):
+        )
+        if is_due:
 
             def then(code: ErrorCode, step: Step) -> None:
                 if code == ErrorCode.none:
@@ -114,12 +120,15 @@ class Expiry:
                     )
 
             endings.abort(self._tables, transactional_id, then, step)
+        return is_due
 
-    def _remove(self, transactional_id: str, value: TransactionMetadata, step: Step) -> None:
+    def _remove(self, transactional_id: str, value: TransactionMetadata, step: Step) -> bool:
         """TransactionStateManager.shouldExpire."""
         expired_ms = step.wall_ms - self._config.transactional_id_expiration_ms
-        if value.state in AT_REST and value.last_update_ms <= expired_ms:
+        is_due = value.state in AT_REST and value.last_update_ms <= expired_ms
+        if is_due:
             self._tables.write(transactional_id, None, _nothing, _later, step)
+        return is_due
 
 
 def _nothing(value: TransactionMetadata, step: Step) -> None:

@@ -7,10 +7,9 @@ from typing import Protocol
 
 from ottla.env.clock import Clock
 from ottla.env.deferred import Deferred
-from ottla.env.disk import Disk
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import OFFSETS_TOPIC
-from ottla.replication.internal_topic import InternalTopicLog
+from ottla.replication.internal_topic import append_marker
 from ottla.replication.manager import ReplicaManager
 from ottla.types import TopicPartition, TxnMarker
 
@@ -41,14 +40,12 @@ class MarkerWriter:
         self,
         replicas: ReplicaManager,
         clock: Clock,
-        disk: Disk,
         offsets: OffsetsInTransactions,
         holds: Callable[[str], bool] | None = None,
     ) -> None:
         """``holds``: for tests, whether a topic is to take no markers for now."""
         self._replicas = replicas
         self._clock = clock
-        self._disk = disk
         self._offsets = offsets
         self._holds = holds
 
@@ -70,8 +67,8 @@ class MarkerWriter:
                 done = self._offsets.complete_transaction(where.partition, marker)
                 done.listen(lambda done: told(_outcome(done)))
                 return
-            log = InternalTopicLog(where.topic, self._replicas, self._clock, self._disk)
-            is_committed = log.append_marker(where.partition, marker, ended)
+            topic, partition = where
+            is_committed = append_marker(self._replicas, self._clock, topic, partition, marker, ended)
         except KafkaError as error:
             told(_as_log(error.code))
             return

@@ -56,7 +56,7 @@ class HasImage(Protocol):
 class Sending:
     """The markers of one transaction, as far as they are not written."""
 
-    __slots__ = ("backoff_ms", "done", "is_wanted", "marker", "name")
+    __slots__ = ("backoff_ms", "done", "failed", "is_wanted", "marker", "name")
 
     def __init__(
         self,
@@ -70,6 +70,8 @@ class Sending:
         self.done = done
         self.is_wanted = is_wanted
         self.backoff_ms = RETRY_MS_MIN
+        # The partitions that are tried again when the time comes, all of them together.
+        self.failed: list[TopicPartition] = []
 
     def next_backoff_ms(self) -> int:
         backoff_ms, self.backoff_ms = self.backoff_ms, min(self.backoff_ms * 2, RETRY_MS_MAX)
@@ -165,9 +167,15 @@ class Markers:
             sending.done(gone)
 
     def _retry(self, sending: Sending, partitions: Iterable[TopicPartition]) -> None:
+        is_first = not sending.failed
+        sending.failed += partitions
+        if not is_first:
+            return
+
         def again() -> None:
             self._retries.discard(timer)
-            self._route(sending, partitions)
+            failed, sending.failed = sending.failed, []
+            self._route(sending, failed)
 
         timer = self._clock.call_later(sending.next_backoff_ms(), again)
         self._retries.add(timer)

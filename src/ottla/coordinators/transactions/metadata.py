@@ -5,7 +5,7 @@ Values do not change: each transition gives the next one, which holds once its r
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ottla.coordinators.transactions.states import (
     COMPLETE_ABORT,
@@ -14,27 +14,28 @@ from ottla.coordinators.transactions.states import (
     ONGOING,
     PREPARE_ABORT,
     PREPARE_COMMIT,
-    PREPARED,
     PREVIOUS,
     TransactionState,
 )
 from ottla.types import TopicPartition
 
-NO_PRODUCER_ID = -1
-NO_PRODUCER_EPOCH = -1
-NO_TIMESTAMP = -1
-EPOCH_MAX = 32_767
+NO_PRODUCER_ID: Final = -1
+NO_PRODUCER_EPOCH: Final = -1
+NO_TIMESTAMP: Final = -1
+EPOCH_MAX: Final = 32_767
 # The last one that a client is given: the coordinator keeps one more, to fence with.
-CLIENT_EPOCH_MAX = EPOCH_MAX - 1
+CLIENT_EPOCH_MAX: Final = EPOCH_MAX - 1
 # A timeout that never comes: the transaction takes part in a two-phase commit (KIP-939).
-NO_TIMEOUT_MS = 2**31 - 1
+NO_TIMEOUT_MS: Final = 2**31 - 1
+
+NO_PARTITIONS: Final[frozenset[TopicPartition]] = frozenset()
 
 # Levels of the feature transaction.version, which is also what of the protocol a client speaks.
-TV_0 = 0
+TV_0: Final = 0
 # Records with tagged fields.
-TV_1 = 1
+TV_1: Final = 1
 # An epoch for each transaction (KIP-890).
-TV_2 = 2
+TV_2: Final = 2
 
 
 def is_exhausted(producer_epoch: int) -> bool:
@@ -72,10 +73,8 @@ class TransactionMetadata(NamedTuple):
         """Whether what is decided is a commit."""
         return self.state is PREPARE_COMMIT
 
-    def _to(self, state: TransactionState, **changes: object) -> TransactionMetadata:
-        assert self.state in PREVIOUS[state], f"{self.state} to {state}"
-        following = self._replace(state=state, previous_producer_id=self.producer_id)
-        return following._replace(**changes)  # type: ignore[arg-type]
+    def _may_become(self, state: TransactionState) -> bool:
+        return self.state in PREVIOUS[state]
 
     # -- producers
 
@@ -83,15 +82,19 @@ class TransactionMetadata(NamedTuple):
         self, now_ms: int, timeout_ms: int, *, producer_id: int, epoch: int, last_epoch: int
     ) -> TransactionMetadata:
         """A producer begins, or begins anew, with this id and epoch."""
-        return self._to(
+        assert self._may_become(EMPTY), self.state
+        return _made(
+            producer_id,
+            self.producer_id,
+            self.next_producer_id,
+            epoch,
+            last_epoch,
+            timeout_ms,
             EMPTY,
-            producer_id=producer_id,
-            producer_epoch=epoch,
-            last_producer_epoch=last_epoch,
-            timeout_ms=timeout_ms,
-            partitions=frozenset(),
-            start_ms=NO_TIMESTAMP,
-            last_update_ms=now_ms,
+            NO_PARTITIONS,
+            NO_TIMESTAMP,
+            now_ms,
+            self.client_version,
         )
 
     # -- transactions
@@ -100,29 +103,31 @@ class TransactionMetadata(NamedTuple):
         self, now_ms: int, partitions: frozenset[TopicPartition], client_version: int
     ) -> TransactionMetadata:
         """The transaction begins or goes on, with these partitions as well."""
-        return self._to(
+        assert self._may_become(ONGOING), self.state
+        return _made(
+            self.producer_id,
+            self.producer_id,
+            self.next_producer_id,
+            self.producer_epoch,
+            NO_PRODUCER_EPOCH,
+            self.timeout_ms,
             ONGOING,
-            partitions=self.partitions | partitions if self.partitions else partitions,
-            start_ms=self.start_ms if self.state is ONGOING else now_ms,
-            last_update_ms=now_ms,
-            last_producer_epoch=NO_PRODUCER_EPOCH,
-            client_version=client_version,
+            self.partitions | partitions if self.partitions else partitions,
+            self.start_ms if self.state is ONGOING else now_ms,
+            now_ms,
+            client_version,
         )
 
     def decided(self, now_ms: int, *, commit: bool) -> TransactionMetadata:
         """It ends as the classic protocol has it: the epoch stays."""
-        return self._to(
-            PREPARE_COMMIT if commit else PREPARE_ABORT,
-            last_update_ms=now_ms,
-            next_producer_id=NO_PRODUCER_ID,
-            client_version=TV_0,
+        return self._decided(
+            now_ms, commit, NO_PRODUCER_ID, self.producer_epoch, self.last_producer_epoch, TV_0
         )
 
     def fenced(self, now_ms: int) -> TransactionMetadata:
         """It is aborted so that its producer is fenced, in the classic protocol."""
         epoch = min(self.producer_epoch + 1, EPOCH_MAX)
-        aborted = self.decided(now_ms, commit=False)
-        return aborted._replace(producer_epoch=epoch, last_producer_epoch=NO_PRODUCER_EPOCH)
+        return self._decided(now_ms, False, NO_PRODUCER_ID, epoch, NO_PRODUCER_EPOCH, TV_0)
 
     def decided_with_bump(self, now_ms: int, next_id: int, *, commit: bool) -> TransactionMetadata:
         """It ends as KIP-890 has it: with the next epoch, and a new producer id behind the last one.
@@ -131,28 +136,60 @@ class TransactionMetadata(NamedTuple):
         last epoch, which no client ever gets, keeps it: so it can still be aborted (KAFKA-20090).
         """
         epoch = min(self.producer_epoch + 1, EPOCH_MAX)
-        return self._to(
-            PREPARE_COMMIT if commit else PREPARE_ABORT,
-            producer_epoch=epoch,
-            last_producer_epoch=epoch - 1,
-            # An abort at rest: nothing has begun, and yet it is to have a time.
-            start_ms=self.start_ms if self.state is ONGOING else now_ms,
-            last_update_ms=now_ms,
-            next_producer_id=next_id,
-            client_version=TV_2,
+        return self._decided(now_ms, commit, next_id, epoch, epoch - 1, TV_2)
+
+    def _decided(
+        self, now_ms: int, commit: bool, next_id: int, epoch: int, last_epoch: int, client_version: int
+    ) -> TransactionMetadata:
+        state = PREPARE_COMMIT if commit else PREPARE_ABORT
+        assert self._may_become(state), f"{self.state} to {state}"
+        # An abort at rest: nothing has begun, and yet it is to have a time.
+        begins_now = client_version >= TV_2 and self.state is not ONGOING
+        return _made(
+            self.producer_id,
+            self.producer_id,
+            next_id,
+            epoch,
+            last_epoch,
+            self.timeout_ms,
+            state,
+            self.partitions,
+            now_ms if begins_now else self.start_ms,
+            now_ms,
+            client_version,
         )
+
+    @property
+    def _rotates(self) -> bool:
+        return self.client_version >= TV_2 and self.next_producer_id != NO_PRODUCER_ID
+
+    @property
+    def completed_state(self) -> TransactionState:
+        """What it is once all markers are written."""
+        return COMPLETE_COMMIT if self.is_committing else COMPLETE_ABORT
+
+    @property
+    def completed_producer(self) -> tuple[int, int]:
+        """The id and epoch that its producer has then."""
+        return (self.next_producer_id, 0) if self._rotates else (self.producer_id, self.producer_epoch)
 
     def completed(self, now_ms: int) -> TransactionMetadata:
         """All markers are written."""
-        assert self.state in PREPARED
-        rotates = self.client_version >= TV_2 and self.next_producer_id != NO_PRODUCER_ID
-        return self._to(
-            COMPLETE_COMMIT if self.is_committing else COMPLETE_ABORT,
-            producer_id=self.next_producer_id if rotates else self.producer_id,
-            producer_epoch=0 if rotates else self.producer_epoch,
-            next_producer_id=NO_PRODUCER_ID,
-            partitions=frozenset(),
-            last_update_ms=now_ms,
+        state = self.completed_state
+        assert self._may_become(state), f"{self.state} to {state}"
+        producer_id, epoch = self.completed_producer
+        return _made(
+            producer_id,
+            self.producer_id,
+            NO_PRODUCER_ID,
+            epoch,
+            self.last_producer_epoch,
+            self.timeout_ms,
+            state,
+            NO_PARTITIONS,
+            self.start_ms,
+            now_ms,
+            self.client_version,
         )
 
     # -- what is stored
@@ -169,6 +206,32 @@ class TransactionMetadata(NamedTuple):
         )
 
 
+_new: Final = tuple.__new__
+
+
+def _made(
+    producer_id: int,
+    previous_producer_id: int,
+    next_producer_id: int,
+    producer_epoch: int,
+    last_producer_epoch: int,
+    timeout_ms: int,
+    state: TransactionState,
+    partitions: frozenset[TopicPartition],
+    start_ms: int,
+    last_update_ms: int,
+    client_version: int,
+) -> TransactionMetadata:
+    """A value of these fields, without a named tuple's own way of making one, which takes twice as long."""
+    return _new(
+        TransactionMetadata,
+        (
+            producer_id, previous_producer_id, next_producer_id, producer_epoch, last_producer_epoch,
+            timeout_ms, state, partitions, start_ms, last_update_ms, client_version,
+        ),
+    )  # fmt: skip
+
+
 def beginning(producer_id: int, timeout_ms: int, now_ms: int) -> TransactionMetadata:
     """An id that nothing is known of yet: what its first record follows from."""
     return TransactionMetadata(
@@ -179,7 +242,7 @@ def beginning(producer_id: int, timeout_ms: int, now_ms: int) -> TransactionMeta
         last_producer_epoch=NO_PRODUCER_EPOCH,
         timeout_ms=timeout_ms,
         state=EMPTY,
-        partitions=frozenset(),
+        partitions=NO_PARTITIONS,
         start_ms=NO_TIMESTAMP,
         last_update_ms=now_ms,
         client_version=TV_0,

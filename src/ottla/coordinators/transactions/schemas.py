@@ -58,6 +58,18 @@ _TIMES: Final = struct.Struct(">qq")
 _INT16: Final = struct.Struct(">h")
 _INT32: Final = struct.Struct(">i")
 _INT64: Final = struct.Struct(">q")
+# A tagged field, with its number and its size before it.
+_INT64_BYTES: Final = 8
+_INT16_BYTES: Final = 2
+_pack_id_tag: Final = struct.Struct(">BBq").pack
+_pack_short_tag: Final = struct.Struct(">BBh").pack
+_pack_head: Final = _HEAD.pack
+_pack_times: Final = _TIMES.pack
+_pack_int32: Final = _INT32.pack
+_ONE: Final = _INT32.pack(1)
+# No partitions, as Kafka writes them.
+_NO_TOPICS: Final = b"\x00"
+_NULL_TOPICS: Final = b"\xff\xff\xff\xff"
 
 
 class TransactionRecord(NamedTuple):
@@ -71,40 +83,54 @@ class TransactionRecord(NamedTuple):
 
 def encode_record(record: TransactionRecord) -> tuple[bytes, bytes | None]:
     """The key and value to append. Raises SchemaError where a string is too long to be stored."""
-    return whole(encoding_record(record))
+    transactional_id, value, version = record
+    key = _KEY + string(transactional_id)
+    if value is None:
+        return key, None
+    if value.state is EMPTY:
+        return key, _value(value, version, _NO_TOPICS if version >= FIRST_FLEXIBLE_VERSION else _NULL_TOPICS)
+    partitions = value.partitions
+    if len(partitions) == 1:
+        # As of most small transactions.
+        ((topic, partition),) = partitions
+        return key, _value(value, version, _one_topic(topic, partition, version))
+    return key, _value(value, version, whole(_encoding_partitions(value, version)))
 
 
 def encoding_record(record: TransactionRecord) -> Generator[None, None, tuple[bytes, bytes | None]]:
     """As `encode_record`, for transactions of many partitions: yields after each piece of its work."""
-    key = _KEY + string(record.transactional_id)
-    if record.value is None:
-        return key, None
-    value = record.value
-    is_flexible = record.version >= FIRST_FLEXIBLE_VERSION
-    parts = [
-        _HEAD.pack(
-            record.version, value.producer_id, value.producer_epoch, value.timeout_ms, NUMBERS[value.state]
-        )
-    ]
-    if value.state is EMPTY:
-        parts.append(b"\x00" if is_flexible else b"\xff\xff\xff\xff")
-    else:
-        yield from _write_partitions(value, is_flexible, parts)
-    parts.append(_TIMES.pack(value.last_update_ms, value.start_ms))
-    if is_flexible:
-        parts.append(_tags(value))
-    return key, b"".join(parts)
+    transactional_id, value, version = record
+    if value is None or value.state is EMPTY:
+        return encode_record(record)
+    partitions = yield from _encoding_partitions(value, version)
+    return _KEY + string(transactional_id), _value(value, version, partitions)
 
 
-def _write_partitions(
-    value: TransactionMetadata, is_flexible: bool, parts: list[bytes]
-) -> Generator[None, None, None]:
+def _value(value: TransactionMetadata, version: int, partitions: bytes) -> bytes:
+    """``partitions``: as they stand in it."""
+    head = _pack_head(
+        version, value.producer_id, value.producer_epoch, value.timeout_ms, NUMBERS[value.state]
+    )
+    times = _pack_times(value.last_update_ms, value.start_ms)
+    if version < FIRST_FLEXIBLE_VERSION:
+        return b"".join((head, partitions, times))
+    return b"".join((head, partitions, times, _tags(value)))
+
+
+def _one_topic(topic: str, partition: int, version: int) -> bytes:
+    if version >= FIRST_FLEXIBLE_VERSION:
+        return b"".join((b"\x02", compact_string(topic), b"\x02", _pack_int32(partition), b"\x00"))
+    return b"".join((_ONE, string(topic), _ONE, _pack_int32(partition)))
+
+
+def _encoding_partitions(value: TransactionMetadata, version: int) -> Generator[None, None, bytes]:
+    is_flexible = version >= FIRST_FLEXIBLE_VERSION
     topics: dict[str, list[int]] = {}
     for count, (topic, partition) in enumerate(value.partitions, 1):
         topics.setdefault(topic, []).append(partition)
         if count % PIECE == 0:
             yield
-    parts.append(write_uvarint(len(topics) + 1) if is_flexible else _INT32.pack(len(topics)))
+    parts = [write_uvarint(len(topics) + 1) if is_flexible else _pack_int32(len(topics))]
     count = 0
     for topic in sorted(topics):
         partitions = sorted(topics[topic])
@@ -113,11 +139,12 @@ def _write_partitions(
         if is_flexible:
             parts += (compact_string(topic), write_uvarint(size + 1), numbers, b"\x00")
         else:
-            parts += (string(topic), _INT32.pack(size), numbers)
+            parts += (string(topic), _pack_int32(size), numbers)
         count += 1 + size // PIECE
         if count >= PIECE:
             count = 0
             yield
+    return b"".join(parts)
 
 
 def size_of(partitions: Set[TopicPartition]) -> int:
@@ -130,16 +157,16 @@ def size_of(partitions: Set[TopicPartition]) -> int:
 
 def _tags(value: TransactionMetadata) -> bytes:
     """The section of tagged fields: those that are not what they are by default."""
-    fields = []
+    fields: list[bytes] = []
     if value.previous_producer_id != NO_PRODUCER_ID:
-        fields.append((PREVIOUS_PRODUCER_ID_TAG, _INT64.pack(value.previous_producer_id)))
+        fields.append(_pack_id_tag(PREVIOUS_PRODUCER_ID_TAG, _INT64_BYTES, value.previous_producer_id))
     if value.next_producer_id != NO_PRODUCER_ID:
-        fields.append((NEXT_PRODUCER_ID_TAG, _INT64.pack(value.next_producer_id)))
+        fields.append(_pack_id_tag(NEXT_PRODUCER_ID_TAG, _INT64_BYTES, value.next_producer_id))
     if value.client_version != TV_0:
-        fields.append((CLIENT_VERSION_TAG, _INT16.pack(value.client_version)))
+        fields.append(_pack_short_tag(CLIENT_VERSION_TAG, _INT16_BYTES, value.client_version))
     if value.last_producer_epoch != last_epoch(value.state, value.producer_epoch, value.client_version):
-        fields.append((LAST_PRODUCER_EPOCH_TAG, _INT16.pack(value.last_producer_epoch)))
-    return bytes((len(fields),)) + b"".join([bytes((tag, len(data))) + data for tag, data in fields])
+        fields.append(_pack_short_tag(LAST_PRODUCER_EPOCH_TAG, _INT16_BYTES, value.last_producer_epoch))
+    return bytes((len(fields),)) + b"".join(fields)
 
 
 def last_epoch(state: TransactionState, producer_epoch: int, client_version: int) -> int:

@@ -21,6 +21,9 @@ class TransactionState(Enum):
     # Kafka's coordinators pass through it while they fence a producer; it is in no record.
     PREPARE_EPOCH_FENCE = "PrepareEpochFence"
 
+    # An enumeration's own is in Python, and states are looked up with each step.
+    __hash__ = object.__hash__
+
 
 EMPTY = TransactionState.EMPTY
 ONGOING = TransactionState.ONGOING

@@ -120,7 +120,7 @@ class TransactionTables:
         """The id's transaction is decided, in the log: have its markers written, and that noted."""
         value = self.metadata[transactional_id]
         assert value.state in PREPARED
-        self.pending[transactional_id] = value.completed(step.wall_ms).state
+        self.pending[transactional_id] = value.completed_state
         if not value.partitions:
             self.complete(transactional_id, step)
             return

@@ -177,6 +177,11 @@ class TransactionMachine:
         """InitProducerId; the answer is a ProducerResponse. First of all comes ``producers.check_init``."""
         producers.init(self.tables, request, waiter, step)
 
+    def may_need_id(self, transactional_id: str) -> bool:
+        """Whether ``init`` may take a producer id: for one that is not known, or has used its epochs up."""
+        value = self.tables.metadata.get(transactional_id)
+        return value is None or value.is_exhausted
+
     def end(self, request: EndRequest, waiter: Waiter, step: Step) -> None:
         """EndTxn; the answer is a ProducerResponse."""
         endings.end(self.tables, request, waiter, step)
@@ -218,13 +223,11 @@ class TransactionMachine:
         of the producer that the next is for. In Kafka clients ask again, some 20 ms later (KAFKA-18654)."""
         if value is None or value.state not in PREPARED or not request.may_wait:
             return False
-        following = value.completed(step.wall_ms)
         wait_ms = step.config.add_partitions_wait_ms
         tables = self.tables
         if (
             request.transactional_id in tables.waiting
-            or (following.producer_id, following.producer_epoch)
-            != (request.producer_id, request.producer_epoch)
+            or value.completed_producer != (request.producer_id, request.producer_epoch)
             or not wait_ms
         ):
             return False

@@ -81,6 +81,9 @@ class _Question(NamedTuple):
         self.told(told)
 
     def tell_all(self, code: ErrorCode) -> None:
+        if code == ErrorCode.none:
+            self.told({})
+            return
         self.tell(dict.fromkeys(self.request.partitions, code))
 
 
@@ -120,14 +123,18 @@ class Verification:
         COORDINATOR_NOT_AVAILABLE and NETWORK_EXCEPTION where its coordinator cannot be asked.
         """
         version = TV_2 if operation is Operation.ADD_PARTITION else TV_0
-        request = AddRequest(transactional_id, producer_id, producer_epoch, partitions, version)
-        question = _Question(request, operation, told)
         image = self._images.image
         topic = image.topics.get(TRANSACTION_STATE_TOPIC)
         leader = -1
         if topic is not None:
             leader = topic.partitions[self._coordinator.partition_for(transactional_id)].leader
-        if leader == self._node_id:
+        is_here = leader == self._node_id
+        # Other nodes are asked for several transactions at once: there none waits.
+        request = AddRequest(
+            transactional_id, producer_id, producer_epoch, partitions, version, may_wait=is_here
+        )
+        question = _Question(request, operation, told)
+        if is_here:
             self._ask_here(question)
         elif leader not in image.brokers or self._nodes is None:
             question.tell_all(ErrorCode.coordinator_not_available)
@@ -153,7 +160,7 @@ class Verification:
                 code = error.code if isinstance(error, KafkaError) else ErrorCode.unknown_server_error
             question.tell_all(code)
 
-        self._coordinator.add(question.request._replace(may_wait=True)).listen(added)
+        self._coordinator.add(question.request).listen(added)
 
     # -- other nodes
 

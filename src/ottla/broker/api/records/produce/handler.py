@@ -124,12 +124,13 @@ def handle(ctx: RequestContext, request: Any) -> Reply | Awaitable[Reply]:
     transaction and the request does not say of which.
     """
     if isinstance(request, OneBatch):
-        refuses = is_transactional(request.records)
-    elif request.transactional_id is not None:
+        transactional_id, refuses = request.transactional_id, is_transactional(request.records)
+    else:
+        transactional_id = request.transactional_id
+        refuses = transactional_id is None and has_transactional(request)
+    if transactional_id is not None:
         reply: Reply | Awaitable[Reply] = when_verified(ctx, request, _handle)
         return reply
-    else:
-        refuses = has_transactional(request)
     if refuses:
         if not request.acks:
             raise CloseConnection("a Produce with acks=0 has transactional batches and no transactional id")
@@ -145,7 +146,7 @@ def _handle(ctx: RequestContext, request: Any, verified: Verified | None) -> Rep
     if services.pulse is not None:
         check_pulse(ctx)
     if isinstance(request, OneBatch):
-        return _handle_one(ctx, request, by_id, now_ms)
+        return _handle_one(ctx, request, by_id, now_ms, verified)
     made = Made(verified)
     if ctx.elements > _OF_ONE:
         made.ends_ms = ctx.services.turn.deadline_ms()
@@ -163,7 +164,9 @@ def _handle(ctx: RequestContext, request: Any, verified: Verified | None) -> Rep
     return _finish(ctx, request, fields, made)
 
 
-def _handle_one(ctx: RequestContext, one: OneBatch, by_id: bool, now_ms: int) -> Reply | Awaitable[Reply]:
+def _handle_one(
+    ctx: RequestContext, one: OneBatch, by_id: bool, now_ms: int, verified: Verified | None
+) -> Reply | Awaitable[Reply]:
     """As ``handle``, of a request for one partition. Where nothing is to be waited for, and nothing to be
     said but where the batch is, the answer is written at once."""
     topic, index, records, acks = one.topic, one.index, one.records, one.acks
@@ -176,7 +179,7 @@ def _handle_one(ctx: RequestContext, one: OneBatch, by_id: bool, now_ms: int) ->
         if partition.log.taken or _is_for_a_thread(ctx, records):
             raise TakesLong
         leading = partition.leading
-        appended = _append_to(ctx, partition, topic, index, records, acks, None, now_ms, None, None)
+        appended = _append_to(ctx, partition, topic, index, records, acks, verified, now_ms, None, None)
     except KafkaError as error:
         made = Made()
         answer = _refused(ctx, topic, PartitionData(index, records), by_id, error, made)
@@ -184,7 +187,7 @@ def _handle_one(ctx: RequestContext, one: OneBatch, by_id: bool, now_ms: int) ->
         (whole,) = one.topic_data
         answers: list[Fields] = [{}]
         late: list[Late] = [(whole, whole.partition_data[0], answers, 0)]
-        return _append_late(ctx, one, by_id, now_ms, late, _fields(topic, by_id, answers), Made())
+        return _append_late(ctx, one, by_id, now_ms, late, _fields(topic, by_id, answers), Made(verified))
     else:
         is_committed = acks != -1 or _is_committed(partition, leading, appended)
         if is_committed and not partition.log.sync_due(now_ms):

@@ -18,7 +18,7 @@ from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.verification import EXEMPT, VerificationGuard
 from ottla.types import Buffer, TopicPartition
-from ottla.wire.produce import TOPIC_ID_SINCE
+from ottla.wire.produce import TOPIC_ID_SINCE, OneBatch
 from ottla.wire.records import HEADER_BYTES, MAGIC, STAMP_BYTES, TRANSACTIONAL_BIT, header_at
 
 # The low byte of a batch's attributes, which hold its codec.
@@ -34,6 +34,18 @@ _PASSING: Final = frozenset(
         ErrorCode.coordinator_load_in_progress,
         ErrorCode.coordinator_not_available,
         ErrorCode.not_coordinator,
+    }
+)
+
+
+# What ends the transaction: what its producer sends next is another one's, or nothing. After any other
+# refusal the same batch may come again, before those behind it.
+_FINAL: Final = frozenset(
+    {
+        ErrorCode.invalid_txn_state,
+        ErrorCode.transaction_abortable,
+        ErrorCode.invalid_producer_epoch,
+        ErrorCode.invalid_producer_id_mapping,
     }
 )
 
@@ -61,6 +73,14 @@ class Verified:
         """What the coordinator has said."""
         for where, code in errors.items():
             self._refused[where] = _refusal(code, operation)
+
+    def refused_for_good(self, errors: Errors) -> list[tuple[TopicPartition, VerificationGuard]]:
+        """What nobody will append with any more."""
+        return [
+            (where, self._guards[where])
+            for where, code in errors.items()
+            if code in _FINAL and where in self._guards
+        ]
 
     @property
     def asked(self) -> frozenset[TopicPartition]:
@@ -196,6 +216,11 @@ class _Question:
         )
 
     def _told(self, errors: Errors) -> None:
+        if errors:
+            partitions = self._ctx.services.replicas.partitions
+            for where, guard in self._verified.refused_for_good(errors):
+                if (partition := partitions.get(where)) is not None:
+                    partition.forget_verification(self._producer[0], guard)
         if self._answer is not None and self._answer.done:
             # The client is gone.
             return
@@ -245,6 +270,16 @@ def _is_coroutine(result: Any) -> bool:
 
 def _batches(ctx: RequestContext, request: Any) -> list[tuple[TopicPartition, Buffer]]:
     """The transactional batches, of topics that are there."""
+    if isinstance(request, OneBatch):
+        topic, records = request.topic, request.records
+        if not is_transactional(records):
+            return []
+        try:
+            name = topic if isinstance(topic, str) else ctx.services.replicas.topic_name(topic)
+        except KafkaError:
+            # As below.
+            return []
+        return [(TopicPartition(name, request.index), records)]
     by_id = ctx.header.api_version >= TOPIC_ID_SINCE
     found = []
     for topic in request.topic_data:
