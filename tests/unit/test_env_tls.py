@@ -14,12 +14,12 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ottla.env import handshakes
 from ottla.env import tls_connection as tls
-from ottla.env.handshakes import Handshakes
+from ottla.env.handshakes import Done, Handshakes, Step
 from ottla.env.network import TcpNetwork
 from ottla.env.tls import TlsNetwork
 from ottla.env.tls_connection import TlsConnection
+from ottla.env.tls_records import Records
 
 CA = trustme.CA()
 
@@ -42,11 +42,8 @@ SERVER, CLIENT = server_context(), client_context()
 class AtOnce(Handshakes):
     """Handshakes without a thread."""
 
-    def work(self, tls: ssl.SSLObject, done: Callable[[Exception | None], None]) -> None:
-        asyncio.get_running_loop().call_soon(lambda: done(_step(tls)))
-
-
-_step = handshakes._step
+    def work(self, step: Step, done: Done) -> None:
+        asyncio.get_running_loop().call_soon(lambda: done(step()))
 
 
 class Wire:
@@ -344,6 +341,24 @@ def test_a_client_that_does_not_trust_the_server_says_why() -> None:
         assert not near.events
 
     run(main)
+
+
+@given(st.lists(st.integers(0, 40), max_size=8), st.lists(st.integers(0, 60), max_size=12))
+def test_where_records_end(sizes: list[int], cuts: list[int]) -> None:
+    stream, ends = b"", []
+    for size in sizes:
+        stream += b"\x17\x03\x03" + size.to_bytes(2) + bytes(size)
+        ends.append(len(stream))
+    records, found, before = Records(), [], 0
+    for cut in sorted({min(cut * 7, len(stream)) for cut in cuts} | {len(stream)}):
+        piece = memoryview(stream[before:cut])
+        start = 0
+        while 0 <= start < len(piece):
+            start = records.end(piece, start)
+            if start >= 0:
+                found.append(before + start)
+        before = cut
+    assert found == ends
 
 
 # ------------------------------------------------------------ with sockets, on both kinds of loops

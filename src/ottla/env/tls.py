@@ -15,7 +15,7 @@ from typing import cast
 
 from ottla.env.handshakes import Handshakes
 from ottla.env.network import Listener, Network
-from ottla.env.tls_connection import TlsConnection
+from ottla.env.tls_connection import Above, TlsConnection
 
 Contexts = Callable[[], ssl.SSLContext]
 
@@ -38,7 +38,7 @@ class TlsNetwork:
         """As ``Network.bind``; ``factory`` makes buffered protocols."""
 
         def accept() -> TlsConnection:
-            protocol = cast(asyncio.BufferedProtocol, factory())
+            protocol = cast(Above, factory())
             return TlsConnection(self._handshakes, self._contexts(), protocol)
 
         return await self._network.bind(accept, host, port)
@@ -46,7 +46,7 @@ class TlsNetwork:
     async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
         """As ``Network.connect``. An ssl.SSLError, which is an OSError, where the handshake fails."""
         shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        protocol = cast(asyncio.BufferedProtocol, factory())
+        protocol = cast(Above, factory())
         made = TlsConnection(self._handshakes, self._contexts(), protocol, host, shaken)
         await self._network.connect(lambda: made, host, port)
         try:

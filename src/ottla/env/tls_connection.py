@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
-from ottla.env.handshakes import Handshakes
+from ottla.env.handshakes import Handshakes, explain
+from ottla.env.tls_backlog import RECORD_BYTES, Backlog, Piece
+from ottla.env.tls_records import Records
 
 log = logging.getLogger(__name__)
 
 # What is received at once before the handshake is over: a record.
 HANDSHAKE_BYTES: Final = 16 * 1024
-# What OpenSSL is handed at once. It keeps memory for a third more as long as the connection lasts.
-FED_BYTES: Final = 32 * 1024
-# What is encrypted at once: what a record holds, for the same reason.
-RECORD_BYTES: Final = 16 * 1024
 # What is encrypted before it is seen whether the client takes it, and before others have their turn.
 SENT_BYTES: Final = 256 * 1024
 SENT_AT_ONCE_BYTES: Final = 2 * 1024 * 1024
@@ -30,6 +27,24 @@ HANDSHAKE_S: Final = 30.0
 _HANDSHAKE_RECORD: Final = 0x16
 # What it returns where it is given a buffer.
 _read_into = cast(Callable[[ssl.SSLObject, int, memoryview], int], ssl.SSLObject.read)
+
+
+class Above(Protocol):
+    """What is spoken on the connection: a buffered protocol."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+
+    def buffer_updated(self, nbytes: int) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
 
 class _State(Enum):
@@ -54,16 +69,16 @@ class TlsConnection(asyncio.BufferedProtocol):
     """A protocol to the TCP transport below, and a transport to the protocol above."""
 
     __slots__ = (
-        "_accepted", "_backlog", "_backlog_bytes", "_choked", "_context", "_drained", "_handshakes",
-        "_host", "_incoming", "_kept", "_outgoing", "_paused", "_protocol", "_reason", "_scheduled",
-        "_shaken", "_slow", "_state", "_timer", "_tls", "_transport",
+        "_accepted", "_backlog", "_choked", "_context", "_drained", "_handshakes",
+        "_host", "_incoming", "_kept", "_outgoing", "_paused", "_protocol", "_reason", "_records",
+        "_scheduled", "_shaken", "_slow", "_state", "_timer", "_tls", "_transport",
     )  # fmt: skip
 
     def __init__(
         self,
         handshakes: Handshakes,
         context: ssl.SSLContext,
-        protocol: asyncio.BufferedProtocol,
+        protocol: Above,
         server_host: str | None = None,
         shaken: asyncio.Future[None] | None = None,
     ) -> None:
@@ -76,6 +91,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._shaken = shaken
         self._state = _SHAKING
         self._transport: asyncio.Transport | None = None
+        self._records = Records()
         # Both sides of OpenSSL, made when there is something for it to do.
         self._tls: ssl.SSLObject | None = None
         self._incoming: ssl.MemoryBIO
@@ -93,8 +109,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._scheduled = False
         # What is to be encrypted and sent; whether TCP takes nothing for now, and whether the protocol was
         # told so.
-        self._backlog: deque[bytes | bytearray | memoryview] = deque()
-        self._backlog_bytes = 0
+        self._backlog = Backlog()
         self._choked = False
         self._slow = False
 
@@ -120,7 +135,6 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._state = _CLOSED
         self._cancel_timer()
         self._backlog.clear()
-        self._backlog_bytes = 0
         self._kept = b""
         if self._shaken is not None and not self._shaken.done():
             self._shaken.set_exception(self._reason or exc or ConnectionResetError("closed in the handshake"))
@@ -161,33 +175,48 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def _shake(self, stream: asyncio.Transport, data: memoryview | None = None) -> None:
         """Have the handshake worked on, with what the other side has said; it can say no more meanwhile."""
+        if data is not None:
+            self._kept = bytes(data)
+            self._records.follow(data)
+        stream.pause_reading()
+        self._state = _WORKING
+        try:
+            self._handshakes.work(self._step, self._worked)
+        except OSError as error:
+            self._refuse(str(error), error)
+
+    def _step(self) -> Exception | None:
+        """In the thread, while the loop leaves all that alone: the next step, and what stops it there."""
+        if self._state is not _WORKING:
+            return None
         try:
             if self._tls is None:
                 self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
                 self._tls = self._context.wrap_bio(
                     self._incoming, self._outgoing, self._host is None, self._host
                 )
-            if data is not None:
-                self._incoming.write(data)
-            stream.pause_reading()
-            self._state = _WORKING
-            self._handshakes.work(self._tls, self._worked)
-        except (OSError, ValueError) as error:
-            self._refuse(str(error), error)
+            if self._kept:
+                self._incoming.write(self._kept)
+                self._kept = b""
+            self._tls.do_handshake()
+        except (ssl.SSLError, ValueError) as error:
+            return error
+        return None
 
     def _worked(self, error: Exception | None) -> None:
         stream = self._transport
         if stream is None or self._state is not _WORKING:
             return
-        # Our part of it, or in a few bytes why not.
-        self._send_rest(stream)
+        if self._tls is not None:
+            # Our part of it, or in a few bytes why not.
+            self._send_rest()
         if error is None:
             self._open(stream)
         elif isinstance(error, ssl.SSLWantReadError):
             self._state = _SHAKING
             stream.resume_reading()
         else:
-            self._refuse(_explain(error), error)
+            self._refuse(explain(error), error)
 
     def _open(self, stream: asyncio.Transport) -> None:
         self._cancel_timer()
@@ -208,11 +237,14 @@ class TlsConnection(asyncio.BufferedProtocol):
     def _late(self) -> None:
         self._timer = None
         self._refuse(f"its TLS handshake takes longer than {HANDSHAKE_S:.0f} s")
+        if self._transport is not None:
+            # Nor has it time to hear why, if it has been refused before.
+            self._transport.abort()
 
     def _refuse(self, why: str, error: Exception | None = None) -> None:
         """End it in the handshake."""
         stream = self._transport
-        if stream is None:
+        if stream is None or self._state is _CLOSED:
             return
         self._reason = error if isinstance(error, OSError) else ConnectionAbortedError(why)
         self._state = _CLOSED
@@ -229,51 +261,74 @@ class TlsConnection(asyncio.BufferedProtocol):
     # ------------------------------------------------------------ receiving
 
     def _feed(self, data: memoryview) -> None:
-        """Decrypt what has come, piece by piece; keep what is not wanted yet."""
+        """Decrypt what has come, record by record; keep what is not wanted yet.
+
+        OpenSSL is asked for no more than it has: to be told that it needs more costs as much as a record.
+        """
+        protocol, records, incoming, tls = self._protocol, self._records, self._incoming, self._tls
+        assert tls is not None
+        buffer = protocol.get_buffer(-1)
+        size, got = len(buffer), 0
         start, end = 0, len(data)
-        while start < end and self._state is _OPEN:
-            if self._paused:
-                self._kept = bytes(data[start:])
-                return
-            self._incoming.write(data[start : start + FED_BYTES])
-            start += FED_BYTES
-            self._drain()
+        try:
+            while start < end:
+                stop = records.end(data, start)
+                incoming.write(data[start : stop if stop >= 0 else end])
+                start = stop if stop >= 0 else end
+                whole = stop >= 0
+                while whole:
+                    try:
+                        count = _read_into(tls, size - got, buffer[got:] if got else buffer)
+                    except ssl.SSLWantReadError:
+                        # It was not about data.
+                        break
+                    if not count:
+                        self._give(got)
+                        self._end()
+                        return
+                    got += count
+                    if got < size:
+                        break
+                    self._give(got)
+                    got = 0
+                    whole = bool(tls.pending())
+                    if self._paused or self._state is not _OPEN:
+                        self._drained = not whole
+                        self._kept = bytes(data[start:]) if self._state is _OPEN else b""
+                        return
+                    buffer = protocol.get_buffer(-1)
+                    size = len(buffer)
+        except ssl.SSLError as error:
+            self._give(got)
+            self._fail(error)
+            return
+        self._give(got)
+        self._send_rest()
+
+    def _give(self, count: int) -> None:
+        if count and self._state is _OPEN:
+            self._protocol.buffer_updated(count)
 
     def _drain(self) -> None:
-        """Hand on what OpenSSL can decrypt, as long as it is wanted."""
-        protocol, incoming, tls = self._protocol, self._incoming, self._tls
+        """Hand on what OpenSSL has, as long as it is wanted."""
+        tls = self._tls
         assert tls is not None
         self._drained = False
-        while not self._paused and self._state is _OPEN and not self._drained:
-            buffer = cast(memoryview, protocol.get_buffer(-1))
-            size, got, ended = len(buffer), 0, False
-            error: ssl.SSLError | None = None
+        while not self._paused and self._state is _OPEN:
+            buffer = self._protocol.get_buffer(-1)
             try:
-                while got < size:
-                    # At most a record.
-                    count = _read_into(tls, size - got, buffer[got:] if got else buffer)
-                    got += count
-                    if not count or not (incoming.pending or tls.pending()):
-                        # It has said goodbye, or there is no more. To ask once more would be an exception.
-                        ended = not count
-                        self._drained = True
-                        break
+                count = _read_into(tls, len(buffer), buffer)
             except ssl.SSLWantReadError:
-                # The rest of a record has to come.
                 self._drained = True
-            except ssl.SSLError as raised:
-                error = raised
-            if got:
-                protocol.buffer_updated(got)
-            if error is not None:
+                break
+            except ssl.SSLError as error:
                 self._fail(error)
                 return
-            if ended:
+            if not count:
                 self._end()
-        stream = self._transport
-        if stream is not None:
-            # Other than data there are TLS 1.3's changes of keys, which are answered.
-            self._send_rest(stream)
+                return
+            self._give(count)
+        self._send_rest()
 
     def _go_on(self) -> None:
         """Look at what has come and was not wanted, and then receive more."""
@@ -302,25 +357,25 @@ class TlsConnection(asyncio.BufferedProtocol):
         stream = self._transport
         if stream is None:
             return
-        log.info("%s: closing the connection: %s", self._protocol, _explain(error))
+        log.info("%s: closing the connection: %s", self._protocol, explain(error))
         self._reason = error
-        self._send_rest(stream)
+        self._send_rest()
         stream.abort()
 
     # ------------------------------------------------------------ sending
 
     def _flush(self) -> None:
         """Encrypt and send what there is, as long as it is taken, and others have not waited for long."""
-        stream = self._transport
-        if stream is None:
+        stream, tls = self._transport, self._tls
+        if stream is None or tls is None:
             return
         sent = 0
         try:
-            while self._backlog and not self._choked:
+            while self._backlog.size_bytes and not self._choked:
                 if sent >= SENT_AT_ONCE_BYTES:
                     asyncio.get_running_loop().call_soon(self._flush)
                     break
-                records = self._encrypt()
+                records = self._backlog.encrypt(tls.write, self._outgoing.read, SENT_BYTES)
                 sent += SENT_BYTES
                 if len(records) == 1:
                     stream.write(records[0])
@@ -329,53 +384,17 @@ class TlsConnection(asyncio.BufferedProtocol):
         except ssl.SSLError as error:
             self._fail(error)
             return
-        if not self._backlog and self._state is _CLOSING:
+        if not self._backlog.size_bytes and self._state is _CLOSING:
             self._say_goodbye(stream)
         self._tell_whether_slow()
 
-    def _encrypt(self) -> list[bytes]:
-        """What comes next of the backlog, encrypted."""
-        assert self._tls is not None
-        write, read, backlog = self._tls.write, self._outgoing.read, self._backlog
-        records: list[bytes] = []
-        done = 0
-        while backlog and done < SENT_BYTES:
-            piece = backlog.popleft()
-            size = len(piece)
-            if size <= RECORD_BYTES:
-                piece = self._join(piece, size)
-                done += write(piece)
-                records.append(read())
-                continue
-            start, view = 0, memoryview(piece)
-            while start < size and done < SENT_BYTES:
-                count = write(view[start : start + RECORD_BYTES])
-                records.append(read())
-                start += count
-                done += count
-            if start < size:
-                backlog.appendleft(view[start:])
-        self._backlog_bytes -= done
-        return records
-
-    def _join(self, piece: bytes | bytearray | memoryview, size: int) -> bytes | bytearray | memoryview:
-        """A piece with those behind it that fit into the same record."""
-        backlog = self._backlog
-        if not backlog or size + len(backlog[0]) > RECORD_BYTES:
-            return piece
-        pieces = [piece]
-        while backlog and size + len(backlog[0]) <= RECORD_BYTES:
-            size += len(backlog[0])
-            pieces.append(backlog.popleft())
-        return b"".join(pieces)
-
-    def _send_rest(self, stream: asyncio.Transport) -> None:
-        """Send what OpenSSL has to say by itself."""
-        if self._outgoing.pending:
-            stream.write(self._outgoing.read())
+    def _send_rest(self) -> None:
+        """Send what OpenSSL has to say by itself: in handshakes, and where keys change."""
+        if self._transport is not None and self._outgoing.pending:
+            self._transport.write(self._outgoing.read())
 
     def _tell_whether_slow(self) -> None:
-        slow = self._choked or bool(self._backlog)
+        slow = self._choked or self._backlog.size_bytes > 0
         if slow is self._slow or self._state is not _OPEN:
             return
         self._slow = slow
@@ -390,7 +409,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         # The other side's goodbye is not waited for.
         with suppress(ssl.SSLError, ValueError):
             self._tls.unwrap()
-        self._send_rest(stream)
+        self._send_rest()
         stream.close()
 
     # ------------------------------------------------------------ what the protocol asks of its transport
@@ -401,25 +420,39 @@ class TlsConnection(asyncio.BufferedProtocol):
             return default if self._tls is None else self._tls
         return default if self._transport is None else self._transport.get_extra_info(name, default)
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._state is _OPEN:
-            self._backlog.append(data)
-            self._backlog_bytes += len(data)
-            if not self._slow:
-                self._flush()
+    def write(self, data: Piece) -> None:
+        if self._state is not _OPEN or not data:
+            return
+        if not self._slow and len(data) <= RECORD_BYTES:
+            # As most answers are.
+            self._write_record(data)
+            return
+        self._backlog.append(data)
+        if not self._slow:
+            self._flush()
 
-    def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+    def _write_record(self, data: Piece) -> None:
+        stream, tls = self._transport, self._tls
+        if stream is None or tls is None:
+            return
+        try:
+            tls.write(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        stream.write(self._outgoing.read())
+
+    def writelines(self, pieces: Iterable[Piece]) -> None:
         if self._state is _OPEN:
             for piece in pieces:
                 self._backlog.append(piece)
-                self._backlog_bytes += len(piece)
             if not self._slow:
                 self._flush()
 
     def get_write_buffer_size(self) -> int:
         """What is not sent yet: what is not encrypted yet included."""
         stream = self._transport
-        return self._backlog_bytes + (0 if stream is None else stream.get_write_buffer_size())
+        return self._backlog.size_bytes + (0 if stream is None else stream.get_write_buffer_size())
 
     def pause_reading(self) -> None:
         if not self._paused:
@@ -452,7 +485,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             return
         self._state = _CLOSING
         stream.pause_reading()
-        if not self._backlog:
+        if not self._backlog.size_bytes:
             self._say_goodbye(stream)
 
     def abort(self) -> None:
@@ -460,11 +493,3 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._state = _CLOSED
             self._transport.abort()
-
-
-def _explain(error: Exception) -> str:
-    """What OpenSSL says, without where in its sources."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    reason = getattr(error, "reason", None)
-    return f"TLS: {reason.lower().replace('_', ' ')}" if reason else str(error) or type(error).__name__
