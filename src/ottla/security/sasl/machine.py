@@ -249,7 +249,7 @@ class SaslMachine:
         if isinstance(outcome, bytes):
             return (Reply(_authenticated(ErrorCode.none, None, outcome)),)
         done, authenticated = outcome
-        answer = _authenticated(ErrorCode.none, None, done.token, authenticated.session_lifetime_ms)
+        answer = _authenticated(ErrorCode.none, None, done.token or b"", authenticated.session_lifetime_ms)
         return Reply(answer), authenticated
 
     def raw_token(self, token: bytes, at: Moment) -> Events:
@@ -263,7 +263,7 @@ class SaslMachine:
         if isinstance(outcome, bytes):
             return (RawReply(outcome),)
         done, authenticated = outcome
-        return RawReply(done.token), authenticated
+        return (authenticated,) if done.token is None else (RawReply(done.token), authenticated)
 
     def _respond(self, token: bytes, at: Moment) -> bytes | tuple[Done, Authenticated]:
         """Take the exchange one step on. Refused, Invalid and Unavailable are passed on."""

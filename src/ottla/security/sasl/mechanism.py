@@ -8,9 +8,10 @@ from ottla.security.principals import KafkaPrincipal
 
 
 class Done(NamedTuple):
-    """The client is who it says; ``token`` is the last that it gets, and may be empty."""
+    """The client is who it says; ``token`` is the last that it gets, and may be empty. None: none is due,
+    where tokens have no headers."""
 
-    token: bytes
+    token: bytes | None
     principal: KafkaPrincipal
     # When its credential ends, in milliseconds since the Unix epoch; None: it does not.
     expires_ms: int | None = None
