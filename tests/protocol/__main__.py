@@ -1,6 +1,7 @@
 """python -m protocol KAFKA OTTLA: ask two brokers the same, and list where their answers differ.
 
-Give it two fresh brokers of one node, whose id is 1: `make differences KAFKA=HOST:PORT OTTLA=HOST:PORT`.
+Give it two fresh brokers of one node, whose id is 1, with `offsets.topic.num.partitions=4`:
+`make differences KAFKA=HOST:PORT OTTLA=HOST:PORT`.
 `--record FILE` writes the first one's answers down instead, which is how `protocol/kafka.json` came about;
 `--fuzz N` goes on with N random requests, `--walk N` with a random walk of N steps.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protocol.known import is_failure, is_meant, is_newer
+from protocol.known import is_failure, is_meant
 from protocol.normal import differences
 from protocol.peer import Transcript
 
@@ -28,7 +28,7 @@ def between(one: Transcript, other: Transcript, *, all_of_them: bool = False) ->
         left, right = one.get(question, {}), other.get(question, {})
         for version in dict.fromkeys([*left, *right]):
             answers: tuple[Any, Any] = (left.get(version, "not asked"), right.get(version, "not asked"))
-            if (is_failure(answers[0]) or is_newer(question, version, left)) and not all_of_them:
+            if is_failure(answers[0]) and not all_of_them:
                 continue
             for path, this, that in differences(*answers):
                 if all_of_them or not is_meant(question, path, this, that):

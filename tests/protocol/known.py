@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 UNKNOWN_SERVER_ERROR = -1
@@ -25,14 +24,6 @@ KNOWN = (
     ),
     Known(r"Produce: codec [57]$", r"", "Kafka fails; we say UNSUPPORTED_COMPRESSION_TYPE"),
 )
-
-# Versions that came with 4.4, and that the Kafka whose answers are recorded had not.
-NEWER = frozenset({("DeleteGroups", 3)})
-
-
-def is_newer(question: str, version: int, recorded: Mapping[int, Any]) -> bool:
-    """Whether the recorded Kafka could not be asked in this version."""
-    return version not in recorded and (question.partition(":")[0], version) in NEWER
 
 
 def is_meant(question: str, path: str, one: Any, other: Any) -> bool:

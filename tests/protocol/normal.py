@@ -104,6 +104,9 @@ class Normaliser:
 
     def _array(self, field: str, values: Any) -> list[Any]:
         found = [self._value(field, value) for value in values if not _is_default(value)]
+        if field == "partitions" and not any(isinstance(value, dict) for value in found):
+            # A transaction's partitions, of which Kafka keeps a set.
+            return sorted(found)
         return sorted(found, key=_identity) if found and isinstance(found[0], dict) else found
 
     def _string(self, field: str, value: str) -> str:

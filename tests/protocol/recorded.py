@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from protocol import sequence_cluster, sequence_groups, sequence_records, sequence_topics
+from protocol import (
+    sequence_cluster,
+    sequence_groups,
+    sequence_records,
+    sequence_topics,
+    sequence_transactions,
+)
 from protocol.peer import Peer, Transcript
 
 Sequence = Callable[[Peer], None]
@@ -17,7 +23,13 @@ Answers = dict[str, Transcript]
 
 SEQUENCES: dict[str, Sequence] = {
     sequence.__name__: sequence
-    for module in (sequence_records, sequence_topics, sequence_groups, sequence_cluster)
+    for module in (
+        sequence_records,
+        sequence_topics,
+        sequence_groups,
+        sequence_cluster,
+        sequence_transactions,
+    )
     for sequence in module.SEQUENCES
 }
 # With what names begin where answers are recorded or compared with the record.
@@ -38,6 +50,7 @@ def warm_up(address: str, prefix: str) -> None:
     group = peer.name("warm")
     wants = (
         ("FindCoordinator", 3, {"key": group, "key_type": 0}),
+        ("FindCoordinator", 3, {"key": group, "key_type": 1}),
         ("OffsetFetch", 5, {"group_id": group, "topics": None, "require_stable": False}),
         ("InitProducerId", 1, {"transactional_id": None, "transaction_timeout_ms": 1000}),
     )

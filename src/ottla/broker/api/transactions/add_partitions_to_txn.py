@@ -48,12 +48,8 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
         TV_0,
         may_wait=True,
     )
-    version = ctx.api_version
-    return _add(ctx, asked, is_client=True).then(
-        lambda errors: {
-            "throttle_time_ms": 0,
-            "results_by_topic_v3_and_below": _results(errors, version),
-        }
+    return _add(ctx, asked, request.v3_and_below_topics, is_client=True).then(
+        lambda results: {"throttle_time_ms": 0, "results_by_topic_v3_and_below": results}
     )
 
 
@@ -91,18 +87,16 @@ class _Batch:
         asked = AddRequest(one.transactional_id, one.producer_id, one.producer_epoch, partitions, TV_2)
         if one.verify_only:
             errors = _unknown(self._ctx, asked, is_client=False)
-            self._told(place, asked, errors or self._ctx.services.transactions.verify(asked))
+            errors = errors or self._ctx.services.transactions.verify(asked)
+            self._told(place, asked, _results(errors, self._ctx.api_version))
         else:
-            self._wait(place, asked, _add(self._ctx, asked, is_client=False))
+            self._wait(place, asked, _add(self._ctx, asked, one.topics, is_client=False))
 
-    def _wait(self, place: int, asked: AddRequest, errors: Deferred[Errors]) -> None:
-        errors.listen(lambda done: self._told(place, asked, done.result()))
+    def _wait(self, place: int, asked: AddRequest, results: Deferred[list[Fields]]) -> None:
+        results.listen(lambda done: self._told(place, asked, done.result()))
 
-    def _told(self, place: int, asked: AddRequest, errors: Errors) -> None:
-        self._results[place] = {
-            "transactional_id": asked.transactional_id,
-            "topic_results": _results(errors, self._ctx.api_version),
-        }
+    def _told(self, place: int, asked: AddRequest, results: list[Fields]) -> None:
+        self._results[place] = {"transactional_id": asked.transactional_id, "topic_results": results}
         self._one_less()
 
     def _one_less(self) -> None:
@@ -121,12 +115,14 @@ def _partitions(topics: Iterable[Any]) -> frozenset[TopicPartition]:
     return frozenset([TopicPartition(topic.name, index) for topic in topics for index in topic.partitions])
 
 
-def _add(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Deferred[Errors]:
-    """What becomes of each partition; it never fails."""
-    answer: Deferred[Errors] = Deferred()
+def _add(
+    ctx: RequestContext, asked: AddRequest, topics: Sequence[Any], *, is_client: bool
+) -> Deferred[list[Fields]]:
+    """What becomes of each partition of ``topics``; it never fails."""
+    answer: Deferred[list[Fields]] = Deferred()
     unknown = _unknown(ctx, asked, is_client=is_client)
     if unknown:
-        answer.resolve(unknown)
+        answer.resolve(_results(unknown, ctx.api_version))
         return answer
 
     def tell(done: Deferred[ErrorCode]) -> None:
@@ -138,7 +134,7 @@ def _add(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Deferred
         else:
             log.error("transactional id %s: %r", asked.transactional_id, error, exc_info=error)
             code = ErrorCode.unknown_server_error
-        answer.resolve(dict.fromkeys(asked.partitions, code))
+        answer.resolve(_alike(topics, told(code, ctx.api_version, FENCED_SINCE)))
 
     ctx.services.transactions.add(asked).listen(tell)
     return answer
@@ -158,6 +154,19 @@ def _unknown(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Erro
         others = ErrorCode.operation_not_attempted
         errors |= {where: others for where in asked.partitions if where not in errors}
     return errors
+
+
+def _alike(topics: Iterable[Any], code: ErrorCode) -> list[Fields]:
+    """All partitions fare alike: each is told as often as it was named, and topics without any are told."""
+    return [
+        {
+            "name": topic.name,
+            "results_by_partition": [
+                {"partition_index": index, "partition_error_code": code} for index in topic.partitions
+            ],
+        }
+        for topic in topics
+    ]
 
 
 def _results(errors: Errors, version: int) -> list[Fields]:

@@ -22,9 +22,9 @@ TIMEOUT_MS = 30_000
 
 
 def handle(ctx: RequestContext, request: Any) -> Awaitable[Fields]:
-    """By partition: UNKNOWN_TOPIC_OR_PARTITION and NOT_LEADER_OR_FOLLOWER, NOT_ENOUGH_REPLICAS and what else
-    an append meets, INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED; REQUEST_TIMED_OUT, after which
-    the marker may still be committed."""
+    """By partition: INVALID_REQUEST, UNKNOWN_TOPIC_OR_PARTITION and NOT_LEADER_OR_FOLLOWER,
+    NOT_ENOUGH_REPLICAS and what else an append meets, INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED;
+    REQUEST_TIMED_OUT, after which the marker may still be committed."""
     writing = _Writing(ctx)
     if is_large(ctx):
         return _write_slowly(ctx, request, writing)
@@ -83,7 +83,11 @@ class _Writing:
             results[where] = code
             self._one_less()
 
-        self._ctx.services.marker_writer.write(where, marker, told)
+        if marker.producer_id < 0 or marker.producer_epoch < 0:
+            # No batch may have such; Kafka fails where it would make one.
+            told(ErrorCode.invalid_request)
+        else:
+            self._ctx.services.marker_writer.write(where, marker, told)
 
     def all_written(self) -> None:
         self._one_less()

@@ -37,6 +37,7 @@ from ottla.broker.api.records.produce.ordering import check_order, excuse, remem
 from ottla.broker.api.records.produce.refusals import is_unknown
 from ottla.broker.api.records.produce.transactional import (
     ATTRIBUTES_POSITION,
+    Unverified,
     Verified,
     has_transactional,
     is_transactional,
@@ -387,7 +388,7 @@ def _refused(
     says where the log begins."""
     made.failed = str(error)
     index, start = data.index, -1
-    if error.code not in _TELL_NO_START and not isinstance(error, NotOneBatch):
+    if error.code not in _TELL_NO_START and not isinstance(error, NotOneBatch | Unverified):
         start = _log_start(ctx, topic, index, by_id)
     answer = refusal(index, error, start) | leader_of(ctx, topic, index, error)
     if isinstance(error, RecordsRefused) and error.search is not None:

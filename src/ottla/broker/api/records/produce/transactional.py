@@ -50,6 +50,11 @@ _FINAL: Final = frozenset(
 )
 
 
+class Unverified(KafkaError):
+    """A batch that the log was not asked about: the coordinator, or what is known of its producer, is against
+    it."""
+
+
 class Verified:
     """What a request's batches may be appended with, and which of them may not be."""
 
@@ -57,13 +62,13 @@ class Verified:
 
     def __init__(self) -> None:
         self._guards: dict[TopicPartition, VerificationGuard] = {}
-        self._refused: dict[TopicPartition, KafkaError] = {}
+        self._refused: dict[TopicPartition, Unverified] = {}
 
     def guard(self, where: TopicPartition) -> VerificationGuard | None:
-        """For a partition's batch; None where its transaction is open there. KafkaError if it is refused."""
+        """For a partition's batch; None where its transaction is open there. Unverified if it is refused."""
         error = self._refused.get(where)
         if error is not None:
-            raise KafkaError(error.code, error.message)
+            raise Unverified(error.code, error.message)
         return self._guards.get(where)
 
     def begun(self, where: TopicPartition, guard: VerificationGuard) -> None:
@@ -88,14 +93,14 @@ class Verified:
         return frozenset(self._guards)
 
 
-def _refusal(code: ErrorCode, operation: Operation) -> KafkaError:
+def _refusal(code: ErrorCode, operation: Operation) -> Unverified:
     waits = code == ErrorCode.concurrent_transactions and operation is not Operation.ADD_PARTITION
     if waits or code in _PASSING:
         why = f"the transaction cannot be asked for now: {code.name}"
-        return KafkaError(ErrorCode.not_enough_replicas, why)
+        return Unverified(ErrorCode.not_enough_replicas, why)
     if code == ErrorCode.invalid_txn_state:
-        return KafkaError(code, "the partition was not added to the transaction")
-    return KafkaError(code)
+        return Unverified(code, "the partition was not added to the transaction")
+    return Unverified(code)
 
 
 # What goes on with a request once it is known what may be appended.
