@@ -10,20 +10,17 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
 
-from ottla.broker.among_nodes import AmongNodes
 from ottla.broker.api.records.fetch.session_cache import FetchSessions
 from ottla.broker.entrances import Entrances
 from ottla.broker.faults import FaultHook, with_faults
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.kept_topics import KeptTopics
 from ottla.broker.listeners import Listeners
-from ottla.broker.mechanisms import Mechanisms
 from ottla.broker.memory import REQUEST_BYTES_MAX, Memory
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.services import Services
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig
-from ottla.config.listener_settings import ListenerSettings
 from ottla.config.node import NodeSettings as NodeSettings
 from ottla.config.node import StartError as StartError
 from ottla.coordinators.hosted import Coordinators
@@ -53,7 +50,6 @@ from ottla.replication.fetchers import Fetchers
 from ottla.replication.high_watermarks import HighWatermarks
 from ottla.replication.manager import ReplicaManager
 from ottla.security.acl import Authorizer
-from ottla.security.principals import ANONYMOUS
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -103,16 +99,16 @@ class Node:
         self._turn = Turn(self._clock, self._slices)
         limit = self.config.get("queued.max.request.bytes")
         self._memory = Memory(limit if limit > 0 else REQUEST_BYTES_MAX)
+        self._entrances = self._make_entrances()
         self._listeners = Listeners(
             self.config,
             self._clock,
             self._network,
             self._turn,
             self._memory,
-            speaking=self._speak,
+            speaking=self._entrances.listening,
             refuses=faults.refuses_connections if faults else None,
         )
-        self._among = AmongNodes(self.config, self._clock, self._network, self._speak_tls)
         # How to let go, in haste, of what the node has taken so far.
         self._held = AsyncExitStack()
         self._settings = settings
@@ -152,6 +148,8 @@ class Node:
         # Before it joins: others look for it at once, and take it for dead where nobody listens. Requests
         # wait, as in Kafka: clients forget a broker that is not in its own metadata.
         await self._listeners.start_own()
+        self._entrances.start()
+        self._held.callback(self._entrances.close)
         await self._join(self._listeners.advertised(endpoints), self.config.get("broker.rack"))
         self._listeners.open()
         await self._slices.run(self._replicas.activate())
@@ -351,13 +349,13 @@ class Node:
             self._store, self._metadata, self.config, self._disk, mark, self.node_id
         )
         self._held.push_async_callback(member.close)
-        listener = self.config.inter_broker_listener
+        listener, network = self.config.inter_broker_listener, self._entrances.among_nodes
         self._leadership = Leadership(self._store, self._metadata, self.config, member)
         self._held.push_async_callback(self._leadership.close)
-        self._liveness = Liveness(self._store, self._metadata, self._among.network, self.node_id, listener)
+        self._liveness = Liveness(self._store, self._metadata, network, self.node_id, listener)
         self._held.push_async_callback(self._liveness.close)
         fetchers = Fetchers(
-            self.node_id, self._among.network, self._clock, self.config, lambda: member.broker_epoch, listener
+            self.node_id, network, self._clock, self.config, lambda: member.broker_epoch, listener
         )
         commit = self._metadata.controller.change_partitions
         replicas = ReplicaManager(*parts, fetchers=fetchers, commit=commit)
@@ -396,7 +394,7 @@ class Node:
         producer_ids = ProducerIds(self._metadata.controller.reserve_producer_ids)
         self._coordinators = hosted = Coordinators(
             self.node_id, self.config, self._metadata, self._replicas, producer_ids, self._clock, self._disk,
-            self._slices, deadlines, self._among.network if self._clustered else None,
+            self._slices, deadlines, self._entrances.among_nodes if self._clustered else None,
             None if self._faults is None else self._faults.holds_marker,
         )  # fmt: skip
         self._held.callback(hosted.close)
@@ -431,25 +429,21 @@ class Node:
         if self._faults is not None:
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
-        mechanisms = Mechanisms(self.config, lambda: self._metadata.image, self._clock)
-        self._held.callback(mechanisms.close)
-        entrances = Entrances(
-            gate, self.config, self._clock, mechanisms, self._make_authorizer(), lambda transport: ANONYMOUS
-        )
-        self._listeners.serve(entrances.guard)
+        self._entrances.lead_to(gate, self._make_authorizer(), lambda: self._metadata.image)
+        self._listeners.serve(self._entrances.guard)
 
-    def _speak(self, listener: str, protocol: str, network: Network) -> Network:
-        """A listener's protocol over a network."""
-        if protocol in ("SSL", "SASL_SSL"):
-            return self._speak_tls(self.config.for_listener(listener), network)
-        return network
+    def _make_entrances(self) -> Entrances:
+        """ConfigError says what of the listeners' settings cannot be used."""
+        if all(endpoint.protocol == "PLAINTEXT" for endpoint in self.config.listeners()):
+            return Entrances(self._network)
+        # A node that is not secured starts without it.
+        from ottla.broker.secured import SecuredEntrances
 
-    def _speak_tls(self, settings: ListenerSettings, network: Network) -> Network:
-        return network
+        return SecuredEntrances(self.config, self._clock, self._network)
 
     def _make_authorizer(self) -> Authorizer | None:
         """Who decides what clients may do, where anybody does."""
-        own = self._among.principal
+        own = self._entrances.principal
         made = authorizer_of(self.config, *(() if own is None else (str(own),)))
         if made is not None:
             self.services.authorizer = made

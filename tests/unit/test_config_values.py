@@ -292,7 +292,6 @@ def test_node_id_goes_by_either_name() -> None:
         ({"log.dirs": "/a,/b"}, "log.dirs must name exactly one folder"),
         ({"authorizer.class.name": "org.example.Any"}, "no authorizer is there"),
         ({"remote.log.storage.system.enable": "true"}, "tiered storage is not offered"),
-        ({"listeners": "SSL://:9093"}, "there is no TLS"),
         ({"listeners": "localhost:9092"}, "it must be NAME://host:port"),
         ({"listeners": "OTHER://:9092"}, "No security protocol defined for listener OTHER"),
         ({"listeners": "PLAINTEXT://:1,PLAINTEXT://:2"}, "Each listener must have a different name"),

@@ -6,12 +6,10 @@ Nothing of it is there where that is PLAINTEXT.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
-from ottla.broker.entrances import SASL_PROTOCOLS
 from ottla.broker.mechanisms import NONCE_BYTES, login_module
 from ottla.config import BrokerConfig, ConfigError
-from ottla.config.listener_settings import ListenerSettings
+from ottla.config.listeners import SASL_PROTOCOLS
 from ottla.env.clock import Clock
 from ottla.env.network import Network
 from ottla.replication.logged_in import LoggedInNetwork
@@ -34,20 +32,16 @@ class AmongNodes:
         config: BrokerConfig,
         clock: Clock,
         network: Network,
-        speaking: Callable[[ListenerSettings, Network], Network],
     ) -> None:
-        """``speaking``: TLS over a network, as a listener is set to. ConfigError where nodes could not log in
-        to each other."""
+        """``network``: speaks TLS where nodes do. ConfigError where nodes could not log in to each other."""
         name = config.inter_broker_listener
         (protocol,) = [one.protocol for one in config.listeners() if one.listener == name]
         self._settings = config.for_listener(name)
         self.network = network
         self.principal: KafkaPrincipal | None = None
-        if protocol in ("SSL", "SASL_SSL"):
-            self.network = speaking(self._settings, network)
         if protocol in SASL_PROTOCOLS:
             self.principal = user(self._login().username)
-            self.network = LoggedInNetwork(self.network, clock, self._begin)
+            self.network = LoggedInNetwork(network, clock, self._begin)
 
     @property
     def _mechanism(self) -> str:

@@ -1,76 +1,63 @@
 """How clients come in by each listener: whether they log in, who they are then, and what they may do.
 
-Nothing of it is there where a listener's protocol is PLAINTEXT and there is no authorizer.
+Here is what a node needs whose listeners are all PLAINTEXT. The rest is in ``secured.py``, which such a node
+does not load.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
-from ottla.broker.authentication import Authentication
 from ottla.broker.connection import Connection
-from ottla.broker.mechanisms import Mechanisms
 from ottla.broker.pipeline import Handle
 from ottla.broker.request import Client
 from ottla.broker.server import Server
-from ottla.config import BrokerConfig
-from ottla.env.clock import Clock
+from ottla.env.network import Network
+from ottla.metadata.image import ClusterImage
 from ottla.security.acl import Authorizer
 from ottla.security.principals import ANONYMOUS, KafkaPrincipal
 
-SASL_PROTOCOLS: Final = ("SASL_PLAINTEXT", "SASL_SSL")
-
-# Whose a TLS connection is, by the certificate that was shown on it.
-Shown = Callable[[asyncio.BaseTransport], KafkaPrincipal]
-
 
 class Entrances:
-    """``guard`` each listener before it starts."""
+    """Whoever comes in is anonymous."""
 
-    def __init__(
-        self,
-        handle: Handle,
-        config: BrokerConfig,
-        clock: Clock,
-        mechanisms: Mechanisms,
-        authorizer: Authorizer | None,
-        shown: Shown,
+    def __init__(self, network: Network) -> None:
+        """``network``: the machine's."""
+        # Connections of it are this node's to others.
+        self.among_nodes = network
+        # Who this node is to others, where it logs in there.
+        self.principal: KafkaPrincipal | None = None
+        self._handle: Handle
+        self._authorizer: Authorizer | None = None
+        self._image: Callable[[], ClusterImage]
+
+    def listening(self, listener: str, network: Network) -> Network:
+        """A network whose listeners speak what this one's clients do."""
+        return network
+
+    def lead_to(
+        self, handle: Handle, authorizer: Authorizer | None, image: Callable[[], ClusterImage]
     ) -> None:
-        """``handle``: what requests come to once it is known who asks."""
+        """What the requests of those who are in come to, who says what they may do, and who there is."""
         self._handle = handle
-        self._config = config
-        self._clock = clock
-        self._mechanisms = mechanisms
         self._authorizer = authorizer
-        self._shown = shown
+        self._image = image
 
-    def guard(self, server: Server, protocol: str) -> None:
-        """Have a listener's clients come in as its protocol demands. ConfigError where that cannot be."""
-        if protocol in SASL_PROTOCOLS:
-            self._ask_for_login(server)
-            return
+    def guard(self, server: Server) -> None:
+        """Have a listener's clients come in as it is set to. ConfigError where that cannot be."""
         server.handle = self._handle
-        if protocol == "SSL":
-            server.greet = lambda connection, transport: self._know(connection.client, self._shown(transport))
-        elif self._authorizer is not None:
-            server.greet = lambda connection, transport: self._know(connection.client, ANONYMOUS)
+        if self._authorizer is not None:
+            server.greet = self._greet
 
-    def _ask_for_login(self, server: Server) -> None:
-        settings = self._config.for_listener(server.listener)
-        server.handle = Authentication(
-            self._handle,
-            self._mechanisms.of_listener(settings),
-            self._clock,
-            delay_ms=lambda: int(settings.get("connection.failed.authentication.delay.ms")),
-            welcome=self._know,
-        )
+    def start(self) -> None:
+        """Look after what may change from now on."""
 
-        def greet(connection: Connection, transport: asyncio.BaseTransport) -> None:
-            connection.distrust(settings.get("sasl.server.max.receive.size"))
+    def close(self) -> None:
+        """Look after nothing any more."""
 
-        server.greet = greet
+    def _greet(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
+        self._know(connection.client, ANONYMOUS)
 
     def _know(self, client: Client, principal: KafkaPrincipal) -> None:
         """A client is this principal from now on."""

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 WILDCARDS = ("", "0.0.0.0", "::")
 
 # The network that speaks a listener's protocol over another one.
-Speaking = Callable[[str, str, Network], Network]
+Speaking = Callable[[str, Network], Network]
 
 
 class Listeners:
@@ -39,7 +39,7 @@ class Listeners:
         speaking: Speaking,
         refuses: Callable[[], bool] | None = None,
     ) -> None:
-        """``speaking``: given a listener, its protocol and the network below. ``refuses``: a test's wish that
+        """``speaking``: given a listener and the network below. ``refuses``: a test's wish that
         nobody be let in."""
         self._config = config
         self._clock = clock
@@ -48,7 +48,6 @@ class Listeners:
         self._memory = memory
         self._speaking = speaking
         self._refuses = refuses
-        self._protocols = {endpoint.listener: endpoint.protocol for endpoint in config.listeners()}
         self._own: list[Server] = []
         # Those of the sockets that are shared with other nodes.
         self._shared: list[Server] = []
@@ -78,7 +77,7 @@ class Listeners:
         return Server(
             self._limits(listener),
             self._clock,
-            self._speaking(listener, self._protocols[listener], network),
+            self._speaking(listener, network),
             self._turn,
             self._memory,
             listener=listener,
@@ -119,10 +118,10 @@ class Listeners:
             found[listener] = (host, port)
         return found
 
-    def serve(self, guard: Callable[[Server, str], None]) -> None:
-        """Have each listener's clients come in as ``guard`` arranges it, given its protocol."""
+    def serve(self, guard: Callable[[Server], None]) -> None:
+        """Have each listener's clients come in as ``guard`` arranges it."""
         for server in self.servers:
-            guard(server, self._protocols[server.listener])
+            guard(server)
 
     async def start_own(self) -> None:
         """Take connections at the addresses that are this node's alone; requests wait until ``open``."""

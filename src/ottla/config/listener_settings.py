@@ -40,8 +40,12 @@ class ListenerSettings:
 
     def get(self, name: str) -> Any:
         """The typed value. KeyError for a name that is not Kafka's."""
-        found = self._own(name, name)
+        found = self.own(name)
         return self._given.get(name) if found is None else found
+
+    def own(self, name: str) -> Any:
+        """The typed value that is this listener's alone; None where it has none of its own."""
+        return self._own(name, name)
 
     def of_mechanism(self, mechanism: str, name: str) -> Any:
         """The typed value for a SASL mechanism, which may have one of its own (``OF_MECHANISMS``)."""

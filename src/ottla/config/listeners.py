@@ -10,6 +10,7 @@ from ottla.config.definition import ConfigError
 from ottla.numbers import parse_whole
 
 PORT_MAX = 65535
+SASL_PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 _ENDPOINT = re.compile(r"(.*)://\[?([0-9a-zA-Z\-%._:]*)\]?:(-?[0-9]+)")

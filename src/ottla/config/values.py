@@ -309,11 +309,6 @@ class BrokerConfig:
         listeners = self.listeners()
         if not listeners:
             raise ConfigError("listeners must name at least one listener that is not a controller's")
-        for endpoint in listeners:
-            if "SSL" in endpoint.protocol:
-                raise ConfigError(
-                    f"listener {endpoint.listener} asks for {endpoint.protocol}, and there is no TLS"
-                )
         self._check_inter_broker({endpoint.listener for endpoint in listeners})
         ports = [endpoint.port for endpoint in listeners if endpoint.port]
         if len(set(ports)) != len(ports):

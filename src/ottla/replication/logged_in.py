@@ -44,7 +44,8 @@ class LoggedInNetwork:
         """As ``Network.connect``; LoginError where the other node refuses. How long to wait is the caller's
         to limit."""
         login = _Login(self._exchange())
-        await self._network.connect(lambda: login.peer, host, port)
+        session = _Session(login.peer)
+        await self._network.connect(lambda: session, host, port)
         try:
             lifetime_ms = await login.run()
             if not login.peer.connected:
@@ -52,7 +53,11 @@ class LoggedInNetwork:
         except BaseException:
             login.peer.close()
             raise
-        _hand_over(login.peer, factory(), self._clock, lifetime_ms)
+        transport = login.peer.release()
+        if lifetime_ms:
+            session.timer = self._clock.call_later(lifetime_ms * USED, transport.abort)
+        session.protocol = cast(asyncio.BufferedProtocol, factory())
+        session.protocol.connection_made(transport)
 
 
 class _Login:
@@ -95,35 +100,33 @@ class _Login:
             self._answered.set_exception(LoginError("the other node hung up during the login"))
 
 
-def _hand_over(peer: Peer, protocol: asyncio.BaseProtocol, clock: Clock, lifetime_ms: int) -> None:
-    """Give the connection to whoever asked for it."""
-    transport = peer.release()
-    if lifetime_ms:
-        protocol = _Limited(cast(asyncio.BufferedProtocol, protocol), transport, clock, lifetime_ms * USED)
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
+class _Session(asyncio.BufferedProtocol):
+    """What a connection's transport knows: first the login, then the protocol of whoever asked for it."""
 
+    def __init__(self, protocol: asyncio.BufferedProtocol) -> None:
+        self.protocol = protocol
+        # Ends the session, where it has an end.
+        self.timer: Timer | None = None
 
-class _Limited(asyncio.BufferedProtocol):
-    """A protocol whose connection ends in time."""
-
-    def __init__(
-        self,
-        protocol: asyncio.BufferedProtocol,
-        transport: asyncio.Transport,
-        clock: Clock,
-        lifetime_ms: float,
-    ) -> None:
-        self._timer: Timer = clock.call_later(lifetime_ms, transport.abort)
-        self._protocol = protocol
-        # The protocol's own, without a step between.
-        self.get_buffer = protocol.get_buffer  # type: ignore[method-assign]
-        self.buffer_updated = protocol.buffer_updated  # type: ignore[method-assign]
-        self.connection_made = protocol.connection_made  # type: ignore[method-assign]
-        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
-        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.protocol.connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
-        self._protocol.connection_lost(exc)
+        if self.timer is not None:
+            self.timer.cancel()
+        self.protocol.connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return cast(memoryview, self.protocol.get_buffer(sizehint))
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.protocol.buffer_updated(nbytes)
+
+    def eof_received(self) -> bool | None:
+        return self.protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.protocol.resume_writing()

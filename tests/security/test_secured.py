@@ -1,0 +1,202 @@
+"""TLS and logins together, with real clients: on one node, and among the nodes of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from cluster_support import Cluster
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from login_support import PLAIN_JAAS
+
+from measuring import HANG_S
+from ottla.node import Node, NodeSettings
+
+QUIET = {"log_level": 0}
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.pem; server.pem and alice.pem with their keys; other.pem, of another authority."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, other = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    for name, by in (("server", authority), ("alice", authority), ("other", other)):
+        issued = by.issue_cert("127.0.0.1", "localhost", common_name=name)
+        issued.private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
+    return folder
+
+
+def tls(certificates: Path) -> dict[str, str]:
+    return {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(certificates / "server.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(certificates / "ca.pem"),
+        "ssl.principal.mapping.rules": r"RULE:^CN=([a-z]+),.*$/$1/,DEFAULT",
+    }
+
+
+@contextmanager
+def served(path: Path, properties: dict[str, str]) -> Iterator[Node]:
+    """A node in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    node = Node(NodeSettings(data=str(path / "data"), properties=properties))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(node.start(), loop).result(HANG_S)
+        yield node
+        asyncio.run_coroutine_threadsafe(node.stop(), loop).result(HANG_S)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(HANG_S)
+        loop.close()
+
+
+def address(node: Node) -> str:
+    return "{}:{}".format(*node.address)
+
+
+def send(settings: dict[str, Any], *values: bytes, topic: str = "t") -> list[str | None]:
+    """The error of each message, None where it was acknowledged."""
+    outcomes: list[str | None] = []
+    producer = Producer({**settings, **QUIET, "message.timeout.ms": 30_000})
+    for value in values:
+        producer.produce(topic, value, on_delivery=lambda error, _: outcomes.append(error and error.name()))
+    assert producer.flush(HANG_S) == 0
+    return outcomes
+
+
+def client_tls(certificates: Path, name: str | None = None) -> dict[str, Any]:
+    made = {"security.protocol": "SSL", "ssl.ca.location": str(certificates / "ca.pem")}
+    if name is not None:
+        made |= {
+            "ssl.certificate.location": str(certificates / f"{name}.pem"),
+            "ssl.key.location": str(certificates / f"{name}.pem"),
+        }
+    return made
+
+
+def principals(node: Node) -> set[str]:
+    return {
+        str(connection.client.principal)
+        for server in node._listeners.servers
+        for connection in server.connections
+    }
+
+
+def test_a_client_is_who_its_certificate_says(tmp_path: Path, certificates: Path) -> None:
+    settings = {"listeners": "SSL://127.0.0.1:0", "ssl.client.auth": "required", **tls(certificates)}
+    with served(tmp_path, settings) as node:
+        producer = Producer(
+            {"bootstrap.servers": address(node), **client_tls(certificates, "alice"), **QUIET}
+        )
+        producer.produce("t", b"x" * 100_000)
+        assert producer.flush(HANG_S) == 0
+        assert principals(node) == {"User:alice"}
+
+
+def test_without_a_certificate_one_is_anonymous_where_none_is_required(
+    tmp_path: Path, certificates: Path
+) -> None:
+    settings = {"listeners": "SSL://127.0.0.1:0", "ssl.client.auth": "requested", **tls(certificates)}
+    with served(tmp_path, settings) as node:
+        producer = Producer({"bootstrap.servers": address(node), **client_tls(certificates), **QUIET})
+        producer.produce("t", b"x")
+        assert producer.flush(HANG_S) == 0
+        assert principals(node) == {"User:ANONYMOUS"}
+
+
+@pytest.mark.parametrize("name", [None, "other"])
+def test_who_shows_no_certificate_that_counts_is_not_let_in(
+    name: str | None, tmp_path: Path, certificates: Path
+) -> None:
+    settings = {"listeners": "SSL://127.0.0.1:0", "ssl.client.auth": "required", **tls(certificates)}
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    if name is not None:
+        context.load_cert_chain(str(certificates / f"{name}.pem"))
+
+    async def try_it(node: Node) -> bytes:
+        reader, writer = await asyncio.open_connection(*node.address, ssl=context)
+        try:
+            writer.write(bytes.fromhex("0000000a 0012 0000 00000001 ffff"))
+            return await reader.read(1)
+        finally:
+            writer.close()
+
+    with served(tmp_path, settings) as node, pytest.raises((ssl.SSLError, ConnectionError)):
+        asyncio.run(try_it(node))
+
+
+def login(certificates: Path, mechanism: str = "PLAIN") -> dict[str, Any]:
+    return {
+        **client_tls(certificates),
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": mechanism,
+        "sasl.username": "alice",
+        "sasl.password": "wonderland",
+    }
+
+
+# ------------------------------------------------------------ a cluster
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterator[Cluster]:
+    """Three nodes that speak TLS and log in to each other."""
+    settings = {
+        "listener.security.protocol.map": "PLAINTEXT:SASL_SSL",
+        "transaction.state.log.num.partitions": "3",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "listener.name.plaintext.plain.sasl.jaas.config": PLAIN_JAAS,
+        "listener.name.plaintext.plain.connections.max.reauth.ms": "2000",
+        **tls(certificates),
+    }
+    made = Cluster(tmp_path_factory.mktemp("cluster"), settings)
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+def test_nodes_follow_coordinate_and_fail_over(cluster: Cluster, certificates: Path) -> None:
+    settings = {"bootstrap.servers": cluster.bootstrap, **login(certificates)}
+    admin = AdminClient({**settings, **QUIET})
+    (made,) = admin.create_topics([NewTopic("t", 3, 3)]).values()
+    made.result(HANG_S)
+    assert send({**settings, "acks": "all"}, *[b"%d" % n for n in range(30)]) == [None] * 30
+    # Markers and offsets go between nodes.
+    producer = Producer({**settings, **QUIET, "transactional.id": "x"})
+    producer.init_transactions(HANG_S)
+    producer.begin_transaction()
+    for partition in range(3):
+        producer.produce("t", b"y", partition=partition)
+    consumer = Consumer({**settings, **QUIET, "group.id": "g", "isolation.level": "read_committed"})
+    producer.send_offsets_to_transaction(
+        [TopicPartition("t", 0, 5)], consumer.consumer_group_metadata(), HANG_S
+    )
+    producer.commit_transaction(HANG_S)
+    (committed,) = consumer.committed([TopicPartition("t", 0)], HANG_S)
+    assert committed.offset == 5
+    leader = cluster.leader("t", 0)
+    cluster.nodes[leader].kill()
+    assert send({**settings, "acks": "all"}, b"later") == [None]
+    consumer.close()
+    cluster.start()
+
+
+def test_who_does_not_log_in_gets_nothing(cluster: Cluster, certificates: Path) -> None:
+    wrong = {"bootstrap.servers": cluster.bootstrap, **login(certificates), "sasl.password": "of land"}
+    admin = AdminClient({**wrong, **QUIET})
+    with pytest.raises(KafkaException):
+        admin.list_topics(timeout=1)
