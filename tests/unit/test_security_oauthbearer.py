@@ -19,6 +19,7 @@ from joserfc.errors import SecurityWarning
 from kafka.net.sasl.oauth import AbstractTokenProvider, SaslMechanismOAuth
 from security_support import NOW_MS, authenticate, go_through, handshake, machine
 
+from measuring import cpu_at_most
 from ottla.security.principals import user
 from ottla.security.sasl.client import OAuthBearerClient, ServerRefused
 from ottla.security.sasl.json_objects import read_object
@@ -395,6 +396,7 @@ def test_a_message_has_a_token_and_may_have_more(message: bytes, principal: str 
         b"n,,\x01token=Bearer alice\x01\x01",
         b"n,,\x01auth=Bearer alice\x01a1=b\x01\x01",
         b"n,,\x01auth=Bearer alice\x01a=\x01\x01",
+        b"n,,\x01auth=Bearer alice\x01" + b"a=b\x01" * 100 + b"\x01",
         b"n,,\x01auth=Bearer alice\x01a=\xc3\xb6\x01\x01",
         b"n,,\x01auth=Bearer " + b"x" * 140_000 + b"\x01\x01",
     ],
@@ -409,6 +411,21 @@ def test_what_is_no_message_is_refused_without_words(message: bytes) -> None:
         "Authentication failed during authentication due to invalid"
     )
     assert "alice" not in failed.reason
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"n,a=" + b"a" * 130_000,
+        b"n,,\x01" + b"a=b\x01" * 30_000 + b"\x01",
+        b"n,,\x01auth=" + b"B" * 130_000 + b"\x01\x01",
+        b"n,,\x01auth=Bearer " + b"x" * 130_000 + b"?\x01\x01",
+    ],
+)
+def test_messages_take_no_longer_than_they_are_long(message: bytes) -> None:
+    for attempt in cpu_at_most(0.005):
+        with attempt.cpu(), pytest.raises(Invalid):
+            respond(message)
 
 
 @pytest.mark.parametrize(

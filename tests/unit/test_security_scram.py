@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kafka.net.sasl.scram import ScramClient as KafkaPythonClient
 from security_support import NOW_MS, PASSWORDS, authenticate, go_through, handshake, machine, scram
 
+from measuring import cpu_at_most
 from ottla.security.principals import KafkaPrincipal, user
 from ottla.security.sasl import scram as scram_module
 from ottla.security.sasl.client import ScramClient, ServerRefused
@@ -209,6 +210,7 @@ def test_what_is_made_up_cannot_be_proved() -> None:
         b"n,a=,n=alice,r=x",
         b"\xff\xfe",
         b"n,,n=alice,r=" + b"x" * 100_000,
+        b"n,,n=alice,r=x" + b",a=b" * 101,
     ],
 )
 def test_what_is_no_first_message_is_refused_without_words(message: bytes) -> None:
@@ -237,6 +239,29 @@ def test_extensions_are_signed_and_otherwise_passed_over() -> None:
     done = exchange.respond(client.respond(server_first), NOW_MS)
     assert isinstance(done, Done)
     assert client.respond(done.token) == b""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"n,,n=" + b"a" * 20_000,
+        b"n,a=" + b"=2C" * 10_000,
+        b"n,,n=a,r=x" + b",a=b" * 5_000,
+        b"n,,n=a,r=x" + b",a=" + b"=" * 16_000 + b",",
+        b"c=" + b"A" * 20_000,
+        b"c=biws,r=x" + b",a=b" * 4_000 + b",p=?",
+        b"c=biws,r=x,p=" + b"A" * 16_000 + b"?",
+    ],
+)
+def test_messages_take_no_longer_than_they_are_long(message: bytes) -> None:
+    """Of the sizes that are taken. What does not match used to be tried again from each of its signs."""
+    mechanism = scram()
+    for attempt in cpu_at_most(0.005):
+        exchange = mechanism.begin()
+        if message.startswith(b"c="):
+            exchange.respond(b"n,,n=alice,r=x", NOW_MS)
+        with attempt.cpu():
+            failure(exchange, message[:16_384])
 
 
 @pytest.mark.parametrize("binding", ["y,,", "p=tls-unique,,", "n,a=bob,", "", "n"])

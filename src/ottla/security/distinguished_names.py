@@ -30,7 +30,7 @@ _KEYWORDS: Final = {
 }
 _ESCAPED: Final = frozenset(',+<>;"\\=#')
 # Names are short, and a certificate is of whoever the authority signs it for.
-NAME_BYTES_MAX: Final = 64 * 1024
+NAME_BYTES_MAX: Final = 16 * 1024
 
 
 class DerError(ValueError):

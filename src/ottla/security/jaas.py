@@ -71,6 +71,13 @@ class Login(NamedTuple):
     by_token: bool
 
 
+class KerberosKey(NamedTuple):
+    """As whom this node takes tickets, and the file that has its key."""
+
+    principal: str
+    keytab: str
+
+
 class _Token(NamedTuple):
     # A word or what was between quotes; None for a number, and for any other sign, which `sign` is.
     text: str | None
@@ -119,6 +126,14 @@ def login_of(module: LoginModule) -> Login | None:
     if not username or not password:
         raise JaasError("username and password must be there together, and not be empty")
     return Login(username, password, (module.option("tokenauth") or "").lower() == "true")
+
+
+def kerberos_key_of(module: LoginModule) -> KerberosKey:
+    """What Krb5LoginModule says for a broker: useKeyTab=true, keyTab and principal."""
+    keytab, principal = module.option("keyTab"), module.option("principal")
+    if (module.option("useKeyTab") or "").lower() != "true" or not keytab or not principal:
+        raise JaasError("a broker's Krb5LoginModule needs useKeyTab=true, keyTab and principal")
+    return KerberosKey(principal, keytab)
 
 
 def _module(first: _Token, tokens: Iterator[_Token]) -> LoginModule:

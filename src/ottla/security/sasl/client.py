@@ -20,9 +20,9 @@ from ottla.security.sasl import scram
 from ottla.security.sasl.scram import ScramHash
 from ottla.security.secret import Secret
 
-_BASE64 = r"(?:[a-zA-Z0-9/+]{4})*(?:[a-zA-Z0-9/+]{3}=|[a-zA-Z0-9/+]{2}==)?"
+_BASE64 = r"(?:[a-zA-Z0-9/+]{4})*+(?:[a-zA-Z0-9/+]{3}=|[a-zA-Z0-9/+]{2}==)?"
 _SERVER_FIRST: Final = re.compile(
-    rf"r=(?P<nonce>[\x21-\x2b\x2d-\x7e]+),s=(?P<salt>{_BASE64}),i=(?P<iterations>[0-9]{{1,9}})(?:,.*)?"
+    rf"r=(?P<nonce>[\x21-\x2b\x2d-\x7e]++),s=(?P<salt>{_BASE64}),i=(?P<iterations>[0-9]{{1,9}})(?:,.*)?"
 )
 _SERVER_FINAL: Final = re.compile(rf"(?:e=(?P<error>[^,]+)|v=(?P<signature>{_BASE64}))(?:,.*)?")
 _GS2: Final = "n,,"

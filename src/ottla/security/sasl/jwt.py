@@ -149,6 +149,8 @@ class JwtValidator:
         parts = token.split(".", 3)
         if len(parts) != 3 or not all(parts):
             raise InvalidToken(_MALFORMED)
+        if len(parts[0]) > HEADER_BYTES_MAX:
+            raise InvalidToken("the token's header is too large")
         header = _part(parts[0], "header")
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:

@@ -16,14 +16,15 @@ OAUTHBEARER: Final = "OAUTHBEARER"
 
 INVALID_TOKEN: Final = "invalid_token"
 INSUFFICIENT_SCOPE: Final = "insufficient_scope"
-# A token, its claims and signature, with the extensions about it. Those with a few hundred groups have 20 KB.
+# A token, its claims and signature, with up to 100 extensions. Tokens with a few hundred groups have 20 KB.
 MESSAGE_BYTES_MAX: Final = 128 * 1024
 
-_SASLNAME = r"(?:[\x01-\x2b\x2d-\x3c\x3e-\x7f]|=2C|=3D)+"
+# Nothing that was matched is given back (++, *+), so that no message takes longer than it is long.
+_SASLNAME = r"(?:[\x01-\x2b\x2d-\x3c\x3e-\x7f]++|=2C|=3D)++"
 _FIRST: Final = re.compile(
-    rf"n,(?:a=(?P<authzid>{_SASLNAME}))?,\x01(?P<pairs>(?:[A-Za-z]+=[\x21-\x7e \t\r\n]+\x01)*)\x01"
+    rf"n,(?:a=(?P<authzid>{_SASLNAME}))?,\x01(?P<pairs>(?:[A-Za-z]++=[\x21-\x7e \t\r\n]++\x01){{0,100}}+)\x01"
 )
-_AUTH: Final = re.compile(r"(?P<scheme>[a-zA-Z0-9_]+) +(?P<token>[-_~+/.a-zA-Z0-9]+=*)")
+_AUTH: Final = re.compile(r"(?P<scheme>[a-zA-Z0-9_]++) ++(?P<token>[-_~+/.a-zA-Z0-9]++=*+)")
 _CONFIRMED: Final = b"\x01"
 
 

@@ -49,16 +49,17 @@ ITERATIONS_MAX: Final = 16_384
 NONCE_BITS: Final = 130
 # What asks for a delegation token to be looked up in place of a user.
 TOKEN_AUTH: Final = "tokenauth"
-# A name, a nonce and extensions; Kafka's own take some hundred bytes.
-MESSAGE_BYTES_MAX: Final = 64 * 1024
+# A name, a nonce and extensions, 100 of them at most; Kafka's own take some hundred bytes.
+MESSAGE_BYTES_MAX: Final = 16 * 1024
 # What a client may give as channel binding without its GS2 header being just that.
 NO_BINDING: Final = b"n,,"
 
-_VALUE = r"[\x01-\x2b\x2d-\x7f]+"
-_SASLNAME = r"(?:[\x01-\x2b\x2d-\x3c\x3e-\x7f]|=2C|=3D)+"
-_NONCE = r"[\x21-\x2b\x2d-\x7e]+"
-_BASE64 = r"(?:[a-zA-Z0-9/+]{4})*(?:[a-zA-Z0-9/+]{3}=|[a-zA-Z0-9/+]{2}==)?"
-_EXTENSIONS = rf"(?:,[A-Za-z]+={_VALUE})*"
+# Nothing that was matched is given back (++, *+), so that no message takes longer than it is long.
+_VALUE = r"[\x01-\x2b\x2d-\x7f]++"
+_SASLNAME = r"(?:[\x01-\x2b\x2d-\x3c\x3e-\x7f]++|=2C|=3D)++"
+_NONCE = r"[\x21-\x2b\x2d-\x7e]++"
+_BASE64 = r"(?:[a-zA-Z0-9/+]{4})*+(?:[a-zA-Z0-9/+]{3}=|[a-zA-Z0-9/+]{2}==)?"
+_EXTENSIONS = rf"(?:,(?!p=)[A-Za-z]++={_VALUE}){{0,100}}+"
 _CLIENT_FIRST: Final = re.compile(
     rf"(?P<gs2>n,(?:a=(?P<authzid>{_SASLNAME}))?,)"
     rf"(?P<bare>n=(?P<name>{_SASLNAME}),r=(?P<nonce>{_NONCE})(?P<extensions>{_EXTENSIONS}))"
