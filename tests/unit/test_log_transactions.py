@@ -37,7 +37,8 @@ from ottla.log.verification import EXEMPT
 from ottla.log.verify import PartitionVerifier
 from ottla.metadata.image import PartitionState
 from ottla.replication.partition import Partition
-from ottla.wire.records import BatchHeader, check_batch, iter_batches, iter_records
+from ottla.types import Record
+from ottla.wire.records import BatchHeader, build_batch, check_batch, iter_batches, iter_records
 
 LEADING_AGAIN = PartitionState(leader=1, leader_epoch=2, partition_epoch=2, replicas=(1, 2), isr=(1, 2))
 INDEX = f"{FOLDER}/{0:020d}.txnindex"
@@ -69,6 +70,29 @@ def test_a_marker_has_kafkas_bytes() -> None:
     aborting = build_marker(EndMarker(False, 2**31 - 1), 42, 7, NOW_MS)
     (record,) = iter_records(aborting)
     assert (record.key, record.value) == (bytes(4), b"\0\0\x7f\xff\xff\xff")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "codec", "marker"),
+    [
+        (b"\0\0\0\1", b"\0\0\0\0\0\5", 0, EndMarker(True, 5)),
+        (b"\0\0\0\0", b"\0\0\0\0\0\5", 0, EndMarker(False, 5)),
+        # Of other kinds, such as a leader's, and of later versions.
+        (b"\0\0\0\2", b"\0\0\0\0\0\5", 0, None),
+        (b"\0\1\0\1", b"\0\1\0\0\0\5\0\0\0\7", 0, EndMarker(True, 5)),
+        (b"\0\0\0\1", b"\0\0\0", 0, None),
+        # As nobody writes them, and anybody may.
+        (b"\0\0\0\1", b"\0\0\0\0\0\5", 1, EndMarker(True, 5)),
+        (b"\0\0\0\1\0", b"\0\0\0\0\0", 0, None),
+    ],
+)
+def test_markers_are_read_in_any_shape(
+    key: bytes, value: bytes, codec: int, marker: EndMarker | None
+) -> None:
+    for headers in ((), (("h", b""),)):
+        record = Record(0, NOW_MS, key, value, headers)
+        batch = build_batch([record], control=True, transactional=True, compression=codec)
+        assert read_marker(batch) == marker
 
 
 def test_an_index_has_kafkas_bytes() -> None:
