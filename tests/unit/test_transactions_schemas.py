@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ottla.coordinators.runtime.machine import SchemaError, UnknownRecord
 from ottla.coordinators.transactions.metadata import TransactionMetadata
 from ottla.coordinators.transactions.schemas import (
+    ROUGHLY_MAX,
     TransactionRecord,
     decode_record,
     encode_record,
@@ -177,7 +178,7 @@ def test_what_is_written_is_read_again(value: TransactionMetadata, version: int,
 
 
 def test_many_partitions_are_written_and_read_in_pieces() -> None:
-    many = frozenset(TopicPartition(f"topic-{index % 7}", index) for index in range(3_000))
+    many = frozenset(TopicPartition(f"topic-{index % 7}", index) for index in range(ROUGHLY_MAX + 1))
     record = TransactionRecord("tx", ONGOING._replace(partitions=many))
     pieces = encoding_record(record)
     assert len(list(pieces)) >= 6

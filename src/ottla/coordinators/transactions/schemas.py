@@ -51,6 +51,8 @@ LAST_PRODUCER_EPOCH_TAG: Final = 4
 # A topic's name is of 249 characters at most; beside it are its length and that of its partitions.
 TOPIC_OVERHEAD_BYTES: Final = 10
 PARTITION_BYTES_MAX: Final = 249 + TOPIC_OVERHEAD_BYTES + 4
+# Up to so many are not looked at for their sizes.
+ROUGHLY_MAX: Final = 3_000
 
 _KEY: Final = struct.pack(">h", KEY_VERSION)
 _HEAD: Final = struct.Struct(">hqhib")
@@ -149,7 +151,7 @@ def _encoding_partitions(value: TransactionMetadata, version: int) -> Generator[
 
 def size_of(partitions: Set[TopicPartition]) -> int:
     """The bytes that these take in a record, or somewhat more."""
-    if len(partitions) <= PIECE:
+    if len(partitions) <= ROUGHLY_MAX:
         return len(partitions) * PARTITION_BYTES_MAX
     topics = {topic for topic, _ in partitions}
     return 4 * len(partitions) + sum([len(topic) + TOPIC_OVERHEAD_BYTES for topic in topics])

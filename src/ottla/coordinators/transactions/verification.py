@@ -33,6 +33,17 @@ PARTITIONS_PER_REQUEST = 4_000
 # Producers that are told in one turn of the loop: their batches are appended then.
 TOLD_AT_ONCE = 50
 
+# As leaders tell it, what ends the transaction: what its producer sends next is another one's, or nothing.
+# After any other refusal the same batch may come again, before those behind it.
+FINAL = frozenset(
+    {
+        ErrorCode.invalid_txn_state,
+        ErrorCode.transaction_abortable,
+        ErrorCode.invalid_producer_epoch,
+        ErrorCode.invalid_producer_id_mapping,
+    }
+)
+
 # The partitions that may not be written to.
 Errors = Mapping[TopicPartition, ErrorCode]
 Told = Callable[[Errors], None]

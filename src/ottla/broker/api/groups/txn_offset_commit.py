@@ -19,7 +19,7 @@ from ottla.broker.api.groups.commits import Answer, commit_existing
 from ottla.broker.request import RequestContext
 from ottla.coordinators.groups.requests import CommitRequest, PartitionErrors, TopicToCommit
 from ottla.coordinators.runtime.step import Producer, append_error
-from ottla.coordinators.transactions.verification import Errors, Operation, of_offset_commit
+from ottla.coordinators.transactions.verification import FINAL, Errors, Operation, of_offset_commit
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.verification import EXEMPT, VerificationGuard
@@ -67,6 +67,9 @@ def _verify(
     def told(errors: Errors) -> None:
         code = errors.get(where, ErrorCode.none)
         if code != ErrorCode.none:
+            partition = services.replicas.partitions.get(where)
+            if code in FINAL and partition is not None:
+                partition.forget_verification(request.producer_id, guard)
             _refuse(ctx, answer, code)
         else:
             _commit_verified(ctx, request, topics, answer, guard)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ottla.broker.pending import Unbegun
 from ottla.broker.request import RequestContext
-from ottla.coordinators.transactions.verification import Errors, Operation, of_produce
+from ottla.coordinators.transactions.verification import FINAL, Errors, Operation, of_produce
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.verification import EXEMPT, VerificationGuard
@@ -34,18 +34,6 @@ _PASSING: Final = frozenset(
         ErrorCode.coordinator_load_in_progress,
         ErrorCode.coordinator_not_available,
         ErrorCode.not_coordinator,
-    }
-)
-
-
-# What ends the transaction: what its producer sends next is another one's, or nothing. After any other
-# refusal the same batch may come again, before those behind it.
-_FINAL: Final = frozenset(
-    {
-        ErrorCode.invalid_txn_state,
-        ErrorCode.transaction_abortable,
-        ErrorCode.invalid_producer_epoch,
-        ErrorCode.invalid_producer_id_mapping,
     }
 )
 
@@ -84,7 +72,7 @@ class Verified:
         return [
             (where, self._guards[where])
             for where, code in errors.items()
-            if code in _FINAL and where in self._guards
+            if code in FINAL and where in self._guards
         ]
 
     @property
