@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ottla.config import BrokerConfig, ConfigError, Endpoint
-from ottla.config.listener_settings import ListenerSettings
+from ottla.config import BROKER, BrokerConfig, ConfigError, Endpoint
+from ottla.config.listener_settings import Given, ListenerSettings
 from ottla.env.clock import Clock, Timer
 from ottla.env.handshakes import Handshakes
 from ottla.env.network import Network
@@ -18,6 +18,7 @@ from ottla.env.tls import TlsNetwork
 from ottla.security.distinguished_names import DerError, subject_of
 from ottla.security.principal_rules import NoName, RuleError, SslPrincipalMapper
 from ottla.security.principals import ANONYMOUS, KafkaPrincipal, user
+from ottla.security.tls import end_of, is_over
 from ottla.security.tls_contexts import TlsContexts
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Certificates:
         secured = [one for one in config.listeners() if one.protocol in TLS_PROTOCOLS]
         if secured:
             self._handshakes = Handshakes()
+            config.require(self._check)
             config.subscribe(self._changed)
         for endpoint in secured:
             self._add(endpoint, config.for_listener(endpoint.listener))
@@ -53,6 +55,7 @@ class Certificates:
         self._contexts[listener] = TlsContexts(
             listener, settings.get, for_nodes=for_nodes, client_auth=client_auth
         )
+        self._warn(self._contexts[listener])
         try:
             self._mappers[listener] = SslPrincipalMapper(settings.get("ssl.principal.mapping.rules"))
         except RuleError as error:
@@ -93,6 +96,11 @@ class Certificates:
         if self._contexts:
             self._handshakes.close()
 
+    def _check(self, proposed: Given) -> None:
+        """ConfigError where these settings could not take the place of those in force."""
+        for listener, contexts in self._contexts.items():
+            contexts.check(ListenerSettings(proposed, listener, BROKER).get)
+
     def _changed(self, names: frozenset[str]) -> None:
         if self._timer is not None and any("ssl." in name for name in names):
             self._look()
@@ -111,7 +119,19 @@ class Certificates:
                 loaded = await asyncio.to_thread(contexts.changed)
             except ConfigError as error:
                 log.error("%s; its connections are made as before", error)
-                continue
-            if loaded is not None:
-                contexts.take(loaded)
-                log.info("listener %s: new connections are made with what has changed", contexts.listener)
+            except Exception:
+                # One listener's must not keep the others from theirs.
+                log.exception("listener %s: its files cannot be looked at", contexts.listener)
+            else:
+                if loaded is not None:
+                    contexts.take(loaded)
+                    log.info("listener %s: new connections are made with what has changed", contexts.listener)
+                    self._warn(contexts)
+
+    def _warn(self, contexts: TlsContexts) -> None:
+        if is_over(contexts.material, self._clock.now_ms()):
+            log.warning(
+                "listener %s: a certificate ended on %s: clients will not accept it",
+                contexts.listener,
+                f"{end_of(contexts.material):%Y-%m-%d}",
+            )

@@ -10,6 +10,7 @@ import difflib
 import logging
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -17,7 +18,13 @@ from ottla.config import rules
 from ottla.config.broker import ACTED_ON
 from ottla.config.definition import ConfigError, ConfigType, Definition, Effect, Mode, shorten
 from ottla.config.inert import INERT
-from ottla.config.listener_settings import ListenerSettings, check_own, listeners_own_changed, subject
+from ottla.config.listener_settings import (
+    Given,
+    ListenerSettings,
+    check_own,
+    listeners_own_changed,
+    subject,
+)
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
 from ottla.config.replication import REPLICATION
 from ottla.config.security import SECURITY
@@ -91,6 +98,7 @@ class BrokerConfig:
         self.warnings: list[str] = []
         self.idle: list[str] = []
         self._listeners: list[Listener] = []
+        self._rules: list[Callable[[Given], None]] = []
         self._values: dict[str, Any] = {name: entry.default for name, entry in BROKER.items()}
         for name, text in self.static.items():
             entry = self._known(name, text)
@@ -194,6 +202,10 @@ class BrokerConfig:
         """Call ``listener`` with the names whose values changed, after each dynamic change."""
         self._listeners.append(listener)
 
+    def require(self, rule: Callable[[Given], None]) -> None:
+        """Have ``rule`` look at dynamic values before they are set; it refuses them by a ConfigError."""
+        self._rules.append(rule)
+
     def update_dynamic(self, cluster: Mapping[str, str], broker: Mapping[str, str]) -> frozenset[str]:
         """Put dynamic values in force, in place of those before; return the names that changed.
 
@@ -233,10 +245,14 @@ class BrokerConfig:
         for it, or for all brokers (``DynamicBrokerConfig.validate``)."""
         check_dynamic(properties, per_broker=per_broker)
         cluster = self.dynamic_cluster if per_broker else properties
-        values = self._resolve(cluster, properties if per_broker else self.dynamic_broker)
+        broker = properties if per_broker else self.dynamic_broker
+        values = self._resolve(cluster, broker)
         topic_defaults = _topic_defaults(values)
         rules.check_static(values, topic_defaults)
         rules.check_change(self._values, values, topic_defaults)
+        proposed = _Proposed(self.static, cluster, broker, values)
+        for rule in self._rules:
+            rule(proposed)
 
     # Inside
 
@@ -332,6 +348,19 @@ class BrokerConfig:
             raise ConfigError(
                 f"{by[0]} must name one of the listeners, and none is called {self.inter_broker_listener}"
             )
+
+
+@dataclass(slots=True)
+class _Proposed:
+    """What would be in force."""
+
+    static: dict[str, str]
+    dynamic_cluster: Mapping[str, str]
+    dynamic_broker: Mapping[str, str]
+    values: Mapping[str, Any]
+
+    def get(self, name: str) -> Any:
+        return self.values[name]
 
 
 def _name_node(values: dict[str, Any]) -> None:

@@ -264,13 +264,12 @@ def _alternative_names(certificate: Certificate) -> frozenset[GeneralName]:
         return frozenset()
 
 
-def expiry(material: Material) -> datetime | None:
+def end_of(material: Material) -> datetime:
     """When the first of the listener's own certificates ends."""
-    if material.keystore is None:
-        return None
+    assert material.keystore is not None
     return min(one.not_valid_after_utc for one in material.keystore.chain)
 
 
-def is_expired(material: Material, now_ms: int) -> bool:
-    end = expiry(material)
-    return end is not None and end < datetime.fromtimestamp(now_ms / 1000, UTC)
+def is_over(material: Material, now_ms: int) -> bool:
+    """Whether one of them has ended."""
+    return end_of(material) < datetime.fromtimestamp(now_ms / 1000, UTC)

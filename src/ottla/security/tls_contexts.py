@@ -58,13 +58,14 @@ class TlsContexts:
         return self._loaded.server
 
     def client(self) -> ssl.SSLContext:
-        """For a connection to another node."""
+        """For a connection to another node, where they connect to each other by this listener."""
         assert self._loaded.client is not None
         return self._loaded.client
 
     def check(self, get: Get) -> None:
         """ConfigError where these settings could not take the place of those in force."""
-        self._next(get)
+        if self._values(get) != self._loaded.values or marks(files_of(get)) != self._loaded.marks:
+            self._next(get)
 
     def changed(self) -> Loaded | None:
         """What the files and settings have become; None where they are as they were, or as they were refused
