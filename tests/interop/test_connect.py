@@ -1,8 +1,9 @@
 """Kafka Connect 4.3.0 in distributed mode, with its file connectors and Debezium 3.6.3 on a real PostgreSQL.
 
-The worker keeps its configurations, offsets and states in three compacted topics of the broker under test.
-It is killed, and another one goes on from there. The program in `connect/` starts Connect's own classes; the
-jars lie in build/java (scripts/interop-deps.sh puts them there).
+The worker keeps its configurations, offsets and states in three compacted topics of the broker under test,
+and its sources write exactly once (KIP-618): records and offsets in one transaction, which the worker that
+takes its place aborts. It is killed in the middle of one, and another one goes on from there. The program in
+`connect/` starts Connect's own classes; the jars lie in build/java (scripts/interop-deps.sh puts them there).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from interop.process import wait_until
@@ -164,20 +165,22 @@ def properties(path: Path, settings: dict[str, str]) -> None:
     part.rename(path)
 
 
-def records(bootstrap: str, topic: str) -> list[tuple[Any, Any]]:
+def records(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[tuple[Any, Any]]:
     """Keys and values that are in a topic now, from JSON if they are JSON; none if there is no such topic."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "looker", "enable.auto.commit": False})
+    settings = {"bootstrap.servers": bootstrap, "group.id": "looker", "enable.auto.commit": False}
+    consumer = Consumer({**settings, "enable.partition.eof": True, "isolation.level": isolation})
     described = consumer.list_topics(topic, timeout=20).topics[topic]
-    places = [TopicPartition(topic, partition, 0) for partition in described.partitions or ()]
-    ends = {place.partition: consumer.get_watermark_offsets(place, timeout=20)[1] for place in places}
-    # Of an empty partition there never is a position.
-    waiting = [place for place in places if ends[place.partition]]
-    consumer.assign(waiting)
+    waiting = set(described.partitions or ())
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in waiting])
     found: list[tuple[Any, Any]] = []
-    while any(at.offset < ends[at.partition] for at in consumer.position(waiting)):
+    while waiting:
         message = consumer.poll(0.1)
-        if message is not None and message.error() is None:
+        if message is None:
+            continue
+        if message.error() is None:
             found.append((decoded(message.key()), decoded(message.value())))
+        elif message.error().code() == KafkaError._PARTITION_EOF:
+            waiting.discard(message.partition())
     consumer.close()
     return found
 
@@ -201,6 +204,8 @@ def worker_settings(bootstrap: str, name: str) -> dict[str, str]:
         "key.converter": converter,
         "value.converter": converter,
         "offset.flush.interval.ms": "500",
+        "exactly.once.source.support": "enabled",
+        "consumer.isolation.level": "read_committed",
         # A worker that is gone is gone: its tasks wait for nobody, nor do the consumers of its sinks.
         "session.timeout.ms": "6000",
         "consumer.session.timeout.ms": "6000",
@@ -227,6 +232,10 @@ def connectors(name: str, directory: Path, port: int) -> dict[str, dict[str, str
             "connector.class": file.format("Source"),
             "file": str(directory / "in.txt"),
             "topic": lines,
+            "exactly.once.support": "required",
+            # Long enough to be killed in.
+            "transaction.boundary": "interval",
+            "transaction.boundary.interval.ms": "3000",
         },
         "sink": {"connector.class": file.format("Sink"), "file": str(directory / "out.txt"), "topics": lines},
         "debezium": {
@@ -238,26 +247,46 @@ def connectors(name: str, directory: Path, port: int) -> dict[str, dict[str, str
             "plugin.name": "pgoutput",
             "topic.prefix": name,
             "table.include.list": "public.customers",
+            "exactly.once.support": "required",
             **as_json,
         },
     }
 
 
 def changes(found: list[tuple[Any, Any]]) -> list[tuple[Any, ...]]:
-    """Debezium's events: what was done, to which row, its e-mail after it. A change that came again because
-    its offset had not been kept is there once."""
-    once: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    """Debezium's events: what was done, to which row, its e-mail after it."""
+    told: list[tuple[Any, ...]] = []
     for key, value in found:
         if value is None:
-            once.setdefault(("tombstone", key["id"]), ("tombstone", key["id"], None))
+            told.append(("tombstone", key["id"], None))
         else:
             after = value["after"] and value["after"]["email"]
-            place = (value["op"], value["source"]["lsn"], key["id"])
-            once.setdefault(place, (value["op"], key["id"], after))
-    return list(once.values())
+            told.append((value["op"], key["id"], after))
+    return told
 
 
-def test_connectors_outlive_their_worker(
+def lines(bootstrap: str, topic: str, isolation: str = "read_committed") -> list[str]:
+    return [value for _, value in records(bootstrap, topic, isolation)]
+
+
+def append_uncommitted(bootstrap: str, topic: str, file: Path) -> tuple[list[str], str]:
+    """Give the source lines until one of them is in a transaction that is open: those, and that one."""
+    given: list[str] = []
+    while True:
+        given.append(f"more {len(given)}")
+        with file.open("a") as end:
+            end.write(f"{given[-1]}\n")
+        wait_until(
+            lambda: given[-1] in lines(bootstrap, topic, "read_uncommitted"),
+            STEP_TIMEOUT_S,
+            "the source writes a line",
+            0.05,
+        )
+        if given[-1] not in lines(bootstrap, topic):
+            return given, given[-1]
+
+
+def test_connectors_outlive_their_worker_exactly_once(
     bootstrap: str,
     admin: AdminClient,
     name: str,
@@ -302,15 +331,15 @@ def test_connectors_outlive_their_worker(
         assert described["cleanup.policy"].value == "compact"
     assert partitions == {"config": 1, "offset": 25, "status": 5}
 
-    # What is not in the offsets' topic at the kill is done again: a whole snapshot, even.
+    # With each record its offset.
     last_lsn = max(value["source"]["lsn"] for _, value in records(bootstrap, table) if value is not None)
 
-    def offsets_kept() -> bool:
-        kept = {key[0]: value for key, value in records(bootstrap, f"{name}-offset")}
-        of_table = kept.get("debezium", {})
-        return kept.get("source") == {"position": 14} and of_table.get("lsn", 0) >= last_lsn
+    kept = {key[0]: value for key, value in records(bootstrap, f"{name}-offset")}
+    assert kept["source"] == {"position": 14}
+    assert kept["debezium"]["lsn"] >= last_lsn
 
-    wait_until(offsets_kept, STEP_TIMEOUT_S, "the offsets of both sources are kept", 0.2)
+    topic = f"{name}-lines"
+    more, uncommitted = append_uncommitted(bootstrap, topic, tmp_path / "in.txt")
     one.kill()
     with (tmp_path / "in.txt").open("a") as file:
         file.write("four\nfive\n")
@@ -320,9 +349,11 @@ def test_connectors_outlive_their_worker(
     two = start_worker("two", settings)
     for connector in ("source", "sink", "debezium"):
         two.wait_for(f"{connector} RUNNING 0=RUNNING")
-    everything = ["one", "two", "three", "four", "five"]
+    everything = ["one", "two", "three", *more, "four", "five"]
     wait_until(lambda: written() == everything, STEP_TIMEOUT_S, "the sink has all lines", 0.1)
-    assert [value for _, value in records(bootstrap, f"{name}-lines")] == everything
+    assert lines(bootstrap, topic) == everything
+    # What the worker had open is there as well, aborted.
+    assert lines(bootstrap, topic, "read_uncommitted").count(uncommitted) == 2
     seen.append(("u", 3, "cy@new"))
     wait_until(lambda: changes(records(bootstrap, table)) == seen, STEP_TIMEOUT_S, "the last change", 0.2)
     assert two.stop() == 143

@@ -35,7 +35,7 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
         if count % LOOKED_AT_ONCE == 0:
             await ctx.services.slices.pause()
     entries = Lazy(len(found), (_entry(entity, quotas[entity]) for entity in found))
-    fields: Fields = {"throttle_time_ms": 0, "error_code": 0, "error_message": None, "entries": entries}
+    fields: Fields = {"throttle_time_ms": 0, "error_code": 0, "error_message": "", "entries": entries}
     return await in_pieces(ctx, fields) if len(found) > AT_ONCE_MAX else fields
 
 

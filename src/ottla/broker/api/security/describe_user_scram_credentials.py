@@ -29,10 +29,10 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
             {"mechanism": hash.number, "iterations": credential.iterations}
             for hash, credential in scram[name].items()
         ]
-        return {"user": name, "error_code": 0, "error_message": None, "credential_infos": infos}
+        return {"user": name, "error_code": 0, "error_message": "", "credential_infos": infos}
 
     results = Lazy(len(times), map(described, times))
-    fields: Fields = {"throttle_time_ms": 0, "error_code": 0, "error_message": None, "results": results}
+    fields: Fields = {"throttle_time_ms": 0, "error_code": 0, "error_message": "", "results": results}
     return await in_pieces(ctx, fields) if len(times) > AT_ONCE_MAX else fields
 
 

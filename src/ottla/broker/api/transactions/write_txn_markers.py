@@ -83,7 +83,8 @@ class _Writing:
             results[where] = code
             self._one_less()
 
-        if marker.producer_id < 0 or marker.producer_epoch < 0:
+        is_one = marker.producer_id >= 0 and marker.producer_epoch >= 0
+        if not is_one and where in self._ctx.services.replicas.partitions:
             # No batch may have such; Kafka fails where it would make one.
             told(ErrorCode.invalid_request)
         else:
