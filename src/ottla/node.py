@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -19,6 +20,7 @@ from ottla.broker.listeners import Listeners
 from ottla.broker.memory import REQUEST_BYTES_MAX, Memory
 from ottla.broker.producer_ids import ProducerIds
 from ottla.broker.services import Services
+from ottla.broker.throttling import Throttling, quotas_of
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig
 from ottla.config.node import NodeSettings as NodeSettings
@@ -100,6 +102,7 @@ class Node:
         limit = self.config.get("queued.max.request.bytes")
         self._memory = Memory(limit if limit > 0 else REQUEST_BYTES_MAX)
         self._entrances = self._make_entrances()
+        self._quotas = quotas_of(self.config.get)
         self._listeners = Listeners(
             self.config,
             self._clock,
@@ -107,6 +110,7 @@ class Node:
             self._turn,
             self._memory,
             speaking=self._entrances.listening,
+            rates=self._quotas.connections,
             refuses=faults.refuses_connections if faults else None,
         )
         # How to let go, in haste, of what the node has taken so far.
@@ -422,6 +426,7 @@ class Node:
             memory=self._memory,
             slices=self._slices,
             producer_ids=producer_ids,
+            quotas=self._quotas,
             pulse=self._make_pulse() if self._clustered else None,
         )
         self._memory.on_shortage = self.services.fetch_sessions.habits.let_go
@@ -429,6 +434,7 @@ class Node:
         if self._faults is not None:
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
+        self._look_after_quotas(gate)
         self._entrances.lead_to(gate, self._make_authorizer(), lambda: self._metadata.image)
         self._listeners.serve(self._entrances.guard)
 
@@ -449,6 +455,16 @@ class Node:
             self.services.authorizer = made
             self._metadata.subscribe(acls_of(made, self._metadata.image))
         return made
+
+    def _look_after_quotas(self, gate: Gate) -> None:
+        """Have clients wait who use more than they may."""
+
+        def switch(throttling: Throttling | None) -> None:
+            gate.throttling = throttling
+
+        throttling = Throttling(self._quotas, self._clock, switch)
+        deque(throttling.follow(None, self._metadata.image), 0)
+        self._metadata.subscribe(throttling.follow)
 
     def _make_pulse(self) -> Pulse:
         session_ms = self.config.get("broker.session.timeout.ms")

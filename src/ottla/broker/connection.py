@@ -108,6 +108,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._counted and not self.accepted(transport):
             cast(asyncio.Transport, transport).abort()
             return
+        self.client.line = self
         self._host.welcome(self, transport)
         self._host.turn.connected()
         if not self._host.serves:
@@ -208,11 +209,18 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.close()
 
-    # ------------------------------------------------------------ its client's login
+    # ------------------------------------------------------------ its client's login, and its quotas
+
+    def mute(self) -> None:
+        """Do nothing more of what the client wants, until as many ``unmute``."""
+        self._pipeline.mute()
+
+    def unmute(self) -> None:
+        if self._transport is not None:
+            self._pipeline.unmute()
 
     def distrust(self, request_bytes_max: int) -> None:
         """The client has to log in first: until then no request may be larger than this."""
-        self.client.line = self
         self._frames.size_max = min(self._frames.size_max, request_bytes_max)
 
     def trust(self) -> None:

@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from ottla.broker.error_responses import error_fields
 from ottla.broker.large import AT_ONCE_MAX, in_pieces
 from ottla.broker.pending import Pending, Unbegun
+from ottla.broker.pipeline import Handle
 from ottla.broker.request import (
     Answer,
     Client,
@@ -44,22 +45,37 @@ def load_handlers() -> dict[int, Handler]:
     }
 
 
+class Throttling(Protocol):
+    """Measures what clients use, and has those wait who are over a quota."""
+
+    def answer(self, client: Client, frame: Buffer, handle: Handle) -> list[Any] | Pending | None:
+        """As ``Gate``, by way of ``handle``."""
+        ...
+
+
 class Gate:
     """What every request goes through: called with each frame. ``handlers``: by the key of their API."""
 
-    __slots__ = ("_handlers", "_repeats", "_services")
+    __slots__ = ("_handlers", "_repeats", "_services", "throttling")
 
     def __init__(self, services: Services, handlers: Mapping[int, Handler], *, repeats: bool = True) -> None:
         """``repeats``: a request that asks for the same as its client's last need not come to its handler."""
         self._services = services
         self._handlers = handlers
         self._repeats = repeats
+        # Looks after quotas, while there are any.
+        self.throttling: Throttling | None = None
 
     def __call__(self, client: Client, frame: Buffer) -> list[Any] | Pending | None:
         """The response's pieces, or a promise of them, or None where no response is due.
 
         MalformedMessage or CloseConnection: the connection cannot go on.
         """
+        if self.throttling is not None:
+            return self.throttling.answer(client, frame, self._handle)
+        return self._handle(client, frame)
+
+    def _handle(self, client: Client, frame: Buffer) -> list[Any] | Pending | None:
         header = read_header(frame)
         codec = header.codec
         handler = self._handlers.get(header.api_key)

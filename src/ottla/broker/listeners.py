@@ -15,6 +15,8 @@ from ottla.config.node import StartError
 from ottla.env.clock import Clock
 from ottla.env.disk import open_files_max
 from ottla.env.network import Network, SharedSocket, machine_name
+from ottla.numbers import INT_MAX
+from ottla.security.quotas import ConnectionRates
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Listeners:
         memory: Memory,
         *,
         speaking: Speaking,
+        rates: ConnectionRates,
         refuses: Callable[[], bool] | None = None,
     ) -> None:
         """``speaking``: given a listener and the network below. ``refuses``: a test's wish that
@@ -48,6 +51,9 @@ class Listeners:
         self._memory = memory
         self._speaking = speaking
         self._refuses = refuses
+        # How many connections may come a second; addresses' limits are quotas, which whoever knows them sets.
+        self.rates = rates
+        self._set_rates()
         self._own: list[Server] = []
         # Those of the sockets that are shared with other nodes.
         self._shared: list[Server] = []
@@ -82,6 +88,7 @@ class Listeners:
             self._memory,
             listener=listener,
             refuses=self._refuses,
+            rates=self.rates,
             files_max=open_files_max(),
         )
 
@@ -153,8 +160,17 @@ class Listeners:
             server.disconnect()
 
     def _apply_limits(self, changed: frozenset[str]) -> None:
+        self._set_rates()
         for server in self.servers:
             server.limit(self._limits(server.listener))
+
+    def _set_rates(self) -> None:
+        """Put ``max.connection.creation.rate`` in force, the node's and those of listeners."""
+        name, rates = "max.connection.creation.rate", self.rates
+        rates.node_limit = _limit(self._config.get(name))
+        listeners = [endpoint.listener for endpoint in self._config.listeners()]
+        owns = {listener: self._config.for_listener(listener).own(name) for listener in listeners}
+        rates.listener_limits = {one: own for one, own in owns.items() if own is not None and own < INT_MAX}
 
     def _limits(self, listener: str) -> ServerLimits:
         get = self._config.for_listener(listener).get
@@ -164,3 +180,7 @@ class Listeners:
             connections_max=get("max.connections"),
             connections_per_host_max=get("max.connections.per.ip"),
         )
+
+
+def _limit(rate: int) -> float | None:
+    return None if rate >= INT_MAX else rate

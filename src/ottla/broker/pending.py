@@ -21,12 +21,14 @@ class Unbegun(Deferred[Any]):
 class Pending(Deferred[Pieces | None]):
     """An answer that is not there yet: the response's pieces, or None for no response."""
 
-    __slots__ = ("blocks", "on_release", "reply_bytes", "request_bytes")
+    __slots__ = ("blocks", "charge", "on_release", "reply_bytes", "request_bytes")
 
     def __init__(self, blocks: bool, on_cancel: Callable[[], object] | None = None) -> None:
         super().__init__(on_cancel)
         # Whether the requests behind it have to wait until it is answered.
         self.blocks = blocks
+        # What becomes of the answer as it is sent, where its client has a quota.
+        self.charge: Callable[[Pieces], Pieces] | None = None
         # Told once they have not, though it is not.
         self.on_release: Callable[[], None] | None = None
         # The size of the request that it is to answer, which is kept until then.

@@ -109,7 +109,7 @@ class Stage(Enum):
 
 
 class Flow(Enum):
-    """Whether the client takes what it is sent."""
+    """Whether the client is listened to: it takes what it is sent, and is over no quota."""
 
     OPEN = "open"
     CHOKED = "choked"
@@ -129,12 +129,14 @@ class Pipeline:
     """The requests of one client."""
 
     __slots__ = (
+        "_choked",
         "_client",
         "_flow",
         "_handle",
         "_kept_bytes",
         "_life",
         "_memory",
+        "_mutes",
         "_outlet",
         "_pending_bytes",
         "_queue",
@@ -168,6 +170,9 @@ class Pipeline:
         self._life = _SERVED
         self._stage = _READY
         self._flow = _OPEN
+        # Why it may not be: the client does not take what it is sent, or it is over so many quotas.
+        self._choked = False
+        self._mutes = 0
         # Answers that are sent in one piece, while several requests are handled; None: each by itself.
         self._together: Pieces | None = None
         self._together_bytes = 0
@@ -220,12 +225,28 @@ class Pipeline:
 
     def choke(self) -> None:
         """The client does not take what it is sent: handle nothing more until ``unchoke``."""
+        self._choked = True
         self._flow = Flow.CHOKED
         self._balance()
 
     def unchoke(self) -> None:
-        self._flow = _OPEN
-        self._run()
+        self._choked = False
+        self._open_flow()
+
+    def mute(self) -> None:
+        """The client is over a quota: handle nothing more until as many ``unmute``."""
+        self._mutes += 1
+        self._flow = Flow.CHOKED
+        self._balance()
+
+    def unmute(self) -> None:
+        self._mutes -= 1
+        self._open_flow()
+
+    def _open_flow(self) -> None:
+        if not self._choked and self._mutes <= 0 and self._flow is not _OPEN:
+            self._flow = _OPEN
+            self._run()
 
     def gone(self) -> None:
         """The client is gone: nobody waits for the answers any more."""
@@ -464,6 +485,8 @@ class Pipeline:
                 except CloseConnection as error:
                     self._give_up(str(error))
                     return
+                if first.charge is not None and pieces is not None:
+                    pieces = first.charge(pieces)
             else:
                 pieces = first
                 self._count_replies(-sum(map(len, first)))

@@ -73,17 +73,37 @@ class Line(Protocol):
         """The client has logged in: its requests may be as large as anybody's."""
         ...
 
+    def mute(self) -> None:
+        """Do nothing more of what the client wants, until as many ``unmute``."""
+        ...
+
+    def unmute(self) -> None:
+        """The end of a ``mute``."""
+        ...
+
 
 @final
 class Client:
     """Who is at the other end of a connection, for as long as it lasts."""
 
-    __slots__ = ("habit", "host", "line", "listener", "login", "permissions", "principal", "refusals")
+    __slots__ = (
+        "habit",
+        "host",
+        "is_node",
+        "line",
+        "listener",
+        "login",
+        "permissions",
+        "principal",
+        "refusals",
+    )
 
     def __init__(self, host: str, listener: str) -> None:
         self.host = host
         self.listener = listener
         self.principal = ANONYMOUS
+        # Whether it is another node of the cluster, which has shown that it is: no quota is for it.
+        self.is_node = False
         # What it may do; None: everything, since there is no authorizer.
         self.permissions: Permissions | None = None
         # How far it has logged in, where its listener asks for that.

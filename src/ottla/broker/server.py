@@ -14,6 +14,8 @@ from ottla.broker.pipeline import Handle
 from ottla.broker.turn import Turn
 from ottla.env.clock import Clock, Timer
 from ottla.env.network import Listener, Network
+from ottla.security.acl_bindings import canonical_host
+from ottla.security.quotas import ConnectionRates
 from ottla.wire.framing import SCRATCH_BYTES
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Server:
         *,
         listener: str = "PLAINTEXT",
         refuses: Callable[[], bool] | None = None,
+        rates: ConnectionRates | None = None,
         files_max: int = 1 << 31,
     ) -> None:
         """``files_max``: how many files and connections the process may have open."""
@@ -75,6 +78,7 @@ class Server:
         self._clock = clock
         self._network = network
         self._refuses = refuses
+        self._rates = rates
         self._per_host: Counter[str] = Counter()
         self._bound: Listener | None = None
         self._sweep: Timer | None = None
@@ -157,8 +161,23 @@ class Server:
                 self._limits.connections_per_host_max,
             )
             return False
+        if self._rates is not None and self._rates.is_set and not self._pace(connection, self._rates):
+            return False
         self._per_host[host] += 1
         self.connections[connection] = None
+        return True
+
+    def _pace(self, connection: Connection, rates: ConnectionRates) -> bool:
+        """Refuse a connection of an address from which too many come a second (KIP-612); where too many come
+        in all, it is heard later (KIP-402: Kafka takes it later)."""
+        host = connection.client.host
+        entrance = rates.enter(self.listener, canonical_host(host), self._clock.monotonic_ms())
+        if entrance.refuse_ms:
+            log.info("%s: refused: connection_creation_rate, a quota of its address, is exceeded", host)
+            return False
+        if entrance.wait_ms:
+            connection.mute()
+            self._clock.call_later(entrance.wait_ms, connection.unmute)
         return True
 
     def welcome(self, connection: Connection, transport: asyncio.BaseTransport) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ottla.metadata.service import Metadata
     from ottla.replication.manager import ReplicaManager
     from ottla.security.acl import Authorizer
+    from ottla.security.quotas import Quotas
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Services:
     turn: Turn
     memory: Memory
     slices: Slices
+    quotas: Quotas
     # In a cluster: asked before anything is acknowledged that others may decide by now.
     pulse: Pulse | None = None
     # Decides who may do what; None: everybody may do everything.

@@ -100,6 +100,12 @@ _NETWORK = (
         "Most connections at a time from one address.", at_least(0), _CLUSTER,
     ),
     _define(
+        "max.connection.creation.rate", _INT, INT_MAX, MEDIUM,
+        "New connections a second: those beyond are heard later. Listeners may have limits of their own, as "
+        "listener.name.NAME.max.connection.creation.rate.",
+        at_least(0), _CLUSTER,
+    ),
+    _define(
         "connections.max.idle.ms", _LONG, 600_000, MEDIUM,
         "A connection is closed when it has been silent for this long.",
     ),

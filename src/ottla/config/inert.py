@@ -151,7 +151,6 @@ _LOG_WISHES = _group(
 
 _LIMITS = _group(
     "this limit is not enforced",
-    _row("max.connection.creation.rate", INT, INT_MAX, MEDIUM, "New connections a second.", _zero, CLUSTER),
     _row("max.connections.per.ip.overrides", STRING, "", MEDIUM, "Other limits for single hosts, as host:limit.", None, CLUSTER),
 )
 
@@ -159,10 +158,6 @@ _QUOTAS = _group(
     "clients are not throttled",
     _row("alter.log.dirs.replication.quota.window.num", INT, 11, LOW, "Samples kept of the rate between folders.", _one),
     _row("alter.log.dirs.replication.quota.window.size.seconds", INT, 1, LOW, "Length of each such sample.", _one),
-    _row("controller.quota.window.num", INT, 11, LOW, "Samples kept of the rate of metadata changes.", _one),
-    _row("controller.quota.window.size.seconds", INT, 1, LOW, "Length of each such sample.", _one),
-    _row("quota.window.num", INT, 11, LOW, "Samples kept of clients' rates.", _one),
-    _row("quota.window.size.seconds", INT, 1, LOW, "Length of each such sample.", _one),
 )
 
 _METRICS = _group(

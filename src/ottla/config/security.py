@@ -182,4 +182,14 @@ _RIGHTS = (
     ),
 )  # fmt: skip
 
-SECURITY = table(*_NODES, *_SASL, *_OAUTH, *_TOKENS, *_RIGHTS)
+_QUOTAS = (
+    _row("quota.window.num", _INT, 11, LOW, "Samples kept of clients' rates, for quotas.", at_least(1)),
+    _row("quota.window.size.seconds", _INT, 1, LOW, "Length of each such sample.", at_least(1)),
+    _row(
+        "controller.quota.window.num", _INT, 11, LOW,
+        "Samples kept of the rate at which clients make and delete partitions.", at_least(1),
+    ),
+    _row("controller.quota.window.size.seconds", _INT, 1, LOW, "Length of each such sample.", at_least(1)),
+)  # fmt: skip
+
+SECURITY = table(*_NODES, *_SASL, *_OAUTH, *_TOKENS, *_RIGHTS, *_QUOTAS)

@@ -337,6 +337,11 @@ class ConnectionRates:
         self._addresses: dict[str, _Measured[Rate]] = {}
         self._swept_ms = 0
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any limit: whoever takes connections asks this first."""
+        return self.node_limit is not None or bool(self.listener_limits) or bool(self._limits)
+
     def change(self, entity: Entity, values: Mapping[str, float]) -> None:
         """Have these quotas of an address from now on."""
         names = entity.names

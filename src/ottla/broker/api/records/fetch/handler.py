@@ -51,6 +51,7 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Framed | Later
     if follower_id >= 0:
         try:
             epoch = ctx.services.replicas.follower_epoch(follower_id, claim, ctx.listener, ctx.client_host)
+            ctx.client.is_node = True
         except KafkaError as error:
             follower_id, refused = NOBODY, error
     limits = limits_of(ctx, request, follower_id, epoch)

@@ -1,0 +1,118 @@
+"""Quotas enforced: who uses more than it may is told so, and not listened to for a while.
+
+Kafka's ``ClientQuotaManager`` and ``ClientRequestQuotaManager``: Produces count by their bytes, Fetches of
+consumers by those of their answers, each request by the time that its handling takes. The answer goes out at
+once, with ``throttle_time_ms``, and what the client sends within that time waits (KIP-219). A Fetch over its
+quota has its records, too: the time that follows makes up for them.
+
+While there is no quota of these kinds nothing of it is asked: ``Gate.throttling`` is None.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+
+from ottla.broker.pending import Pending, Pieces
+from ottla.broker.pipeline import Handle
+from ottla.broker.request import Client
+from ottla.env.clock import Clock, thread_cpu_ms
+from ottla.metadata.image import ClusterImage
+from ottla.security.quotas import Quotas
+from ottla.security.rates import Window
+from ottla.types import Buffer
+from ottla.wire.apis import (
+    ADD_PARTITIONS_TO_TXN,
+    FETCH,
+    PRODUCE,
+    SASL_AUTHENTICATE,
+    SASL_HANDSHAKE,
+    WRITE_TXN_MARKERS,
+)
+from ottla.wire.messages import RequestHeader, read_header
+from ottla.wire.throttle_time import with_throttle_time
+
+# What nodes ask of each other, and what comes before it is known who asks.
+EXEMPT = frozenset((ADD_PARTITIONS_TO_TXN, SASL_AUTHENTICATE, SASL_HANDSHAKE, WRITE_TXN_MARKERS))
+
+_SIZE = struct.calcsize(">i")
+
+
+class Throttling:
+    """Of one node. ``follow`` the quotas of the image."""
+
+    def __init__(self, quotas: Quotas, clock: Clock, switch: Callable[[Throttling | None], None]) -> None:
+        """``switch`` is told of this once there is a quota to look after, and of None while there is none."""
+        self._quotas = quotas
+        self._clock = clock
+        self._switch = switch
+        self._is_on = False
+
+    def follow(self, old: ClusterImage | None, new: ClusterImage) -> Generator[None, None, None]:
+        """Put the quotas of the new image in force, in pieces."""
+        before = {} if old is None else old.quotas
+        if before is new.quotas:
+            return
+        yield from self._quotas.follow(before, new.quotas)
+        quotas = self._quotas
+        is_on = quotas.producers.is_set or quotas.consumers.is_set or quotas.requests.is_set
+        if is_on is not self._is_on:
+            self._is_on = is_on
+            self._switch(self if is_on else None)
+
+    def answer(self, client: Client, frame: Buffer, handle: Handle) -> Pieces | Pending | None:
+        """Handle a request, and charge its client."""
+        if client.is_node:
+            return handle(client, frame)
+        begun_ms = thread_cpu_ms()
+        answer = handle(client, frame)
+        header = read_header(frame)
+        if header.api_key in EXEMPT or client.is_node:
+            return answer
+        throttle_ms = self._charge(client, header, frame, thread_cpu_ms() - begun_ms)
+        if isinstance(answer, Pending):
+            answer.charge = partial(self._finish, client, header, throttle_ms)
+            return answer
+        if answer is None:
+            self._mute(client, throttle_ms)
+            return None
+        return self._finish(client, header, throttle_ms, answer)
+
+    def _charge(self, client: Client, header: RequestHeader, frame: Buffer, used_ms: float) -> int:
+        """What the request itself costs: for how long its client has to wait."""
+        now_ms, user, client_id = self._clock.monotonic_ms(), client.principal.name, header.client_id or ""
+        # 100 percent is one core's whole second.
+        throttle_ms = self._quotas.requests.record(user, client_id, used_ms / 10, now_ms)
+        if header.api_key == PRODUCE:
+            size = _SIZE + len(frame)
+            throttle_ms = max(throttle_ms, self._quotas.producers.record(user, client_id, size, now_ms))
+        return throttle_ms
+
+    def _finish(self, client: Client, header: RequestHeader, throttle_ms: int, pieces: Pieces) -> Pieces:
+        """The answer as it goes out."""
+        if header.api_key == FETCH:
+            user, client_id = client.principal.name, header.client_id or ""
+            size, now_ms = sum(map(len, pieces)), self._clock.monotonic_ms()
+            throttle_ms = max(throttle_ms, self._quotas.consumers.record(user, client_id, size, now_ms))
+        if throttle_ms <= 0:
+            return pieces
+        self._mute(client, throttle_ms)
+        return with_throttle_time(pieces, header.api_key, header.api_version, throttle_ms)
+
+    def _mute(self, client: Client, throttle_ms: int) -> None:
+        line = client.line
+        if line is not None and throttle_ms > 0:
+            line.mute()
+            self._clock.call_later(throttle_ms, line.unmute)
+
+
+def quotas_of(get: Callable[[str], Any]) -> Quotas:
+    """Those of a node, of its settings. What they are is in the image."""
+
+    def window(prefix: str) -> Window:
+        seconds = get(f"{prefix}quota.window.size.seconds")
+        return Window(get(f"{prefix}quota.window.num"), seconds * 1000)
+
+    return Quotas(window(""), window("controller."))
