@@ -21,51 +21,50 @@ class Window(NamedTuple):
 class Rate:
     """Something per second (Kafka's ``Rate`` of a ``WindowedSum``)."""
 
-    __slots__ = ("_samples", "_window")
+    __slots__ = ("_sample_ms", "_samples", "_samples_max", "_total")
 
     def __init__(self, window: Window) -> None:
-        self._window = window
+        self._samples_max, self._sample_ms = window
         # The beginning, the last event and the sum of each, the oldest first.
         self._samples: list[list[float]] = []
+        # The sum of those.
+        self._total = 0.0
 
     def record(self, value: float, now_ms: int) -> None:
         """Have so much more of it; less than nothing takes back what was recorded."""
         samples = self._samples
-        if samples and now_ms - samples[-1][0] < self._window.sample_ms:
+        self._total += value
+        if samples and now_ms - samples[-1][0] < self._sample_ms:
             last = samples[-1]
             last[1] = now_ms
             last[2] += value
         else:
-            self._forget(now_ms)
             samples.append([now_ms, now_ms, value])
 
     def per_second(self, now_ms: int) -> float:
         window_ms = self.window_ms(now_ms)
-        return sum(sample[2] for sample in self._samples) / (window_ms / 1000)
+        return self._total * 1000 / window_ms
 
     def window_ms(self, now_ms: int) -> int:
         """The time that the rate is of: no shorter than all samples but one are."""
-        self._forget(now_ms)
-        samples, sample_ms = self._window
-        elapsed_ms = now_ms - int(self._samples[0][0]) if self._samples else 0
-        missing = samples - 1 - elapsed_ms // sample_ms
+        samples, sample_ms, count = self._samples, self._sample_ms, self._samples_max
+        # Those in which nothing happened for as long as is looked back on.
+        while samples and now_ms - samples[0][1] >= count * sample_ms:
+            self._total -= samples.pop(0)[2]
+        if not samples:
+            self._total = 0.0
+            return max((count - 1) * sample_ms, 1)
+        elapsed_ms = now_ms - int(samples[0][0])
+        missing = count - 1 - elapsed_ms // sample_ms
         if missing > 0:
             elapsed_ms += missing * sample_ms
         return max(elapsed_ms, 1)
 
     def throttle_ms(self, limit: float, now_ms: int) -> int:
         """How long nothing must come so that the rate is within its limit; 0 where it is (``QuotaUtils``)."""
-        rate = self.per_second(now_ms)
-        if rate <= limit:
-            return 0
-        return math.floor((rate - limit) / limit * self.window_ms(now_ms) + 0.5)
-
-    def _forget(self, now_ms: int) -> None:
-        """Drop samples in which nothing happened for as long as is looked back on."""
-        samples, sample_ms = self._window
-        kept = self._samples
-        while kept and now_ms - kept[0][1] >= samples * sample_ms:
-            del kept[0]
+        window_ms = self.window_ms(now_ms)
+        rate = self._total * 1000 / window_ms
+        return 0 if rate <= limit else math.floor((rate - limit) / limit * window_ms + 0.5)
 
 
 @final
