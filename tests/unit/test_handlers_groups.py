@@ -101,6 +101,8 @@ class Broker:
             listener="PLAINTEXT",
             services=services,
             header=header,
+            client=SimpleNamespace(permissions=None),
+            may=lambda *right: True,
         )
         handler = import_module(f"ottla.broker.api.groups.{APIS[key].schema}").handle
         try:
