@@ -34,9 +34,7 @@ class Transactions:
 @pytest.mark.parametrize("count", [AT_ONCE_MAX // 2, AT_ONCE_MAX // 2 + 1])
 def test_what_is_much_is_described_when_its_turn_comes(count: int) -> None:
     transactions = Transactions()
-    ctx: Any = SimpleNamespace(
-        services=SimpleNamespace(transactions=transactions), elements=count, may=lambda *right: True
-    )
+    ctx: Any = SimpleNamespace(services=SimpleNamespace(transactions=transactions), elements=count)
     request = SimpleNamespace(transactional_ids=["tx"] * count)
     answer = describe_transactions.handle(ctx, request)
     if isinstance(answer, Coroutine):
@@ -57,7 +55,7 @@ def test_one_long_id_does_not_have_the_partitions_of_the_others_gone_through_at_
         assert not made
         written.extend(fields["transaction_states"])
 
-    def fields(ctx: Any, described: DescribedTransaction) -> str:
+    def fields(described: DescribedTransaction) -> str:
         made.append(described.transactional_id)
         return described.transactional_id
 
@@ -72,7 +70,7 @@ def test_one_long_id_does_not_have_the_partitions_of_the_others_gone_through_at_
     turn = SimpleNamespace(deadline_ms=lambda: 0, is_over=lambda ends_ms: True)
     services = SimpleNamespace(transactions=transactions, slices=SimpleNamespace(pause=pause), turn=turn)
     ids = ["x" * (USUAL_LENGTH_MAX + 1), *["tx"] * (AT_ONCE_MAX - 1)]
-    ctx: Any = SimpleNamespace(services=services, elements=len(ids), may=lambda *right: True)
+    ctx: Any = SimpleNamespace(services=services, elements=len(ids))
     answer: Any = describe_transactions.handle(ctx, SimpleNamespace(transactional_ids=ids))
     asyncio.run(answer)
     assert written == made == ids

@@ -29,8 +29,6 @@ def test_what_follows_on_the_connection_waits_until_the_coordinator_has_answered
     replicas = SimpleNamespace(unopened=False, partitions={WHERE: partition})
     ctx: Any = SimpleNamespace(
         header=SimpleNamespace(api_version=11),
-        client=SimpleNamespace(permissions=None),
-        may=lambda *right: True,
         services=SimpleNamespace(
             replicas=replicas,
             config={"transaction.partition.verification.enable": True},
@@ -74,8 +72,6 @@ def test_what_ends_a_transaction_ends_its_verification(code: ErrorCode, is_forgo
     )
     ctx: Any = SimpleNamespace(
         header=SimpleNamespace(api_version=11),
-        client=SimpleNamespace(permissions=None),
-        may=lambda *right: True,
         services=SimpleNamespace(
             replicas=SimpleNamespace(unopened=False, partitions={WHERE: partition}),
             config={"transaction.partition.verification.enable": True},

@@ -36,8 +36,7 @@ def test_only_a_topic_that_only_compacts_refuses(policy: tuple[str, ...], refuse
     )
     partitions = [SimpleNamespace(partition_index=0, offset=1)]
     request = SimpleNamespace(topics=[SimpleNamespace(name="topic", partitions=partitions)])
-    ctx: Any = SimpleNamespace(services=services, may=lambda *right: True)
-    answer = asyncio.run(handle(ctx, request))
+    answer = asyncio.run(handle(SimpleNamespace(services=services), request))  # type: ignore[arg-type]
     code = ErrorCode.policy_violation if refused else ErrorCode.none
     assert answer["topics"][0]["partitions"][0]["error_code"] == code
 
@@ -61,7 +60,6 @@ def test_a_start_that_cannot_be_written_down_is_a_storage_error() -> None:
     )
     partitions = [SimpleNamespace(partition_index=index, offset=1) for index in (0, 1)]
     request = SimpleNamespace(topics=[SimpleNamespace(name="topic", partitions=partitions)])
-    ctx: Any = SimpleNamespace(services=services, may=lambda *right: True)
-    answer = asyncio.run(handle(ctx, request))
+    answer = asyncio.run(handle(SimpleNamespace(services=services), request))  # type: ignore[arg-type]
     codes = [partition["error_code"] for partition in answer["topics"][0]["partitions"]]
     assert codes == [ErrorCode.kafka_storage_error, ErrorCode.unknown_topic_or_partition]

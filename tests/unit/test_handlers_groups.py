@@ -101,8 +101,6 @@ class Broker:
             listener="PLAINTEXT",
             services=services,
             header=header,
-            client=SimpleNamespace(permissions=None),
-            may=lambda *right: True,
         )
         handler = import_module(f"ottla.broker.api.groups.{APIS[key].schema}").handle
         try:

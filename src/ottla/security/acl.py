@@ -309,11 +309,6 @@ class Acls:
 class Permissions(Protocol):
     """What one client may do."""
 
-    @property
-    def version(self) -> int:
-        """Another one, and larger, whenever it may be something else."""
-        ...
-
     def allows(self, operation: Operation, resource_type: ResourceType, name: str) -> bool:
         """Whether it may do something to the resource of that very name."""
         ...
@@ -332,10 +327,6 @@ class Everything:
     """What everybody may do where no authorizer is configured."""
 
     __slots__ = ()
-
-    @property
-    def version(self) -> int:
-        return 0
 
     def allows(self, operation: Operation, resource_type: ResourceType, name: str) -> bool:
         return True
@@ -420,10 +411,6 @@ class Decisions:
         self._made: dict[tuple[Operation, ResourceType, str], Decision] = {}
         self._any: dict[tuple[Operation, ResourceType], bool] = {}
         self._version = authorizer.version
-
-    @property
-    def version(self) -> int:
-        return self._authorizer.version
 
     def allows(self, operation: Operation, resource_type: ResourceType, name: str) -> bool:
         """Whether the client may do it."""

@@ -107,16 +107,8 @@ class EncodedTopics:
 
     def missing(self, name: str | None, topic_id: UUID | None, error: ErrorCode) -> bytes:
         """A topic that does not exist, or may not."""
-        return self._write_missing(missing_topic_fields(name, topic_id, error))
-
-    def hidden(self, name: str | None, topic_id: UUID | None) -> bytes:
-        """A topic of which its client may know nothing, not even whether it is there."""
-        fields = missing_topic_fields(name, topic_id, ErrorCode.topic_authorization_failed)
-        return self._write_missing(fields | {"is_internal": False})
-
-    def _write_missing(self, fields: dict[str, Any]) -> bytes:
         out: list[Any] = []
-        for _ in self._write(fields, out, [PIECE]):
+        for _ in self._write(missing_topic_fields(name, topic_id, error), out, [PIECE]):
             pass
         return b"".join(out)
 

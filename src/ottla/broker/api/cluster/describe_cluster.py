@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import cluster_operations
 from ottla.broker.views.cluster import (
     CLUSTER_OPERATIONS,
     OPERATIONS_OMITTED,
@@ -38,9 +37,7 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
     known = any(broker["broker_id"] == image.controller_id for broker in brokers)
     if not failed and getattr(request, "include_fenced_brokers", False):
         brokers += fenced_broker_fields(image, ctx.listener)
-    operations = OPERATIONS_OMITTED
-    if request.include_cluster_authorized_operations:
-        operations = cluster_operations(ctx, CLUSTER_OPERATIONS)
+    operations = CLUSTER_OPERATIONS if request.include_cluster_authorized_operations else OPERATIONS_OMITTED
     return {
         "throttle_time_ms": 0,
         "error_code": int(error),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ottla.broker.api.configs.resources import check_broker_name, check_rights
+from ottla.broker.api.configs.resources import check_broker_name
 from ottla.broker.large import Fields, Framed, in_pieces, mapped
 from ottla.broker.loggers import logger_levels
 from ottla.broker.request import RequestContext
@@ -26,7 +26,6 @@ from ottla.broker.views.configs import (
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.topics import check_name
-from ottla.security.acl_bindings import Operation
 
 # Resources that are described in one turn: a broker has some hundred configurations.
 RESOURCES_AT_ONCE_MAX = 3
@@ -77,7 +76,6 @@ def _entries(ctx: RequestContext, resource: Any) -> list[Fields]:
     name, names = resource.resource_name, frozenset(resource.configuration_keys or ())
     config, image = ctx.services.config, ctx.services.metadata.image
     kind = resource.resource_type
-    check_rights(ctx, Operation.DESCRIBE_CONFIGS, kind, name)
     if kind == ResourceType.TOPIC:
         check_name(name)
         topic = image.topics.get(name)

@@ -7,26 +7,13 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import CLUSTER, GROUP, TOPIC, check
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import ResourceType
-from ottla.security.acl_bindings import CLUSTER_NAME, Operation
 
 # Resources that are changed, or refused, in one turn.
 RESOURCES_AT_ONCE_MAX = 20
 
 Change = Callable[[Mapping[str, str]], dict[str, str]]
-
-
-def check_rights(ctx: RequestContext, operation: Operation, kind: int, name: str) -> None:
-    """KafkaError where the client may not do that to the configurations of a resource. Those of brokers, of
-    their loggers and of client metrics are the cluster's."""
-    if kind == ResourceType.TOPIC:
-        check(ctx, operation, TOPIC, name)
-    elif kind == ResourceType.GROUP:
-        check(ctx, operation, GROUP, name)
-    else:
-        check(ctx, operation, CLUSTER, CLUSTER_NAME)
 
 
 def check_broker_name(ctx: RequestContext, name: str, what: str = "Node") -> None:
@@ -103,12 +90,10 @@ async def alter_each(
             if (kind, name) in twice:
                 raise KafkaError(ErrorCode.invalid_request, "Each resource must appear at most once.")
             if kind == ResourceType.BROKER_LOGGER and alter_loggers is not None:
-                check_rights(ctx, Operation.ALTER_CONFIGS, kind, name)
                 check_logger_name(ctx, name)
                 alter_loggers(resource, request.validate_only)
                 continue
             known = check_alterable(ctx, kind, name)
-            check_rights(ctx, Operation.ALTER_CONFIGS, kind, name)
             await ctx.services.metadata.controller.alter_configs(
                 known,
                 name,

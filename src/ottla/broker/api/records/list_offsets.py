@@ -15,13 +15,11 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, refusal
 from ottla.broker.views.leader import believed, replica_refusal
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Log
 from ottla.log.lookups import TimeLookUps, TimestampOffset
 from ottla.replication.partition import Partition
-from ottla.security.acl_bindings import Operation
 
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = range(-1, -7, -1)
 # The version from which each special timestamp may be asked for.
@@ -58,10 +56,8 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
     done = 0
     for topic in request.topics:
         partitions = []
-        # Nothing else is looked at of what the client may not know of.
-        denied = refusal(ctx, Operation.DESCRIBE, TOPIC, topic.name) or refused
         for asked in {p.partition_index: p for p in topic.partitions}.values():
-            partitions.append(await _answer(ctx, request, topic.name, asked, twice, denied))
+            partitions.append(await _answer(ctx, request, topic.name, asked, twice, refused))
             done += 1
             if done % AT_ONCE_MAX == 0:
                 await ctx.services.slices.pause()

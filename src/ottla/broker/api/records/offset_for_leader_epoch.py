@@ -10,10 +10,8 @@ from typing import Any
 
 from ottla.broker.large import Fields, several
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, may_cluster, refusal
 from ottla.broker.views.leader import believed, replica_refusal
 from ottla.errors import ErrorCode, KafkaError
-from ottla.security.acl_bindings import Operation
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
@@ -30,13 +28,9 @@ async def _when_open(ctx: RequestContext, request: Any) -> Fields:
 def _fields(ctx: RequestContext, request: Any) -> Fields:
     refused = replica_refusal(ctx, getattr(request, "replica_id", -1))
 
-    is_node = may_cluster(ctx, Operation.CLUSTER_ACTION)
-
     def told(topic: Any) -> Fields:
-        denied = None if is_node else refusal(ctx, Operation.DESCRIBE, TOPIC, topic.topic)
-
         def answer(asked: Any) -> Fields:
-            return _answer(ctx, topic.topic, asked, denied or refused)
+            return _answer(ctx, topic.topic, asked, refused)
 
         return {"topic": topic.topic, "partitions": several(ctx, answer, topic.partitions)}
 

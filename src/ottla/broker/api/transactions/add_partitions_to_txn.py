@@ -15,13 +15,11 @@ from typing import Any
 from ottla.broker.api.transactions.versions import told
 from ottla.broker.large import Pace, is_large
 from ottla.broker.request import Fields, RequestContext
-from ottla.broker.rights import TOPIC, TRANSACTIONAL_ID
 from ottla.coordinators.transactions.metadata import TV_0, TV_2
 from ottla.coordinators.transactions.requests import AddRequest
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
-from ottla.security.acl_bindings import Operation
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -144,13 +142,11 @@ def _add(
 
 def _unknown(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Errors:
     """Empty, or why the partitions cannot be written to: some of them, and the others for their sake."""
-    if is_client and not ctx.may(Operation.WRITE, TRANSACTIONAL_ID, asked.transactional_id):
-        return dict.fromkeys(asked.partitions, ErrorCode.transactional_id_authorization_failed)
     topics = ctx.services.metadata.image.topics
     errors: dict[TopicPartition, ErrorCode] = {}
     for where in asked.partitions:
         topic = topics.get(where.topic)
-        if is_client and (where.topic in INTERNAL_TOPICS or not ctx.may(Operation.WRITE, TOPIC, where.topic)):
+        if is_client and where.topic in INTERNAL_TOPICS:
             errors[where] = ErrorCode.topic_authorization_failed
         elif topic is None or not 0 <= where.partition < len(topic.partitions):
             errors[where] = ErrorCode.unknown_topic_or_partition

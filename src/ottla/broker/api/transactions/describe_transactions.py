@@ -17,10 +17,7 @@ from ottla.broker.large import (
     several,
 )
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, TRANSACTIONAL_ID
 from ottla.coordinators.transactions.requests import DescribedTransaction
-from ottla.errors import ErrorCode
-from ottla.security.acl_bindings import Operation
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
@@ -29,7 +26,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
     transactions = ctx.services.transactions
 
     def describe(transactional_id: str) -> Fields:
-        return _fields(ctx, _described(ctx, transactional_id))
+        return _fields(transactions.describe(transactional_id))
 
     ids = request.transactional_ids
     if not are_usual(ids):
@@ -50,21 +47,14 @@ async def _one_by_one(ctx: RequestContext, ids: Sequence[str]) -> Framed:
     found: dict[str, DescribedTransaction] = {}
     pace = Pace(ctx)
     for transactional_id in dict.fromkeys(ids):
-        found[transactional_id] = _described(ctx, transactional_id)
+        found[transactional_id] = ctx.services.transactions.describe(transactional_id)
         if pace.is_over():
             await pace.pause()
-    states = mapped(lambda transactional_id: _fields(ctx, found[transactional_id]), ids)
+    states = mapped(lambda transactional_id: _fields(found[transactional_id]), ids)
     return await in_pieces(ctx, {"throttle_time_ms": 0, "transaction_states": states})
 
 
-def _described(ctx: RequestContext, transactional_id: str) -> DescribedTransaction:
-    if not ctx.may(Operation.DESCRIBE, TRANSACTIONAL_ID, transactional_id):
-        return DescribedTransaction(transactional_id, ErrorCode.transactional_id_authorization_failed)
-    return ctx.services.transactions.describe(transactional_id)
-
-
-def _fields(ctx: RequestContext, described: DescribedTransaction) -> Fields:
-    """Of its topics those that the client may describe."""
+def _fields(described: DescribedTransaction) -> Fields:
     topics: dict[str, list[int]] = {}
     for topic, partition in described.partitions:
         topics.setdefault(topic, []).append(partition)
@@ -76,9 +66,5 @@ def _fields(ctx: RequestContext, described: DescribedTransaction) -> Fields:
         "transaction_start_time_ms": described.start_ms,
         "producer_id": described.producer_id,
         "producer_epoch": described.producer_epoch,
-        "topics": [
-            {"topic": name, "partitions": each}
-            for name, each in topics.items()
-            if ctx.may(Operation.DESCRIBE, TOPIC, name)
-        ],
+        "topics": [{"topic": name, "partitions": each} for name, each in topics.items()],
     }

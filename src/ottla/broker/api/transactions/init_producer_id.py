@@ -12,11 +12,8 @@ from typing import Any
 
 from ottla.broker.api.transactions.versions import told
 from ottla.broker.request import Fields, RequestContext
-from ottla.broker.rights import CLUSTER, TOPIC, TRANSACTIONAL_ID, check, may_cluster
 from ottla.coordinators.transactions.requests import InitRequest, Producer, ProducerResponse
 from ottla.errors import ErrorCode, KafkaError
-from ottla.security.acl_bindings import Operation
-from ottla.security.demands import refused
 
 NO_ID, NO_EPOCH = -1, -1
 FENCED_SINCE = 4
@@ -27,7 +24,6 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
     empty transactional id, and for an id without an epoch or the other way round. With a transactional id
     NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, CONCURRENT_TRANSACTIONS, PRODUCER_FENCED,
     INVALID_TRANSACTION_TIMEOUT."""
-    _check_rights(ctx, request)
     known = (getattr(request, "producer_id", NO_ID), getattr(request, "producer_epoch", NO_EPOCH))
     if request.transactional_id == "" or (known[0] == NO_ID) != (known[1] == NO_EPOCH):
         raise KafkaError(ErrorCode.invalid_request)
@@ -45,17 +41,6 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
     # One in a thousand waits for the metadata store.
     producer_id = ctx.services.producer_ids.at_once()
     return _reserved(ctx) if producer_id is None else _fields(producer_id)
-
-
-def _check_rights(ctx: RequestContext, request: Any) -> None:
-    """Who may write to any topic may do so with an id of its own (KIP-679)."""
-    transactional_id = request.transactional_id
-    if transactional_id is not None:
-        check(ctx, Operation.WRITE, TRANSACTIONAL_ID, transactional_id)
-        if getattr(request, "enable2_pc", False):
-            check(ctx, Operation.TWO_PHASE_COMMIT, TRANSACTIONAL_ID, transactional_id)
-    elif not may_cluster(ctx, Operation.IDEMPOTENT_WRITE) and not ctx.may_any(Operation.WRITE, TOPIC):
-        raise refused(CLUSTER)
 
 
 async def _reserved(ctx: RequestContext) -> Fields:

@@ -12,11 +12,9 @@ from typing import Any
 from ottla.broker.api.transactions.patterns import compile_pattern
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, mapped
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TRANSACTIONAL_ID
 from ottla.coordinators.transactions.requests import ListedTransaction
 from ottla.coordinators.transactions.states import BY_NAME
 from ottla.errors import ErrorCode
-from ottla.security.acl_bindings import Operation
 
 
 async def handle(ctx: RequestContext, request: Any) -> Framed:
@@ -63,7 +61,6 @@ def _filter(ctx: RequestContext, request: Any) -> Callable[[ListedTransaction], 
             (not ids or one.producer_id in ids)
             and (not states or one.state in states)
             and (duration_ms < 0 or now_ms - one.start_ms > duration_ms)
-            and ctx.may(Operation.DESCRIBE, TRANSACTIONAL_ID, one.transactional_id)
         )
 
     return is_wanted

@@ -10,7 +10,6 @@ from ottla.broker.api.records.fetch.habit import Habit
 from ottla.broker.api.records.fetch.large_waits import FEW
 from ottla.broker.api.records.fetch.layout import layout_of
 from ottla.broker.api.records.fetch.reader import Collected, Found, Limits, Reader
-from ottla.broker.api.records.fetch.rights import version
 from ottla.broker.api.records.fetch.session import FINAL_EPOCH, Want
 from ottla.broker.api.records.fetch.slowly import Told, look_and_read
 from ottla.broker.request import Framed, RequestContext
@@ -65,14 +64,12 @@ def begin(
 class KeptHabit:
     """What a client asks for each time, for as long as there is room for it."""
 
-    __slots__ = ("_asking", "_habit", "_is_kept", "_rights", "_services")
+    __slots__ = ("_asking", "_habit", "_is_kept", "_services")
 
     def __init__(self, ctx: RequestContext, habit: Habit) -> None:
         self._services = ctx.services
         self._habit = habit
         self._is_kept = False
-        # What the client may read, as of then.
-        self._rights = version(ctx)
         self._asking: HabitFetch | None = None
 
     def keep(self) -> None:
@@ -87,9 +84,7 @@ class KeptHabit:
         limits = limits_of(ctx, habit.request, NOBODY, NOBODY)
         if _is_sent_elsewhere(ctx, limits) or (ctx.services.replicas.unopened and habit.misses_any()):
             return None
-        if version(ctx) != self._rights or not habit.takes(
-            bytes(memoryview(ctx.frame)[ctx.header.body_offset :])
-        ):
+        if not habit.takes(bytes(memoryview(ctx.frame)[ctx.header.body_offset :])):
             self.end()
             return None
         ctx.elements = habit.elements

@@ -35,13 +35,10 @@ from ottla.broker.api.records.fetch.reader import Reader, Refusing
 from ottla.broker.api.records.fetch.session import Want
 from ottla.broker.api.records.fetch.waiting import Wait
 from ottla.broker.request import Framed, RequestContext
-from ottla.broker.rights import TOPIC, may_cluster
 from ottla.env.deferred import Deferred
 from ottla.errors import KafkaError
 from ottla.log.segment_file import ColdRead
 from ottla.replication.claims import NOBODY
-from ottla.security.acl_bindings import Operation
-from ottla.security.demands import refused as denied
 
 Later = asyncio.Future[dict[str, Any]] | Deferred[dict[str, Any]] | Deferred[Framed]
 
@@ -53,9 +50,6 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Framed | Later
     epoch, refused = NOBODY, None
     if follower_id >= 0:
         try:
-            if not may_cluster(ctx, Operation.CLUSTER_ACTION):
-                # As Kafka calls it, which asks for that of followers.
-                raise denied(TOPIC)
             epoch = ctx.services.replicas.follower_epoch(follower_id, claim, ctx.listener, ctx.client_host)
             ctx.client.is_node = True
         except KafkaError as error:

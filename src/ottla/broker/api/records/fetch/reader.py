@@ -13,10 +13,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from ottla.broker.api.records.fetch.rights import denies, version
 from ottla.broker.api.records.fetch.session import Session, Want
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC
 from ottla.broker.views.leader import leader_fields, leader_nodes
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.segments import Slice
@@ -24,7 +22,6 @@ from ottla.replication.claims import NOBODY
 from ottla.replication.divergence import Divergence
 from ottla.replication.manager import ReplicaManager
 from ottla.replication.partition import Partition
-from ottla.security.demands import refused
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +83,7 @@ class Reader:
     In a session only at what is due; without one at all of them each time.
     """
 
-    __slots__ = ("_ctx", "_is_follower", "_is_limited", "_session", "_skips", "limits", "wants")
+    __slots__ = ("_ctx", "_is_follower", "_session", "_skips", "limits", "wants")
 
     def __init__(
         self,
@@ -102,14 +99,11 @@ class Reader:
         self._ctx = ctx
         self._session = session
         self._is_follower = limits.follower_id >= 0
-        # Whether a consumer may not read everything.
-        self._is_limited = not self._is_follower and ctx.client.permissions is not None
         # Whether a partition of which the client knows all may be passed over without being read, which would
         # find a nearer replica.
         self._skips = not (limits.rack and ctx.services.replicas.followers_serve)
         if session is not None:
-            # Where rights have changed everything is looked at again.
-            session.read_as((limits[_WHO_READS:], version(ctx)))
+            session.read_as(limits[_WHO_READS:])
             wants = session.candidates(ctx.services.clock.monotonic_ms())
         self.wants = wants
         if notes and self._is_follower:
@@ -119,10 +113,8 @@ class Reader:
     def may_share(self) -> bool:
         """Whether what is found for this one may be given to others: to consumers, and where none may be sent
         to a nearer replica, which is for the moment to decide."""
-        return (
-            not self._is_follower
-            and not (self.limits.rack and self._ctx.services.replicas.followers_serve)
-            and not (self._is_limited and True in [denies(self._ctx, want.topic) for want in self.wants])
+        return not self._is_follower and not (
+            self.limits.rack and self._ctx.services.replicas.followers_serve
         )
 
     def note_progress(self, wants: Iterable[Want]) -> None:
@@ -281,10 +273,6 @@ class Reader:
         session, skips = self._session, self._skips
         due: Mapping[Want, None] = session.due if session is not None else {}
         for want in wants:
-            if self._is_limited and denies(self._ctx, want.topic):
-                final = True
-                found.append(Found(want, None, self.refusal(want, refused(TOPIC))))
-                continue
             if skips and self._knows_all(want):
                 if want in due:
                     self._let_rest(want)

@@ -20,7 +20,6 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, Final
 
-from ottla.broker.api.records.produce.codecs import ZSTD_SINCE, check_codec
 from ottla.broker.api.records.produce.commit import (
     Commit,
     Fields,
@@ -37,6 +36,7 @@ from ottla.broker.api.records.produce.commit import (
 from ottla.broker.api.records.produce.ordering import check_order, excuse, remember
 from ottla.broker.api.records.produce.refusals import is_unknown
 from ottla.broker.api.records.produce.transactional import (
+    ATTRIBUTES_POSITION,
     Unverified,
     Verified,
     has_transactional,
@@ -45,7 +45,6 @@ from ottla.broker.api.records.produce.transactional import (
 )
 from ottla.broker.large import Pace
 from ottla.broker.request import CloseConnection, Framed, RequestContext
-from ottla.broker.rights import TOPIC, check
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Log
@@ -54,9 +53,9 @@ from ottla.log.writing import Then
 from ottla.metadata.image import INTERNAL_TOPICS
 from ottla.replication.isr import Leading
 from ottla.replication.partition import Partition
-from ottla.security.acl_bindings import Operation
 from ottla.types import Buffer
 from ottla.wire.produce import TOPIC_ID_SINCE, OneBatch, PartitionData, write_appended
+from ottla.wire.records import CODEC_MASK, MAGIC, STAMP_BYTES
 
 NONE: Final = int(ErrorCode.none)
 
@@ -77,6 +76,10 @@ _OF_ONE: Final = 2
 # The one client that may write to internal topics, by its id (Kafka's AdminUtils.ADMIN_CLIENT_ID).
 ADMIN_CLIENT_ID: Final = "__admin_client"
 
+# zstd came with Produce v7 (KIP-110): before it, a client's batch cannot honestly be compressed so.
+ZSTD_SINCE: Final = 7
+_ZSTD: Final = 4
+
 _INTERNAL_TOPICS: Final = INTERNAL_TOPICS
 
 # Refusals that tell nothing of the log, not even where it begins.
@@ -90,7 +93,6 @@ _TELL_NO_START: Final = frozenset(
         ErrorCode.corrupt_message,
         ErrorCode.kafka_storage_error,
         # What is found before the log is asked.
-        ErrorCode.topic_authorization_failed,
         ErrorCode.invalid_required_acks,
         ErrorCode.invalid_topic_exception,
         ErrorCode.unsupported_version,
@@ -172,8 +174,6 @@ def _handle_one(
     replicas = ctx.services.replicas
     try:
         name = topic if isinstance(topic, str) else replicas.topic_name(topic)
-        if ctx.client.permissions is not None:
-            check(ctx, Operation.WRITE, TOPIC, name)
         partition: Partition | None = replicas.partitions.get((name, index))
         if partition is None:
             partition = _absent(ctx, name, index)
@@ -320,9 +320,7 @@ async def _append_aside(
 
 def _find(ctx: RequestContext, topic: Any, data: Any, by_id: bool) -> Partition:
     replicas = ctx.services.replicas
-    name = replicas.topic_name(topic.topic_id) if by_id else topic.name
-    check(ctx, Operation.WRITE, TOPIC, name)
-    return replicas.get(name, data.index)
+    return replicas.get(replicas.topic_name(topic.topic_id) if by_id else topic.name, data.index)
 
 
 def _is_for_a_thread(ctx: RequestContext, records: Buffer | None) -> bool:
@@ -421,8 +419,6 @@ def _append(
     index, records = data.index, data.records
     replicas = ctx.services.replicas
     name = replicas.topic_name(topic.topic_id) if by_id else topic.name
-    if ctx.client.permissions is not None:
-        check(ctx, Operation.WRITE, TOPIC, name)
     partition = replicas.partitions.get((name, index)) or _absent(ctx, name, index)
     if partition.log.taken or _is_for_a_thread(ctx, records):
         raise TakesLong
@@ -452,8 +448,11 @@ def _append_to(
         raise KafkaError(ErrorCode.invalid_required_acks, "acks must be 0, 1 or -1 (all)")
     if name in _INTERNAL_TOPICS and ctx.client_id != ADMIN_CLIENT_ID:
         raise KafkaError(ErrorCode.invalid_topic_exception, f"Cannot append to internal topic {name}")
-    if ctx.header.api_version < ZSTD_SINCE:
-        check_codec(ctx.header.api_version, records)
+    if ctx.header.api_version < ZSTD_SINCE and _is_zstd(records):
+        raise KafkaError(
+            ErrorCode.unsupported_compression_type,
+            f"Produce requests with version {ctx.api_version} are not allowed to use zstd",
+        )
     guard = None if verified is None else verified.guard(partition.topic_partition)
     refusals = ctx.client.refusals
     if refusals:
@@ -514,3 +513,13 @@ def _absent(ctx: RequestContext, name: str, index: int) -> Partition:
     if replicas.unopened:
         raise TakesLong
     return replicas.get(name, index)
+
+
+def _is_zstd(records: Buffer | None) -> bool:
+    return (
+        records is not None
+        and len(records) > ATTRIBUTES_POSITION
+        # Older formats have their time of day there.
+        and records[STAMP_BYTES] == MAGIC
+        and records[ATTRIBUTES_POSITION] & CODEC_MASK == _ZSTD
+    )

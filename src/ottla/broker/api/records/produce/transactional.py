@@ -13,12 +13,10 @@ from typing import Any, Final
 
 from ottla.broker.pending import Unbegun
 from ottla.broker.request import RequestContext
-from ottla.broker.rights import TOPIC, TRANSACTIONAL_ID, check
 from ottla.coordinators.transactions.verification import FINAL, Errors, Operation, of_produce
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.verification import EXEMPT, VerificationGuard
-from ottla.security.acl_bindings import Operation as AclOperation
 from ottla.types import Buffer, TopicPartition
 from ottla.wire.produce import TOPIC_ID_SINCE, OneBatch
 from ottla.wire.records import HEADER_BYTES, MAGIC, STAMP_BYTES, TRANSACTIONAL_BIT, header_at
@@ -100,11 +98,8 @@ Then = Callable[[RequestContext, Any, Verified], Any]
 def when_verified(ctx: RequestContext, request: Any, then: Then) -> Any:
     """What ``then`` gives: now, or a promise of it.
 
-    KafkaError INVALID_PRODUCER_ID_MAPPING where the batches are of several producers;
-    TRANSACTIONAL_ID_AUTHORIZATION_FAILED where the client may not write by that id.
+    KafkaError INVALID_PRODUCER_ID_MAPPING where the batches are of several producers.
     """
-    if ctx.client.permissions is not None and has_transactional(request):
-        check(ctx, AclOperation.WRITE, TRANSACTIONAL_ID, request.transactional_id)
     if ctx.services.replicas.unopened:
         return _when_open(ctx, request, then)
     return _verify(ctx, request, then)
@@ -285,9 +280,6 @@ def _batches(ctx: RequestContext, request: Any) -> list[tuple[TopicPartition, Bu
             name = ctx.services.replicas.topic_name(topic.topic_id) if by_id else topic.name
         except KafkaError:
             # It is told where it is appended to.
-            continue
-        if not ctx.may(AclOperation.WRITE, TOPIC, name):
-            # So is that: nothing of it comes into the transaction.
             continue
         found += [
             (TopicPartition(name, data.index), data.records)
