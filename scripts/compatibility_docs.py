@@ -55,6 +55,17 @@ ConsumerGroupHeartbeat is listed, and answered with UNSUPPORTED_VERSION.
 Of transactions the second phase of KIP-939 (InitProducerId v6) is not listed, as in Kafka 4.4. Clients'
 patterns in ListTransactions may not refer to groups or look around: such are INVALID_REGULAR_EXPRESSION.
 
+A transactional id is kept for `transactional.id.expiration.ms` (7 days) after its last use, as in Kafka:
+clients that take a new one at each start, or that flood the broker with them, fill `__transaction_state`
+and the memory of its leaders for that long. Nothing bounds their number but who may use them; make the time
+shorter where clients do that.
+
+`ottla transaction force-terminate ID` does what `kafka-transactions.sh forceTerminateTransaction
+--transactionalId ID` does, which works as well: it begins anew in the producer's place (InitProducerId),
+which aborts what is open and fences it. It differs in that an id that nobody knows is refused with exit
+code 4, where Kafka's makes a new id of it and ends with 0; and it tells the producer id and epoch that it
+was given.
+
 ## Clients that the tests run against a real broker
 
 """
