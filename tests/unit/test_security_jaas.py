@@ -11,7 +11,9 @@ from ottla.security.jaas import (
     PLAIN_MODULE,
     SCRAM_MODULE,
     JaasError,
+    KerberosKey,
     Login,
+    kerberos_key_of,
     login_of,
     plain_users,
     read_login_module,
@@ -70,6 +72,17 @@ def test_a_delegation_token_may_be_what_one_logs_in_by() -> None:
         f'{SCRAM_MODULE} required username="id" password="hmac" tokenauth=TRUE;', "SCRAM-SHA-256"
     )
     assert login_of(module) == Login("id", Secret("hmac"), True)
+
+
+def test_a_broker_takes_tickets_by_a_key_of_a_file() -> None:
+    name = MODULES["GSSAPI"]
+    options = 'useKeyTab=TRUE storeKey=true keyTab="/etc/kafka.keytab" principal="kafka/host@REALM"'
+    module = read_login_module(f"{name} required {options};", "GSSAPI")
+    assert kerberos_key_of(module) == KerberosKey("kafka/host@REALM", "/etc/kafka.keytab")
+    for missing in ("useKeyTab=TRUE", 'keyTab="/etc/kafka.keytab"', 'principal="kafka/host@REALM"'):
+        module = read_login_module(f"{name} required {options.replace(missing, '')};", "GSSAPI")
+        with pytest.raises(JaasError, match="needs useKeyTab=true"):
+            kerberos_key_of(module)
 
 
 @pytest.mark.parametrize(

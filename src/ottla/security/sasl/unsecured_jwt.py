@@ -95,9 +95,9 @@ def _part(text: str) -> dict[str, Any]:
 
 def _ms(claims: Mapping[str, Any], name: str) -> float | None:
     """A claim in seconds, of which there may be fractions."""
-    value = claims.get(name)
-    if value is None:
+    if name not in claims:
         return None
+    value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > SECONDS_MAX:
         raise InvalidToken(f"the token's {name} is no time")
     return value * 1000
