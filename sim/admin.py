@@ -13,6 +13,7 @@ from sim.consumer import LATEST, Reader
 EXISTS = int(ErrorCode.topic_already_exists)
 TOPIC_RESOURCE = 2
 SET_OPERATION = 0
+SAFE_DOWNGRADE = 2
 # What a topic's configuration may be changed to while it is used, whatever else goes on.
 CONFIG_CHANGES = (
     ("segment.ms", ("1000", "5000", "604800000")),
@@ -79,6 +80,21 @@ class Admin(Reader):
             "AlterPartitionReassignments",
             {"timeout_ms": 3_000, "topics": [{"name": where.topic, "partitions": [asked]}]},
         )
+
+    async def set_level(self, feature: str, level: int) -> None:
+        """Have a feature be at another level, however long it takes."""
+        change = {"feature": feature, "max_version_level": level, "upgrade_type": SAFE_DOWNGRADE}
+        fields = {"timeout_ms": 2_000, "feature_updates": [change], "validate_only": False}
+        while True:
+            try:
+                response = await self.ask(await self.anyone(), "UpdateFeatures", fields)
+            except Disconnected:
+                await self.pause()
+                continue
+            if response.error_code == NONE:
+                return
+            self.trace(self.name, f"UpdateFeatures: {response.error_message}")
+            await self.pause()
 
     async def elect_preferred(self) -> None:
         """Give every partition to its first replica."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import Callable
 from functools import partial
 
 from ottla.metadata import keys
 from ottla.metadata.store import Event
+from ottla.wire import apis
 from sim.loop import SECOND_US, WORLD
 from sim.nodes import SimNode
 from sim.striking import Striking
+from sim.transport import SimTransport
+
+# The first bytes of a WriteTxnMarkers request, behind its size.
+WRITE_TXN_MARKERS = struct.pack(">h", apis.WRITE_TXN_MARKERS)
 
 
 class Aimed(Striking):
@@ -88,6 +94,53 @@ class Aimed(Striking):
         self._for_a_while(undo, 0.5, 5)
         return True
 
+    def late_markers(self) -> bool:
+        """For a while markers that coordinators of transactions send to others may get lost; or be under way
+        for long, and their sender is none any more when they arrive: its process or its registration ends
+        meanwhile."""
+        cluster = self._cluster
+        fabric, loop = cluster.fabric, cluster.loop
+        if fabric.delay_us is not None or len(cluster.nodes) == 1:
+            return False
+        nodes = {node.machine.host: node for node in cluster.nodes.values()}
+
+        def strike(node: SimNode) -> None:
+            if cluster.quiet or not node.running:
+                return
+            if self._rng.random() < 0.5:
+                node.kill()
+                self._for_a_while(node.start, 0.05, 3)
+            else:
+                self._end_registration(node)
+
+        def delay_us(transport: SimTransport, data: bytes) -> int:
+            source = transport.address[0]
+            if data[4:6] != WRITE_TXN_MARKERS or source not in nodes or self._rng.random() < 0.7:
+                return 0
+            target = transport.out.host
+            if self._rng.random() < 0.3:
+                self._note(f"markers of {source} to {target} get lost")
+                loop.call_soon(fabric.break_connection, transport, context=WORLD.copy())
+                return 0
+            late_us = int(self._rng.choice((0.3, 1.0, 3.0)) * (0.5 + self._rng.random()) * SECOND_US)
+            self._note(f"markers of {source} to {target} take {late_us} us")
+            strikes_us = loop.now_us + int(self._rng.random() * 30_000)
+            loop.call_at_us(strikes_us, strike, nodes[source], context=WORLD.copy())
+            return late_us
+
+        def undo() -> None:
+            fabric.delay_us = None
+
+        fabric.delay_us = delay_us
+        self._for_a_while(undo, 0.5, 5)
+        return True
+
+    def _end_registration(self, node: SimNode) -> None:
+        server = self._cluster.store_server
+        registered = server.keys.get(keys.broker(node.node_id))
+        if registered is not None and registered.lease in server.leases:
+            server.revoke(registered.lease)
+
     def strand(self) -> bool:
         """Whoever leads a partition is cut off from other nodes, not from clients: it takes what few copy.
 
@@ -122,13 +175,10 @@ class Aimed(Striking):
         await asyncio.sleep(self._rng.uniform(0.05, 1.5))
         if self._cluster.quiet:
             return
-        server = self._cluster.store_server
         if self._rng.random() < 0.6:
             node.kill()
         else:
-            registered = server.keys.get(keys.broker(node.node_id))
-            if registered is not None and registered.lease in server.leases:
-                server.revoke(registered.lease)
+            self._end_registration(node)
         await asyncio.sleep(self._rng.uniform(0.05, 1.5))
         if come_back in self._undo:
             self._undo.remove(come_back)
@@ -140,7 +190,7 @@ class Aimed(Striking):
 
         Whoever has the id then has other records than the one before it: as if a disk were lost.
         """
-        cluster, server = self._cluster, self._cluster.store_server
+        cluster = self._cluster
         node = self._some_node()
         if len(cluster.nodes) < 3 or not node.running or not cluster.may_lose_power(node):
             return False
@@ -164,14 +214,9 @@ class Aimed(Striking):
 
         self._for_a_while(take_away, lasts_s, 2 * lasts_s)
         if how == "lease":
-
-            def end() -> None:
-                registered = server.keys.get(keys.broker(node.node_id))
-                if registered is not None and registered.lease in server.leases:
-                    server.revoke(registered.lease)
-
             for _ in range(3):
                 loop = cluster.loop
                 delay_us = int(self._rng.choice((5_000, 600_000, 3_000_000)) * self._rng.random())
+                end = partial(self._end_registration, node)
                 loop.call_at_us(loop.now_us + delay_us, end, context=WORLD.copy())
         return True

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -40,6 +40,9 @@ VERSIONS = {
     "InitProducerId": 5,
     "EndTxn": 5,
     "TxnOffsetCommit": 5,
+    "AddPartitionsToTxn": 3,
+    "AddOffsetsToTxn": 4,
+    "UpdateFeatures": 1,
     "DeleteRecords": 2,
     "LeaveGroup": 5,
     "IncrementalAlterConfigs": 1,
@@ -103,9 +106,7 @@ class Connection(asyncio.Protocol):
         if not future.done():
             future.set_result(decode_response(api_key, version, frame, offset))
 
-    def send(
-        self, api: str, fields: dict[str, Any], timeout_ms: int = REQUEST_TIMEOUT_MS
-    ) -> asyncio.Future[Any]:
+    def send(self, api: str, version: int, fields: dict[str, Any], timeout_ms: int) -> asyncio.Future[Any]:
         """A future of the response. Disconnected where the connection ends first; it is ended after the
         timeout, as Kafka's clients do."""
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -114,7 +115,6 @@ class Connection(asyncio.Protocol):
             future.exception()
             return future
         key = BY_NAME[api].key
-        version = min(VERSIONS[api], BY_NAME[api].version_max)
         self._correlation += 1
         head = struct.pack(">hhih", key, version, self._correlation, len(self._client_id)) + self._client_id
         if request_codec(key, version).flexible_header:
@@ -132,6 +132,9 @@ class Connection(asyncio.Protocol):
 
 class Client:
     """One client process. Its coroutines run until they are told to stop."""
+
+    # Where it speaks others than ``VERSIONS``.
+    versions: Mapping[str, int] = {}
 
     def __init__(
         self, name: str, process: Process, fabric: Fabric, bootstrap: list[tuple[str, int]], rng: Random,
@@ -190,7 +193,14 @@ class Client:
         self, connection: Connection, api: str, fields: dict[str, Any], timeout_ms: int = REQUEST_TIMEOUT_MS
     ) -> Any:
         """One request, one response. Disconnected."""
-        return await connection.send(api, fields, timeout_ms)
+        return await self.send(connection, api, fields, timeout_ms)
+
+    def send(
+        self, connection: Connection, api: str, fields: dict[str, Any], timeout_ms: int = REQUEST_TIMEOUT_MS
+    ) -> asyncio.Future[Any]:
+        """As ``Connection.send``, in this client's version."""
+        version = self.versions.get(api, min(VERSIONS[api], BY_NAME[api].version_max))
+        return connection.send(api, version, fields, timeout_ms)
 
     # ------------------------------------------------------------ metadata
 

@@ -258,6 +258,7 @@ class Cluster:
     async def main(self) -> None:
         for node in self.nodes.values():
             node.start()
+        await self._prepare()
         factor = min(3, self.options.nodes)
         for topic, partitions in self.topic_sizes.items():
             configs = {"min.insync.replicas": str(self.min_insync), **self.drawn_of_topics}
@@ -274,6 +275,9 @@ class Cluster:
         striking.cancel()
         self._heal()
         await self._finish(running)
+
+    async def _prepare(self) -> None:
+        """What comes before there are topics."""
 
     def _start_clients(self) -> list[asyncio.Task[None]]:
         rng = self._rng("clients")

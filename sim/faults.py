@@ -26,7 +26,7 @@ class Faults(Aimed):
     def __init__(self, cluster: Target, rng: Random, only: list[str] | None = None) -> None:
         super().__init__(cluster, rng)
         self._interval_s = rng.choice(INTERVALS_S)
-        names = list(KINDS) if only is None else only
+        names = [name for name in KINDS if name not in TRANSACTIONAL] if only is None else only
         self.kinds = names if only is not None else [name for name in names if rng.random() < 0.6] or names
         self.counts: dict[str, int] = {}
 
@@ -325,4 +325,7 @@ KINDS: dict[str, Callable[[Faults], bool]] = {
     "elect": Faults.elect_preferred,
     "strand": Faults.strand,
     "twin": Faults.twin,
+    "late-markers": Faults.late_markers,
 }
+# Those that strike only where there are transactions.
+TRANSACTIONAL = frozenset({"late-markers"})

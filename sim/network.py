@@ -61,6 +61,7 @@ class Fabric:
         self.transports: dict[SimTransport, None] = {}
         # Pipes on which something waits for its way to be open.
         self.stalled: dict[Pipe, None] = {}
+        self.delay_us: Callable[[SimTransport, bytes], int] | None = None
         self._links: dict[tuple[str, str], Link] = {}
         self._port = EPHEMERAL_PORT
         # What all latencies of this run are multiplied with.

@@ -166,7 +166,8 @@ class Lane:
 
     def _send(self, connection: Connection, batch: Batch) -> asyncio.Future[Any]:
         partition = {"index": self.where.partition, "records": batch.data}
-        return connection.send(
+        return self._producer.send(
+            connection,
             "Produce",
             {
                 "transactional_id": None,

@@ -55,6 +55,8 @@ class Medium(Protocol):
     machines: dict[str, Machine]
     transports: dict[SimTransport, None]
     stalled: dict[Pipe, None]
+    # How much longer than usual what an end writes is under way, in microseconds.
+    delay_us: Callable[[SimTransport, bytes], int] | None
 
     def link(self, source: str, target: str) -> Link: ...
 
@@ -108,14 +110,16 @@ class Pipe:
         """Whether what is sent now arrives."""
         return not self.lossy and not self.link.blocked and self._fabric.machines[self.host].up
 
-    def send(self, item: Item) -> None:
+    def send(self, item: Item, delay_us: int = 0) -> None:
+        """Have something arrive behind all that was sent before, ``delay_us`` later than it would."""
         self._flight.append(item)
         if type(item) is bytes:
             self.unread += len(item)
         if self.stalled:
             return
         fabric = self._fabric
-        self._last_us = max(self._last_us, fabric.loop.now_us + fabric.latency_us(self.link))
+        arrives_us = fabric.loop.now_us + fabric.latency_us(self.link) + delay_us
+        self._last_us = max(self._last_us, arrives_us)
         fabric.loop.call_at_us(self._last_us, self._arrive, context=WORLD)
 
     def _arrive(self) -> None:
@@ -411,6 +415,10 @@ class SimTransport(asyncio.Transport):
 
     def _send(self, data: bytes) -> None:
         rng, out = self._fabric.rng, self.out
+        delay = self._fabric.delay_us
+        if delay is not None:
+            out.send(data, delay(self, data))
+            return
         if len(data) > 1 and rng.random() < out.link.split:
             cut = rng.randrange(1, len(data))
             out.send(data[:cut])

@@ -1,51 +1,34 @@
-"""A transactional client by the rules of Kafka's (TransactionManager, KIP-890's protocol).
+"""A transactional client by the rules of Kafka's (TransactionManager), of any generation (`txn_protocol`).
 
-Partitions are added by the first batch, each transaction's end gives the epoch of the next one. What is not
-answered is repeated as it was; what the client may not go on with is aborted, or ends its instance.
+What is not answered is repeated as it was; what the client may not go on with is aborted, or ends its
+instance. Where a transaction has no epoch of its own, what is late may come to the next one (the hole that
+KIP-890 has closed): such a client has another epoch after whatever was not answered at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from ottla.errors import ErrorCode
 from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch
 from sim.client import NONE, Client, Disconnected
 from sim.machine import EPOCH_MS
-from sim.model import SEQUENCES
+from sim.model import SEQUENCES, STALE_REFUSED
 from sim.producer import DUPLICATE, OUT_OF_ORDER, RETRIABLE
 from sim.txn_model import ONE_EPOCH, ZOMBIE, Outcome, Transaction, TransactionModel
+from sim.txn_protocol import ABORTABLE, CONCURRENT, FENCED, INVALID_STATE, KIP_890, LOOK_AGAIN, Protocol
 
 GROUP_KEY, TRANSACTION_KEY = 0, 1
 TIMEOUT_MS = 4_000
 DELIVERY_TIMEOUT_MS = 2_000
 # How long a batch is repeated, in virtual seconds: then its transaction is aborted.
 DELIVERY_S = 8.0
-
-CONCURRENT = int(ErrorCode.concurrent_transactions)
-LOOK_AGAIN = frozenset(
-    int(code)
-    for code in (
-        ErrorCode.not_coordinator,
-        ErrorCode.coordinator_not_available,
-        ErrorCode.coordinator_load_in_progress,
-        ErrorCode.request_timed_out,
-    )
-)
-INVALID_STATE = int(ErrorCode.invalid_txn_state)
-FENCED = frozenset(int(code) for code in (ErrorCode.producer_fenced, ErrorCode.invalid_producer_epoch))
-ABORTABLE = frozenset(
-    int(code)
-    for code in (
-        ErrorCode.transaction_abortable,
-        ErrorCode.invalid_producer_epoch,
-        ErrorCode.invalid_txn_state,
-        ErrorCode.unknown_producer_id,
-    )
-)
+UNKNOWN_PARTITION = int(ErrorCode.unknown_topic_or_partition)
 
 
 class FencedError(Exception):
@@ -64,14 +47,43 @@ class Instance:
     producer_id: int
     epoch: int
     sequences: dict[TopicPartition, int] = field(default_factory=dict)
+    # What was added to the open transaction, where the client does so: partitions, and groups.
+    added: set[TopicPartition | str] = field(default_factory=set)
+    # Something of this epoch may still be under way although nobody waits for it.
+    is_doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Who commits a group's offsets, where it is a member of the group."""
+
+    member_id: str = ""
+    generation: int = -1
+
+
+NO_MEMBER = Member()
+
+
+@contextmanager
+def in_doubt(instance: Instance) -> Iterator[None]:
+    """What fails, or is given up, may still be under way."""
+    try:
+        yield
+    except BaseException:
+        instance.is_doubtful = True
+        raise
 
 
 class TransactionalClient(Client):
     """What transactional clients share; ``name`` is the transactional id."""
 
-    def __init__(self, *args: Any, transactions: TransactionModel, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, transactions: TransactionModel, protocol: Protocol = KIP_890, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.transactions = transactions
+        self.protocol = protocol
+        self.versions = protocol.versions
         self._coordinators: dict[tuple[int, str], tuple[str, int]] = {}
 
     def unexpected(self, api: str, code: int) -> None:
@@ -109,11 +121,23 @@ class TransactionalClient(Client):
 
     async def init(self) -> Instance:
         """A new instance: what another one has left open is aborted."""
+        while True:
+            try:
+                response = await self._init_producer_id(-1, -1)
+            except FencedError:
+                await self.pause()
+                continue
+            number = self.transactions.instance(self.name)
+            self.trace(self.name, f"instance {number}: {response.producer_id}/{response.producer_epoch}")
+            return Instance(number, response.producer_id, response.producer_epoch)
+
+    async def _init_producer_id(self, producer_id: int, epoch: int) -> Any:
+        """The answer that gives a producer id and an epoch. FencedError."""
         fields = {
             "transactional_id": self.name,
             "transaction_timeout_ms": TIMEOUT_MS,
-            "producer_id": -1,
-            "producer_epoch": -1,
+            "producer_id": producer_id,
+            "producer_epoch": epoch,
         }
         while True:
             try:
@@ -123,13 +147,22 @@ class TransactionalClient(Client):
                 continue
             code = response.error_code
             if code == NONE:
-                number = self.transactions.instance(self.name)
-                self.trace(self.name, f"instance {number}: {response.producer_id}/{response.producer_epoch}")
-                return Instance(number, response.producer_id, response.producer_epoch)
+                return response
+            if code in FENCED:
+                raise FencedError
             if not await self._again(TRANSACTION_KEY, self.name, "InitProducerId", code):
-                if code not in FENCED:
-                    self.unexpected("InitProducerId", code)
+                self.unexpected("InitProducerId", code)
                 await self.pause()
+
+    async def _take_next_epoch(self, instance: Instance) -> None:
+        """Have what may still be under way be refused (KIP-360). FencedError, also where the protocol does
+        not have that: then another instance has to begin."""
+        if not self.protocol.goes_on:
+            raise FencedError
+        was_zombie = self.is_zombie(instance)
+        response = await self._init_producer_id(instance.producer_id, instance.epoch)
+        self._taken(instance, was_zombie, "the next epoch")
+        self._next(instance, response.producer_id, response.producer_epoch)
 
     def is_zombie(self, instance: Instance) -> bool:
         return instance.number < self.transactions.instances[self.name]
@@ -149,6 +182,14 @@ class TransactionalClient(Client):
         self, instance: Instance, transaction: Transaction, where: TopicPartition, values: list[bytes]
     ) -> None:
         """Have a batch written. FencedError, AbortableError."""
+        with in_doubt(instance):
+            if not self.protocol.bumps:
+                await self._add_partition(instance, where)
+            await self._produce(instance, transaction, where, values)
+
+    async def _produce(
+        self, instance: Instance, transaction: Transaction, where: TopicPartition, values: list[bytes]
+    ) -> None:
         now_ms = EPOCH_MS + self.loop.now_us // 1000
         sequence = instance.sequences.get(where, 0)
         data = build_batch(
@@ -166,6 +207,7 @@ class TransactionalClient(Client):
             try:
                 answer = await self._send_batch(where, data)
             except Disconnected:
+                instance.is_doubtful = True
                 await self.pause()
                 await self.refresh()
                 continue
@@ -209,43 +251,121 @@ class TransactionalClient(Client):
         )
         return response.responses[0].partition_responses[0]
 
-    async def commit_offset(
-        self, instance: Instance, transaction: Transaction, group: str, where: TopicPartition, offset: int
+    # ------------------------------------------------------------ what the client adds by itself
+
+    async def _add_partition(self, instance: Instance, where: TopicPartition) -> None:
+        topics = [{"name": where.topic, "partitions": [where.partition]}]
+        fields = {
+            "v3_and_below_transactional_id": self.name,
+            "v3_and_below_producer_id": instance.producer_id,
+            "v3_and_below_producer_epoch": instance.epoch,
+            "v3_and_below_topics": topics,
+        }
+
+        def code_of(response: Any) -> int:
+            results = response.results_by_topic_v3_and_below[0].results_by_partition
+            return int(results[0].partition_error_code)
+
+        await self._add(instance, where, "AddPartitionsToTxn", fields, code_of)
+
+    async def _add_offsets(self, instance: Instance, group: str) -> None:
+        fields = {
+            "transactional_id": self.name,
+            "producer_id": instance.producer_id,
+            "producer_epoch": instance.epoch,
+            "group_id": group,
+        }
+        await self._add(instance, group, "AddOffsetsToTxn", fields, lambda response: int(response.error_code))
+
+    async def _add(
+        self,
+        instance: Instance,
+        what: TopicPartition | str,
+        api: str,
+        fields: dict[str, Any],
+        code_of: Callable[[Any], int],
     ) -> None:
-        """TxnOffsetCommit, of no member. FencedError, AbortableError."""
+        ends_s = self.loop.time() + DELIVERY_S
+        while what not in instance.added:
+            was_zombie = self.is_zombie(instance)
+            try:
+                response = await self._ask_coordinator(TRANSACTION_KEY, self.name, api, fields)
+            except Disconnected:
+                instance.is_doubtful = True
+                await self.pause()
+            else:
+                code = code_of(response)
+                if code == NONE:
+                    self._taken(instance, was_zombie, f"{what}, added,")
+                    instance.added.add(what)
+                elif code == UNKNOWN_PARTITION:
+                    await self.pause()
+                elif not await self._again(TRANSACTION_KEY, self.name, api, code):
+                    self._refused(api, code)
+            if self.loop.time() > ends_s:
+                raise AbortableError
+
+    def _refused(self, api: str, code: int) -> NoReturn:
+        if code in FENCED:
+            raise FencedError
+        if code not in ABORTABLE:
+            self.unexpected(api, code)
+        raise AbortableError
+
+    # ------------------------------------------------------------ offsets, and the end
+
+    async def commit_offset(
+        self,
+        instance: Instance,
+        transaction: Transaction,
+        group: str,
+        where: TopicPartition,
+        offset: int,
+        member: Member = NO_MEMBER,
+    ) -> None:
+        """TxnOffsetCommit. FencedError, AbortableError."""
         partition = {"partition_index": where.partition, "committed_offset": offset, "committed_metadata": ""}
         fields = {
             "transactional_id": self.name,
             "group_id": group,
             "producer_id": instance.producer_id,
             "producer_epoch": instance.epoch,
-            "generation_id": -1,
-            "member_id": "",
+            "generation_id": member.generation,
+            "member_id": member.member_id,
             "topics": [{"name": where.topic, "partitions": [partition]}],
         }
         transaction.offsets[where] = offset
+        with in_doubt(instance):
+            if not self.protocol.bumps:
+                await self._add_offsets(instance, group)
+            await self._commit_offset(instance, transaction, group, fields)
+
+    async def _commit_offset(
+        self, instance: Instance, transaction: Transaction, group: str, fields: dict[str, Any]
+    ) -> None:
         ends_s = self.loop.time() + DELIVERY_S
         while self.loop.time() < ends_s:
             was_zombie = self.is_zombie(instance)
+            newest = self.model.group(group).generation
             try:
                 response = await self._ask_coordinator(GROUP_KEY, group, "TxnOffsetCommit", fields)
             except Disconnected:
+                instance.is_doubtful = True
                 await self.pause()
                 continue
             code = response.topics[0].partitions[0].error_code
-            self.trace(self.name, f"{ErrorCode(code).name} offset {where} {offset} {transaction.tag!r}")
+            self.trace(self.name, f"{ErrorCode(code).name} offsets {transaction.offsets} {transaction.tag!r}")
             if code == NONE:
-                self._taken(instance, was_zombie, f"an offset of {where}")
+                self._taken(instance, was_zombie, "an offset")
+                if 0 <= fields["generation_id"] < newest:
+                    self.model.violate(
+                        STALE_REFUSED, f"{self.name}: of generation {fields['generation_id']}, not {newest}"
+                    )
                 return
-            if code in FENCED:
-                raise FencedError
-            if code in ABORTABLE:
-                raise AbortableError
-            if code == int(ErrorCode.unknown_topic_or_partition):
+            if code == UNKNOWN_PARTITION:
                 await self.pause()
             elif not await self._again(GROUP_KEY, group, "TxnOffsetCommit", code):
-                self.unexpected("TxnOffsetCommit", code)
-                raise AbortableError
+                self._refused("TxnOffsetCommit", code)
         raise AbortableError
 
     async def end(self, instance: Instance, transaction: Transaction, *, commit: bool) -> None:
@@ -258,14 +378,18 @@ class TransactionalClient(Client):
         }
         if commit:
             self.transactions.commit_sent(transaction)
+        if not self.protocol.bumps and not instance.added and not instance.is_doubtful:
+            # Nothing has begun for whoever does not say what it adds.
+            self.transactions.ended(transaction, Outcome.COMMITTED if commit else Outcome.ABORTED)
+            return
         # Whether it may have been done although no answer has said so.
-        in_doubt = False
+        unknown = False
         while True:
             was_zombie = self.is_zombie(instance)
             try:
                 response = await self._ask_coordinator(TRANSACTION_KEY, self.name, "EndTxn", fields)
             except Disconnected:
-                in_doubt = True
+                unknown = instance.is_doubtful = True
                 await self.pause()
                 continue
             code = response.error_code
@@ -273,12 +397,17 @@ class TransactionalClient(Client):
             if code == NONE:
                 self._taken(instance, was_zombie, "an end")
                 self.transactions.ended(transaction, Outcome.COMMITTED if commit else Outcome.ABORTED)
-                self._next(instance, response.producer_id, response.producer_epoch)
+                if self.protocol.bumps:
+                    self._next(instance, response.producer_id, response.producer_epoch)
+                else:
+                    instance.added.clear()
+                    if instance.is_doubtful:
+                        await self._take_next_epoch(instance)
                 return
             if await self._again(TRANSACTION_KEY, self.name, "EndTxn", code):
-                in_doubt = True
+                unknown = True
                 continue
-            self.transactions.ended(transaction, Outcome.UNKNOWN if in_doubt else Outcome.ABORTED)
+            self.transactions.ended(transaction, Outcome.UNKNOWN if unknown else Outcome.ABORTED)
             if code in FENCED or code == INVALID_STATE:
                 # The latter where it was aborted by somebody else: it takes this for a repetition.
                 raise FencedError
@@ -293,8 +422,11 @@ class TransactionalClient(Client):
             self.transactions.violate(
                 ONE_EPOCH, f"{self.name}: {producer_id}/{epoch} follows {instance.epoch}"
             )
+        self.transactions.rotation_count += producer_id != instance.producer_id
         instance.producer_id, instance.epoch = producer_id, epoch
         instance.sequences.clear()
+        instance.added.clear()
+        instance.is_doubtful = False
 
     # ------------------------------------------------------------ a zombie
 

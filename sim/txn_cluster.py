@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from random import Random
 from typing import Any
 
+from ottla.coordinators.transactions import producers
+from ottla.coordinators.transactions.metadata import EPOCH_MAX, beginning
+from ottla.metadata.feature_levels import TRANSACTION_VERSION
 from ottla.types import TopicPartition
 from sim.cluster import Cluster, Options, Result, run
 from sim.faults import KINDS
+from sim.mutations import replaced
 from sim.txn_model import NEVER_STUCK, STABLE, Outcome, TransactionModel
 from sim.txn_producer import TransactionalProducer
+from sim.txn_protocol import CLASSIC, FIRST, KIP_890, Protocol
 from sim.txn_reader import CommittedConsumer
-from sim.txn_transform import Transform
+from sim.txn_transform import MemberTransform, Transform
 
 INPUT, OUTPUT = "in", "out"
 # Records that are deleted are not transformed; and what a machine loses that has no replicas, while somebody
@@ -40,30 +47,68 @@ class TransactionalCluster(Cluster):
             "transaction.state.log.num.partitions": "3",
             "transaction.state.log.replication.factor": str(min(3, options.nodes)),
         }
+        rng = Random(f"{options.seed} transactional settings")
+        given = options.given
+        # The level of transaction.version, and what clients speak: with the last level each its own.
+        self.level: int = given.get("level", rng.choice((2, 2, 2, 1, 0)))
+        self.protocols: tuple[Protocol, ...] = given.get("protocols", (KIP_890, KIP_890, CLASSIC, FIRST))
+        # Whether those who transform are members of a group, or each has a partition of its own.
+        self.members: bool = given.get("members", rng.random() < 0.5)
         self._stable: dict[tuple[str, int, int], int] = {}
         super().__init__(options)
         self.transactions = TransactionModel(self.model)
         self._transforms: list[Transform] = []
 
     @staticmethod
-    def _kinds_rng(options: Options) -> Any:
-        from random import Random
-
+    def _kinds_rng(options: Options) -> Random:
         return Random(f"{options.seed} transactional kinds")
+
+    async def _prepare(self) -> None:
+        if self.level < 2:
+            await self._within(
+                self._as_admin(self.admin.set_level(TRANSACTION_VERSION, self.level)), "features"
+            )
+
+    def _heal(self) -> None:
+        super()._heal()
+        # Timeouts are in wall time, as in Kafka: by a clock that is an hour behind they are an hour later.
+        for node in self.nodes.values():
+            node.machine.wall_offset_ms = 0
+
+    def _protocol(self, rng: Random, *, names_member: bool = False) -> Protocol:
+        """One that a client may speak."""
+        return rng.choice(
+            [
+                one
+                for one in self.protocols
+                if (self.level >= 2 or not one.bumps) and (one.names_member or not names_member)
+            ]
+        )
 
     def _start_clients(self) -> list[asyncio.Task[None]]:
         rng = self._rng("transactional clients")
         made: list[Any] = []
         for number in range(rng.choice((1, 2, 3))):
             producer = self._client(
-                TransactionalProducer, f"t{number}", topic=INPUT, transactions=self.transactions
+                TransactionalProducer,
+                f"t{number}",
+                topic=INPUT,
+                transactions=self.transactions,
+                protocol=self._protocol(rng),
             )
             producer.interval_ms = rng.choice((20, 60, 250))
             made.append(producer)
-        for index in range(self.topic_sizes[INPUT]):
-            source = TopicPartition(INPUT, index)
+        sources = [TopicPartition(INPUT, index) for index in range(self.topic_sizes[INPUT])]
+        kind: type[Transform] = MemberTransform if self.members else Transform
+        shares = [sources] * rng.choice((2, 3)) if self.members else [[source] for source in sources]
+        for number, share in enumerate(shares):
             transform = self._client(
-                Transform, f"x{index}", source=source, output=OUTPUT, transactions=self.transactions
+                kind,
+                f"x{number}",
+                sources=share,
+                output=OUTPUT,
+                transactions=self.transactions,
+                protocol=self._protocol(rng, names_member=self.members),
             )
             self._transforms.append(transform)
             made.append(transform)
@@ -96,10 +141,13 @@ class TransactionalCluster(Cluster):
         # Those that were left open go by their timeout.
         await self._until_stable()
         ends = {}
-        for transform in self._transforms:
-            partition = self._leading(transform.source)
+        for index in range(self.topic_sizes[INPUT]):
+            source = TopicPartition(INPUT, index)
+            partition = self._leading(source)
             assert partition is not None
-            ends[transform.source] = transform.end_offset = partition.last_stable_offset
+            ends[source] = partition.last_stable_offset
+        for transform in self._transforms:
+            transform.ends = ends
         await self._end(workers, Transform)
         await self._end(workers, CommittedConsumer)
         await self._until_stable()
@@ -168,6 +216,9 @@ class TransactionalCluster(Cluster):
         found = self.transactions
         outcomes = [one.outcome for one in found.transactions.values()]
         return {
+            "level": self.level,
+            "members": self.members,
+            "rotations": found.rotation_count,
             "transactions": {outcome.value: outcomes.count(outcome) for outcome in Outcome},
             "instances": sum(found.instances.values()),
             "zombies": found.zombie_count,
@@ -175,6 +226,22 @@ class TransactionalCluster(Cluster):
         }
 
 
+@contextmanager
+def last_epochs(options: Options) -> Iterator[None]:
+    """In some runs new transactional ids begin where the epochs are nearly used up."""
+    rng = Random(f"{options.seed} epochs")
+    if not options.given.get("last_epochs", rng.random() < 0.5):
+        yield
+        return
+
+    def near_the_end(*args: Any) -> Any:
+        return beginning(*args)._replace(producer_epoch=EPOCH_MAX - rng.choice((1, 2, 3, 5, 10, 20, 40)))
+
+    with replaced(producers, "beginning", near_the_end):
+        yield
+
+
 def run_transactions(options: Options) -> Result:
     """Run one seed."""
-    return run(options, TransactionalCluster)
+    with last_epochs(options):
+        return run(options, TransactionalCluster)

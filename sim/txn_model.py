@@ -61,8 +61,12 @@ class TransactionModel:
         # The group's offsets: the last that was committed for sure.
         self.group_offsets: dict[TopicPartition, int] = {}
         self._doubtful_offsets: dict[TopicPartition, list[Transaction]] = {}
+        # How far inputs are transformed and committed, by whomever.
+        self.transformed: dict[TopicPartition, int] = {}
         self.fenced_count = 0
         self.zombie_count = 0
+        # Producers that were given another id, since the epochs of the one before were used up.
+        self.rotation_count = 0
 
     def violate(self, invariant: str, detail: str) -> None:
         self._model.violate(invariant, detail)
@@ -110,6 +114,7 @@ class TransactionModel:
         }
         if offset not in allowed:
             self.violate(OFFSETS_WITH_IT, f"{where}: {offset} is read, of {sorted(allowed)}")
+        self.group_offsets[where] = max(offset, self.group_offsets.get(where, -1))
 
     # ------------------------------------------------------------ what consumers see
 

@@ -9,14 +9,17 @@ from ottla.broker.api.records.fetch import reader
 from ottla.broker.api.records.produce import transactional
 from ottla.coordinators.groups.offsets import Offsets
 from ottla.coordinators.transactions import producers
+from ottla.coordinators.transactions.expiry import Expiry
 from ottla.coordinators.transactions.markers import Markers, Sending
 from ottla.coordinators.transactions.metadata import TransactionMetadata
 from ottla.coordinators.transactions.schemas import TransactionRecord
 from ottla.coordinators.transactions.tables import TransactionTables
 from ottla.coordinators.transactions.transaction_machine import TransactionMachine
+from ottla.log.producers import Producers
 from ottla.log.verification import EXEMPT
 from ottla.replication.partition import Partition
 from sim.mutations import Mutation, replaced
+from sim.txn_protocol import CLASSIC
 
 
 def no_bump_at_the_end(stack: ExitStack) -> None:
@@ -125,19 +128,55 @@ def offsets_at_once(stack: ExitStack) -> None:
     )
 
 
+def old_coordinators_markers(stack: ExitStack) -> None:
+    """A log takes the markers of a coordinator that is none any more."""
+    check_marker = Producers.check_marker
+
+    def checking(self: Producers, header: Any, marker: Any, *args: Any) -> None:
+        check_marker(self, header, marker._replace(coordinator_epoch=2**31 - 1), *args)
+
+    stack.enter_context(replaced(Producers, "check_marker", checking))
+
+
+def timeouts_without_bump(stack: ExitStack) -> None:
+    """A transaction that takes too long is aborted with the epoch that its producer has."""
+    stack.enter_context(replaced(Expiry, "_abort", _with_the_epoch_it_has(Expiry._abort)))
+
+
+def _with_the_epoch_it_has(aborting: Any) -> Any:
+    def abort(self: Expiry, *args: Any) -> None:
+        with ExitStack() as stack:
+            no_bump_at_the_end(stack)
+            fenced = TransactionMetadata.fenced
+
+            def not_fenced(value: TransactionMetadata, now_ms: int) -> TransactionMetadata:
+                return fenced(value, now_ms)._replace(producer_epoch=value.producer_epoch)
+
+            stack.enter_context(replaced(TransactionMetadata, "fenced", not_fenced))
+            aborting(self, *args)
+
+    return abort
+
+
 CALM = ("lose", "slow-link", "break")
+LATE = ("late-markers",)
 CHANGES = ("kill", "kill-many", "isolate", "split", "restart", "lease", "elect")
 
 TRANSACTION_MUTATIONS: dict[str, Mutation] = {
-    "no-bump-at-the-end": Mutation(no_bump_at_the_end, CALM, nodes=1),
-    "no-bump-at-the-start": Mutation(no_bump_at_the_start, CALM, nodes=1, shown_by=(2,)),
+    "no-bump-at-the-end": Mutation(no_bump_at_the_end, CALM, nodes=1, shown_by=(2,)),
+    "no-bump-at-the-start": Mutation(no_bump_at_the_start, CALM, nodes=1),
     "stable-is-committed": Mutation(stable_is_committed, CALM, nodes=1),
     "nothing-was-aborted": Mutation(nothing_was_aborted, CALM, nodes=1),
-    "no-verification": Mutation(no_verification, CALM, nodes=1),
+    "no-verification": Mutation(no_verification, CALM, nodes=1, shown_by=(2,)),
     "offsets-at-once": Mutation(offsets_at_once, CALM, nodes=1),
-    "markers-to-some": Mutation(markers_to_some, CHANGES, nodes=3),
+    "markers-to-some": Mutation(markers_to_some, LATE, nodes=3),
     "forget-the-decided": Mutation(
-        forget_the_decided, ("kill", "slow-link", "disk-slow"), nodes=1, shown_by=(2,)
+        forget_the_decided, ("kill", "slow-link", "disk-slow"), nodes=1, shown_by=(4, 8)
     ),
-    "answer-before-commit": Mutation(answer_before_commit, CHANGES, nodes=3, shown_by=(2,)),
+    "timeouts-without-bump": Mutation(timeouts_without_bump, CALM, nodes=1, shown_by=(2,)),
+    # Where each transaction has an epoch of its own, that refuses them.
+    "old-coordinators-markers": Mutation(
+        old_coordinators_markers, LATE, nodes=3, given={"protocols": (CLASSIC,)}, shown_by=(6, 7, 10)
+    ),
+    "answer-before-commit": Mutation(answer_before_commit, CHANGES, nodes=3, shown_by=(7, 10)),
 }

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from ottla.types import TopicPartition
-from sim.txn_client import AbortableError, FencedError, Instance, TransactionalClient
+from sim.txn_client import TIMEOUT_MS, AbortableError, FencedError, Instance, TransactionalClient
 from sim.txn_model import Outcome, Transaction
 
 
@@ -41,7 +41,10 @@ class TransactionalProducer(TransactionalClient):
     async def _transact(self, instance: Instance, transaction: Transaction) -> Instance | None:
         """One transaction; who goes on, None where a new instance has to begin. FencedError."""
         try:
-            for _ in range(self.rng.choice((0, 1, 1, 2, 3))):
+            for number in range(self.rng.choice((0, 1, 1, 2, 3))):
+                if number and self.rng.random() < 0.05:
+                    # It stands still, for about as long as the transaction may take.
+                    await asyncio.sleep(self.rng.uniform(0.8, 1.6) * TIMEOUT_MS / 1000)
                 await self._write(instance, transaction)
             fate = self.rng.random()
             if fate < 0.06:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,6 +15,8 @@ from sim.loop import Process, VirtualLoop
 from sim.machine import Machine
 from sim.network import Fabric
 from sim.trace import Trace
+
+ROOT = Path(__file__).parents[2]
 
 
 class Hosts:
@@ -129,3 +135,31 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
+
+
+def replay(seed: int, hash_seed: str, tmp_path: Path, *arguments: str) -> tuple[str, str]:
+    """The printed hash of a seed's trace in a process of its own, and the trace."""
+    trace = tmp_path / f"{hash_seed}.trace"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sim",
+            "--seed",
+            str(seed),
+            "--seconds",
+            "10",
+            "--trace",
+            str(trace),
+            *arguments,
+        ],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "trace:" in line]
+    return line.split()[-1], trace.read_text()

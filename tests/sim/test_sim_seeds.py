@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from sim_support import replay
 
 import soak
 from sim.cluster import Options, Result, run
 from sim.faults import KINDS
 
-ROOT = Path(__file__).parents[2]
 # Seeds of a five-node cluster, of three nodes, and of one node by itself.
 CHUNK = 10
 CLUSTER_SEEDS = 220 * soak.FACTOR
@@ -60,23 +58,6 @@ def test_every_kind_of_fault_strikes() -> None:
     assert calm.summary["unknown"] == 0
     assert calm.summary["elections"] == 5
     assert calm.summary["seen"] >= calm.summary["acknowledged"] > 300
-
-
-def replay(seed: int, hash_seed: str, tmp_path: Path) -> tuple[str, str]:
-    """The printed hash of a seed's trace in a process of its own, and the trace."""
-    trace = tmp_path / f"{hash_seed}.trace"
-    done = subprocess.run(
-        [sys.executable, "-m", "sim", "--seed", str(seed), "--seconds", "10", "--trace", str(trace)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = [line for line in done.stdout.splitlines() if "trace:" in line]
-    return line.split()[-1], trace.read_text()
 
 
 def test_a_seed_repeats_exactly_in_any_process(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from sim_support import replay
 
 import soak
+from sim import txn_protocol
 from sim.cluster import Options, Result
 from sim.mutations import Mutation
 from sim.txn_cluster import run_transactions
@@ -12,7 +16,7 @@ from sim.txn_mutations import TRANSACTION_MUTATIONS
 
 SECONDS = 8.0
 SINGLE_SEEDS = 6 * soak.FACTOR
-CLUSTER_SEEDS = 4 * soak.FACTOR
+CLUSTER_SEEDS = 10 * soak.FACTOR
 
 
 def check(result: Result, nodes: int) -> None:
@@ -33,14 +37,33 @@ def test_three_nodes(seed: int) -> None:
 
 def test_a_calm_run_has_all_kinds_of_transactions() -> None:
     """And it repeats exactly."""
-    options = Options(6, 1, SECONDS, [])
+    given = {"level": 2, "protocols": (txn_protocol.KIP_890,), "members": False, "last_epochs": True}
+    options = Options(4, 1, SECONDS, [], given=given)
     result = run_transactions(options)
     check(result, 1)
+    assert result.summary["rotations"] > 0
     assert result.summary["transactions"]["committed"] > 50
     assert result.summary["transactions"]["aborted"] > 20
     assert result.summary["zombies"] > 2
     assert result.summary["fenced"] > 0
     assert run_transactions(options).digest == result.digest
+
+
+@pytest.mark.parametrize("protocol", ["KIP_890", "CLASSIC", "FIRST"])
+def test_each_generation_of_clients_works(protocol: str) -> None:
+    """And where they are members of a group, its generations fence them."""
+    for members in (False, True):
+        given = {"level": 2, "members": members, "protocols": (getattr(txn_protocol, protocol),)}
+        if protocol == "FIRST" and members:
+            given["protocols"] = (txn_protocol.FIRST, txn_protocol.CLASSIC)
+        result = run_transactions(Options(3, 1, SECONDS, [], given=given))
+        check(result, 1)
+        assert result.summary["transactions"]["committed"] > 20
+
+
+def test_a_seed_repeats_exactly_in_any_process(tmp_path: Path) -> None:
+    digests = [replay(1, hash_seed, tmp_path, "--transactions", "--nodes", "3")[0] for hash_seed in "12"]
+    assert digests[0] == digests[1]
 
 
 def options(mutation: Mutation, seed: int) -> Options:

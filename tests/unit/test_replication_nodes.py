@@ -157,6 +157,24 @@ async def test_who_does_not_answer_for_long_is_left(bench: Bench) -> None:
 
 
 @story
+async def test_who_is_registered_no_more_is_left_at_once(bench: Bench) -> None:
+    bench.network.may_connect.clear()
+    bench.ask()
+    await settle()
+    # That one is on its way to who is registered now.
+    bench.nodes.leave([2, 4])
+    bench.network.may_connect.set()
+    await settle()
+    bench.ask(3)
+    await settle()
+    bench.nodes.leave([2])
+    await settle()
+    first, second = bench.network.transports
+    assert [first.closed, second.closed] == [True, False]
+    assert bench.answers == [None]
+
+
+@story
 async def test_at_the_end_nobody_is_told_anything(bench: Bench) -> None:
     bench.ask()
     await settle()

@@ -91,6 +91,14 @@ class Coordinators:
 
     def apply(self, old: ClusterImage | None, new: ClusterImage) -> None:
         """Serve the partitions that this node leads now."""
+        if old is not None and old.brokers is not new.brokers:
+            ended = [
+                node_id
+                for node_id, broker in old.brokers.items()
+                if node_id not in new.brokers or new.brokers[node_id].epoch != broker.epoch
+            ]
+            for nodes in self._asking:
+                nodes.leave(ended)
         self._each(lambda failover: failover.apply(old, new))
 
     def step_down(self) -> None:

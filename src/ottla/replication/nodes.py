@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ottla.env.clock import Clock, Timer
@@ -49,6 +49,14 @@ class Nodes:
         if line is None:
             line = self._lines[node_id] = _Line(self, node_id)
         line.ask((api_key, version, fields), answered)
+
+    def leave(self, node_ids: Iterable[int]) -> None:
+        """Give up the connections to nodes whose registrations have ended: where a machine lost its power,
+        nobody else says that what it was asked is not answered any more."""
+        for node_id in node_ids:
+            line = self._lines.get(node_id)
+            if line is not None:
+                line.leave()
 
     def close(self) -> None:
         """Ask nobody any more, and tell nobody."""
@@ -136,6 +144,9 @@ class _Line:
     def _impatient(self) -> None:
         self._patience = None
         log.warning("node %d does not answer", self._node_id)
+        self._peer.close()
+
+    def leave(self) -> None:
         self._peer.close()
 
     def _lost(self, peer: Peer) -> None:

@@ -216,15 +216,25 @@ class Pipeline:
             if replaced:
                 self._zombies.append(self._processes.pop(name))
                 self.start(name)
-            else:
-                wait_until(
-                    lambda: self.state(name) == "CompleteAbort", QUIET_TIMEOUT_S, f"{name} is timed out"
-                )
+            elif not self._is_timed_out(name):
+                process.send_signal(signal.SIGCONT)
+                self.zombie(name, replaced=replaced)
+                return
             while time.monotonic() < deadline:
                 self.tend()
                 time.sleep(0.05)
         finally:
             process.send_signal(signal.SIGCONT)
+
+    def _is_timed_out(self, name: str) -> bool:
+        """What becomes of the transaction of one that was halted: False where its commit was under way."""
+        ends = ("CompleteAbort", "CompleteCommit")
+
+        def ended() -> str:
+            state = self.state(name)
+            return state if state in ends else ""
+
+        return wait_until(ended, QUIET_TIMEOUT_S, f"{name} is timed out") == "CompleteAbort"
 
     def end(self) -> None:
         """In order, with SIGTERM."""

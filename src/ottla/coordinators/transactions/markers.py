@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -140,14 +140,16 @@ class Markers:
 
     # -- who leads
 
-    def _route(self, sending: Sending, partitions: Iterable[TopicPartition]) -> None:
-        """Send markers to where their partitions are led now."""
+    def _route(self, sending: Sending, partitions: Collection[TopicPartition]) -> None:
+        """Send markers to where their partitions are led now: of a usual transaction in an order that does
+        not follow addresses, so that what happens can be repeated."""
         if self._closed or not sending.is_wanted():
             return
         topics, brokers = self._images.image.topics, self._images.image.brokers
         gone: set[TopicPartition] = set()
         led: dict[int, list[TopicPartition]] = {}
-        for where in partitions:
+        in_order = len(partitions) <= PARTITIONS_PER_REQUEST
+        for where in sorted(partitions) if in_order else partitions:
             topic = topics.get(where.topic)
             if topic is None or not 0 <= where.partition < len(topic.partitions):
                 gone.add(where)
