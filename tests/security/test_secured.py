@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trustme
+from cli_support import Ottla
 from cluster_support import Cluster
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -200,3 +201,24 @@ def test_who_does_not_log_in_gets_nothing(cluster: Cluster, certificates: Path) 
     admin = AdminClient({**wrong, **QUIET})
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=1)
+
+
+def test_commands_come_in_by_a_file_of_properties(
+    cluster: Cluster, certificates: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "client.properties"
+    module = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    file.write_text(
+        "security.protocol=SASL_SSL\nsasl.mechanism=PLAIN\n"
+        f'sasl.jaas.config={module} username="alice" password="wonderland";\n'
+        f"ssl.truststore.type=PEM\nssl.truststore.location={certificates / 'ca.pem'}\n"
+    )
+    ottla = Ottla(cluster.bootstrap)
+    ottla.environment["OTTLA_CLIENT_PROPERTIES"] = str(file)
+    ottla("topic", "create", "commands", "--partitions", "2")
+    assert len(ottla("cluster", "describe", "--json").json["brokers"]) == 3
+    # Asked directly, without librdkafka.
+    ottla("config", "describe", "broker", "default", "--json")
+    ottla("transaction", "list", "--json")
+    refused = ottla.try_("transaction", "list", "-X", "sasl.password=no")
+    assert refused.code != 0 and "Invalid username or password" in refused.err

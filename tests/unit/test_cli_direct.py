@@ -188,7 +188,7 @@ def test_nobody_there_ends_with_the_reason() -> None:
 def test_what_is_no_broker_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=lambda: server.accept()[0].sendall(b"HTTP/1.1 400\r\n"), daemon=True).start()
-        with pytest.raises(CliError, match="does not answer over a plain connection"):
+        with pytest.raises(CliError, match="does not answer: does it ask for TLS"):
             DirectCluster(f"127.0.0.1:{server.getsockname()[1]}").ask("Metadata", METADATA_FIELDS)
 
 

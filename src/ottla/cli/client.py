@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ottla.cli.client_properties import client_properties
 from ottla.cli.errors import CliError, ExitCode
-from ottla.cli.options import parse_pairs
 from ottla.cli.positions import Kind, Position
 from ottla.cli.values import is_host, shown
 from ottla.numbers import parse_whole
@@ -118,7 +118,7 @@ class Cluster:
         self.bootstrap = bootstrap
         # Client properties as they were given.
         self.given = list(properties or ())
-        self._properties = parse_pairs("--property", self.given)
+        self._properties = client_properties(self.given)
         self._addresses = parse_bootstrap(bootstrap)
         self._admin: AdminClient | None = None
         self._metadata: Any = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
+from ottla.cli.direct import DirectConnection, security_of
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
 from ottla.numbers import INT_MAX, parse_whole
@@ -27,6 +29,8 @@ SOURCES = {
     "DEFAULT_CONFIG": "default",
     "UNKNOWN_CONFIG": "unknown",
 }
+# How long a request may take that librdkafka cannot ask.
+PLAIN_TIMEOUT_S = 5.0
 # The name that stands for all brokers of the cluster. In the protocol it is the empty one.
 ALL_BROKERS = "default"
 
@@ -167,6 +171,10 @@ def _plain(cluster: Cluster, kind: str, name: str) -> tuple[tuple[str, int], str
     return (cluster.controller(), name) if kind in ("group", "client-metrics") else None
 
 
+def _connecting(cluster: Cluster, address: tuple[str, int]) -> Callable[[], DirectConnection]:
+    return lambda: DirectConnection(address, PLAIN_TIMEOUT_S, security_of(cluster.given))
+
+
 def describe_configs(cluster: Cluster, kind: str, name: str, *, all_: bool = True) -> list[dict[str, Any]]:
     """Configurations, by name, as JSON-ready dicts; without ``all_`` only those that differ from their
     defaults, and for all brokers those that are set."""
@@ -175,7 +183,7 @@ def describe_configs(cluster: Cluster, kind: str, name: str, *, all_: bool = Tru
         from ottla.cli import plain
 
         address, plain_name = asked
-        return plain.describe(address, kind, plain_name, all_=all_)
+        return plain.describe(_connecting(cluster, address), kind, plain_name, all_=all_)
     api = admin_api()
     futures = cluster.admin.describe_configs([_resource(kind, name)], request_timeout=REQUEST_TIMEOUT_S)
     (future,) = futures.values()
@@ -214,7 +222,7 @@ def alter_configs(
         from ottla.cli import plain
 
         address, plain_name = asked
-        plain.alter(address, kind, plain_name, configs, dry_run=dry_run)
+        plain.alter(_connecting(cluster, address), kind, plain_name, configs, dry_run=dry_run)
         return
     api = admin_api()
     operations = api.AlterConfigOpType

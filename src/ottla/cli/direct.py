@@ -10,14 +10,17 @@ import itertools
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ottla.cli.client import parse_bootstrap
+from ottla.cli.client_properties import client_properties
 from ottla.cli.errors import CliError, ExitCode
-from ottla.cli.options import parse_pairs
 from ottla.errors import ErrorCode
 from ottla.wire.apis import BY_NAME, Api
 from ottla.wire.messages import MalformedMessage, decode_response, frame_request, response_header_flexible
+
+if TYPE_CHECKING:
+    from ottla.cli.secured import Security
 
 CLIENT_ID = "ottla"
 CONNECT_TIMEOUT_S = 4.0
@@ -38,19 +41,37 @@ class Unanswered(OSError):
     """A request got no answer; the message says where and why."""
 
 
+def security_of(properties: Iterable[str] | None) -> Security | None:
+    """How to come in, as the properties of ``-X`` ask for it; None: by a plain connection."""
+    given = client_properties(properties)
+    if given.get("security.protocol", "PLAINTEXT").upper() == "PLAINTEXT":
+        return None
+    # It is not loaded for whoever needs none of it.
+    from ottla.cli.secured import Security
+
+    return Security(given)
+
+
 class DirectConnection:
     """A connection to one broker."""
 
-    def __init__(self, address: Address, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def __init__(
+        self, address: Address, timeout_s: float = REQUEST_TIMEOUT_S, security: Security | None = None
+    ) -> None:
+        """``security``: how to come in; None: by a plain connection."""
         self.where = f"{address[0]}:{address[1]}"
         self._ids = itertools.count(1)
         self._versions: dict[int, tuple[int, int]] | None = None
         try:
             self._socket = socket.create_connection(address, CONNECT_TIMEOUT_S)
+            if security is not None:
+                self._socket = security.wrap(self._socket, address[0])
         except OSError as error:
             raise self._unanswered(error) from None
         self._timeout_s = timeout_s
         self._stream = self._socket.makefile("rb")
+        if security is not None and security.logs_in:
+            security.log_in(lambda name, version, fields: self.ask(name, fields, version))
 
     def _unanswered(self, error: OSError) -> Unanswered:
         return Unanswered(f"{self.where}: {(error.strerror or str(error)).lower()}")
@@ -80,7 +101,7 @@ class DirectConnection:
         except OSError as error:
             raise self._unanswered(error) from None
         if response[:4] != correlation_id.to_bytes(4, "big"):
-            raise Unanswered(f"{self.where} does not answer over a plain connection")
+            raise Unanswered(f"{self.where} does not answer: does it ask for TLS, or a login (-X)?")
         try:
             # Behind the correlation id a flexible header has its section of tagged fields, which is empty.
             flexible = response_header_flexible(api.key, version)
@@ -106,12 +127,7 @@ class DirectCluster:
     """The brokers of a cluster, each connected to when it is asked first."""
 
     def __init__(self, bootstrap: str, properties: Iterable[str] | None = None) -> None:
-        protocol = parse_pairs("--property", list(properties or ())).get("security.protocol", "PLAINTEXT")
-        if protocol.upper() != "PLAINTEXT":
-            raise CliError(
-                f"-X security.protocol={protocol}: this command asks over a plain connection; name a "
-                "plaintext listener with --bootstrap"
-            )
+        self._security = security_of(properties)
         self._bootstrap = parse_bootstrap(bootstrap)
         self._brokers: dict[int, Address] = {}
         self._controller = -1
@@ -172,7 +188,7 @@ class DirectCluster:
 
     def _connection(self, address: Address) -> DirectConnection:
         if address not in self._connections:
-            self._connections[address] = DirectConnection(address)
+            self._connections[address] = DirectConnection(address, security=self._security)
         return self._connections[address]
 
     def _forget(self, address: Address) -> None:

@@ -30,8 +30,9 @@ Properties = Annotated[
     typer.Option(
         "--property",
         "-X",
-        metavar="NAME=VALUE",
-        help="A librdkafka client property, such as security.protocol=SSL. Repeatable.",
+        metavar="NAME=VALUE|@FILE",
+        help="A librdkafka client property, such as security.protocol=SSL, or a file of such or of Kafka's "
+        "client properties. Repeatable; $OTTLA_CLIENT_PROPERTIES names a file for all commands.",
     ),
 ]
 

@@ -3,12 +3,14 @@ with an empty name), of groups, of subscriptions to clients' metrics, and of a b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ottla.cli.direct import DirectConnection, Unanswered, check
 from ottla.cli.errors import CliError, ExitCode
 
-TIMEOUT_S = 5.0
+# Connects to the broker that is to be asked.
+Connect = Callable[[], DirectConnection]
 
 # Types of resources, by the kind that `ottla config` calls them.
 RESOURCES = {"broker": 4, "logger": 8, "client-metrics": 16, "group": 32}
@@ -27,11 +29,11 @@ SOURCES = {
 }
 
 
-def describe(address: tuple[str, int], kind: str, name: str, *, all_: bool) -> list[dict[str, Any]]:
+def describe(connect: Connect, kind: str, name: str, *, all_: bool) -> list[dict[str, Any]]:
     """A resource's configurations as `ottla config describe` shows them; with ``all_`` the defaults, too."""
     resource = {"resource_type": RESOURCES[kind], "resource_name": name, "configuration_keys": None}
     response = _ask(
-        address,
+        connect,
         "DescribeConfigs",
         {"resources": [resource], "include_synonyms": False, "include_documentation": False},
         kind,
@@ -51,9 +53,7 @@ def describe(address: tuple[str, int], kind: str, name: str, *, all_: bool) -> l
     ]
 
 
-def alter(
-    address: tuple[str, int], kind: str, name: str, configs: dict[str, str | None], *, dry_run: bool
-) -> None:
+def alter(connect: Connect, kind: str, name: str, configs: dict[str, str | None], *, dry_run: bool) -> None:
     """Set configurations of a resource; those whose value is None are removed."""
     entries = [
         {"name": config, "config_operation": DELETE if value is None else SET, "value": value}
@@ -61,7 +61,7 @@ def alter(
     ]
     resource = {"resource_type": RESOURCES[kind], "resource_name": name, "configs": entries}
     response = _ask(
-        address, "IncrementalAlterConfigs", {"resources": [resource], "validate_only": dry_run}, kind
+        connect, "IncrementalAlterConfigs", {"resources": [resource], "validate_only": dry_run}, kind
     )
     (result,) = response.responses
     check(result.error_code, result.error_message, _what(kind, name))
@@ -71,15 +71,14 @@ def _what(kind: str, name: str) -> str:
     return "all brokers" if kind == "broker" and not name else f"{kind} {name!r}"
 
 
-def _ask(address: tuple[str, int], api: str, fields: dict[str, Any], kind: str) -> Any:
+def _ask(connect: Connect, api: str, fields: dict[str, Any], kind: str) -> Any:
     """The response to one request. CliError where there is none."""
     try:
-        connection = DirectConnection(address, TIMEOUT_S)
+        connection = connect()
         try:
             return connection.ask(api, fields)
         finally:
             connection.close()
     except Unanswered as error:
         what = "all brokers" if kind == "broker" else f"a {kind}"
-        text = f"{error}; settings for {what} need a plain connection"
-        raise CliError(text, ExitCode.UNREACHABLE) from None
+        raise CliError(f"settings of {what}: {error}", ExitCode.UNREACHABLE) from None

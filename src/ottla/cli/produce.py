@@ -10,6 +10,7 @@ import typer
 
 from ottla.cli import messages
 from ottla.cli.client import Cluster, connect
+from ottla.cli.client_properties import client_properties
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.messages import Message
 from ottla.cli.options import (
@@ -21,7 +22,6 @@ from ottla.cli.options import (
     CompressionOption,
     Properties,
     decimal_number,
-    parse_pairs,
     whole_number,
 )
 from ottla.cli.output import fail_usage
@@ -176,7 +176,7 @@ def _producer(
         "topic_metadata_propagation_max_ms": TOPIC_TIMEOUT_MS,
     }
     # Idempotence keeps the order of lines through retries; it needs acks=all.
-    if acks is Acks.ALL and "enable.idempotence" not in parse_pairs("--property", properties):
+    if acks is Acks.ALL and "enable.idempotence" not in client_properties(properties):
         settings["enable_idempotence"] = True
     if transactional_id is not None:
         settings["transactional_id"] = transactional_id

@@ -13,6 +13,7 @@ from ottla.cli import output
 from ottla.cli.bench import cold, raw, report, runner, transactions, workers
 from ottla.cli.bench.workers import Done, Load
 from ottla.cli.client import Cluster, connect
+from ottla.cli.client_properties import client_properties
 from ottla.cli.errors import CliError
 from ottla.cli.options import (
     BOOTSTRAP_DEFAULT,
@@ -24,7 +25,6 @@ from ottla.cli.options import (
     Json,
     Properties,
     decimal_number,
-    parse_pairs,
     whole_number,
 )
 from ottla.numbers import LONG_MAX
@@ -402,7 +402,7 @@ def _targets(
 
 
 def _settings(cluster: Cluster, properties: list[str] | None) -> dict[str, Any]:
-    return {"bootstrap.servers": cluster.bootstrap, "log_level": 0, **parse_pairs("--property", properties)}
+    return {"bootstrap.servers": cluster.bootstrap, "log_level": 0, **client_properties(properties)}
 
 
 def _produce(
