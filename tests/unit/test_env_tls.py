@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -413,6 +414,35 @@ def test_both_roles_by_sockets(runner: asyncio.Runner) -> None:
         assert ends[0].transport.get_extra_info("ssl_object").version() == "TLSv1.3"
         near.transport.close()
         await until(lambda: "lost" in ends[0].events and "lost" in near.events)
+        listener.close()
+        network.handshakes.close()
+
+    runner.run(main())
+
+
+def test_nobody_waits_for_the_handshakes_of_others(runner: asyncio.Runner) -> None:
+    async def main() -> None:
+        network = Network()
+        listener = await network.bind(lambda: Echo(70_000), "127.0.0.1", 0)
+        await listener.start()
+        near, late = App(70_000), App(70_000)
+        await network.outwards.connect(lambda: near, *listener.address)
+        near.transport.write(b"x")
+        await until(lambda: near.got == b"x")
+        # One that takes its time.
+        go_on = threading.Event()
+        network.handshakes.work(lambda: None if go_on.wait(20) else TimeoutError(), lambda error: None)
+        waiting = asyncio.ensure_future(network.outwards.connect(lambda: late, *listener.address))
+        for count in range(2, 5):
+            near.transport.write(b"x")
+            await until(lambda count=count: len(near.got) == count)  # type: ignore[misc]
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+        late.transport.write(b"x")
+        await until(lambda: late.got == b"x")
+        for end in (near, late):
+            end.transport.abort()
         listener.close()
         network.handshakes.close()
 
