@@ -13,6 +13,7 @@ from ottla.wire.apis import BY_NAME
 from protocol.known import is_failure, is_meant
 from protocol.normal import differences
 from protocol.peer import NO_ID, SILENT, Fields, Peer
+from protocol.random_transactions import Transactions
 from protocol.sequence_groups import committing, fetching, groups_fields, joining
 from protocol.sequence_records import (
     OLD_MS,
@@ -74,6 +75,7 @@ class Walk:
         ]
         for name in ("a", "b"):
             self.make(name)
+        self.steps += Transactions(self).steps
 
     def walk(self, count: int) -> list[str]:
         for _ in range(count):
