@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from ottla.errors import ErrorCode
-from ottla.security.acl import Authorizer, Everything
+from ottla.security.acl import Authorizer, Everything, Permissions
 from ottla.security.acl_bindings import (
     CLUSTER_NAME,
     AclBinding,
@@ -17,7 +17,7 @@ from ottla.security.acl_bindings import (
     Permission,
     ResourceType,
 )
-from ottla.security.demands import _BY_NAME, DEMANDS, OF_GATE, Demand, Refusal, refusal
+from ottla.security.demands import _BY_NAME, DEMANDS, OF_GATE, Demand, May, Refusal, refusal
 from ottla.wire.apis import APIS, BY_NAME
 from ottla.wire.messages import load
 
@@ -26,7 +26,7 @@ ALICE, HOST = "User:alice", "10.0.0.1"
 FREE = {"ApiVersions", "SaslHandshake", "SaslAuthenticate"}
 
 
-def permitted(*allowed: tuple[Operation, ResourceType, str]) -> Any:
+def permitted(*allowed: tuple[Operation, ResourceType, str]) -> May:
     made = Authorizer()
     made.change(
         added=[
@@ -34,7 +34,14 @@ def permitted(*allowed: tuple[Operation, ResourceType, str]) -> Any:
             for operation, kind, name in allowed
         ]
     )
-    return made.client(ALICE, HOST)
+    return asked(made.client(ALICE, HOST))
+
+
+def asked(permissions: Permissions) -> May:
+    def may(operation: Operation, kind: ResourceType, name: str, /, *, quietly: bool = False) -> bool:
+        return permissions.allows(operation, kind, name)
+
+    return may
 
 
 class Request:
@@ -81,7 +88,7 @@ def test_names_are_where_a_row_says(name: str) -> None:
 def test_everything_is_allowed_without_an_authorizer() -> None:
     anything = Request(group_id="g", transactional_id="t", protocol_type="p", protocol_name="n")
     for key in DEMANDS:
-        assert refusal(key, 0, anything, Everything()) is None
+        assert refusal(key, 0, anything, asked(Everything())) is None
 
 
 def test_a_request_about_the_cluster() -> None:
@@ -104,7 +111,7 @@ def test_what_is_enough_instead() -> None:
 
 def test_a_request_in_a_transaction() -> None:
     key = BY_NAME["AddOffsetsToTxn"].key
-    asked = Request(transactional_id="t", group_id="g")
+    request = Request(transactional_id="t", group_id="g")
     writes = (Operation.WRITE, ResourceType.TRANSACTIONAL_ID, "t")
     reads = (Operation.READ, ResourceType.GROUP, "g")
     for allowed, expected in (
@@ -113,7 +120,7 @@ def test_a_request_in_a_transaction() -> None:
         ((writes,), ErrorCode.group_authorization_failed),
         ((writes, reads), None),
     ):
-        error = refusal(key, 0, asked, permitted(*allowed))
+        error = refusal(key, 0, request, permitted(*allowed))
         assert (error and error.code) is expected
 
 
@@ -122,12 +129,12 @@ def test_what_depends_on_the_version() -> None:
     assert refusal(key, 3, Request(), permitted()) is None
     assert refusal(key, 4, Request(), permitted()) is not None
     key = BY_NAME["SyncGroup"].key
-    asked = Request(group_id="g", protocol_type=None, protocol_name="n")
-    assert refusal(key, 4, asked, permitted()) is not None
+    request = Request(group_id="g", protocol_type=None, protocol_name="n")
+    assert refusal(key, 4, request, permitted()) is not None
     # INCONSISTENT_GROUP_PROTOCOL comes first.
-    assert refusal(key, 5, asked, permitted()) is None
-    asked.protocol_type = "p"
-    assert refusal(key, 5, asked, permitted()) is not None
+    assert refusal(key, 5, request, permitted()) is None
+    request.protocol_type = "p"
+    assert refusal(key, 5, request, permitted()) is not None
 
 
 def test_handlers_look_after_what_is_refused_by_itself() -> None:

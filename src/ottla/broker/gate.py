@@ -92,7 +92,7 @@ class Gate:
             ctx.frame = frame
         try:
             if client.permissions is not None:
-                refused = refusal(header.api_key, header.api_version, request, client.permissions)
+                refused = refusal(header.api_key, header.api_version, request, ctx.may)
                 if refused is not None:
                     raise refused
             result = handler(ctx, request)

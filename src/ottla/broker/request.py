@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol, final
+from logging import DEBUG
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
+from ottla.broker.audit import AUDIT, DENIALS_TOLD_MAX, tell
 from ottla.env.deferred import Deferred
+from ottla.security.acl import Everything
 from ottla.security.principals import ANONYMOUS
 from ottla.text import printable
 from ottla.types import Buffer
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from ottla.security.sasl.machine import SaslMachine
 
 Fields = dict[str, Any]
+
+# What clients may do where there is no authorizer.
+EVERYTHING: Final = Everything()
 
 
 @final
@@ -132,7 +138,7 @@ class Client:
 class RequestContext:
     """One request's circumstances."""
 
-    __slots__ = ("client", "elements", "frame", "header", "services")
+    __slots__ = ("_denied", "client", "elements", "frame", "header", "services")
 
     def __init__(self, header: RequestHeader, client: Client, services: Services, elements: int = 0) -> None:
         self.header = header
@@ -142,6 +148,8 @@ class RequestContext:
         self.elements = elements
         # The request's bytes, where its handler has to do with them.
         self.frame: Buffer = b""
+        # What the audit log has been told that the client may not do.
+        self._denied: set[tuple[Operation, ResourceType, str]] | None = None
 
     @property
     def api_key(self) -> int:
@@ -164,12 +172,41 @@ class RequestContext:
     def listener(self) -> str:
         return self.client.listener
 
-    def may(self, operation: Operation, kind: ResourceType, name: str) -> bool:
-        """Whether the client may do something to a resource of that very name."""
+    def may(self, operation: Operation, kind: ResourceType, name: str, /, *, quietly: bool = False) -> bool:
+        """Whether the client may do something to a resource of that very name.
+
+        ``quietly``: the audit log need not say that it may not, where nothing was asked for by that name, or
+        something else is enough.
+        """
         permissions = self.client.permissions
-        return permissions is None or permissions.allows(operation, kind, name)
+        if permissions is None:
+            return True
+        allowed = permissions.allows(operation, kind, name)
+        if allowed:
+            if AUDIT.isEnabledFor(DEBUG):
+                decision = permissions.decide(operation, kind, name)
+                tell(decision, self.client, self.header.api_key, operation, kind, name)
+        elif not quietly:
+            self._deny(permissions, operation, kind, name)
+        return allowed
+
+    def _deny(self, permissions: Permissions, operation: Operation, kind: ResourceType, name: str) -> None:
+        """Have the audit log say so, once for each thing."""
+        denied = self._denied
+        if denied is None:
+            denied = self._denied = set()
+        key = (operation, kind, name)
+        if len(denied) < DENIALS_TOLD_MAX and key not in denied:
+            denied.add(key)
+            decision = permissions.decide(operation, kind, name)
+            tell(decision, self.client, self.header.api_key, operation, kind, name, len(denied))
 
     def may_any(self, operation: Operation, kind: ResourceType) -> bool:
         """Whether the client may do it to some resource of that type."""
         permissions = self.client.permissions
         return permissions is None or permissions.allows_any(operation, kind)
+
+    def operations(self, kind: ResourceType, name: str) -> int:
+        """What the client may do to a resource, as the bits of Kafka's ``authorizedOperations``."""
+        permissions = self.client.permissions
+        return (EVERYTHING if permissions is None else permissions).operations(kind, name)

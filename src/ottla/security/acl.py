@@ -309,6 +309,15 @@ class Acls:
 class Permissions(Protocol):
     """What one client may do."""
 
+    @property
+    def version(self) -> int:
+        """Another one where it may be something else by now."""
+        ...
+
+    def decide(self, operation: Operation, resource_type: ResourceType, name: str) -> Decision:
+        """Whether it may do something to the resource of that very name, and why."""
+        ...
+
     def allows(self, operation: Operation, resource_type: ResourceType, name: str) -> bool:
         """Whether it may do something to the resource of that very name."""
         ...
@@ -327,6 +336,11 @@ class Everything:
     """What everybody may do where no authorizer is configured."""
 
     __slots__ = ()
+
+    version = 0
+
+    def decide(self, operation: Operation, resource_type: ResourceType, name: str) -> Decision:
+        return DEFAULT_ALLOW
 
     def allows(self, operation: Operation, resource_type: ResourceType, name: str) -> bool:
         return True
@@ -411,6 +425,11 @@ class Decisions:
         self._made: dict[tuple[Operation, ResourceType, str], Decision] = {}
         self._any: dict[tuple[Operation, ResourceType], bool] = {}
         self._version = authorizer.version
+
+    @property
+    def version(self) -> int:
+        """Grows with each change of the ACLs."""
+        return self._authorizer.version
 
     def allows(self, operation: Operation, resource_type: ResourceType, name: str) -> bool:
         """Whether the client may do it."""

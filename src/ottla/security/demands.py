@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from ottla.errors import ErrorCode, KafkaError
-from ottla.security.acl import Permissions
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
 from ottla.wire.apis import BY_NAME
 
@@ -284,15 +283,24 @@ OF_GATE: Final[dict[int, tuple[Demand, ...]]] = {
 }
 
 
-def refusal(api_key: int, api_version: int, request: Any, permissions: Permissions) -> KafkaError | None:
+class May(Protocol):
+    """Whether a client may do something to a resource. ``quietly``: nobody needs to hear that it may not,
+    since something else is asked for then."""
+
+    def __call__(
+        self, operation: Operation, kind: ResourceType, name: str, /, *, quietly: bool = False
+    ) -> bool: ...
+
+
+def refusal(api_key: int, api_version: int, request: Any, may: May) -> KafkaError | None:
     """Why the whole request is refused before it comes to its handler; None where it is not."""
     for demand in OF_GATE.get(api_key, ()):
         if demand.applies is not None and not demand.applies(api_version, request):
             continue
         kind = demand.resource_type
-        if demand.or_else is not None and permissions.allows(*demand.or_else, CLUSTER_NAME):
+        if demand.or_else is not None and may(*demand.or_else, CLUSTER_NAME, quietly=True):
             continue
         name = getattr(request, demand.names) if demand.names else CLUSTER_NAME
-        if not permissions.allows(demand.operation, kind, name):
+        if not may(demand.operation, kind, name):
             return refused(kind)
     return None

@@ -1,0 +1,75 @@
+"""The audit log: who was not allowed to do what, and on DEBUG also who was, one line each, as Kafka's
+``kafka.authorizer.logger`` has it.
+
+Not told is what only decides what an answer shows: lists, and the operations that a client may do.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Protocol
+
+from ottla.security.acl import Decision
+from ottla.security.acl_bindings import AclBinding, Operation, ResourceType
+from ottla.security.principals import KafkaPrincipal
+from ottla.text import printable
+from ottla.wire.apis import APIS
+
+AUDIT: Final = logging.getLogger("ottla.authorizer")
+
+# What is told of one request, which may name thousands of things.
+DENIALS_TOLD_MAX: Final = 20
+
+_KINDS: Final = {
+    ResourceType.TOPIC: "Topic",
+    ResourceType.GROUP: "Group",
+    ResourceType.CLUSTER: "Cluster",
+    ResourceType.TRANSACTIONAL_ID: "TransactionalId",
+    ResourceType.DELEGATION_TOKEN: "DelegationToken",
+    ResourceType.USER: "User",
+}
+
+
+class Who(Protocol):
+    """Whoever asks."""
+
+    @property
+    def principal(self) -> KafkaPrincipal: ...
+
+    @property
+    def host(self) -> str: ...
+
+
+def tell(
+    decision: Decision,
+    who: Who,
+    api_key: int,
+    operation: Operation,
+    kind: ResourceType,
+    name: str,
+    denied: int = 0,
+) -> None:
+    """``denied``: how many of a request's things were by now."""
+    line = (
+        f"Principal = {who.principal} is {'Allowed' if decision.allowed else 'Denied'} "
+        f"operation = {operation.name} from host = {who.host} "
+        f"on resource = {_KINDS[kind]}:LITERAL:{name} for request = {APIS[api_key].name} "
+        f"with resourceRefCount = 1 based on rule {_rule(decision.rule)}"
+    )
+    if decision.allowed:
+        AUDIT.debug("%s", printable(line))
+    elif denied < DENIALS_TOLD_MAX:
+        AUDIT.info("%s", printable(line))
+    else:
+        AUDIT.info("%s (whatever else this request is denied is left out)", printable(line))
+
+
+def _rule(rule: AclBinding | str) -> str:
+    if isinstance(rule, str):
+        return rule
+    return (
+        f"MatchingAcl(acl=StandardAcl[resourceType={rule.resource_type.name}, "
+        f"resourceName={rule.resource_name}, patternType={rule.pattern_type.name}, "
+        f"principal={rule.principal}, host={rule.host}, operation={rule.operation.name}, "
+        f"permissionType={rule.permission.name}])"
+    )
