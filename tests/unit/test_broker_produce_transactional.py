@@ -28,6 +28,7 @@ def test_what_follows_on_the_connection_waits_until_the_coordinator_has_answered
     partition = SimpleNamespace(begin_verification=lambda *given, **named: GUARD)
     replicas = SimpleNamespace(unopened=False, partitions={WHERE: partition})
     ctx: Any = SimpleNamespace(
+        client=SimpleNamespace(permissions=None),
         header=SimpleNamespace(api_version=11),
         services=SimpleNamespace(
             replicas=replicas,
@@ -71,6 +72,7 @@ def test_what_ends_a_transaction_ends_its_verification(code: ErrorCode, is_forgo
         forget_verification=lambda *given: forgotten.append(given),
     )
     ctx: Any = SimpleNamespace(
+        client=SimpleNamespace(permissions=None),
         header=SimpleNamespace(api_version=11),
         services=SimpleNamespace(
             replicas=SimpleNamespace(unopened=False, partitions={WHERE: partition}),

@@ -12,8 +12,16 @@ from log_support import append, open_log
 from memory_disk import MemoryDisk
 
 from ottla.broker.api.records.delete_records import handle
+from ottla.broker.request import Client, RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LogConfig
+from ottla.wire.apis import BY_NAME
+from ottla.wire.messages import RequestHeader
+
+
+def context(services: Any) -> RequestContext:
+    header = RequestHeader(BY_NAME["DeleteRecords"].key, 2, 1, "client", 0)
+    return RequestContext(header, Client("10.0.0.1", "PLAINTEXT"), services)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +44,7 @@ def test_only_a_topic_that_only_compacts_refuses(policy: tuple[str, ...], refuse
     )
     partitions = [SimpleNamespace(partition_index=0, offset=1)]
     request = SimpleNamespace(topics=[SimpleNamespace(name="topic", partitions=partitions)])
-    answer = asyncio.run(handle(SimpleNamespace(services=services), request))  # type: ignore[arg-type]
+    answer = asyncio.run(handle(context(services), request))
     code = ErrorCode.policy_violation if refused else ErrorCode.none
     assert answer["topics"][0]["partitions"][0]["error_code"] == code
 
@@ -60,6 +68,6 @@ def test_a_start_that_cannot_be_written_down_is_a_storage_error() -> None:
     )
     partitions = [SimpleNamespace(partition_index=index, offset=1) for index in (0, 1)]
     request = SimpleNamespace(topics=[SimpleNamespace(name="topic", partitions=partitions)])
-    answer = asyncio.run(handle(SimpleNamespace(services=services), request))  # type: ignore[arg-type]
+    answer = asyncio.run(handle(context(services), request))
     codes = [partition["error_code"] for partition in answer["topics"][0]["partitions"]]
     assert codes == [ErrorCode.kafka_storage_error, ErrorCode.unknown_topic_or_partition]

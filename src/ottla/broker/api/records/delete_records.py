@@ -15,6 +15,7 @@ from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
 from ottla.replication.partition import Partition
+from ottla.security.acl_bindings import Operation, ResourceType
 
 HIGH_WATERMARK = -1
 
@@ -25,9 +26,9 @@ Waiting = tuple[Partition, int, Fields]
 
 async def handle(ctx: RequestContext, request: Any) -> Fields:
     """OFFSET_OUT_OF_RANGE past the high watermark; POLICY_VIOLATION where the topic only compacts;
-    INVALID_TOPIC_EXCEPTION for an internal one; KAFKA_STORAGE_ERROR where it cannot be made to last;
-    REQUEST_TIMED_OUT where a living replica does not follow, NOT_LEADER_OR_FOLLOWER where another leads by
-    then: the records are gone here all the same."""
+    INVALID_TOPIC_EXCEPTION for an internal one; TOPIC_AUTHORIZATION_FAILED without DELETE on the topic;
+    KAFKA_STORAGE_ERROR where it cannot be made to last; REQUEST_TIMED_OUT where a living replica does not
+    follow, NOT_LEADER_OR_FOLLOWER where another leads by then: the records are gone here all the same."""
     if ctx.services.replicas.unopened:
         await ctx.services.replicas.open(
             (topic.name, p.partition_index) for topic in request.topics for p in topic.partitions
@@ -37,9 +38,10 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
     done = 0
     for topic in request.topics:
         partitions = []
+        may_delete = ctx.may(Operation.DELETE, ResourceType.TOPIC, topic.name)
         # Of a partition that is named twice, what is said last.
         for asked in {p.partition_index: p for p in topic.partitions}.values():
-            partitions.append(_delete(ctx, topic.name, asked, waiting))
+            partitions.append(_delete(ctx, topic.name, asked, waiting, may_delete))
             done += 1
             if done % AT_ONCE_MAX == 0:
                 await ctx.services.slices.pause()
@@ -57,9 +59,11 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
     return {"topics": topics, "throttle_time_ms": 0}
 
 
-def _delete(ctx: RequestContext, topic: str, asked: Any, waiting: list[Waiting]) -> Fields:
+def _delete(ctx: RequestContext, topic: str, asked: Any, waiting: list[Waiting], may_delete: bool) -> Fields:
     answer = {"partition_index": asked.partition_index, "error_code": ErrorCode.none}
     try:
+        if not may_delete:
+            raise KafkaError(ErrorCode.topic_authorization_failed)
         partition = ctx.services.replicas.get(topic, asked.partition_index)
         if topic in INTERNAL_TOPICS:
             raise KafkaError(ErrorCode.invalid_topic_exception)

@@ -11,10 +11,13 @@ from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.producer_entry import ProducerEntry
 from ottla.metadata.topics import check_name
+from ottla.security.acl_bindings import Operation, ResourceType
+from ottla.security.demands import refused
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
-    """INVALID_TOPIC_EXCEPTION, NOT_LEADER_OR_FOLLOWER or UNKNOWN_TOPIC_OR_PARTITION, by partition."""
+    """By partition INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED without READ on the topic,
+    NOT_LEADER_OR_FOLLOWER or UNKNOWN_TOPIC_OR_PARTITION."""
     return _when_open(ctx, request) if ctx.services.replicas.unopened else _answer(ctx, request)
 
 
@@ -46,6 +49,8 @@ def _producers(ctx: RequestContext, request: Any) -> int:
 def _describe(ctx: RequestContext, topic: str, index: int) -> Fields:
     try:
         check_name(topic)
+        if not ctx.may(Operation.READ, ResourceType.TOPIC, topic):
+            raise refused(ResourceType.TOPIC)
         partition = ctx.services.replicas.get(topic, index)
     except KafkaError as error:
         return {

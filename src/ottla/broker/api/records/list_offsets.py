@@ -5,7 +5,7 @@ largest timestamp (-3); v8 earliest local (-4); v9 latest tiered (-5); v10 a tim
 upload (-6).
 A consumer (replica id -1) is told of what is committed, a follower of all there is; who debugs (-2)
 is answered by any replica, with all that it has. Where there are several listeners, a follower's request
-is answered only on that for nodes.
+is answered only on that for nodes. DESCRIBE is asked for of each topic, whether there is such a one or not.
 We keep all records locally: -4 is the earliest offset, and -5 and -6 find nothing.
 """
 
@@ -20,6 +20,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.log import Log
 from ottla.log.lookups import TimeLookUps, TimestampOffset
 from ottla.replication.partition import Partition
+from ottla.security.acl_bindings import Operation, ResourceType
 
 LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = range(-1, -7, -1)
 # The version from which each special timestamp may be asked for.
@@ -56,8 +57,11 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
     done = 0
     for topic in request.topics:
         partitions = []
+        denied = refused
+        if not ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, topic.name):
+            denied = KafkaError(ErrorCode.topic_authorization_failed)
         for asked in {p.partition_index: p for p in topic.partitions}.values():
-            partitions.append(await _answer(ctx, request, topic.name, asked, twice, refused))
+            partitions.append(await _answer(ctx, request, topic.name, asked, twice, denied))
             done += 1
             if done % AT_ONCE_MAX == 0:
                 await ctx.services.slices.pause()

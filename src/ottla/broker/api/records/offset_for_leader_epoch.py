@@ -12,11 +12,13 @@ from ottla.broker.large import Fields, several
 from ottla.broker.request import RequestContext
 from ottla.broker.views.leader import believed, replica_refusal
 from ottla.errors import ErrorCode, KafkaError
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
     """FENCED_LEADER_EPOCH, UNKNOWN_LEADER_EPOCH, NOT_LEADER_OR_FOLLOWER, UNKNOWN_TOPIC_OR_PARTITION;
-    TOPIC_AUTHORIZATION_FAILED in a replica's name on a listener that is not for nodes."""
+    TOPIC_AUTHORIZATION_FAILED in a replica's name on a listener that is not for nodes, and to whom may
+    neither CLUSTER_ACTION nor DESCRIBE the topic."""
     return _when_open(ctx, request) if ctx.services.replicas.unopened else _fields(ctx, request)
 
 
@@ -28,9 +30,17 @@ async def _when_open(ctx: RequestContext, request: Any) -> Fields:
 def _fields(ctx: RequestContext, request: Any) -> Fields:
     refused = replica_refusal(ctx, getattr(request, "replica_id", -1))
 
+    is_limited = ctx.client.permissions is not None and not ctx.may(
+        Operation.CLUSTER_ACTION, ResourceType.CLUSTER, CLUSTER_NAME, quietly=True
+    )
+
     def told(topic: Any) -> Fields:
+        denied = refused
+        if is_limited and not ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, topic.topic):
+            denied = KafkaError(ErrorCode.topic_authorization_failed)
+
         def answer(asked: Any) -> Fields:
-            return _answer(ctx, topic.topic, asked, refused)
+            return _answer(ctx, topic.topic, asked, denied)
 
         return {"topic": topic.topic, "partitions": several(ctx, answer, topic.partitions)}
 

@@ -10,6 +10,7 @@ from typing import Any, Final, final
 
 from ottla.broker.api.records.fetch.encoding import Template
 from ottla.broker.api.records.fetch.reader import Collected, Limits, Reader
+from ottla.broker.api.records.fetch.rights import may_read
 from ottla.broker.api.records.fetch.session import Session, Want
 from ottla.broker.request import RequestContext
 from ottla.replication.partition import Partition
@@ -92,7 +93,7 @@ class Alike:
 Answers = dict[Partition, list[Alike]]
 
 
-def place_of(reader: Reader, session: Session | None) -> Want | None:
+def place_of(ctx: RequestContext, reader: Reader, session: Session | None) -> Want | None:
     """The one partition of which a consumer is to be told; None for others, and for a follower.
 
     Whoever says where it stands may be sent to a nearer replica, which is for the moment to decide.
@@ -102,7 +103,9 @@ def place_of(reader: Reader, session: Session | None) -> Want | None:
         return None
     want = wants[0]
     partition = want.replica
-    return None if partition is None or partition.removed else want
+    if partition is None or partition.removed or not may_read(ctx, want):
+        return None
+    return want
 
 
 def bytes_max(ctx: RequestContext, want: Want, limits: Limits) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from ottla.broker.api.records.fetch.reader import ANY_REPLICA_SINCE, Limits
+from ottla.broker.api.records.fetch.reader import ANY_REPLICA_SINCE, WHO_READS, Limits
+from ottla.broker.api.records.fetch.rights import rights_of
 from ottla.broker.api.records.fetch.session import FINAL_EPOCH, INITIAL_EPOCH, Key, Session, TopicKey, Want
 from ottla.broker.request import RequestContext
 from ottla.replication.claims import NOBODY
@@ -56,8 +57,12 @@ def session_of(
             sessions.close(request.session_id)
         if epoch == FINAL_EPOCH:
             return None
-        return sessions.open(by_id, asked, is_follower=limits.follower_epoch != NOBODY, size=size)
+        opened = sessions.open(by_id, asked, is_follower=limits.follower_epoch != NOBODY, size=size)
+        if opened is not None:
+            opened.read_as((limits[WHO_READS:], rights_of(ctx)))
+        return opened
     session = sessions.resume(request.session_id, epoch, by_id, asked, forgotten)
+    session.read_as((limits[WHO_READS:], rights_of(ctx)))
     return unless_empty(ctx, session)
 
 

@@ -10,6 +10,7 @@ from ottla.broker.api.records.fetch.habit import Habit
 from ottla.broker.api.records.fetch.large_waits import FEW
 from ottla.broker.api.records.fetch.layout import layout_of
 from ottla.broker.api.records.fetch.reader import Collected, Found, Limits, Reader
+from ottla.broker.api.records.fetch.rights import rights_of
 from ottla.broker.api.records.fetch.session import FINAL_EPOCH, Want
 from ottla.broker.api.records.fetch.slowly import Told, look_and_read
 from ottla.broker.request import Framed, RequestContext
@@ -64,11 +65,13 @@ def begin(
 class KeptHabit:
     """What a client asks for each time, for as long as there is room for it."""
 
-    __slots__ = ("_asking", "_habit", "_is_kept", "_services")
+    __slots__ = ("_asking", "_habit", "_is_kept", "_rights", "_services")
 
     def __init__(self, ctx: RequestContext, habit: Habit) -> None:
         self._services = ctx.services
         self._habit = habit
+        # What it may read: what is written may not be for whoever it is by then.
+        self._rights = rights_of(ctx)
         self._is_kept = False
         self._asking: HabitFetch | None = None
 
@@ -84,7 +87,8 @@ class KeptHabit:
         limits = limits_of(ctx, habit.request, NOBODY, NOBODY)
         if _is_sent_elsewhere(ctx, limits) or (ctx.services.replicas.unopened and habit.misses_any()):
             return None
-        if not habit.takes(bytes(memoryview(ctx.frame)[ctx.header.body_offset :])):
+        body = bytes(memoryview(ctx.frame)[ctx.header.body_offset :])
+        if rights_of(ctx) != self._rights or not habit.takes(body):
             self.end()
             return None
         ctx.elements = habit.elements

@@ -6,7 +6,9 @@ any replica (KIP-392); v12 flexible, the last epoch fetched (KIP-595); v13 topic
 follower's registration (KIP-903); v16 who leads instead (KIP-951); v17-18 add what we do not use.
 
 A request in a replica's name that does not carry its present registration, as none before v15 does, is
-answered with NOT_LEADER_OR_FOLLOWER.
+answered with NOT_LEADER_OR_FOLLOWER. Without CLUSTER_ACTION it is TOPIC_AUTHORIZATION_FAILED, as it is for a
+consumer without READ on a topic: of a name whether there is such a topic or not, of an id where it is known.
+In a session, too, it counts what a client may read by the time that it is answered.
 
 The limits are Kafka's: the first batch of the first partition that has one is returned whole, however large;
 after that neither a partition's limit nor the request's is passed. Where fewer than min_bytes are there, the
@@ -31,7 +33,9 @@ from ottla.broker.api.records.fetch.asked import (
 )
 from ottla.broker.api.records.fetch.habit_fetch import begin, has_habits
 from ottla.broker.api.records.fetch.large import LargeFetch, fetch_many, later
-from ottla.broker.api.records.fetch.reader import Reader, Refusing
+from ottla.broker.api.records.fetch.reader import Reader
+from ottla.broker.api.records.fetch.refusing import Refusing
+from ottla.broker.api.records.fetch.rights import check_follower
 from ottla.broker.api.records.fetch.session import Want
 from ottla.broker.api.records.fetch.waiting import Wait
 from ottla.broker.request import Framed, RequestContext
@@ -50,6 +54,7 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Framed | Later
     epoch, refused = NOBODY, None
     if follower_id >= 0:
         try:
+            check_follower(ctx)
             epoch = ctx.services.replicas.follower_epoch(follower_id, claim, ctx.listener, ctx.client_host)
             ctx.client.is_node = True
         except KafkaError as error:

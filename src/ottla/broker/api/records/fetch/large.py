@@ -18,7 +18,8 @@ from ottla.broker.api.records.fetch.asked import (
 )
 from ottla.broker.api.records.fetch.encoding import PartitionWriter, TopicsWriter
 from ottla.broker.api.records.fetch.habit_fetch import begin, has_habits
-from ottla.broker.api.records.fetch.reader import Collected, Found, Limits, Reader, Refusing
+from ottla.broker.api.records.fetch.reader import Collected, Found, Limits, Reader
+from ottla.broker.api.records.fetch.refusing import Refusing
 from ottla.broker.api.records.fetch.session import Key, Listener, Session, Want
 from ottla.broker.api.records.fetch.slowly import Looks, pieces, taken
 from ottla.broker.large import Lazy, given_away, in_pieces

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from ottla.broker.api.records.fetch.rights import may_read
 from ottla.broker.api.records.fetch.session import Session, Want
 from ottla.broker.request import RequestContext
 from ottla.broker.views.leader import leader_fields, leader_nodes
@@ -27,7 +28,12 @@ log = logging.getLogger(__name__)
 
 # What is not known of a partition that could not be read.
 _UNKNOWN: Final = {"high_watermark": -1, "last_stable_offset": -1, "log_start_offset": -1, "records": b""}
-_UNKNOWN_NAMES: Final = (ErrorCode.unknown_topic_or_partition, ErrorCode.unknown_topic_id)
+_UNKNOWN_NAMES: Final = (
+    ErrorCode.unknown_topic_or_partition,
+    ErrorCode.unknown_topic_id,
+    ErrorCode.topic_authorization_failed,
+)
+_UNREADABLE: Final = ErrorCode.topic_authorization_failed
 # How much is read on the event loop at a stretch, from memory: a millisecond to copy.
 READ_AT_ONCE_BYTES_MAX: Final = 8 * 1024 * 1024
 # Aborted transactions of a partition that are told at once: some milliseconds' work. Where there are more,
@@ -54,7 +60,7 @@ class Limits(NamedTuple):
 
 
 # Where in them begins what tells one reader from another.
-_WHO_READS: Final = Limits._fields.index("committed")
+WHO_READS: Final = Limits._fields.index("committed")
 
 
 class Found(NamedTuple):
@@ -83,7 +89,7 @@ class Reader:
     In a session only at what is due; without one at all of them each time.
     """
 
-    __slots__ = ("_ctx", "_is_follower", "_session", "_skips", "limits", "wants")
+    __slots__ = ("_ctx", "_is_follower", "_is_limited", "_session", "_skips", "limits", "wants")
 
     def __init__(
         self,
@@ -102,8 +108,9 @@ class Reader:
         # Whether a partition of which the client knows all may be passed over without being read, which would
         # find a nearer replica.
         self._skips = not (limits.rack and ctx.services.replicas.followers_serve)
+        # Whether a consumer may not read all topics; of followers the handler has asked what they may.
+        self._is_limited = not self._is_follower and ctx.client.permissions is not None
         if session is not None:
-            session.read_as(limits[_WHO_READS:])
             wants = session.candidates(ctx.services.clock.monotonic_ms())
         self.wants = wants
         if notes and self._is_follower:
@@ -272,7 +279,14 @@ class Reader:
         max_bytes = self._bytes_max()
         session, skips = self._session, self._skips
         due: Mapping[Want, None] = session.due if session is not None else {}
+        is_limited = self._is_limited
         for want in wants:
+            if is_limited and not may_read(self._ctx, want):
+                final = True
+                if session is not None and want not in due:
+                    want.rouse()
+                found.append(Found(want, None, self.refusal(want, KafkaError(_UNREADABLE))))
+                continue
             if skips and self._knows_all(want):
                 if want in due:
                     self._let_rest(want)
@@ -444,20 +458,6 @@ class Reader:
             "throttle_time_ms": 0,
             "node_endpoints": leader_nodes(self._ctx, [a for _, a in answers]) if collected.final else (),
         }
-
-
-class Refusing(Reader):
-    """A request that came by a way that is not for whom it names: no session is begun, gone on with or ended
-    for it, and each of its partitions is refused."""
-
-    __slots__ = ("_error",)
-
-    def __init__(self, ctx: RequestContext, wants: list[Want], limits: Limits, error: KafkaError) -> None:
-        super().__init__(ctx, None, wants, limits)
-        self._error = error
-
-    def find(self, want: Want) -> Partition:
-        raise self._error
 
 
 def _is_read(item: Found) -> bool:

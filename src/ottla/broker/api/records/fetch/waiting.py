@@ -101,7 +101,7 @@ class Wait:
             reader.look_again()
             # Several may be woken at once, and get the same.
             answers = ctx.services.turn.answers
-            want = alike.place_of(reader, session) if answers is not None else None
+            want = alike.place_of(ctx, reader, session) if answers is not None else None
             if answers is not None and want is not None:
                 made = alike.find(answers, ctx, reader, want)
                 if made is not None:

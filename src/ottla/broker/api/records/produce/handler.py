@@ -12,6 +12,7 @@ that a producer sends to a new leader before those that it has to send there fir
 A leader that nobody follows says NOT_LEADER_OR_FOLLOWER, too: others may have what it lacks.
 A partition that one request names twice is appended to twice and answered twice; Kafka drops the first batch.
 Refusals say why, where Kafka has words only for records at fault.
+WRITE is asked for of the transactional id, where batches are transactional, and of each topic (rights.py).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ottla.broker.api.records.produce.commit import (
 )
 from ottla.broker.api.records.produce.ordering import check_order, excuse, remember
 from ottla.broker.api.records.produce.refusals import is_unknown
+from ottla.broker.api.records.produce.rights import check_transaction, writable
 from ottla.broker.api.records.produce.transactional import (
     ATTRIBUTES_POSITION,
     Unverified,
@@ -87,6 +89,7 @@ _TELL_NO_START: Final = frozenset(
     {
         ErrorCode.unknown_topic_or_partition,
         ErrorCode.unknown_topic_id,
+        ErrorCode.topic_authorization_failed,
         ErrorCode.not_leader_or_follower,
         ErrorCode.message_too_large,
         ErrorCode.record_list_too_large,
@@ -122,7 +125,7 @@ def handle(ctx: RequestContext, request: Any) -> Reply | Awaitable[Reply]:
     """Each partition is appended to on its own: one that fails does not stop the others.
 
     TRANSACTIONAL_ID_AUTHORIZATION_FAILED for the whole request where a batch says that it is part of a
-    transaction and the request does not say of which.
+    transaction and the request does not say of which, or of one that is not the client's.
     """
     if isinstance(request, OneBatch):
         transactional_id, refuses = request.transactional_id, is_transactional(request.records)
@@ -130,6 +133,8 @@ def handle(ctx: RequestContext, request: Any) -> Reply | Awaitable[Reply]:
         transactional_id = request.transactional_id
         refuses = transactional_id is None and has_transactional(request)
     if transactional_id is not None:
+        if ctx.client.permissions is not None and has_transactional(request):
+            check_transaction(ctx, transactional_id)
         reply: Reply | Awaitable[Reply] = when_verified(ctx, request, _handle)
         return reply
     if refuses:
@@ -173,7 +178,7 @@ def _handle_one(
     topic, index, records, acks = one.topic, one.index, one.records, one.acks
     replicas = ctx.services.replicas
     try:
-        name = topic if isinstance(topic, str) else replicas.topic_name(topic)
+        name = writable(ctx, topic)
         partition: Partition | None = replicas.partitions.get((name, index))
         if partition is None:
             partition = _absent(ctx, name, index)
@@ -221,7 +226,7 @@ def _append_all(
             if late or (made.ends_ms and ctx.services.turn.is_over(made.ends_ms)):
                 # Behind one that takes long all wait for their turn; so does what is behind many bytes.
                 raise TakesLong
-            answers.append(_append(ctx, request, topic, data, by_id, now_ms, made))
+            answers.append(_append(ctx, request, topic, data, now_ms, made))
         except KafkaError as error:
             answers.append(_refused(ctx, topic[0], data, by_id, error, made))
         except TakesLong:
@@ -257,7 +262,7 @@ async def _append_late(
     """Append the batches that take long to prepare, once they are, and those behind them; or all of many,
     with others' requests in between. Until all are appended the requests behind this one wait: none of the
     connection's batches gets into a partition before one that was sent earlier."""
-    await _open_cold(ctx, late, by_id)
+    await _open_cold(ctx, late)
     check_pulse(ctx)
     pace = Pace(ctx, APPENDED_AT_ONCE_MAX)
     for topic, data, answers, place in late:
@@ -266,10 +271,10 @@ async def _append_late(
             check_pulse(ctx)
         try:
             try:
-                answers[place] = await _append_aside(ctx, request, topic, data, by_id, made, None)
+                answers[place] = await _append_aside(ctx, request, topic, data, made, None)
             except TakesLong:
-                prepared = await _prepare(ctx, topic, data, by_id, now_ms)
-                answers[place] = await _append_aside(ctx, request, topic, data, by_id, made, prepared)
+                prepared = await _prepare(ctx, topic, data, now_ms)
+                answers[place] = await _append_aside(ctx, request, topic, data, made, prepared)
         except KafkaError as error:
             answers[place] = _refused(ctx, topic[0], data, by_id, error, made)
     if not request.acks and ctx.services.log_manager.closed:
@@ -283,12 +288,11 @@ async def _append_aside(
     request: Any,
     topic: Any,
     data: Any,
-    by_id: bool,
     made: Made,
     prepared: Prepared | None,
 ) -> Fields:
     """``_append`` behind what is being written to the partition, and in a thread where the batch is large."""
-    partition = _find(ctx, topic, data, by_id)
+    partition = _find(ctx, topic, data)
     waited_for: Log | None = None
     while partition.log.taken and partition.log is not waited_for:
         # Once for each log: there may be another one by then.
@@ -296,7 +300,7 @@ async def _append_aside(
         turn: Deferred[None] = Deferred()
         waited_for.wait(turn.resolve, is_large=len(data.records or b"") >= WRITTEN_ASIDE_BYTES)
         await turn
-        partition = _find(ctx, topic, data, by_id)
+        partition = _find(ctx, topic, data)
     if ctx.services.log_manager.closed:
         # By threads, just now: nothing more may come to it.
         raise KafkaError(ErrorCode.kafka_storage_error, "the broker ends")
@@ -318,9 +322,8 @@ async def _append_aside(
     return _appended(acks, index, partition, leading, appended, now_ms, made)
 
 
-def _find(ctx: RequestContext, topic: Any, data: Any, by_id: bool) -> Partition:
-    replicas = ctx.services.replicas
-    return replicas.get(replicas.topic_name(topic.topic_id) if by_id else topic.name, data.index)
+def _find(ctx: RequestContext, topic: Any, data: Any) -> Partition:
+    return ctx.services.replicas.get(writable(ctx, topic[0]), data.index)
 
 
 def _is_for_a_thread(ctx: RequestContext, records: Buffer | None) -> bool:
@@ -331,7 +334,7 @@ def _is_for_a_thread(ctx: RequestContext, records: Buffer | None) -> bool:
     )
 
 
-async def _open_cold(ctx: RequestContext, late: list[Late], by_id: bool) -> None:
+async def _open_cold(ctx: RequestContext, late: list[Late]) -> None:
     """Have the logs open that are not, off the event loop: they are being made, in the disk's time."""
     replicas = ctx.services.replicas
     if not replicas.unopened:
@@ -339,7 +342,7 @@ async def _open_cold(ctx: RequestContext, late: list[Late], by_id: bool) -> None
     wanted = []
     for topic, data, _, _ in late:
         try:
-            name = replicas.topic_name(topic.topic_id) if by_id else topic.name
+            name = writable(ctx, topic[0])
         except KafkaError:
             # It is told where it is appended to.
             continue
@@ -347,8 +350,8 @@ async def _open_cold(ctx: RequestContext, late: list[Late], by_id: bool) -> None
     await replicas.open(wanted)
 
 
-async def _prepare(ctx: RequestContext, topic: Any, data: Any, by_id: bool, now_ms: int) -> Prepared:
-    rules = _find(ctx, topic, data, by_id).log.rules
+async def _prepare(ctx: RequestContext, topic: Any, data: Any, now_ms: int) -> Prepared:
+    rules = _find(ctx, topic, data).log.rules
     return await ctx.services.log_manager.prepare(data.records or b"", rules, now_ms)
 
 
@@ -406,19 +409,11 @@ def _log_start(ctx: RequestContext, topic: Any, index: int, by_id: bool) -> int:
         return -1
 
 
-def _append(
-    ctx: RequestContext,
-    request: Any,
-    topic: Any,
-    data: Any,
-    by_id: bool,
-    now_ms: int,
-    made: Made,
-) -> Fields:
+def _append(ctx: RequestContext, request: Any, topic: Any, data: Any, now_ms: int, made: Made) -> Fields:
     """Append one batch; the answer. TakesLong: it cannot be done at once, and nothing has been."""
     index, records = data.index, data.records
     replicas = ctx.services.replicas
-    name = replicas.topic_name(topic.topic_id) if by_id else topic.name
+    name = writable(ctx, topic[0])
     partition = replicas.partitions.get((name, index)) or _absent(ctx, name, index)
     if partition.log.taken or _is_for_a_thread(ctx, records):
         raise TakesLong

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from ottla.broker.api.records.produce.rights import writable
 from ottla.broker.pending import Unbegun
 from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.verification import FINAL, Errors, Operation, of_produce
@@ -262,13 +263,13 @@ def _is_coroutine(result: Any) -> bool:
 
 
 def _batches(ctx: RequestContext, request: Any) -> list[tuple[TopicPartition, Buffer]]:
-    """The transactional batches, of topics that are there."""
+    """The transactional batches, of topics that are there and that the client may write to."""
     if isinstance(request, OneBatch):
         topic, records = request.topic, request.records
         if not is_transactional(records):
             return []
         try:
-            name = topic if isinstance(topic, str) else ctx.services.replicas.topic_name(topic)
+            name = writable(ctx, topic)
         except KafkaError:
             # As below.
             return []
@@ -277,7 +278,7 @@ def _batches(ctx: RequestContext, request: Any) -> list[tuple[TopicPartition, Bu
     found = []
     for topic in request.topic_data:
         try:
-            name = ctx.services.replicas.topic_name(topic.topic_id) if by_id else topic.name
+            name = writable(ctx, topic.topic_id if by_id else topic.name)
         except KafkaError:
             # It is told where it is appended to.
             continue
