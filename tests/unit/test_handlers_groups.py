@@ -17,7 +17,7 @@ from measuring import not_waiting
 from ottla.broker.error_responses import error_fields
 from ottla.broker.large import Framed
 from ottla.broker.memory import Memory
-from ottla.broker.request import fulfilled
+from ottla.broker.request import Client, RequestContext, fulfilled
 from ottla.coordinators.groups.coordinator import GroupCoordinator
 from ottla.coordinators.groups.requests import UNKNOWN_MEMBER_ID
 from ottla.coordinators.groups.settings import GroupConfig
@@ -81,7 +81,7 @@ class Broker:
         header = read_header(frame_request(key, version, 7, "client", fields)[4:])
         assert header.codec is not None
         request, _ = read_request(header.codec, encode_request(key, version, fields), 0)
-        services = SimpleNamespace(
+        services: Any = SimpleNamespace(
             groups=self.groups,
             # All that is asked of it is whose its ids are.
             transactions=self.groups,
@@ -93,15 +93,7 @@ class Broker:
                 controller=SimpleNamespace(auto_creation=SimpleNamespace(ensure=self.ensure)),
             ),
         )
-        ctx = SimpleNamespace(
-            api_key=key,
-            api_version=version,
-            client_id="client",
-            client_host="10.0.0.1",
-            listener="PLAINTEXT",
-            services=services,
-            header=header,
-        )
+        ctx = RequestContext(header, Client("10.0.0.1", "PLAINTEXT"), services)
         handler = import_module(f"ottla.broker.api.groups.{APIS[key].schema}").handle
         try:
             answer = await fulfilled(handler(ctx, request))

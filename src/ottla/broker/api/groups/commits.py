@@ -12,6 +12,7 @@ from ottla.coordinators.groups.requests import PartitionErrors, TopicToCommit
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
+from ottla.security.acl_bindings import Operation, ResourceType
 from ottla.wire.commits import OffsetToCommit
 
 # What is to be committed of a topic, and the answers for its partitions.
@@ -28,7 +29,9 @@ def commit_existing(
 ) -> Answer:
     """Have those partitions of a request committed that exist, and answer for all of them.
 
-    UNKNOWN_TOPIC_OR_PARTITION, or UNKNOWN_TOPIC_ID, for the others. ``by_id``: topics have ids, not names.
+    UNKNOWN_TOPIC_OR_PARTITION, or UNKNOWN_TOPIC_ID, for the others; TOPIC_AUTHORIZATION_FAILED for those that
+    the client may not read, of a name whether there is such a topic or not. ``by_id``: topics have ids, not
+    names.
     """
     image: ClusterImage = ctx.services.metadata.image
     responses: list[Fields] = []
@@ -37,7 +40,7 @@ def commit_existing(
     for topic in request.topics:
         count += 1 + len(topic.partitions)
         answers: list[Fields] = []
-        resolved = _resolve(image, topic, by_id, answers)
+        resolved = _resolve(ctx, image, topic, by_id, answers)
         if by_id:
             response = {"topic_id": topic.topic_id, "partitions": answers}
         else:
@@ -57,8 +60,10 @@ async def _large(ctx: RequestContext, answer: Deferred[Fields]) -> Framed:
     return await in_pieces(ctx, await answer)
 
 
-def _resolve(image: ClusterImage, topic: Any, by_id: bool, answers: list[Fields]) -> TopicToCommit | None:
-    """What of a topic can be committed; to ``answers`` comes what does not exist."""
+def _resolve(
+    ctx: RequestContext, image: ClusterImage, topic: Any, by_id: bool, answers: list[Fields]
+) -> TopicToCommit | None:
+    """What of a topic can be committed; to ``answers`` comes what does not exist, or is not for it."""
     error = ErrorCode.unknown_topic_or_partition
     if by_id:
         found = image.topics_by_id.get(topic.topic_id)
@@ -66,6 +71,10 @@ def _resolve(image: ClusterImage, topic: Any, by_id: bool, answers: list[Fields]
             error = ErrorCode.unknown_topic_id
     else:
         found = image.topics.get(topic.name)
+    if not (by_id and found is None):
+        name = topic.name if found is None else found.name
+        if not ctx.may(Operation.READ, ResourceType.TOPIC, name):
+            found, error = None, ErrorCode.topic_authorization_failed
     count = 0 if found is None else len(found.partitions)
     offsets: list[OffsetToCommit] = []
     for each in topic.partitions:

@@ -1,7 +1,8 @@
 """DescribeGroups: state and members of classic groups.
 
 v1 throttle time; v3 authorized operations; v4 instance ids; v5 flexible; v6 GROUP_ID_NOT_FOUND with a message
-(KIP-1043), where before a group that does not exist was said to be Dead.
+(KIP-1043), where before a group that does not exist was said to be Dead. GROUP_AUTHORIZATION_FAILED without
+DESCRIBE on the group, whether it exists or not.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, are_usual, chunks, i
 from ottla.broker.request import RequestContext
 from ottla.coordinators.groups.requests import DescribedGroup, DescribedMember
 from ottla.errors import ErrorCode
+from ottla.security.acl_bindings import Operation, ResourceType
 
 FIRST_VERSION_WITH_NOT_FOUND = 6
 OPERATIONS_OMITTED = -(2**31)
-# READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS, as bits of AclOperation codes: all that a broker
-# without an authorizer allows.
-GROUP_OPERATIONS = sum(1 << code for code in (3, 6, 8, 10, 11))
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
     include_operations = getattr(request, "include_authorized_operations", False)
 
     def describe(group_id: str) -> Fields:
+        if not ctx.may(Operation.DESCRIBE, ResourceType.GROUP, group_id):
+            denied = DescribedGroup(group_id, ErrorCode.group_authorization_failed)
+            return _fields(ctx.api_version, denied, OPERATIONS_OMITTED)
         group = ctx.services.groups.describe(group_id)
-        return _fields(ctx.api_version, group, include_operations)
+        operations = OPERATIONS_OMITTED
+        if include_operations:
+            operations = ctx.operations(ResourceType.GROUP, group_id)
+        return _fields(ctx.api_version, group, operations)
 
     if not are_usual(request.groups):
         return _one_by_one(ctx, request.groups, describe)
@@ -47,14 +52,13 @@ async def _one_by_one(
     return await in_pieces(ctx, {"throttle_time_ms": 0, "groups": found})
 
 
-def _fields(version: int, group: DescribedGroup, include_operations: bool) -> dict[str, Any]:
+def _fields(version: int, group: DescribedGroup, operations: int) -> dict[str, Any]:
     error, message = group.error, None
     if error == ErrorCode.group_id_not_found:
         if version >= FIRST_VERSION_WITH_NOT_FOUND:
             message = f"Group {group.group_id} not found."
         else:
             error = ErrorCode.none
-    operations = GROUP_OPERATIONS if include_operations and error == ErrorCode.none else OPERATIONS_OMITTED
     return {
         "error_code": error,
         "error_message": message,
@@ -63,7 +67,7 @@ def _fields(version: int, group: DescribedGroup, include_operations: bool) -> di
         "protocol_type": group.protocol_type,
         "protocol_data": group.protocol_data,
         "members": mapped(_member, group.members),
-        "authorized_operations": operations,
+        "authorized_operations": operations if error == ErrorCode.none else OPERATIONS_OMITTED,
     }
 
 

@@ -3,23 +3,30 @@
 v0 groups only; v1-3 key type and error message; v3 flexible; v4 many keys in one request; v6 share groups.
 `__consumer_offsets` and `__transaction_state` are made when somebody first looks for what is in them; unlike
 Kafka's, the answer waits for that, and for a coordinator on this node that is still loading, which spares the
-client a retry. Share groups get INVALID_REQUEST.
+client a retry. Share groups get INVALID_REQUEST. Keys that the client may not DESCRIBE get
+GROUP_AUTHORIZATION_FAILED or TRANSACTIONAL_ID_AUTHORIZATION_FAILED; nothing is made for their sake.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, are_usual, chunks, in_pieces
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC, TopicImage
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
+from ottla.security.demands import refused
 
 GROUP_KEY = 0
 TRANSACTION_KEY = 1
+SHARE_KEY = 2
 FIRST_VERSION_WITH_KEYS = 4
+FIRST_VERSION_WITH_SHARES = 6
+
+_KINDS = {GROUP_KEY: ResourceType.GROUP, TRANSACTION_KEY: ResourceType.TRANSACTIONAL_ID}
 
 
 class Coordinator(Protocol):
@@ -44,26 +51,58 @@ def _coordinator(ctx: RequestContext, key_type: int) -> tuple[Coordinator, str] 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields | Framed]:
     key_type = getattr(request, "key_type", GROUP_KEY)
     keys = [request.key] if ctx.api_version < FIRST_VERSION_WITH_KEYS else request.coordinator_keys
+    if (
+        key_type == SHARE_KEY
+        and ctx.api_version >= FIRST_VERSION_WITH_SHARES
+        and not ctx.may(Operation.CLUSTER_ACTION, ResourceType.CLUSTER, CLUSTER_NAME)
+    ):
+        raise refused(ResourceType.CLUSTER)
     if len(keys) <= AT_ONCE_MAX and are_usual(keys):
-        found = _find_at_once(ctx, key_type, keys)
+        allowed = _allowed(ctx, key_type, keys)
+        found = _find_at_once(ctx, key_type, allowed) if allowed or not keys else []
         if found is not None:
-            return _fields(ctx, keys, found)
+            return _fields(ctx, _answers(key_type, keys, allowed, found))
     return _handle(ctx, key_type, keys)
 
 
 async def _handle(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> Fields | Framed:
-    found = await _find(ctx, key_type, keys)
+    allowed = keys
+    if ctx.client.permissions is not None:
+        allowed = []
+        for some in chunks(keys):
+            allowed += _allowed(ctx, key_type, some)
+            await ctx.services.slices.pause()
+    found = await _find(ctx, key_type, allowed) if allowed or not keys else []
+    answers = _answers(key_type, keys, allowed, found)
     if len(keys) > AT_ONCE_MAX:
-        answers = ({"key": key} | each for key, each in zip(keys, found, strict=True))
         return await in_pieces(ctx, {"throttle_time_ms": 0, "coordinators": Lazy(len(keys), answers)})
-    return _fields(ctx, keys, found)
+    return _fields(ctx, answers)
 
 
-def _fields(ctx: RequestContext, keys: Sequence[str], found: Sequence[Fields]) -> Fields:
+def _allowed(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> Sequence[str]:
+    """Those that the client may DESCRIBE."""
+    kind = _KINDS.get(key_type)
+    if ctx.client.permissions is None or kind is None:
+        return keys
+    return [key for key in keys if ctx.may(Operation.DESCRIBE, kind, key)]
+
+
+def _answers(
+    key_type: int, keys: Sequence[str], allowed: Sequence[str], found: Sequence[Fields]
+) -> Iterator[Fields]:
+    """For each key what was found, or that it is not for the client; ``found`` is for those ``allowed``."""
+    if len(allowed) == len(keys):
+        yield from ({"key": key} | each for key, each in zip(keys, found, strict=True))
+        return
+    denied = _nowhere(refused(_KINDS[key_type]))
+    known = dict(zip(allowed, found, strict=True))
+    yield from ({"key": key} | known.get(key, denied) for key in keys)
+
+
+def _fields(ctx: RequestContext, answers: Iterator[Fields]) -> Fields:
     if ctx.api_version < FIRST_VERSION_WITH_KEYS:
-        return {"throttle_time_ms": 0} | found[0]
-    answers = [{"key": key} | each for key, each in zip(keys, found, strict=True)]
-    return {"throttle_time_ms": 0, "coordinators": answers}
+        return {"throttle_time_ms": 0} | next(answers)
+    return {"throttle_time_ms": 0, "coordinators": [*answers]}
 
 
 def _find_at_once(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> list[Fields] | None:

@@ -2,7 +2,8 @@
 
 v2-4 have a retention time of their own; v3 throttle time; v6 leader epochs; v7 static members; v8 flexible;
 v9 the consumer protocol, and GROUP_ID_NOT_FOUND; v10 topic ids in place of names. Topics and partitions that
-do not exist get UNKNOWN_TOPIC_OR_PARTITION, or UNKNOWN_TOPIC_ID; the others are committed all the same.
+do not exist get UNKNOWN_TOPIC_OR_PARTITION, or UNKNOWN_TOPIC_ID, those of topics that the client may not read
+TOPIC_AUTHORIZATION_FAILED; the others are committed all the same.
 """
 
 from __future__ import annotations
@@ -18,16 +19,21 @@ from ottla.coordinators.groups.requests import CommitRequest, PartitionErrors, T
 from ottla.env.deferred import Deferred
 from ottla.errors import KafkaError
 from ottla.metadata.image import ClusterImage
+from ottla.security.acl_bindings import Operation, ResourceType
 from ottla.wire.commits import TOPIC_IDS_SINCE, OffsetCommit, write_committed
 from ottla.wire.messages import RequestHeader
 
 FIRST_VERSION_WITH_GROUP_ID_NOT_FOUND: Final = 9
+_READ: Final = Operation.READ
+_TOPIC: Final = ResourceType.TOPIC
 
 
 def handle(ctx: RequestContext, request: Any) -> Answer:
     by_id = ctx.header.api_version >= TOPIC_IDS_SINCE
     if isinstance(request, OffsetCommit):
         topics = _find_all(ctx.services.metadata.image, request, by_id)
+        if topics is not None and ctx.client.permissions is not None and not _may_read_all(ctx, topics):
+            topics = None
         if topics is not None:
             answer = _Answer(ctx.header, request, topics)
             ctx.services.groups.commit(_asked(ctx, request, topics), answer)
@@ -49,6 +55,14 @@ def _find_all(image: ClusterImage, asked: OffsetCommit, by_id: bool) -> list[Top
                 return None
         commits.append(TopicToCommit(found.name, found.topic_id, partitions))
     return commits or None
+
+
+def _may_read_all(ctx: RequestContext, topics: Sequence[TopicToCommit]) -> bool:
+    for topic in topics:
+        name = topic.topic
+        if not ctx.may(_READ, _TOPIC, name):
+            return False
+    return True
 
 
 def _asked(ctx: RequestContext, request: OffsetCommit, topics: Sequence[TopicToCommit]) -> CommitRequest:

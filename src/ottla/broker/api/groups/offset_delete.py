@@ -1,7 +1,8 @@
 """OffsetDelete: forget where a group is in some partitions (KIP-496), which none of its members may read.
 
 v0 only. GROUP_SUBSCRIBED_TO_TOPIC by topic; NON_EMPTY_GROUP where the members speak another protocol than
-consumers do, so that their topics are not known; UNKNOWN_TOPIC_OR_PARTITION for what does not exist.
+consumers do, so that their topics are not known; UNKNOWN_TOPIC_OR_PARTITION for what does not exist,
+TOPIC_AUTHORIZATION_FAILED without READ on the topic, whether it exists or not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, mapped
 from ottla.broker.request import RequestContext
 from ottla.coordinators.groups.requests import PartitionError
 from ottla.errors import ErrorCode
+from ottla.security.acl_bindings import Operation, ResourceType
 
 
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
@@ -19,6 +21,12 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     known: list[tuple[str, list[int]]] = []
     outcome: dict[str, list[PartitionError]] = {}
     for topic in request.topics:
+        if not ctx.may(Operation.READ, ResourceType.TOPIC, topic.name):
+            outcome[topic.name] = [
+                PartitionError(each.partition_index, ErrorCode.topic_authorization_failed)
+                for each in topic.partitions
+            ]
+            continue
         count = len(topics[topic.name].partitions) if topic.name in topics else 0
         indexes = [each.partition_index for each in topic.partitions]
         outcome[topic.name] = [

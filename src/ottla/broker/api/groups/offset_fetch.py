@@ -4,7 +4,9 @@ v1 has no error for the whole group, so it stands with each partition; v2 one gr
 for all that it has; v3 throttle time; v5 leader epochs; v6 flexible; v7 require_stable, which gets
 UNSTABLE_OFFSET_COMMIT while an open transaction may still change an offset (KIP-447); v8 many groups
 (KIP-709); v9 the consumer protocol's member; v10 topic ids in place of names. A group that does not exist
-simply has no offsets.
+simply has no offsets. GROUP_AUTHORIZATION_FAILED without DESCRIBE on the group; topics that the client may
+not DESCRIBE get TOPIC_AUTHORIZATION_FAILED where they are named, whether they exist or not, and are left out
+where all are asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from ottla.broker.request import RequestContext
 from ottla.coordinators.groups.requests import NO_OFFSET, FetchedOffset, FetchTopic
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
+from ottla.security.acl_bindings import Operation, ResourceType
 from ottla.wire.primitives import UUID_ZERO
 
 FIRST_VERSION_WITH_GROUP_ERROR = 2
@@ -83,21 +86,28 @@ def _fetch(ctx: RequestContext, array: Array, require_stable: bool, group: Any) 
     image = ctx.services.metadata.image
     by_id = ctx.api_version >= FIRST_VERSION_WITH_TOPIC_IDS
     try:
+        if not ctx.may(Operation.DESCRIBE, ResourceType.GROUP, group.group_id):
+            raise KafkaError(ErrorCode.group_authorization_failed)
         offsets = ctx.services.groups.offsets_of(group.group_id, require_stable=require_stable)
     except KafkaError as error:
         return {"group_id": group.group_id, "error_code": error.code, "topics": []}
     topics: list[FetchTopic] = []
-    unknown: list[Any] = []
+    # Those that are not looked up, and why.
+    refused: list[tuple[Any, ErrorCode]] = []
     ids: dict[str, UUID] = {}
     if group.topics is not None:
         for topic in group.topics:
             resolved = _resolve_id(image, topic) if by_id else _resolve_name(image, topic)
             if resolved is None:
-                unknown.append(topic)
+                refused.append((topic, ErrorCode.unknown_topic_id))
+            elif not ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, resolved.topic):
+                refused.append((topic, ErrorCode.topic_authorization_failed))
             else:
                 topics.append(resolved)
     else:
         topics = offsets.topics()
+        if ctx.client.permissions is not None:
+            topics = [topic for topic in topics if _may_see(ctx, topic.topic)]
         if by_id:
             # A topic that is gone has no id to be named by.
             topics = [topic for topic in topics if topic.topic in image.topics]
@@ -111,11 +121,11 @@ def _fetch(ctx: RequestContext, array: Array, require_stable: bool, group: Any) 
             "partitions": array(len(topic.partitions), map(_partition, found)),
         }
 
-    answers = chain(map(fetched, topics), map(_unknown_id, unknown))
+    answers = chain(map(fetched, topics), map(_refused, refused))
     return {
         "group_id": group.group_id,
         "error_code": ErrorCode.none,
-        "topics": array(len(topics) + len(unknown), answers),
+        "topics": array(len(topics) + len(refused), answers),
     }
 
 
@@ -130,10 +140,16 @@ def _resolve_id(image: ClusterImage, topic: Any) -> FetchTopic | None:
     return None if found is None else FetchTopic(found.name, found.topic_id, topic.partition_indexes)
 
 
-def _unknown_id(topic: Any) -> Fields:
-    error = ErrorCode.unknown_topic_id
+def _may_see(ctx: RequestContext, name: str) -> bool:
+    """Whether the client may know of a topic that it has not asked for."""
+    return ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, name, quietly=True)
+
+
+def _refused(refusal: tuple[Any, ErrorCode]) -> Fields:
+    topic, error = refusal
     return {
-        "topic_id": topic.topic_id,
+        "name": getattr(topic, "name", ""),
+        "topic_id": getattr(topic, "topic_id", UUID_ZERO),
         "partitions": [_partition(FetchedOffset(each, error=error)) for each in topic.partition_indexes],
     }
 
