@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from typing import Any
 
+from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode
 from ottla.metadata.image import INTERNAL_TOPICS, BrokerImage, ClusterImage, PartitionState, TopicImage
 from ottla.metadata.service import Metadata
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
 
 Fields = dict[str, Any]
 
@@ -19,11 +21,16 @@ OPERATIONS_OMITTED = -(2**31)
 # Everything that there is to allow, as bits of AclOperation codes: what a broker without an authorizer says.
 # READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS
 TOPIC_OPERATIONS = sum(1 << code for code in (3, 4, 5, 6, 7, 8, 10, 11))
-# CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE
-CLUSTER_OPERATIONS = sum(1 << code for code in (5, 7, 8, 9, 10, 11, 12))
 
 _NONE = int(ErrorCode.none)
 _NO_LEADER = -1
+
+
+def cluster_operations(ctx: RequestContext) -> int:
+    """What a client may do with the cluster: nothing is told to who may not DESCRIBE it."""
+    if not ctx.may(Operation.DESCRIBE, ResourceType.CLUSTER, CLUSTER_NAME):
+        return 0
+    return ctx.operations(ResourceType.CLUSTER, CLUSTER_NAME)
 
 
 def broker_fields(image: ClusterImage, listener: str) -> list[Fields]:
@@ -102,6 +109,12 @@ def missing_topic_fields(name: str | None, topic_id: Any, error: ErrorCode) -> F
         "partitions": (),
         "topic_authorized_operations": OPERATIONS_OMITTED,
     }
+
+
+def denied_topic_fields(name: str | None, topic_id: Any = None) -> Fields:
+    """A topic that the client may not know of, be there one or not: nothing but what it is asked for by."""
+    fields = missing_topic_fields(name, topic_id, ErrorCode.topic_authorization_failed)
+    return fields | {"is_internal": False}
 
 
 def leave_out_offline(fields: Fields) -> Fields:

@@ -16,6 +16,7 @@ from ottla.broker.kept_topics import ENTRY_BYTES, KeptTopics
 from ottla.broker.large import Lazy
 from ottla.broker.views.cluster import (
     OPERATIONS_OMITTED,
+    denied_topic_fields,
     known_brokers,
     leave_out_offline,
     missing_topic_fields,
@@ -112,8 +113,15 @@ class EncodedTopics:
             pass
         return b"".join(out)
 
+    def denied(self, name: str | None, topic_id: UUID | None = None) -> bytes:
+        """A topic that is not for the client to know of."""
+        out: list[Any] = []
+        for _ in self._write(denied_topic_fields(name, topic_id), out, [PIECE]):
+            pass
+        return b"".join(out)
+
     def with_operations(self, data: bytes, operations: int) -> bytes:
-        """A topic's bytes, telling what its client may do with it, which no topic says otherwise."""
+        """A topic's bytes, telling what its client may do with it, which none says otherwise."""
         if not self._end_bytes or operations == OPERATIONS_OMITTED:
             return data
         end = _INT32.pack(operations) + b"\0"

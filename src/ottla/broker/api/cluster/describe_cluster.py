@@ -10,9 +10,9 @@ from typing import Any
 
 from ottla.broker.request import RequestContext
 from ottla.broker.views.cluster import (
-    CLUSTER_OPERATIONS,
     OPERATIONS_OMITTED,
     broker_fields,
+    cluster_operations,
     fenced_broker_fields,
 )
 from ottla.errors import ErrorCode
@@ -37,7 +37,9 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
     known = any(broker["broker_id"] == image.controller_id for broker in brokers)
     if not failed and getattr(request, "include_fenced_brokers", False):
         brokers += fenced_broker_fields(image, ctx.listener)
-    operations = CLUSTER_OPERATIONS if request.include_cluster_authorized_operations else OPERATIONS_OMITTED
+    operations = OPERATIONS_OMITTED
+    if request.include_cluster_authorized_operations:
+        operations = cluster_operations(ctx)
     return {
         "throttle_time_ms": 0,
         "error_code": int(error),

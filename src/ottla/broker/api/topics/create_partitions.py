@@ -2,32 +2,47 @@
 (ReplicationControlManager.createPartitions).
 
 v0-3 differ in encoding only. ``count`` is the number of partitions in all; ``assignments`` place the new
-ones.
+ones. TOPIC_AUTHORIZATION_FAILED for topics that the client may not ALTER.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from ottla.broker.large import made
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.controller import MorePartitions
+from ottla.security.acl_bindings import Operation, ResourceType
 
 Fields = dict[str, Any]
 
 
 async def handle(ctx: RequestContext, request: Any) -> Fields:
     times = Counter(topic.name for topic in request.topics)
-    wanted = await made(ctx, _more, [topic for topic in request.topics if times[topic.name] == 1])
+    named_once = [topic for topic in request.topics if times[topic.name] == 1]
+    denied = await _denied(ctx, named_once)
+    wanted = await made(ctx, _more, [topic for topic in named_once if topic.name not in denied])
     results = await ctx.services.metadata.controller.create_partitions(
         wanted, validate_only=request.validate_only
     )
     twice = KafkaError(ErrorCode.invalid_request, "Duplicate topic name.")
     answers = [_fields(name, twice) for name, count in times.items() if count > 1]
+    answers += [_fields(name, KafkaError(ErrorCode.topic_authorization_failed)) for name in denied]
     answers += [_fields(result.name, result.error) for result in results]
     return {"throttle_time_ms": 0, "results": answers}
+
+
+async def _denied(ctx: RequestContext, topics: Sequence[Any]) -> dict[str, None]:
+    """Those that the client may not ALTER, whether they exist or not."""
+    if ctx.client.permissions is None:
+        return {}
+    may_alter = await made(
+        ctx, lambda topic: ctx.may(Operation.ALTER, ResourceType.TOPIC, topic.name), topics
+    )
+    return {topic.name: None for topic, may in zip(topics, may_alter, strict=True) if not may}
 
 
 def _more(topic: Any) -> MorePartitions:

@@ -2,11 +2,14 @@
 
 v2-3 differ in encoding only, v4 lets partitions and replicas be -1 for the default, v5 is flexible and
 returns the new topic's configurations, v7 its id. The topics can be used when the answer arrives.
+TOPIC_AUTHORIZATION_FAILED for topics that the client may not CREATE, by the cluster or by their names.
+Without DESCRIBE_CONFIGS on one that is made, topic_config_error_code says so in place of what it is like.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, listed, made, mapped
@@ -15,14 +18,19 @@ from ottla.broker.views.configs import created_entries
 from ottla.config import TOPIC
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.topics import METADATA_TOPIC, NewTopic, TopicResult
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
 
 # As much work as one element of an answer is, in configurations.
 FIELDS_PER_ELEMENT = 4
+
+_UNDESCRIBED = {"num_partitions": -1, "replication_factor": -1, "configs": ()}
 
 
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     times = Counter(topic.name for topic in request.topics)
     tried = [topic for topic in request.topics if _refusal(topic.name, times) is None]
+    denied = await _denied(ctx, tried)
+    tried = [topic for topic in tried if topic.name not in denied]
     wanted = await made(ctx, _new_topic, tried)
     results = await ctx.services.metadata.controller.create_topics(
         wanted, validate_only=request.validate_only
@@ -31,6 +39,8 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
 
     def told(name: str) -> Fields:
         refusal = _refusal(name, times)
+        if name in denied:
+            refusal = KafkaError(ErrorCode.topic_authorization_failed, "Authorization failed.")
         return _failed(name, refusal) if refusal else _fields(ctx, found[name])
 
     # Each comes with all of its configurations.
@@ -38,6 +48,16 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     each = mapped if is_much else listed
     fields = {"throttle_time_ms": 0, "topics": each(told, list(times))}
     return await in_pieces(ctx, fields) if is_much else fields
+
+
+async def _denied(ctx: RequestContext, topics: Sequence[Any]) -> frozenset[str]:
+    """Those that the client may not CREATE, whether they exist or not."""
+    if ctx.may(Operation.CREATE, ResourceType.CLUSTER, CLUSTER_NAME, quietly=True):
+        return frozenset()
+    may_create = await made(
+        ctx, lambda topic: ctx.may(Operation.CREATE, ResourceType.TOPIC, topic.name), topics
+    )
+    return frozenset([topic.name for topic, may in zip(topics, may_create, strict=True) if not may])
 
 
 def _refusal(name: str, times: Counter[str]) -> KafkaError | None:
@@ -68,21 +88,17 @@ def _failed(name: str, error: KafkaError) -> Fields:
         "error_code": int(error.code),
         "error_message": error.message,
         "topic_config_error_code": 0,
-        "num_partitions": -1,
-        "replication_factor": -1,
-        "configs": (),
-    }
+    } | _UNDESCRIBED
 
 
 def _fields(ctx: RequestContext, result: TopicResult) -> Fields:
     topic = result.topic
     if topic is None:
         return _failed(result.name, result.error or KafkaError(ErrorCode.unknown_server_error))
-    return {
-        "name": topic.name,
-        "topic_id": topic.topic_id,
-        "error_code": 0,
-        "error_message": None,
+    made = {"name": topic.name, "topic_id": topic.topic_id, "error_code": 0, "error_message": None}
+    if not ctx.may(Operation.DESCRIBE_CONFIGS, ResourceType.TOPIC, topic.name, quietly=True):
+        return made | _UNDESCRIBED | {"topic_config_error_code": int(ErrorCode.topic_authorization_failed)}
+    return made | {
         "topic_config_error_code": 0,
         "num_partitions": len(topic.partitions),
         "replication_factor": len(topic.partitions[0].replicas),

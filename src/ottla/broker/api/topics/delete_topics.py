@@ -3,7 +3,8 @@
 A topic that is named by its name and by its id stays: INVALID_REQUEST.
 v5 adds error messages, v6 topic ids. With ``delete.topic.enable=false`` all are refused:
 TOPIC_DELETION_DISABLED from v3, INVALID_REQUEST before. Kafka's internal topics can be deleted like
-others, as in Kafka.
+others, as in Kafka. TOPIC_AUTHORIZATION_FAILED for topics that the client may not delete, or may not know of;
+where it asks by an id, the answer has the name only if it may know it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ottla.broker.large import AT_ONCE_MAX, Fields
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
+from ottla.security.demands import refused
 
 _NO_ID = UUID(int=0)
 
@@ -25,6 +28,28 @@ class _Target(NamedTuple):
 
     name: str | None
     topic_id: UUID
+
+
+class _Rights:
+    """Whether the client may know of topics, and delete them: all where it may DELETE the cluster."""
+
+    def __init__(self, ctx: RequestContext) -> None:
+        self._ctx = ctx
+        self._all = ctx.may(Operation.DELETE, ResourceType.CLUSTER, CLUSTER_NAME, quietly=True)
+
+    def may_see(self, name: str) -> bool:
+        return self._all or self._ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, name)
+
+    def may_delete(self, name: str) -> bool:
+        return self._all or self._ctx.may(Operation.DELETE, ResourceType.TOPIC, name)
+
+
+class _Denied(Exception):
+    """A topic that the client may not delete; ``name`` is None where it may not even know of it."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 _NOTHING = _Target(None, _NO_ID)
@@ -46,6 +71,7 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
 
 async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
     image = ctx.services.metadata.image
+    rights = _Rights(ctx)
     times = Counter(targets)
     responses: list[Fields] = []
     named: dict[UUID, int] = {}
@@ -53,8 +79,10 @@ async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
         if done % AT_ONCE_MAX == 0:
             await ctx.services.slices.pause()
         try:
-            topic_id = _resolve(image, target, count)
+            topic_id = _resolve(image, target, count, rights)
             named[topic_id] = named.get(topic_id, 0) + 1
+        except _Denied as denied:
+            responses.append(_fields(denied.name, target.topic_id, refused(ResourceType.TOPIC)))
         except KafkaError as error:
             # Who names nothing, or a topic in two ways at once, is told so each time.
             names_one = (target.name is None) != (target.topic_id == _NO_ID)
@@ -73,8 +101,9 @@ async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
     return responses
 
 
-def _resolve(image: ClusterImage, target: _Target, times: int) -> UUID:
-    """The id of the topic that a target names."""
+def _resolve(image: ClusterImage, target: _Target, times: int, rights: _Rights) -> UUID:
+    """The id of the topic that a target names. KafkaError; _Denied where it is not for the client to know of
+    it, or to delete it."""
     name, topic_id = target
     if target == _NOTHING:
         raise KafkaError(ErrorCode.invalid_request, "Neither topic name nor id were specified.")
@@ -83,10 +112,14 @@ def _resolve(image: ClusterImage, target: _Target, times: int) -> UUID:
     if times > 1:
         what = "id" if name is None else "name"
         raise KafkaError(ErrorCode.invalid_request, f"Duplicate topic {what}.")
+    if name is not None and not rights.may_see(name):
+        raise _Denied(name)
     topic = image.topics_by_id.get(topic_id) if name is None else image.topics.get(name)
     if topic is None:
         unknown = ErrorCode.unknown_topic_id if name is None else ErrorCode.unknown_topic_or_partition
         raise KafkaError(unknown)
+    if not rights.may_delete(topic.name):
+        raise _Denied(topic.name if rights.may_see(topic.name) else None)
     return topic.topic_id
 
 

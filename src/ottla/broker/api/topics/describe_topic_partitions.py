@@ -2,18 +2,20 @@
 
 v0. Topics come in the order of their names; no topics asked for means all. A page holds as many
 partitions as the request and ``max.request.partition.size.limit`` allow, and its cursor says where the
-next one begins.
+next one begins. Topics that the client may not DESCRIBE are refused where they are named, on each page behind
+the others, and left out where all are asked for.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ottla.broker.large import AT_ONCE_MAX, Framed, in_pieces
+from ottla.broker.large import AT_ONCE_MAX, Framed, chunks, in_pieces
 from ottla.broker.request import RequestContext
 from ottla.broker.views.cluster import (
     TOPIC_OPERATIONS,
     Fields,
+    denied_topic_fields,
     missing_topic_fields,
     partition_fields,
     topic_fields,
@@ -21,32 +23,53 @@ from ottla.broker.views.cluster import (
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
 from ottla.metadata.topics import name_fault
+from ottla.security.acl_bindings import Operation, ResourceType
 
 
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     image = ctx.services.metadata.image
     cursor = request.cursor
+    is_limited = ctx.client.permissions is not None
+    hides = is_limited and not request.topics
     names = _names(image, request)
+    denied: list[str] = []
+    if is_limited and request.topics:
+        names, denied = await _allowed(ctx, names)
     limit = ctx.services.config.get("max.request.partition.size.limit")
     remaining = max(min(limit, request.response_partition_limit), 1)
     topics: list[Fields] = []
     next_cursor = None
     for count, name in enumerate(names, 1):
+        if count % AT_ONCE_MAX == 0:
+            await ctx.services.slices.pause()
+        if hides and not ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, name, quietly=True):
+            continue
         if remaining == 0:
             next_cursor = {"topic_name": name, "partition_index": 0}
             break
         start = cursor.partition_index if cursor is not None and name == cursor.topic_name else 0
         fields, after = _topic(image, name, ctx.listener, start, remaining)
-        topics.append(fields | {"topic_authorized_operations": TOPIC_OPERATIONS})
+        operations = ctx.operations(ResourceType.TOPIC, name) if is_limited else TOPIC_OPERATIONS
+        topics.append(fields | {"topic_authorized_operations": operations})
         if after is not None:
             next_cursor = {"topic_name": name, "partition_index": after}
             break
         remaining -= len(fields["partitions"])
-        if count % AT_ONCE_MAX == 0:
-            await ctx.services.slices.pause()
+    topics += map(denied_topic_fields, denied)
     answer: Fields = {"throttle_time_ms": 0, "topics": topics, "next_cursor": next_cursor}
     partitions = sum(len(fields["partitions"]) for fields in topics)
     return await in_pieces(ctx, answer) if partitions + len(topics) > AT_ONCE_MAX else answer
+
+
+async def _allowed(ctx: RequestContext, names: list[str]) -> tuple[list[str], list[str]]:
+    """The topics that the client may DESCRIBE, and the others, whether they exist or not."""
+    allowed: list[str] = []
+    denied: list[str] = []
+    for some in chunks(names):
+        for name in some:
+            (allowed if ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, name) else denied).append(name)
+        await ctx.services.slices.pause()
+    return allowed, denied
 
 
 def _names(image: ClusterImage, request: Any) -> list[str]:

@@ -21,11 +21,13 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import UUID
 
-from ottla.broker.large import AT_ONCE_MAX, Framed, in_pieces, is_large
+from ottla.broker.api.topics.metadata_rights import MetadataRights
+from ottla.broker.large import AT_ONCE_MAX, Framed, in_pieces, is_large, made
 from ottla.broker.request import Fields, RequestContext
-from ottla.broker.views.cluster import CLUSTER_OPERATIONS, OPERATIONS_OMITTED, TOPIC_OPERATIONS
+from ottla.broker.views.cluster import OPERATIONS_OMITTED, TOPIC_OPERATIONS, cluster_operations
 from ottla.broker.views.topics import EncodedTopics, encoded_topics
 from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.image import TopicImage
 from ottla.metadata.topics import name_fault
 from ottla.wire.codec import PIECE, Encoded
 from ottla.wire.messages import JOIN_BYTES_MAX
@@ -38,9 +40,10 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Coroutine[Any, Any, Fi
     topics = _topics(ctx)
     asked = _asked(ctx, request)
     operations = _operations(ctx, request)
+    rights = _rights(ctx, request, asked, operations)
     if asked is None:
         everything = topics.all
-        if everything is not None and operations == OPERATIONS_OMITTED:
+        if everything is not None and operations == OPERATIONS_OMITTED and rights is None:
             return _answer(ctx, request, topics, everything)
         asked = list(topics.image.topics)
     if len(asked) > AT_ONCE_MAX or is_large(ctx):
@@ -49,6 +52,12 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Coroutine[Any, Any, Fi
     left = AT_ONCE_MAX
     for one in asked:
         topic = topics.find(one)
+        if rights is not None:
+            refusal = rights.refusal(topics, one, topic)
+            if refusal is not None:
+                pieces += (refusal,) if refusal else ()
+                continue
+            operations = _operations_of(rights, one, topic)
         if topic is None:
             if type(one) is str and _may_create(ctx, request):
                 return _many(ctx, request)
@@ -75,32 +84,38 @@ async def _many(ctx: RequestContext, request: Any) -> Fields | Framed:
     """The response where it is much, or topics are made for it: made with others' requests in between, of one
     image nevertheless."""
     asked = _asked(ctx, request)
-    if asked is not None and _may_create(ctx, request):
-        await _create_missing(ctx, asked)
-    topics = _topics(ctx)
     operations = _operations(ctx, request)
+    rights = _rights(ctx, request, asked, operations)
+    if asked is not None and _may_create(ctx, request):
+        await _create_missing(ctx, asked, rights)
+    topics = _topics(ctx)
     pieces: list[bytes] = []
     # Until others have their turn: partitions that are written, and topics of any kind.
     left, to_come = [PIECE], AT_ONCE_MAX
     for one in list(topics.image.topics) if asked is None else asked:
         topic = topics.find(one)
-        if topic is None:
+        refusal = None if rights is None else rights.refusal(topics, one, topic)
+        if rights is not None and refusal is None:
+            operations = _operations_of(rights, one, topic)
+        if refusal is not None:
+            pieces += (refusal,) if refusal else ()
+        elif topic is None:
             pieces.append(_missing(topics, one, operations))
         else:
             data = topics.kept(topic)
             if data is None:
-                made: list[bytes] = []
-                for _ in topics.make(topic, made, left):
+                written: list[bytes] = []
+                for _ in topics.make(topic, written, left):
                     await ctx.services.slices.pause()
-                (data,) = made
+                (data,) = written
             pieces.append(topics.with_operations(data, operations))
         to_come -= 1
         if not to_come:
             to_come = AT_ONCE_MAX
             await ctx.services.slices.pause()
     encoded = Encoded(len(pieces), pieces)
-    if asked is None and operations == OPERATIONS_OMITTED:
-        encoded = topics.keep_all(pieces)
+    if asked is None and operations == OPERATIONS_OMITTED and not (rights is not None and rights.hides):
+        encoded = topics.all or topics.keep_all(pieces)
     answer = _answer(ctx, request, topics, encoded)
     return answer if isinstance(answer, dict) else await answer
 
@@ -116,10 +131,34 @@ def _may_create(ctx: RequestContext, request: Any) -> bool:
     return bool(wanted and ctx.services.config.get("auto.create.topics.enable"))
 
 
-async def _create_missing(ctx: RequestContext, asked: Sequence[Asked]) -> None:
+def _rights(
+    ctx: RequestContext, request: Any, asked: Sequence[Asked] | None, operations: int
+) -> MetadataRights | None:
+    """What the client may be told of; None: everything."""
+    if ctx.client.permissions is None:
+        return None
+    return MetadataRights(
+        ctx,
+        is_all=asked is None,
+        creates=asked is not None and _may_create(ctx, request),
+        tells_operations=operations != OPERATIONS_OMITTED,
+    )
+
+
+def _operations_of(rights: MetadataRights, asked: Asked, topic: TopicImage | None) -> int:
+    if topic is not None:
+        return rights.operations(topic.name)
+    return rights.operations(asked) if isinstance(asked, str) else OPERATIONS_OMITTED
+
+
+async def _create_missing(ctx: RequestContext, asked: Sequence[Asked], rights: MetadataRights | None) -> None:
     existing = ctx.services.metadata.image.topics
     names = [name for name in asked if isinstance(name, str)]
     missing = [name for name in names if name not in existing and not name_fault(name)]
+    if rights is not None:
+        missing = [
+            name for name, may in zip(missing, await made(ctx, rights.may_make, missing), strict=True) if may
+        ]
     await ctx.services.metadata.controller.auto_creation.create(missing)
 
 
@@ -171,9 +210,9 @@ def _operations(ctx: RequestContext, request: Any) -> int:
 
 
 def _response(ctx: RequestContext, request: Any, topics: EncodedTopics, encoded: Encoded) -> Fields:
-    cluster_operations = OPERATIONS_OMITTED
+    told = OPERATIONS_OMITTED
     if 8 <= ctx.header.api_version <= 10 and request.include_cluster_authorized_operations:
-        cluster_operations = CLUSTER_OPERATIONS
+        told = cluster_operations(ctx)
     image = ctx.services.metadata.image
     return {
         "throttle_time_ms": 0,
@@ -181,6 +220,6 @@ def _response(ctx: RequestContext, request: Any, topics: EncodedTopics, encoded:
         "cluster_id": image.cluster_id,
         "controller_id": image.controller_id,
         "topics": encoded,
-        "cluster_authorized_operations": cluster_operations,
+        "cluster_authorized_operations": told,
         "error_code": 0,
     }
