@@ -2,6 +2,8 @@
 
 v0-2 differ in encoding only. Topics, groups, subscriptions to clients' metrics, this broker, and with an
 empty name all brokers can be changed. A resource is changed whole or not at all; each has its own answer.
+ALTER_CONFIGS is asked for of topics and groups, whether they exist or not, and of the cluster for what else
+there is.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ v1 adds sources and synonyms, v3 types and documentation, v4 is flexible. A topi
 over the broker's; a broker's are its own, so they must be asked of that broker; an empty broker name is
 what is set for all brokers. A group's are its own over the brokers', a subscription's to clients' metrics its
 own, whether there is such a group or not; loggers are those of the broker that is asked (KIP-412).
+
+DESCRIBE_CONFIGS is asked for of topics and groups, whether they exist or not, and of the cluster for what
+else there is.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from ottla.broker.api.configs.resources import check_broker_name
+from ottla.broker.api.configs.resources import check_allowed, check_broker_name
 from ottla.broker.large import Fields, Framed, in_pieces, mapped
 from ottla.broker.loggers import logger_levels
 from ottla.broker.request import RequestContext
@@ -26,6 +29,7 @@ from ottla.broker.views.configs import (
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.topics import check_name
+from ottla.security.acl_bindings import Operation
 
 # Resources that are described in one turn: a broker has some hundred configurations.
 RESOURCES_AT_ONCE_MAX = 3
@@ -53,6 +57,8 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
             "configs": (),
         }
         try:
+            kind, name = resource.resource_type, resource.resource_name
+            check_allowed(ctx, Operation.DESCRIBE_CONFIGS, kind, name)
             entries = _entries(ctx, resource)
         except KafkaError as error:
             return result | {"error_code": int(error.code), "error_message": error.message or ""}

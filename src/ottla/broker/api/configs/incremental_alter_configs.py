@@ -3,7 +3,8 @@
 v0-1 differ in encoding only. APPEND and SUBTRACT work on lists, from the default where nothing is set, but
 not on those of groups and of subscriptions to clients' metrics. Levels of this broker's loggers can be set
 and deleted (KIP-412); they are not stored. A resource is changed whole or not at all; each has its own
-answer.
+answer. ALTER_CONFIGS is asked for of topics and groups, whether they exist or not, and of the cluster for
+what else there is.
 """
 
 from __future__ import annotations

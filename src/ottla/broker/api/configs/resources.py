@@ -9,11 +9,27 @@ from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import ResourceType
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation
+from ottla.security.acl_bindings import ResourceType as AclResourceType
+from ottla.security.demands import refused
 
 # Resources that are changed, or refused, in one turn.
 RESOURCES_AT_ONCE_MAX = 20
 
 Change = Callable[[Mapping[str, str]], dict[str, str]]
+
+
+def check_allowed(ctx: RequestContext, operation: Operation, kind: int, name: str) -> None:
+    """KafkaError where the client may not do something to configurations: of topics and groups it is asked by
+    their names, of what else there is by the cluster."""
+    if kind == ResourceType.TOPIC:
+        asked = AclResourceType.TOPIC
+    elif kind == ResourceType.GROUP:
+        asked = AclResourceType.GROUP
+    else:
+        asked, name = AclResourceType.CLUSTER, CLUSTER_NAME
+    if not ctx.may(operation, asked, name):
+        raise refused(asked)
 
 
 def check_broker_name(ctx: RequestContext, name: str, what: str = "Node") -> None:
@@ -90,14 +106,17 @@ async def alter_each(
             if (kind, name) in twice:
                 raise KafkaError(ErrorCode.invalid_request, "Each resource must appear at most once.")
             if kind == ResourceType.BROKER_LOGGER and alter_loggers is not None:
+                check_allowed(ctx, Operation.ALTER_CONFIGS, kind, name)
                 check_logger_name(ctx, name)
                 alter_loggers(resource, request.validate_only)
                 continue
             known = check_alterable(ctx, kind, name)
+            planned = plan(resource, known)
+            check_allowed(ctx, Operation.ALTER_CONFIGS, kind, name)
             await ctx.services.metadata.controller.alter_configs(
                 known,
                 name,
-                plan(resource, known),
+                planned,
                 named=[config.name for config in resource.configs],
                 validate_only=request.validate_only,
             )
