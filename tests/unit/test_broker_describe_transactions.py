@@ -11,9 +11,12 @@ import pytest
 
 from ottla.broker.api.transactions import describe_transactions
 from ottla.broker.large import AT_ONCE_MAX, USUAL_LENGTH_MAX
+from ottla.broker.request import Client, RequestContext
 from ottla.coordinators.transactions.requests import DescribedTransaction
 from ottla.errors import ErrorCode
 from ottla.types import TopicPartition
+from ottla.wire.apis import BY_NAME
+from ottla.wire.messages import RequestHeader
 
 
 class Transactions:
@@ -31,10 +34,15 @@ class Transactions:
         return DescribedTransaction(transactional_id, ErrorCode.none, "Ongoing", partitions=partitions)
 
 
+def context(services: Any, elements: int) -> RequestContext:
+    header = RequestHeader(BY_NAME["DescribeTransactions"].key, 0, 1, "client", 0)
+    return RequestContext(header, Client("10.0.0.1", "PLAINTEXT"), services, elements)
+
+
 @pytest.mark.parametrize("count", [AT_ONCE_MAX // 2, AT_ONCE_MAX // 2 + 1])
 def test_what_is_much_is_described_when_its_turn_comes(count: int) -> None:
     transactions = Transactions()
-    ctx: Any = SimpleNamespace(services=SimpleNamespace(transactions=transactions), elements=count)
+    ctx = context(SimpleNamespace(transactions=transactions), count)
     request = SimpleNamespace(transactional_ids=["tx"] * count)
     answer = describe_transactions.handle(ctx, request)
     if isinstance(answer, Coroutine):
@@ -55,7 +63,7 @@ def test_one_long_id_does_not_have_the_partitions_of_the_others_gone_through_at_
         assert not made
         written.extend(fields["transaction_states"])
 
-    def fields(described: DescribedTransaction) -> str:
+    def fields(ctx: RequestContext, described: DescribedTransaction) -> str:
         made.append(described.transactional_id)
         return described.transactional_id
 
@@ -70,7 +78,7 @@ def test_one_long_id_does_not_have_the_partitions_of_the_others_gone_through_at_
     turn = SimpleNamespace(deadline_ms=lambda: 0, is_over=lambda ends_ms: True)
     services = SimpleNamespace(transactions=transactions, slices=SimpleNamespace(pause=pause), turn=turn)
     ids = ["x" * (USUAL_LENGTH_MAX + 1), *["tx"] * (AT_ONCE_MAX - 1)]
-    ctx: Any = SimpleNamespace(services=services, elements=len(ids))
+    ctx = context(services, len(ids))
     answer: Any = describe_transactions.handle(ctx, SimpleNamespace(transactional_ids=ids))
     asyncio.run(answer)
     assert written == made == ids

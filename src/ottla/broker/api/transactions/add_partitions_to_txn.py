@@ -20,6 +20,8 @@ from ottla.coordinators.transactions.requests import AddRequest
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
+from ottla.security.acl_bindings import Operation, ResourceType
+from ottla.security.demands import refused
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,8 @@ Errors = Mapping[TopicPartition, ErrorCode]
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
     """By partition: NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, INVALID_PRODUCER_ID_MAPPING,
     PRODUCER_FENCED, CONCURRENT_TRANSACTIONS, TRANSACTION_ABORTABLE; UNKNOWN_TOPIC_OR_PARTITION, and from
-    clients TOPIC_AUTHORIZATION_FAILED for internal topics. CLUSTER_AUTHORIZATION_FAILED for a node's request
+    clients TRANSACTIONAL_ID_AUTHORIZATION_FAILED without WRITE on the id, TOPIC_AUTHORIZATION_FAILED without
+    it on the topic, and for internal ones. CLUSTER_AUTHORIZATION_FAILED for a node's request
     on a listener that is not for nodes."""
     if ctx.api_version >= BATCHED_SINCE:
         if not ctx.services.replicas.is_for_nodes(ctx.listener):
@@ -48,6 +51,8 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
         TV_0,
         may_wait=True,
     )
+    if not ctx.may(Operation.WRITE, ResourceType.TRANSACTIONAL_ID, asked.transactional_id):
+        raise refused(ResourceType.TRANSACTIONAL_ID)
     return _add(ctx, asked, request.v3_and_below_topics, is_client=True).then(
         lambda results: {"throttle_time_ms": 0, "results_by_topic_v3_and_below": results}
     )
@@ -146,7 +151,7 @@ def _unknown(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Erro
     errors: dict[TopicPartition, ErrorCode] = {}
     for where in asked.partitions:
         topic = topics.get(where.topic)
-        if is_client and where.topic in INTERNAL_TOPICS:
+        if is_client and not _may_write(ctx, where.topic):
             errors[where] = ErrorCode.topic_authorization_failed
         elif topic is None or not 0 <= where.partition < len(topic.partitions):
             errors[where] = ErrorCode.unknown_topic_or_partition
@@ -167,6 +172,10 @@ def _alike(topics: Iterable[Any], code: ErrorCode) -> list[Fields]:
         }
         for topic in topics
     ]
+
+
+def _may_write(ctx: RequestContext, topic: str) -> bool:
+    return topic not in INTERNAL_TOPICS and ctx.may(Operation.WRITE, ResourceType.TOPIC, topic)
 
 
 def _results(errors: Errors, version: int) -> list[Fields]:

@@ -18,15 +18,19 @@ from ottla.broker.large import (
 )
 from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.requests import DescribedTransaction
+from ottla.errors import ErrorCode
+from ottla.security.acl_bindings import Operation, ResourceType
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:
     """By id: TRANSACTIONAL_ID_NOT_FOUND, NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, INVALID_REQUEST for
-    an empty one. Of a transaction that is decided these are the partitions that have no marker yet."""
+    an empty one. Of a transaction that is decided these are the partitions that have no marker yet.
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED without DESCRIBE on the id, be there such a one or not; topics that
+    the client may not DESCRIBE are left out."""
     transactions = ctx.services.transactions
 
     def describe(transactional_id: str) -> Fields:
-        return _fields(transactions.describe(transactional_id))
+        return _fields(ctx, _described(ctx, transactional_id))
 
     ids = request.transactional_ids
     if not are_usual(ids):
@@ -47,16 +51,25 @@ async def _one_by_one(ctx: RequestContext, ids: Sequence[str]) -> Framed:
     found: dict[str, DescribedTransaction] = {}
     pace = Pace(ctx)
     for transactional_id in dict.fromkeys(ids):
-        found[transactional_id] = ctx.services.transactions.describe(transactional_id)
+        found[transactional_id] = _described(ctx, transactional_id)
         if pace.is_over():
             await pace.pause()
-    states = mapped(lambda transactional_id: _fields(found[transactional_id]), ids)
+    states = mapped(lambda transactional_id: _fields(ctx, found[transactional_id]), ids)
     return await in_pieces(ctx, {"throttle_time_ms": 0, "transaction_states": states})
 
 
-def _fields(described: DescribedTransaction) -> Fields:
+def _described(ctx: RequestContext, transactional_id: str) -> DescribedTransaction:
+    if not ctx.may(Operation.DESCRIBE, ResourceType.TRANSACTIONAL_ID, transactional_id):
+        return DescribedTransaction(transactional_id, ErrorCode.transactional_id_authorization_failed)
+    return ctx.services.transactions.describe(transactional_id)
+
+
+def _fields(ctx: RequestContext, described: DescribedTransaction) -> Fields:
+    is_limited = ctx.client.permissions is not None
     topics: dict[str, list[int]] = {}
     for topic, partition in described.partitions:
+        if is_limited and not ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, topic, quietly=True):
+            continue
         topics.setdefault(topic, []).append(partition)
     return {
         "error_code": described.error,

@@ -14,6 +14,8 @@ from ottla.broker.api.transactions.versions import told
 from ottla.broker.request import Fields, RequestContext
 from ottla.coordinators.transactions.requests import InitRequest, Producer, ProducerResponse
 from ottla.errors import ErrorCode, KafkaError
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
+from ottla.security.demands import refused
 
 NO_ID, NO_EPOCH = -1, -1
 FENCED_SINCE = 4
@@ -23,7 +25,9 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
     """COORDINATOR_NOT_AVAILABLE (which clients retry) where no id can be reserved now; INVALID_REQUEST for an
     empty transactional id, and for an id without an epoch or the other way round. With a transactional id
     NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS, CONCURRENT_TRANSACTIONS, PRODUCER_FENCED,
-    INVALID_TRANSACTION_TIMEOUT."""
+    INVALID_TRANSACTION_TIMEOUT. TRANSACTIONAL_ID_AUTHORIZATION_FAILED without WRITE on the id;
+    CLUSTER_AUTHORIZATION_FAILED without one, to whom may neither IDEMPOTENT_WRITE nor write to any topic."""
+    _check_allowed(ctx, request)
     known = (getattr(request, "producer_id", NO_ID), getattr(request, "producer_epoch", NO_EPOCH))
     if request.transactional_id == "" or (known[0] == NO_ID) != (known[1] == NO_EPOCH):
         raise KafkaError(ErrorCode.invalid_request)
@@ -41,6 +45,21 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
     # One in a thousand waits for the metadata store.
     producer_id = ctx.services.producer_ids.at_once()
     return _reserved(ctx) if producer_id is None else _fields(producer_id)
+
+
+def _check_allowed(ctx: RequestContext, request: Any) -> None:
+    """KafkaError where the client may not have an id: one that may write to any topic may have one without a
+    transactional id."""
+    name, kind = request.transactional_id, ResourceType.TRANSACTIONAL_ID
+    if name is not None:
+        if not ctx.may(Operation.WRITE, kind, name) or (
+            getattr(request, "enable2_pc", False) and not ctx.may(Operation.TWO_PHASE_COMMIT, kind, name)
+        ):
+            raise refused(kind)
+    elif not ctx.may_any(Operation.WRITE, ResourceType.TOPIC) and not ctx.may(
+        Operation.IDEMPOTENT_WRITE, ResourceType.CLUSTER, CLUSTER_NAME
+    ):
+        raise refused(ResourceType.CLUSTER)
 
 
 async def _reserved(ctx: RequestContext) -> Fields:

@@ -1,7 +1,8 @@
 """ListTransactions: the transactional ids that this node coordinates (KIP-664).
 
 v1 those that have been open for longer than a time (KIP-994); v2 those whose ids match a pattern (KIP-1152).
-Filters apply together; states that nobody knows are named in the answer.
+Filters apply together; states that nobody knows are named in the answer. Ids that the client may not DESCRIBE
+are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.requests import ListedTransaction
 from ottla.coordinators.transactions.states import BY_NAME
 from ottla.errors import ErrorCode
+from ottla.security.acl_bindings import Operation, ResourceType
 
 
 async def handle(ctx: RequestContext, request: Any) -> Framed:
@@ -27,8 +29,10 @@ async def handle(ctx: RequestContext, request: Any) -> Framed:
     is_wanted = _filter(ctx, request)
     found = []
     count = 0
+    # A decision is as much as several filters.
+    each = 1 if ctx.client.permissions is None else 4
     for transaction in transactions:
-        count += 1
+        count += each
         if is_wanted(transaction):
             if matches is None:
                 found.append(transaction)
@@ -56,11 +60,15 @@ def _filter(ctx: RequestContext, request: Any) -> Callable[[ListedTransaction], 
     duration_ms = getattr(request, "duration_filter", -1)
     now_ms = ctx.services.clock.now_ms()
 
+    def may_see(name: str) -> bool:
+        return ctx.may(Operation.DESCRIBE, ResourceType.TRANSACTIONAL_ID, name, quietly=True)
+
     def is_wanted(one: ListedTransaction) -> bool:
         return (
             (not ids or one.producer_id in ids)
             and (not states or one.state in states)
             and (duration_ms < 0 or now_ms - one.start_ms > duration_ms)
+            and may_see(one.transactional_id)
         )
 
     return is_wanted
