@@ -14,6 +14,7 @@ from ottla.cli.bench import app as bench
 from ottla.cli.client import explain
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import whole_number
+from ottla.cli.security import acl, quota, user
 from ottla.cli.transactions import app as transaction
 from ottla.cli.values import shown
 from ottla.text import is_text
@@ -172,6 +173,9 @@ app.add_typer(group.app, name="group", rich_help_panel="Administration")
 app.add_typer(config.app, name="config", rich_help_panel="Administration")
 app.add_typer(feature.app, name="feature", rich_help_panel="Administration")
 app.add_typer(transaction.app, name="transaction", rich_help_panel="Administration")
+app.add_typer(acl.app, name="acl", rich_help_panel="Administration")
+app.add_typer(user.app, name="user", rich_help_panel="Administration")
+app.add_typer(quota.app, name="quota", rich_help_panel="Administration")
 app.add_typer(cluster.app, name="cluster", rich_help_panel="Administration")
 app.add_typer(log.app, name="log", rich_help_panel="Tools")
 app.add_typer(bench.app, name="bench", rich_help_panel="Tools")

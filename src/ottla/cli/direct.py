@@ -28,6 +28,7 @@ REQUEST_TIMEOUT_S = 30.0
 # What only reads is answered at once, by any broker: one that hangs is passed over.
 READS = {"ApiVersions", "DescribeCluster", "DescribeConfigs", "DescribeLogDirs", "Metadata"}
 READS |= {"ListPartitionReassignments", "DescribeProducers", "DescribeTransactions", "ListTransactions"}
+READS |= {"DescribeAcls", "DescribeClientQuotas", "DescribeUserScramCredentials"}
 READ_TIMEOUT_S = 3.0
 # How long another broker is looked for where one does not answer.
 RETRY_S = 15.0

@@ -1,0 +1,1 @@
+"""Commands for who may do what: ACLs, users and their passwords, quotas."""
