@@ -231,10 +231,83 @@ def test_a_transaction_that_began_with_the_log_is_open() -> None:
     assert [entry.txn_first_offset for entry in again] == [0]
     assert producers.truncate_to(1) and producers.end_offset == 1
     assert (entry.txn_first_offset, entry.next_sequence) == (0, 1)
-    # What was before a marker does not show.
+    # What was before a marker does not show, and is kept until that is committed.
     marker = build_marker(EndMarker(True, 0), 0, 0, NOW_MS)
+    for _ in range(2):
+        producers.update(read_header(marker).replaced(base_offset=1), EndMarker(True, 0))
+        assert producers.truncate_to(1) and producers.end_offset == 1
+        entry = producers.get(0)
+        assert entry is not None and (entry.txn_first_offset, entry.coordinator_epoch) == (0, -1)
     producers.update(read_header(marker).replaced(base_offset=1), EndMarker(True, 0))
+    producers.committed_to(2)
     assert not producers.truncate_to(1) and producers.end_offset == 2
+
+
+UNDO_STEPS = st.lists(
+    st.one_of(
+        # A producer, and what it does: a batch in a transaction, its end in the next epoch or the same.
+        st.tuples(st.integers(0, 2), st.sampled_from(["batch", "batch", "bump", "end"])),
+        st.tuples(st.integers(0, 100), st.sampled_from(["cut", "commit", "freeze"])),
+    ),
+    max_size=40,
+)
+
+
+@given(UNDO_STEPS, st.sampled_from([2, 256]))
+def test_what_is_taken_back_is_as_if_it_had_never_been(steps: list[tuple[int, str]], undone_max: int) -> None:
+    """Or is said to be unknown: not where all of it came behind what is committed, and is not very much."""
+
+    def taken(batches: Iterable[tuple[Any, EndMarker | None]], end_offset: int) -> Producers:
+        made = Producers(0, FIVE_DAYS_MS)
+        for header, marker in batches:
+            made.update(header, marker)
+        made.advance_to(end_offset)
+        return made
+
+    def state(of: Producers) -> Any:
+        entries = [
+            (one.producer_id, one.epoch, one.coordinator_epoch, one.recent, one.txn_first_offset)
+            for one in of
+        ]
+        return of.end_offset, of.transactions.first_undecided_offset, sorted(entries)
+
+    producers, batches, committed = Producers(0, FIVE_DAYS_MS), [], 0
+    frozen, before = producers.freeze().entries, []
+    epochs, numbers = [0, 0, 0], [0, 0, 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ottla.log.producers.UNDONE_MAX", undone_max)
+        for which, what in steps:
+            end = producers.end_offset
+            if what in ("batch", "bump", "end"):
+                marker = None if what == "batch" else EndMarker(True, 1)
+                epochs[which] += what == "bump"
+                options: dict[str, Any] = {"producer_id": which, "producer_epoch": epochs[which]}
+                if marker is None:
+                    made = batch("v", base_sequence=numbers[which], transactional=True, **options)
+                    numbers[which] += 1
+                else:
+                    made = build_marker(marker, which, epochs[which], NOW_MS)
+                    numbers[which] = 0 if what == "bump" else numbers[which]
+                header = read_header(made).replaced(base_offset=end)
+                batches.append((header, marker))
+                producers.update(header, marker)
+            elif what == "freeze":
+                frozen = producers.freeze().entries
+                before = [(one.producer_id, one.recent, one.epoch) for one in frozen]
+            elif what == "commit":
+                committed = max(committed, end * which // 100)
+                producers.committed_to(committed)
+            else:
+                cut = end * which // 100
+                left = [one for one in batches if one[0].base_offset < cut]
+                if not producers.truncate_to(cut):
+                    assert undone_max == 2 or cut < committed or end - cut > 5
+                    producers = taken(left, cut)
+                assert state(producers) == state(taken(left, cut))
+                batches, committed = left, min(committed, cut)
+                for one in producers:
+                    epochs[one.producer_id], numbers[one.producer_id] = one.epoch, max(one.next_sequence, 0)
+            assert [(one.producer_id, one.recent, one.epoch) for one in frozen] == before
 
 
 def test_a_snapshot_does_not_tell_what_was_before_it() -> None:

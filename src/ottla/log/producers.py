@@ -8,6 +8,7 @@ from the log, so it can be rebuilt from it; snapshots save the time.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -31,6 +32,9 @@ from ottla.wire.records import (
 # Producers that are looked at for their age before others have their turn: a millisecond or two.
 EXPIRED_AT_ONCE: Final = 10_000
 
+# Markers whose truncation needs nothing read, in each log: as many as may be in flight.
+UNDONE_MAX: Final = 256
+
 # The last epoch of a producer; the transaction.version from which on it goes up with each transaction's end.
 EPOCH_MAX: Final = 2**15 - 1
 EPOCH_BUMPED_SINCE: Final = 2
@@ -52,6 +56,15 @@ class LastRecord(NamedTuple):
     epoch: int
 
 
+class Undo(NamedTuple):
+    """What there was of a producer, None for nothing, before the marker at an offset; or before the batch
+    that ends there, where that is the first in its epoch behind a marker."""
+
+    offset: int
+    producer_id: int
+    entry: ProducerEntry | None
+
+
 class Frozen(NamedTuple):
     """All producers of a log as they were at an offset. It does not change: any thread may read it."""
 
@@ -70,8 +83,8 @@ class Producers:
     """All producers of one log, up to ``end_offset``: the state before the batch that begins there."""
 
     __slots__ = (
-        "_entries", "_generation", "_last_marker_offset", "_markers_from", "end_offset", "expiration_ms",
-        "transactions", "verifications",
+        "_entries", "_generation", "_last_marker_offset", "_markers_from", "_undo_from", "_undos",
+        "end_offset", "expiration_ms", "transactions", "verifications",
     )  # fmt: skip
 
     def __init__(self, end_offset: int, expiration_ms: int) -> None:
@@ -85,6 +98,9 @@ class Producers:
         self._generation = 0
         # Where the last marker is that was taken in, and from where on all have been.
         self._last_marker_offset, self._markers_from = -1, end_offset
+        # How the last markers can be taken back, and from where on all can be.
+        self._undos: deque[Undo] = deque()
+        self._undo_from = end_offset
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -206,8 +222,14 @@ class Producers:
             entry = self._entries[header.producer_id] = ProducerEntry(header.producer_id)
             entry.is_whole = True
             entry.generation = self._generation
-        elif entry.generation != self._generation:
-            entry = self._thawed(entry)
+            if marker is not None:
+                self._note_undo(Undo(last_offset, header.producer_id, None))
+        else:
+            is_first = entry.coordinator_epoch >= 0 and entry.next_sequence == NO_SEQUENCE
+            if marker is not None or is_first:
+                self._note_undo(Undo(last_offset, header.producer_id, entry.copy(entry.generation)))
+            if entry.generation != self._generation:
+                entry = self._thawed(entry)
         if entry.epoch != header.producer_epoch:
             entry.is_whole = entry.is_whole and entry.next_sequence == NO_SEQUENCE
             entry.keep(())
@@ -226,6 +248,18 @@ class Producers:
             entry.txn_first_offset = header.base_offset
             self.transactions.begin(entry.producer_id, header.base_offset)
         return None
+
+    def _note_undo(self, undo: Undo) -> None:
+        self._undos.append(undo)
+        if len(self._undos) > UNDONE_MAX:
+            self._undo_from = self._undos.popleft().offset + 1
+
+    def committed_to(self, high_watermark: int) -> None:
+        """Everything before ``high_watermark`` is committed: who cuts it off has it read again."""
+        self.transactions.committed_to(high_watermark)
+        undos = self._undos
+        while undos and undos[0].offset < high_watermark:
+            self._undo_from = undos.popleft().offset + 1
 
     def expire(self, now_ms: int, expiration_ms: int) -> Iterator[None]:
         """Forget producers that wrote nothing for ``expiration_ms``, from now on too: it may have changed.
@@ -246,13 +280,18 @@ class Producers:
         """Take back all batches from ``end_offset`` on; False, and nothing is changed, where what was before
         them is not known: then it has to be read from the log.
 
-        The producers' last batches are known, and those that a follower has to cut off were in flight.
+        The producers' last batches are known, and what the last markers have changed; and those that a
+        follower has to cut off were in flight.
         """
-        cut: list[ProducerEntry] = []
-        if self._last_marker_offset >= end_offset:
-            # What a marker has changed does not show any more.
+        if end_offset <= self._last_marker_offset and end_offset < self._undo_from:
             return False
-        for entry in self._entries.values():
+        # As they were before the first marker that is cut off.
+        before = {undo.producer_id: undo.entry for undo in reversed(self._undos) if undo.offset >= end_offset}
+        entries = {**self._entries, **before} if before else self._entries
+        cut: list[ProducerEntry] = []
+        for entry in entries.values():
+            if entry is None:
+                continue
             if entry.coordinator_epoch >= 0 and end_offset < self._markers_from:
                 return False
             last = entry.last_batch
@@ -261,20 +300,38 @@ class Producers:
                 if entry.batches[0].last_offset >= end_offset and not is_whole:
                     return False
                 cut.append(entry)
+        if before:
+            self._entries = {entry.producer_id: entry for entry in entries.values() if entry is not None}
         for entry in cut:
-            entry = self._thawed(entry)
-            batches = [one for one in entry.batches if one.last_offset < end_offset]
-            entry.is_whole = entry.is_whole and not entry.is_full
-            entry.keep(batches)
-            if entry.txn_first_offset >= end_offset:
-                entry.txn_first_offset = -1
-            if batches:
-                entry.last_timestamp_ms = batches[-1].timestamp_ms
-            else:
-                del self._entries[entry.producer_id]
-        self.transactions.cut(end_offset)
+            self._cut(entry, end_offset)
+        if before:
+            self._reopen(end_offset)
+        else:
+            self.transactions.cut(end_offset)
         self.end_offset = end_offset
         return True
+
+    def _cut(self, entry: ProducerEntry, end_offset: int) -> None:
+        """Take back what there is of a producer from an offset on: batches alone."""
+        entry = self._thawed(entry)
+        batches = [one for one in entry.batches if one.last_offset < end_offset]
+        entry.is_whole = entry.is_whole and not entry.is_full
+        entry.keep(batches)
+        if entry.txn_first_offset >= end_offset:
+            entry.txn_first_offset = -1
+        if batches:
+            entry.last_timestamp_ms = batches[-1].timestamp_ms
+        else:
+            del self._entries[entry.producer_id]
+
+    def _reopen(self, end_offset: int) -> None:
+        """Markers were cut off: what they ended is open again, as far as it has begun."""
+        opened = [(one.txn_first_offset, one.producer_id) for one in self._entries.values()]
+        self.transactions.restart([one for one in opened if one[0] >= 0], end_offset)
+        undos = self._undos
+        while undos and undos[-1].offset >= end_offset:
+            undos.pop()
+        self._last_marker_offset = undos[-1].offset if undos else self._undo_from - 1
 
     def clear(self, end_offset: int) -> None:
         self._entries.clear()
@@ -315,8 +372,9 @@ class Producers:
 
     def _begin_at(self, end_offset: int) -> None:
         """This is the state at an offset; what markers there are before it is not known."""
-        self.end_offset = self._markers_from = end_offset
+        self.end_offset = self._markers_from = self._undo_from = end_offset
         self._last_marker_offset = -1
+        self._undos.clear()
 
 
 def encode_snapshot(entries: Iterable[ProducerEntry]) -> bytes:

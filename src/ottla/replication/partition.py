@@ -109,7 +109,7 @@ class Partition:
         """Everything before it is committed, and can be read."""
         self.high_watermark = high_watermark
         if self._transactions.awaits_commit:
-            self._transactions.committed_to(high_watermark)
+            self.log.producers.committed_to(high_watermark)
 
     # ------------------------------------------------------------ roles
 
