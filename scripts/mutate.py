@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ("log", "replication", "metadata", "coordinators", "broker", "wire", "env", "config")
+LAYERS = ("log", "replication", "metadata", "coordinators", "broker", "wire", "env", "config", "security")
 # A mutant may make tests wait for ever: it is noticed when they take so many times as long as without it.
 SLOWER_MAX, SECONDS_MIN = 4.0, 60.0
 NEAR, ELSEWHERE, ENDLESS, LEFT = "next to the module", "elsewhere", "endless", "left"

@@ -113,6 +113,10 @@ def test_a_bucket_of_tokens() -> None:
     assert bucket.throttle_ms(5, 1_000_000) == 0
     bucket.take(11, 5, 1_000_000)
     assert bucket.throttle_ms(5, 1_000_000) == 200
+    # What comes while nothing is taken, and is more than that, does not pay for what is taken afterwards.
+    idle = TokenBucket(Window(2, 1_000), 5, 0)
+    idle.take(11, 5, 60_000)
+    assert idle.throttle_ms(5, 60_000) == 200
 
 
 # Whose quota --------------------------------------------

@@ -29,8 +29,10 @@ class AclFollower:
     ) -> Generator[None, None, None]:
         """First what forbids more, then what allows more: between two pieces nobody may do anything that both
         before and afterwards nobody may."""
-        removed = [old[name] for name in old.keys() - new.keys()]
-        added = [new[name] for name in new.keys() - old.keys()]
+        removed = [acl for name, acl in old.items() if name not in new]
+        yield
+        added = [acl for name, acl in new.items() if name not in old]
+        yield
         for permission in (Permission.DENY, Permission.ALLOW):
             come = [acl for acl in added if acl.permission is permission]
             go = [acl for acl in removed if acl.permission is not permission]

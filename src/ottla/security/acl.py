@@ -83,15 +83,19 @@ def super_users(text: str | None) -> frozenset[str]:
 class _Rule:
     """An ACL as it is looked at."""
 
-    __slots__ = ("acl", "decision", "host", "operation", "order")
+    __slots__ = ("acl", "decision", "host", "operation")
 
     def __init__(self, acl: AclBinding) -> None:
         self.acl = acl
         self.host = host_of(acl.host)
         self.operation = acl.operation
         self.decision = Decision(acl.permission is Permission.ALLOW, acl)
-        # Among those of one pattern: as ``StandardAcl.compareTo``.
-        self.order = (acl.operation, acl.principal, acl.host, acl.permission)
+
+    @property
+    def order(self) -> tuple[int, str, str, int]:
+        """Its place among those of one pattern: as ``StandardAcl.compareTo``."""
+        acl = self.acl
+        return acl.operation, acl.principal, acl.host, acl.permission
 
     def is_for(self, host: str) -> bool:
         mine = self.host
