@@ -38,6 +38,7 @@ from ottla.log.data_dir import RegistrationMark, others_with_data
 from ottla.log.manager import LogManager
 from ottla.metadata.alone import elsewhere, stand_alone, was_one_of_several
 from ottla.metadata.authorization import acls_of, authorizer_of
+from ottla.metadata.delegation_tokens import Tokens
 from ottla.metadata.feature_gate import FeatureGate
 from ottla.metadata.features import SUPPORTED, Supported, obstacle
 from ottla.metadata.image import TopicImage
@@ -395,6 +396,9 @@ class Node:
         """Build what serves requests upon the partitions."""
         deadlines = Deadlines(self._clock)
         self._held.callback(deadlines.close)
+        tokens = Tokens(self.config, self._metadata, self._clock, self.node_id)
+        tokens.start()
+        self._held.callback(tokens.close)
         producer_ids = ProducerIds(self._metadata.controller.reserve_producer_ids)
         self._coordinators = hosted = Coordinators(
             self.node_id, self.config, self._metadata, self._replicas, producer_ids, self._clock, self._disk,
@@ -427,6 +431,7 @@ class Node:
             slices=self._slices,
             producer_ids=producer_ids,
             quotas=self._quotas,
+            tokens=tokens,
             pulse=self._make_pulse() if self._clustered else None,
         )
         self._memory.on_shortage = self.services.fetch_sessions.habits.let_go
@@ -435,7 +440,7 @@ class Node:
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
         self._look_after_quotas(gate)
-        self._entrances.lead_to(gate, self._make_authorizer(), lambda: self._metadata.image)
+        self._entrances.lead_to(gate, self._make_authorizer(), lambda: self._metadata.image, tokens.view)
         self._listeners.serve(self._entrances.guard)
 
     def _make_entrances(self) -> Entrances:

@@ -17,6 +17,7 @@ from ottla.env.network import Network
 from ottla.metadata.image import ClusterImage
 from ottla.security.acl import Authorizer
 from ottla.security.principals import ANONYMOUS, KafkaPrincipal
+from ottla.security.tokens import TokenView
 
 
 class Entrances:
@@ -31,18 +32,25 @@ class Entrances:
         self._handle: Handle
         self._authorizer: Authorizer | None = None
         self._image: Callable[[], ClusterImage]
+        self._tokens: TokenView
 
     def listening(self, listener: str, network: Network) -> Network:
         """A network whose listeners speak what this one's clients do."""
         return network
 
     def lead_to(
-        self, handle: Handle, authorizer: Authorizer | None, image: Callable[[], ClusterImage]
+        self,
+        handle: Handle,
+        authorizer: Authorizer | None,
+        image: Callable[[], ClusterImage],
+        tokens: TokenView,
     ) -> None:
-        """What the requests of those who are in come to, who says what they may do, and who there is."""
+        """What the requests of those who are in come to, who says what they may do, who there is, and what
+        tokens."""
         self._handle = handle
         self._authorizer = authorizer
         self._image = image
+        self._tokens = tokens
 
     def guard(self, server: Server) -> None:
         """Have a listener's clients come in as it is set to. ConfigError where that cannot be."""

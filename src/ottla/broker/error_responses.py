@@ -278,6 +278,14 @@ _NAMED: dict[str, Builder] = {
     "ApiVersions": _top_with(api_keys=()),
     "SaslHandshake": _top_with(mechanisms=()),
     "SaslAuthenticate": _top_with(auth_bytes=b"", session_lifetime_ms=0),
+    "CreateDelegationToken": _top_with(
+        principal_type="", principal_name="", token_requester_principal_type="",
+        token_requester_principal_name="", issue_timestamp_ms=-1, expiry_timestamp_ms=-1,
+        max_timestamp_ms=-1, token_id="", hmac=b"", throttle_time_ms=0,
+    ),
+    "RenewDelegationToken": _top_with(expiry_timestamp_ms=-1, throttle_time_ms=0),
+    "ExpireDelegationToken": _top_with(expiry_timestamp_ms=-1, throttle_time_ms=0),
+    "DescribeDelegationToken": _top_with(tokens=(), throttle_time_ms=0),
     "CreateTopics": _each_topic,
     "DeleteTopics": _delete_topics,
     "DeleteRecords": _each_partition(

@@ -19,6 +19,7 @@ from ottla.security.sasl.mechanism import Mechanism
 from ottla.security.sasl.oauthbearer import OAuthBearerMechanism
 from ottla.security.sasl.plain import PLAIN, PlainMechanism
 from ottla.security.sasl.scram import ScramHash, ScramMechanism, nonce_of
+from ottla.security.tokens import TokenView
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,16 @@ def login_module(settings: ListenerSettings, mechanism: str) -> LoginModule | No
 class Mechanisms:
     """Those of a node's listeners. What users there are is looked up in the image when somebody logs in."""
 
-    def __init__(self, config: BrokerConfig, image: Callable[[], ClusterImage], clock: Clock) -> None:
+    def __init__(
+        self,
+        config: BrokerConfig,
+        image: Callable[[], ClusterImage],
+        tokens: Callable[[], TokenView],
+        clock: Clock,
+    ) -> None:
         self._config = config
         self._image = image
+        self._tokens = tokens
         self._clock = clock
         self._held = ExitStack()
 
@@ -106,7 +114,7 @@ class Mechanisms:
         return ScramMechanism(
             hash,
             users=lambda name: self._image().scram.get(name, {}).get(hash),
-            tokens=lambda token_id: None,
+            tokens=lambda token_id: self._tokens().credential(hash, token_id),
             nonce=lambda: nonce_of(os.urandom(NONCE_BYTES)),
             secret=self._image().secret.encode(),
         )

@@ -17,6 +17,7 @@ from ottla.config.listeners import SASL_PROTOCOLS
 from ottla.env.clock import Clock
 from ottla.env.network import Network
 from ottla.metadata.image import ClusterImage
+from ottla.security.tokens import TokenView
 
 
 class SecuredEntrances(Entrances):
@@ -29,7 +30,7 @@ class SecuredEntrances(Entrances):
         self._clock = clock
         self._protocols = {one.listener: one.protocol for one in config.listeners()}
         self._certificates = Certificates(config, clock)
-        self._mechanisms = Mechanisms(config, self._current_image, clock)
+        self._mechanisms = Mechanisms(config, self._current_image, self._current_tokens, clock)
         among = AmongNodes(config, clock, self._certificates.connecting(network))
         self.among_nodes, self.principal = among.network, among.principal
 
@@ -47,6 +48,9 @@ class SecuredEntrances(Entrances):
 
     def _current_image(self) -> ClusterImage:
         return self._image()
+
+    def _current_tokens(self) -> TokenView:
+        return self._tokens
 
     def start(self) -> None:
         self._certificates.start()

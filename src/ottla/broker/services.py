@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ottla.env.pulse import Pulse
     from ottla.env.slices import Slices
     from ottla.log.manager import LogManager
+    from ottla.metadata.delegation_tokens import Tokens
     from ottla.metadata.service import Metadata
     from ottla.replication.manager import ReplicaManager
     from ottla.security.acl import Authorizer
@@ -51,6 +52,7 @@ class Services:
     memory: Memory
     slices: Slices
     quotas: Quotas
+    tokens: Tokens
     # In a cluster: asked before anything is acknowledged that others may decide by now.
     pulse: Pulse | None = None
     # Decides who may do what; None: everybody may do everything.

@@ -20,6 +20,8 @@ from ottla.metadata.access_records import (
     credential_value,
     quota_key,
     scram_key,
+    token_key,
+    token_value,
 )
 from ottla.metadata.controller import Controller, Plan
 from ottla.metadata.image import ClusterImage
@@ -27,11 +29,13 @@ from ottla.metadata.store import Compare, Delete, Put
 from ottla.security.acl_bindings import AclBinding, AclFilter, PatternType, invalid
 from ottla.security.quota_entities import Entity, invalid_value
 from ottla.security.sasl.scram import ScramCredential, ScramHash
+from ottla.security.tokens import DelegationToken
 
 # ACLs, users with credentials, and entities with quotas that a cluster may have: nodes have them in memory.
 ACLS_MAX = 50_000
 USERS_MAX = 50_000
 ENTITIES_MAX = 50_000
+TOKENS_MAX = 10_000
 # ACLs that one request may delete (Kafka's MAX_RECORDS_PER_USER_OP).
 DELETED_MAX = 10_000
 # ACLs that are compared with filters, half a microsecond each: at once, and for one request.
@@ -175,6 +179,33 @@ async def alter_credentials(
         return made
 
     return await controller.change(changes, plan)
+
+
+async def put_token(controller: Controller, token: DelegationToken) -> None:
+    """Have a token that is new, or renewed. KafkaError where there are too many."""
+
+    async def plan(image: ClusterImage, chunk: Sequence[DelegationToken]) -> Plan[None]:
+        made = Plan[None]()
+        for one in chunk:
+            if one.token_id not in image.tokens and len(image.tokens) >= TOKENS_MAX:
+                raise KafkaError(ErrorCode.policy_violation, f"A cluster may have {TOKENS_MAX} tokens.")
+            made.operations.append(Put(token_key(one.token_id), token_value(one)))
+            made.results.append(None)
+        return made
+
+    await controller.change([token], plan)
+
+
+async def remove_tokens(controller: Controller, token_ids: Sequence[str]) -> None:
+    """Have tokens no more."""
+
+    async def plan(image: ClusterImage, chunk: Sequence[str]) -> Plan[None]:
+        made = Plan[None]()
+        made.operations += [Delete(token_key(one)) for one in chunk if one in image.tokens]
+        made.results += [None] * len(chunk)
+        return made
+
+    await controller.change(token_ids, plan)
 
 
 class QuotaChange(NamedTuple):

@@ -13,8 +13,10 @@ from urllib.parse import quote, unquote
 
 from ottla.metadata import keys
 from ottla.security.acl_bindings import AclBinding, Operation, PatternType, Permission, ResourceType
+from ottla.security.principals import parse_principal
 from ottla.security.quota_entities import Entity
 from ottla.security.sasl.scram import ScramCredential, ScramHash
+from ottla.security.tokens import DelegationToken
 
 # In a key, where a name would be: everybody who has no quota of their own. No quoted name is like it.
 _DEFAULT = "<default>"
@@ -84,6 +86,35 @@ def credential_of(content: dict[str, Any]) -> ScramCredential:
         b64decode(content["stored_key"], validate=True),
         b64decode(content["server_key"], validate=True),
         int(content["iterations"]),
+    )
+
+
+def token_key(token_id: str) -> str:
+    return keys.TOKENS + token_id
+
+
+def token_value(token: DelegationToken) -> bytes:
+    return keys.encode(
+        {
+            "owner": str(token.owner),
+            "requester": str(token.requester),
+            "renewers": [str(renewer) for renewer in token.renewers],
+            "issued_ms": token.issued_ms,
+            "expires_ms": token.expires_ms,
+            "max_ms": token.max_ms,
+        }
+    )
+
+
+def token_of(token_id: str, content: dict[str, Any]) -> DelegationToken:
+    return DelegationToken(
+        token_id,
+        parse_principal(content["owner"]),
+        parse_principal(content["requester"]),
+        tuple(map(parse_principal, content["renewers"])),
+        content["issued_ms"],
+        content["expires_ms"],
+        content["max_ms"],
     )
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from ottla.metadata import keys
-from ottla.metadata.access_records import acl_of, credential_of, entity_of, scram_of
+from ottla.metadata.access_records import acl_of, credential_of, entity_of, scram_of, token_of
 from ottla.metadata.features import Features, Supported, features_of, ranges_of
 from ottla.metadata.store import Event, KeyValue
 from ottla.security.acl_bindings import AclBinding
 from ottla.security.quota_entities import Entity
 from ottla.security.sasl.scram import ScramCredential, ScramHash
+from ottla.security.tokens import DelegationToken
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class ClusterImage:
     acls: Mapping[str, AclBinding] = field(default_factory=dict)
     scram: Mapping[str, Mapping[ScramHash, ScramCredential]] = field(default_factory=dict)
     quotas: Mapping[Entity, Mapping[str, float]] = field(default_factory=dict)
+    tokens: Mapping[str, DelegationToken] = field(default_factory=dict)
     # Known to the cluster's nodes alone; empty where no client ever had to log in.
     secret: str = field(default="", repr=False)
     # That of the key that guards new names which could be taken for each other (``topics.may_collide``).
@@ -241,12 +243,8 @@ class _Draft:
             self._change_stopping(int(name), content)
         elif kind == "configs":
             self._change_configs(name, content)
-        elif kind == "acls":
-            self._put("acls", name, None if content is None else acl_of(content))
-        elif kind == "users":
-            self._change_credential(name, content)
-        elif kind == "quotas":
-            self._put("quotas", entity_of(name), content)
+        elif kind in ("acls", "users", "quotas", "tokens"):
+            self._change_access(kind, name, content)
         elif key == keys.CONTROLLER:
             self._fields["controller_id"] = -1 if content is None else content["node_id"]
             self._fields["controller_epoch"] = 0 if content is None else revision
@@ -256,6 +254,17 @@ class _Draft:
             self._fields["secret"] = "" if content is None else content["value"]
         elif key == keys.CLUSTER and content is not None:
             self._fields["cluster_id"] = content["id"]
+
+    def _change_access(self, kind: str, name: str, content: dict[str, Any] | None) -> None:
+        """Who may do what, and who there is."""
+        if kind == "acls":
+            self._put("acls", name, None if content is None else acl_of(content))
+        elif kind == "users":
+            self._change_credential(name, content)
+        elif kind == "tokens":
+            self._put("tokens", name, None if content is None else token_of(name, content))
+        else:
+            self._put("quotas", entity_of(name), content)
 
     def finish(self, revision: int) -> ClusterImage:
         for name in list(self._states):

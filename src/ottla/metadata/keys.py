@@ -18,6 +18,7 @@ way each time, so that they can be compared as bytes.
     configs/client-metrics/<subscription>   {name: value}
     features                     {"epoch", "levels": {name: level}}; what is not there is at level 0
     ids/producers                {"next"}
+    tokens/<token id>            {"owner", "requester", "renewers", "issued_ms", "expires_ms", "max_ms"}
     secret                       {"value"}; known to the cluster's nodes alone; where clients log in
     acls/<hash>                  an ACL, by the hash of what it says ("resource_type", "resource_name",
                                  "pattern_type", "principal", "host", "operation", "permission")
@@ -49,6 +50,7 @@ USERS = "users/"
 QUOTAS = "quotas/"
 FEATURES = "features"
 SECRET = "secret"
+TOKENS = "tokens/"
 
 # The entity that stands for all brokers, in keys and, as a node id, in images.
 DEFAULT_ENTITY = "default"

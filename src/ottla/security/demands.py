@@ -235,6 +235,19 @@ _BY_NAME: Final[dict[str, tuple[Demand, ...]]] = {
     "AlterReplicaLogDirs": _cluster(Operation.ALTER),
     "DescribeLogDirs": _cluster(Operation.DESCRIBE),
     "SaslAuthenticate": (),
+    "CreateDelegationToken": (
+        Demand(Operation.CREATE_TOKENS, ResourceType.USER, when="for another owner than who asks"),
+    ),
+    "RenewDelegationToken": (),
+    "ExpireDelegationToken": (),
+    "DescribeDelegationToken": (
+        Demand(
+            Operation.DESCRIBE,
+            ResourceType.DELEGATION_TOKEN,
+            refusal=_LEFT_OUT,
+            when="of others; or DESCRIBE_TOKENS of their owner",
+        ),
+    ),
     "CreatePartitions": (_topics(Operation.ALTER),),
     "DeleteGroups": (Demand(Operation.DELETE, GROUP, "groups_names", _ITEM),),
     "ElectLeaders": _cluster(Operation.ALTER),
