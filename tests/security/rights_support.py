@@ -22,6 +22,7 @@ from ottla.security.acl_bindings import (
     Permission,
     ResourceType,
 )
+from ottla.security.principals import user
 from ottla.types import Record
 from ottla.wire.apis import BY_NAME
 from ottla.wire.fields import ZERO, Field, describe
@@ -69,6 +70,7 @@ def authorizer(*rights: Right) -> Authorizer:
 def client(*rights: Right, made: Authorizer | None = None) -> Client:
     """Alice, who may do just that; or what an authorizer says."""
     alice = Client(HOST, "PLAINTEXT")
+    alice.principal = user("alice")
     alice.permissions = (made or authorizer(*rights)).client(ALICE, HOST)
     return alice
 
