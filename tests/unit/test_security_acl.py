@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from ipaddress import ip_address, ip_network
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -192,6 +193,36 @@ def test_some_resource_of_a_type(acls: list[AclBinding], allow: bool) -> None:
             not nothing and (everything or bool(free))
         )
         assert made.allows_any(who, host, WRITE, TOPIC) is expected
+
+
+def test_what_dominates_the_right_to_some_resource() -> None:
+    def some(*acls: AclBinding) -> bool:
+        return authorizer(*acls).allows_any(ALICE, HOST, WRITE, TOPIC)
+
+    def denied(name: str, **more: Any) -> AclBinding:
+        return acl(name, WRITE, permission=DENY, **more)
+
+    literal, prefixed = acl("ab", WRITE), acl("ab", WRITE, pattern=PREFIXED)
+    everything = acl("*", WRITE)
+    assert some(literal)
+    assert some(prefixed)
+    assert some(everything)
+    # What denies the very name, or all that begin like it.
+    assert not some(literal, denied("ab"))
+    assert not some(literal, denied("a", pattern=PREFIXED))
+    assert not some(prefixed, denied("ab", pattern=PREFIXED))
+    assert not some(literal, prefixed, everything, denied("*"))
+    # What denies less.
+    assert some(prefixed, denied("ab"))
+    assert some(prefixed, denied("abc", pattern=PREFIXED))
+    assert some(literal, denied("a"))
+    assert some(everything, denied("a", pattern=PREFIXED))
+    assert some(literal, denied("*", pattern=PREFIXED))
+    # What is about something else.
+    assert some(literal, denied("*", kind=GROUP), denied("*", who=BOB), denied("*", host="1.1.1.1"))
+    assert some(literal, acl("*", READ, permission=DENY))
+    assert not some(acl("ab", READ))
+    assert some(acl("ab", ALL, who=EVERYBODY))
 
 
 def test_the_rule_that_decided_is_named() -> None:
