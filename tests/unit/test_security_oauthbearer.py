@@ -428,6 +428,14 @@ def test_messages_take_no_longer_than_they_are_long(message: bytes) -> None:
             respond(message)
 
 
+def test_a_message_has_up_to_128_kb() -> None:
+    start, end = b"n,,\x01auth=Bearer ", b"\x01\x01"
+    size = 128 * 1024 - len(start) - len(end)
+    assert isinstance(respond(start + b"x" * size + end), Done)
+    with pytest.raises(Invalid, match="131073 bytes"):
+        respond(start + b"x" * (size + 1) + end)
+
+
 @pytest.mark.parametrize(
     ("token", "told"),
     [

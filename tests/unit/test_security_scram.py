@@ -223,6 +223,20 @@ def test_what_is_no_first_message_is_refused_without_words(message: bytes) -> No
     assert "alice" not in failed.reason
 
 
+def test_a_message_may_be_large_but_not_huge() -> None:
+    start = "n,,n=alice,r="
+    _, told = first(scram(), start + "x" * (16_384 - len(start)))
+    assert len(told["r"]) > 16_000
+    assert "16385 bytes" in failure(scram().begin(), (start + "x" * (16_385 - len(start))).encode())
+
+
+def test_hashes_have_kafkas_numbers() -> None:
+    assert [(hash.number, hash.mechanism) for hash in ScramHash] == [
+        (1, "SCRAM-SHA-256"),
+        (2, "SCRAM-SHA-512"),
+    ]
+
+
 def test_an_authorization_id_has_to_be_the_name() -> None:
     first(scram(), "n,a=alice,n=alice,r=x")
     for name in ("alice", "mallory"):
