@@ -138,3 +138,37 @@ def test_a_client_is_told_the_same(
     assert count == [0]
     assert run(tmp_path / "short", story) == expected
     assert count[0] > STEPS // 8 or not audited
+
+
+def test_what_a_fetch_itself_has_led_to_is_in_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a follower has a batch may commit it, whereupon something is appended to another partition, such
+    as the end of a transaction: nobody would wake the fetch for it any more."""
+    monkeypatch.setattr(session, "AUDIT_EVERY_MS", 10**9)
+
+    async def story(client: Client) -> None:
+        peer = Peer(client)
+        await peer.begin()
+        first, second, _ = peer.partitions
+
+        def at(index: int, offset: int) -> dict[str, Any]:
+            epoch = peer.partitions[index].leader_epoch
+            return wants("t", index, fetch_offset=offset, current_leader_epoch=epoch, last_fetched_epoch=-1)
+
+        def then(error: object) -> None:
+            second.append(batch(b"then"), now_ms=1)
+
+        await peer.ask(FOLLOWER, *(at(index, 0) for index in range(PARTITIONS)))
+        first.append(batch(b"first"), now_ms=1)
+        await peer.ask(FOLLOWER)
+        first.when_committed(1, then)
+        told = await peer.ask(FOLLOWER, at(0, 1))
+        found = {
+            one["partition_index"]: one["records"]
+            for topic in told["responses"]
+            for one in topic["partitions"]
+        }
+        assert b"then" in bytes(found[1])
+
+    run(tmp_path, story)

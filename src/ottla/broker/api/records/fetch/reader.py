@@ -114,7 +114,12 @@ class Reader:
             wants = session.candidates(ctx.services.clock.monotonic_ms())
         self.wants = wants
         if notes and self._is_follower:
+            due = 0 if session is None else len(session.due)
             self.note_progress(wants)
+            if session is not None and len(session.due) > due:
+                # What is committed by this has led to something else that is appended here, such as the end
+                # of a transaction: nobody tells of that later.
+                self.wants = list(dict.fromkeys([*wants, *session.due]))
 
     @property
     def may_share(self) -> bool:
