@@ -214,3 +214,35 @@ def test_the_time_is_put_where_it_belongs_in_each_version(key: int) -> None:
         response = decode_response(key, version, data[4:], 4 + response_header_flexible(key, version))
         if api.name != "ApiVersions" and hasattr(response, "throttle_time_ms"):
             assert response.throttle_time_ms == 1234
+
+
+def test_changes_to_the_metadata_are_a_quota_too(tmp_path: Path) -> None:
+    def new(name: str) -> dict[str, Any]:
+        return {"name": name, "num_partitions": 20, "replication_factor": 1, "assignments": (), "configs": ()}
+
+    async def create(node: Node, version: int, *names: str) -> tuple[list[str], int]:
+        client = await connect(node)
+        topics = [new(name) for name in names]
+        answer = await client.ask(
+            "CreateTopics", version, {"topics": topics, "timeout_ms": 5000, "validate_only": False}
+        )
+        client.close()
+        return [one["error_code"].name for one in answer["topics"]], answer["throttle_time"]
+
+    async def body(node: Node) -> None:
+        await set_quota(node, {"client-id": "test"}, controller_mutation_rate=1.0)
+        # As long as there is no debt, more may be taken than there is.
+        outcomes, throttle_ms = await create(node, 7, "a", "b")
+        assert outcomes == ["none", "throttling_quota_exceeded"] and throttle_ms > 0
+        outcomes, throttle_ms = await create(node, 5, "c")
+        assert outcomes == ["none"] and throttle_ms > 0
+        client = await connect(node)
+        topics = [{"name": "a", "topic_id": None}]
+        answer = await client.ask("DeleteTopics", 6, {"topics": topics, "timeout_ms": 5000})
+        assert [one["error_code"].name for one in answer["responses"]] == ["throttling_quota_exceeded"]
+        client = await connect(node)
+        more = {"topics": [{"name": "a", "count": 21, "assignments": None}], "timeout_ms": 5000}
+        answer = await client.ask("CreatePartitions", 3, more | {"validate_only": False})
+        assert [one["error_code"].name for one in answer["results"]] == ["throttling_quota_exceeded"]
+
+    run(tmp_path, body)

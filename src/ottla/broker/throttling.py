@@ -102,10 +102,15 @@ class Throttling:
         return with_throttle_time(pieces, header.api_key, header.api_version, throttle_ms)
 
     def _mute(self, client: Client, throttle_ms: int) -> None:
-        line = client.line
-        if line is not None and throttle_ms > 0:
-            line.mute()
-            self._clock.call_later(throttle_ms, line.unmute)
+        mute(client, throttle_ms, self._clock)
+
+
+def mute(client: Client, throttle_ms: int, clock: Clock) -> None:
+    """Do not listen to a client for so long, once it has its answer."""
+    line = client.line
+    if line is not None and throttle_ms > 0:
+        line.mute()
+        clock.call_later(throttle_ms, line.unmute)
 
 
 def quotas_of(get: Callable[[str], Any]) -> Quotas:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from ottla.types import Buffer
-from ottla.wire.apis import APIS, OFFSET_DELETE, PRODUCE
+from ottla.wire.apis import API_VERSIONS, APIS, OFFSET_DELETE
 from ottla.wire.fields import describe
 from ottla.wire.messages import load, response_header_flexible
 
@@ -25,11 +25,11 @@ _OFFSET_DELETE_CODE_BYTES = 2
 def with_throttle_time(pieces: list[Any], api_key: int, version: int, throttle_ms: int) -> list[Any]:
     """A framed response with that time in it; as it is where its version has no such field, or, in an
     ApiVersions, has it behind what is of any length."""
-    if api_key == PRODUCE:
-        return _at_end(pieces, version, throttle_ms)
     offset = _offset(api_key, version)
     if offset is None:
         return pieces
+    if offset < 0:
+        return _at_end(pieces, offset, throttle_ms)
     first = pieces[0] if len(pieces[0]) >= offset + _TIME.size else b"".join(pieces)
     rest = pieces[1:] if first is pieces[0] else []
     return [_put(first, offset, throttle_ms), *rest]
@@ -37,22 +37,24 @@ def with_throttle_time(pieces: list[Any], api_key: int, version: int, throttle_m
 
 @cache
 def _offset(api_key: int, version: int) -> int | None:
-    fields = [field.name for field in describe(load(APIS[api_key].schema, version, "response"))]
-    start = _HEADER_BYTES + response_header_flexible(api_key, version)
-    if fields[:1] == [_NAME]:
-        return start
-    return start + _OFFSET_DELETE_CODE_BYTES if api_key == OFFSET_DELETE else None
+    """Where it is; from the end, where that is what follows it."""
+    fields = describe(load(APIS[api_key].schema, version, "response"))
+    names = [field.name for field in fields if field.tag is None]
+    flexible = response_header_flexible(api_key, version)
+    if names[0] == _NAME:
+        return _HEADER_BYTES + flexible
+    if api_key == OFFSET_DELETE:
+        return _HEADER_BYTES + flexible + _OFFSET_DELETE_CODE_BYTES
+    return -_TIME.size - flexible if names[-1] == _NAME and api_key != API_VERSIONS else None
 
 
-def _at_end(pieces: list[Any], version: int, throttle_ms: int) -> list[Any]:
-    """A Produce's: nothing follows it but tagged fields, of which there are none unless a leader has moved;
+def _at_end(pieces: list[Any], offset: int, throttle_ms: int) -> list[Any]:
+    """Nothing follows it but tagged fields, of which there are none unless, in a Produce, a leader has moved;
     then it is left as it is."""
     whole = b"".join(pieces)
-    tags = response_header_flexible(PRODUCE, version)
-    offset = len(whole) - _TIME.size - tags
     if whole[offset:].strip(b"\0"):
         return pieces
-    return [_put(whole, offset, throttle_ms)]
+    return [_put(whole, len(whole) + offset, throttle_ms)]
 
 
 def _put(piece: Buffer, offset: int, throttle_ms: int) -> bytes:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ottla.broker.api.topics.mutations import Mutations
 from ottla.broker.large import made
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
@@ -24,15 +25,29 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
     times = Counter(topic.name for topic in request.topics)
     named_once = [topic for topic in request.topics if times[topic.name] == 1]
     denied = await _denied(ctx, named_once)
-    wanted = await made(ctx, _more, [topic for topic in named_once if topic.name not in denied])
+    mutations = Mutations(ctx, strict_since=3)
+    over: dict[str, KafkaError] = {}
+    if mutations.are_limited:
+        for topic in named_once:
+            if topic.name not in denied and (error := mutations.take(_added(ctx, topic))) is not None:
+                over[topic.name] = error
+    tried = [topic for topic in named_once if topic.name not in denied and topic.name not in over]
+    wanted = await made(ctx, _more, tried)
     results = await ctx.services.metadata.controller.create_partitions(
         wanted, validate_only=request.validate_only
     )
     twice = KafkaError(ErrorCode.invalid_request, "Duplicate topic name.")
     answers = [_fields(name, twice) for name, count in times.items() if count > 1]
     answers += [_fields(name, KafkaError(ErrorCode.topic_authorization_failed)) for name in denied]
+    answers += [_fields(name, error) for name, error in over.items()]
     answers += [_fields(result.name, result.error) for result in results]
-    return {"throttle_time_ms": 0, "results": answers}
+    return {"throttle_time_ms": mutations.finish(), "results": answers}
+
+
+def _added(ctx: RequestContext, topic: Any) -> int:
+    """How many partitions a topic is to get."""
+    known = ctx.services.metadata.image.topics.get(topic.name)
+    return 0 if known is None else max(0, topic.count - len(known.partitions))
 
 
 async def _denied(ctx: RequestContext, topics: Sequence[Any]) -> dict[str, None]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ottla.broker.api.topics.mutations import Mutations
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, listed, made, mapped
 from ottla.broker.request import RequestContext
 from ottla.broker.views.configs import created_entries
@@ -31,7 +32,8 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     tried = [topic for topic in request.topics if _refusal(topic.name, times) is None]
     denied = await _denied(ctx, tried)
     tried = [topic for topic in tried if topic.name not in denied]
-    wanted = await made(ctx, _new_topic, tried)
+    mutations = Mutations(ctx, strict_since=6)
+    wanted, over = _within_quota(ctx, await made(ctx, _new_topic, tried), mutations)
     results = await ctx.services.metadata.controller.create_topics(
         wanted, validate_only=request.validate_only
     )
@@ -39,6 +41,7 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
 
     def told(name: str) -> Fields:
         refusal = _refusal(name, times)
+        refusal = over.get(name, refusal)
         if name in denied:
             refusal = KafkaError(ErrorCode.topic_authorization_failed, "Authorization failed.")
         return _failed(name, refusal) if refusal else _fields(ctx, found[name])
@@ -46,8 +49,22 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     # Each comes with all of its configurations.
     is_much = len(times) * len(TOPIC) > AT_ONCE_MAX * FIELDS_PER_ELEMENT
     each = mapped if is_much else listed
-    fields = {"throttle_time_ms": 0, "topics": each(told, list(times))}
+    fields = {"throttle_time_ms": mutations.finish(), "topics": each(told, list(times))}
     return await in_pieces(ctx, fields) if is_much else fields
+
+
+def _within_quota(
+    ctx: RequestContext, topics: list[NewTopic], mutations: Mutations
+) -> tuple[list[NewTopic], dict[str, KafkaError]]:
+    """Those that the client's quota has room for, and why the others are not made."""
+    over: dict[str, KafkaError] = {}
+    if mutations.are_limited:
+        default = ctx.services.config.get("num.partitions")
+        for topic in topics:
+            count = len(topic.assignments) or (topic.num_partitions if topic.num_partitions > 0 else default)
+            if (error := mutations.take(count)) is not None:
+                over[topic.name] = error
+    return [topic for topic in topics if topic.name not in over], over
 
 
 async def _denied(ctx: RequestContext, topics: Sequence[Any]) -> frozenset[str]:

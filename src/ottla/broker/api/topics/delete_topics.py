@@ -13,6 +13,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from ottla.broker.api.topics.mutations import Mutations
 from ottla.broker.large import AT_ONCE_MAX, Fields
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
@@ -66,10 +67,12 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
         targets = [_Target(topic.name, topic.topic_id or _NO_ID) for topic in request.topics]
     else:
         targets = [_Target(name, _NO_ID) for name in request.topic_names]
-    return {"throttle_time_ms": 0, "responses": await _delete(ctx, targets)}
+    mutations = Mutations(ctx, strict_since=5)
+    responses = await _delete(ctx, targets, mutations)
+    return {"throttle_time_ms": mutations.finish(), "responses": responses}
 
 
-async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
+async def _delete(ctx: RequestContext, targets: list[_Target], mutations: Mutations) -> list[Fields]:
     image = ctx.services.metadata.image
     rights = _Rights(ctx)
     times = Counter(targets)
@@ -83,21 +86,23 @@ async def _delete(ctx: RequestContext, targets: list[_Target]) -> list[Fields]:
             named[topic_id] = named.get(topic_id, 0) + 1
         except _Denied as denied:
             responses.append(_fields(denied.name, target.topic_id, refused(ResourceType.TOPIC)))
-        except KafkaError as error:
+        except KafkaError as failure:
             # Who names nothing, or a topic in two ways at once, is told so each time.
             names_one = (target.name is None) != (target.topic_id == _NO_ID)
-            responses += [_fields(target.name, target.topic_id, error)] * (1 if names_one else count)
+            responses += [_fields(target.name, target.topic_id, failure)] * (1 if names_one else count)
     wanted: dict[UUID, str] = {}
     for topic_id, count in named.items():
         name = image.topics_by_id[topic_id].name
         if count + times[_Target(None, topic_id)] > 2:
             # By its name and by its id: it stays, and there is one answer for both.
             responses.append(_fields(name, topic_id, KafkaError(ErrorCode.invalid_request, _BOTH_WAYS)))
+        elif error := mutations.take(len(image.topics_by_id[topic_id].partitions)):
+            responses.append(_fields(name, topic_id, error))
         else:
             wanted[topic_id] = name
     errors = await ctx.services.metadata.controller.delete_topics(list(wanted))
-    for (topic_id, name), failure in zip(wanted.items(), errors, strict=True):
-        responses.append(_fields(name, topic_id, failure))
+    for (topic_id, name), refusal in zip(wanted.items(), errors, strict=True):
+        responses.append(_fields(name, topic_id, refusal))
     return responses
 
 

@@ -1,0 +1,48 @@
+"""What a client's quota of changes to the metadata lets one request do (KIP-599).
+
+Partitions that are made and deleted count. Versions whose clients know THROTTLING_QUOTA_EXCEEDED are refused
+what is too much; of older ones it is done, and they wait. Kafka counts topics once they are found to be
+valid; here those count, too, that turn out to be none.
+"""
+
+from __future__ import annotations
+
+from ottla.broker.request import RequestContext
+from ottla.broker.throttling import mute
+from ottla.errors import ErrorCode, KafkaError
+
+
+class Mutations:
+    """Of one request. ``take`` for each topic, ``finish`` at the end."""
+
+    def __init__(self, ctx: RequestContext, *, strict_since: int) -> None:
+        """``strict_since``: the first version whose clients know how to be refused."""
+        self._ctx = ctx
+        services = ctx.services
+        self._quota = services.quotas.mutations.of(
+            ctx.client.principal.name,
+            ctx.client_id,
+            services.clock.monotonic_ms(),
+            strict=ctx.api_version >= strict_since,
+        )
+
+    @property
+    def are_limited(self) -> bool:
+        """Whether there is a quota for the client at all."""
+        return self._quota is not None
+
+    def take(self, partitions: int) -> KafkaError | None:
+        """Count partitions that are made or deleted; why they must not be."""
+        quota = self._quota
+        if quota is None or quota.take(partitions, self._ctx.services.clock.monotonic_ms()):
+            return None
+        return KafkaError(ErrorCode.throttling_quota_exceeded)
+
+    def finish(self) -> int:
+        """For how many milliseconds the client is not listened to from now on."""
+        if self._quota is None:
+            return 0
+        clock = self._ctx.services.clock
+        throttle_ms = self._quota.throttle_ms(clock.monotonic_ms())
+        mute(self._ctx.client, throttle_ms, clock)
+        return throttle_ms
