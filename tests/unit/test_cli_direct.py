@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from measuring import HANG_S
 from ottla.cli import direct
 from ottla.cli.direct import DirectCluster, DirectConnection, Unanswered
 from ottla.cli.errors import CliError, ExitCode
@@ -77,7 +78,7 @@ ALL = {UNREGISTER: (0, 0), METADATA: (0, 13)}
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    monkeypatch.setattr(direct, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(direct, "READ_TIMEOUT_S", HANG_S)
     monkeypatch.setattr(direct, "RETRY_S", 0.5)
     monkeypatch.setattr(direct, "RETRY_STEP_S", 0.01)
     started: list[FakeBroker] = []
@@ -141,8 +142,15 @@ def test_a_request_that_the_broker_does_not_know_is_said(
         DirectConnection(one.address).ask("UnregisterBroker", {"broker_id": 1})
 
 
-def test_a_broker_that_hangs_is_passed_over_and_asked_last_from_then_on(broker: Make) -> None:
-    silent = broker(lambda key, version: None)
+def test_a_broker_that_hangs_is_passed_over_and_asked_last_from_then_on(
+    broker: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(key: int, version: int) -> None:
+        # It has been given up soon; whoever is asked next may take his time.
+        direct.READ_TIMEOUT_S = HANG_S
+
+    monkeypatch.setattr(direct, "READ_TIMEOUT_S", 1.0)
+    silent = broker(no_answer)
     well = broker(lambda key, version: metadata(silent, well) if key == METADATA else DONE)
     cluster = DirectCluster(f"{silent.bootstrap},{well.bootstrap}")
     cluster.learn(cluster.ask("Metadata", METADATA_FIELDS))
