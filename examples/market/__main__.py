@@ -26,9 +26,9 @@ LOOK_S = 0.1
 SETTLE_S = 60.0
 LAG_EVERY_S = 0.5
 CHART_EVERY_S = 10.0
-# Kills: after how many bars, and how long until the processor is started again.
+# Kills: after how many bars or joined trades, and how long until the processor is started again.
 KILL_BARS_AFTER = 60
-KILL_JOIN_AFTER = 100
+KILL_JOIN_AFTER = 300
 DEAD_S = 1.0
 
 
@@ -43,6 +43,8 @@ class Market:
         self._directory = directory
         self._processes = processes
         self._restart_at: dict[str, float] = {}
+        levels = ("read_committed", "read_uncommitted")
+        self._readers = [topics.reader(self._bootstrap, **{"isolation.level": level}) for level in levels]
         feed = ["--report", str(self._report), "--speed", str(arguments.speed)]
         if arguments.minutes:
             feed += ["--minutes", str(arguments.minutes)]
@@ -67,10 +69,17 @@ class Market:
     def _start(self, name: str) -> None:
         self._processes.start(name, self._command(name, "--state", str(self._state(name))))
 
+    def joins(self) -> bool:
+        """Whether the join has written something in a transaction that is open, which a kill leaves so."""
+        committed, written = (topics.ends(reader, (topics.QUOTED,)) for reader in self._readers)
+        return written != committed
+
     def kill(self, name: str, lose_state: bool) -> str:
         """kill -9 for a stream processor, which is started again after a second; what was done, in words."""
         self._processes.kill(name)
-        self.kills.append(name)
+        # Where it was just committed nothing has to be undone: it is killed once more.
+        if name != "join" or self.joins():
+            self.kills.append(name)
         if lose_state:
             shutil.rmtree(self._state(name))
         self._restart_at[name] = time.monotonic() + DEAD_S
@@ -113,11 +122,14 @@ def run_market(
         while True:
             observer.look(LOOK_S)
             market.tend(observer.note)
-            bars = observer.counts[topics.BARS]
+            bars, joined = observer.counts[topics.BARS], observer.counts[topics.QUOTED]
             if observer.latest_ms and not market.feed_done:
                 saying = "quotes and trades come in"
-            for name, after in (("bars", KILL_BARS_AFTER), ("join", KILL_JOIN_AFTER)):
-                if arguments.kill and name not in market.kills and bars >= after and market.whole:
+            due = {"bars": bars >= KILL_BARS_AFTER, "join": joined >= KILL_JOIN_AFTER}
+            for name in due:
+                if not arguments.kill or name in market.kills or not due[name] or not market.whole:
+                    continue
+                if name != "join" or market.joins():
                     observer.note(market.kill(name, lose_state=name == "bars"), "bold magenta")
             if stop.is_set() or (arguments.seconds and observer.elapsed_s > arguments.seconds):
                 market.close_feed()

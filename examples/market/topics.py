@@ -94,9 +94,9 @@ def ends(consumer: Consumer, topics: tuple[str, ...], timeout_s: float = 20.0) -
     }
 
 
-def read_all(bootstrap: str, topic: str, timeout_s: float = 60.0) -> list[Message]:
-    """All that is in a topic now, each partition in its order."""
-    consumer = reader(bootstrap, **{"enable.partition.eof": True})
+def read_all(bootstrap: str, topic: str, timeout_s: float = 60.0, **more: Any) -> list[Message]:
+    """All that is in a topic now, each partition in its order; ``more``: as for ``reader``."""
+    consumer = reader(bootstrap, **{"enable.partition.eof": True}, **more)
     left = set(range(PARTITIONS))
     consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
     found: list[Message] = []
