@@ -24,7 +24,9 @@ def broker(ottla_process: Callable[..., BrokerProcess]) -> BrokerProcess:
 class Racing(Transactional):
     """Nothing is added to a transaction but by Produce."""
 
-    def produce(self, producer: Producer, value: bytes = b"x", *, sequence: int = 0) -> int:
+    def produce(
+        self, producer: Producer, value: bytes = b"x", *, sequence: int = 0, version: int = 12
+    ) -> int:
         data = batch(
             value,
             producer_id=producer[0],
@@ -33,8 +35,8 @@ class Racing(Transactional):
             transactional=True,
         )
         fields = {**produce_fields(self.name, data), "transactional_id": self.name}
-        error: int = self.client.call("Produce", 12, **fields).responses[0].partition_responses[0].error_code
-        return error
+        answer = self.client.call("Produce", version, **fields).responses[0].partition_responses[0]
+        return int(answer.error_code)
 
     def ended(self, producer: Producer, *, commit: bool = True) -> Producer:
         """Who the producer of the next transaction is."""
@@ -98,6 +100,23 @@ def test_a_batch_that_is_late_does_not_get_into_a_later_transaction(racing: Raci
     racing.ended(second)
     racing.wait_for("CompleteCommit")
     assert b"late" not in racing.client.values(racing.name)
+
+
+@pytest.mark.parametrize("version", [3, 10, 11])
+def test_a_classic_batch_that_is_late_begins_nothing(racing: Racing, version: int) -> None:
+    """Before KIP-890's protocol transactions share their epochs: what is late is known by it that nobody has
+    added its partition, and would leave a transaction open that nobody ends (a hanging one)."""
+    producer = racing.begin()
+    assert racing.add(producer) == [NONE]
+    assert racing.produce(producer, version=version) == NONE
+    assert racing.end(producer, commit=False, version=4).error_code == NONE
+    racing.wait_for("CompleteAbort")
+    late = racing.produce(producer, b"late", sequence=1, version=version)
+    known = ErrorCode.transaction_abortable if version >= 11 else ErrorCode.invalid_txn_state
+    assert late == known
+    assert racing.describe().transaction_state == "CompleteAbort"
+    # Its record and its marker.
+    assert racing.client.fetch(racing.name).high_watermark == 2
 
 
 def test_what_is_asked_again_after_a_crash_gets_the_same_answer(

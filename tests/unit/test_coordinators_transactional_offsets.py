@@ -100,6 +100,8 @@ def test_a_large_commit_of_a_transaction_is_one_batch_of_it() -> None:
 
 
 def test_the_end_is_answered_when_its_offsets_can_be_seen() -> None:
+    """KAFKA-17507: what the coordinator of the transaction is told, it tells its client."""
+
     async def story() -> None:
         node = await Node().start()
         await node.groups.commit(commit_request(1))

@@ -275,6 +275,29 @@ def test_no_producer_expires_that_has_a_transaction_open() -> None:
     assert (again.high_watermark, again.last_stable_offset) == (2, 0)
 
 
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_transaction_that_was_open_in_a_snapshot_ends_after_a_restart(clean: bool, commits: bool) -> None:
+    """The last stable offset does not stay before it for ever: the snapshot, which is all that is read of
+    what lies before it, has the transaction, though its producer has not written for long."""
+    disk = MemoryDisk()
+    it = open_partition(disk)
+    send(it, 1, 0)
+    it.log.roll(NOW_MS)
+    send(it, 2, 0, transactional=False)
+    list(it.log.producers.expire(2 * NOW_MS, 1))
+    it.log.roll(NOW_MS)
+    send(it, 3, 0, transactional=False)
+    if clean:
+        it.log.close()
+    again = open_partition(disk, high_watermark=3, clean=clean, recovery_point=3, now_ms=2 * NOW_MS)
+    assert again.last_stable_offset == 0
+    end(again, 1, commits=commits, epoch=1, version=2)
+    commit(again)
+    assert again.last_stable_offset == again.log.log_end_offset == 4
+    assert len(consume(again)) == (3 if commits else 2)
+
+
 def test_a_follower_knows_as_much() -> None:
     """Of what it is sent, with the high watermark that it is told."""
     leader, disk = open_partition(MemoryDisk()), MemoryDisk()
@@ -551,6 +574,7 @@ def test_markers_of_zombies_are_refused() -> None:
 
 
 def test_a_marker_raises_the_epoch_from_version_two_on() -> None:
+    """KAFKA-19999: one whose answer was lost comes again, and is taken."""
     it = open_partition(MemoryDisk())
     send(it, 1, 0, epoch=3)
     assert refused(lambda: end(it, 1, commits=True, epoch=3, version=2)) is ErrorCode.invalid_producer_epoch
@@ -570,6 +594,7 @@ def test_a_marker_raises_the_epoch_from_version_two_on() -> None:
 
 
 def test_a_marker_is_retried_after_a_restart() -> None:
+    """KAFKA-19999: it comes again in the epoch that the log has, from who has taken over."""
     disk = MemoryDisk()
     it = open_partition(disk)
     send(it, 1, 0, epoch=3)
@@ -687,6 +712,7 @@ def test_a_stale_epoch_is_told_before_anybody_is_asked() -> None:
 
 
 def test_with_raised_epochs_an_unknown_producer_begins_at_zero() -> None:
+    """KAFKA-18202: of what came before nothing is known, and it may be missing."""
     it = open_partition(MemoryDisk())
     guard = begin(it, 1, 3, bumps=True)
     assert refused(lambda: send(it, 1, 3, guard=guard)) is ErrorCode.out_of_order_sequence_number
