@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tls_support import Authority, get_of, pem_of
 
 from ottla.config import ConfigError
+from ottla.security.java_keystore import JksError, decrypt, read_jks
 from ottla.security.stores import read_keystore, read_truststore
 
 ROOT = Authority("Root")
@@ -108,7 +110,7 @@ def test_pkcs12(tmp_path: Path, kind: str) -> None:
         ({"keystore_type": "PEM", "keystore_location": "/x", "keystore_password": PASSWORD}, "key.password"),
         ({"keystore_password": PASSWORD}, "without ssl.keystore.location"),
         ({"keystore_location": "/x"}, "without ssl.keystore.password"),
-        ({"keystore_type": "BCFKS", "keystore_location": "/x"}, "it must be PEM or PKCS12"),
+        ({"keystore_type": "BCFKS", "keystore_location": "/x"}, "it must be PEM, PKCS12 or JKS"),
         ({"keystore_type": "PEM", "keystore_location": "/no/such"}, "/no/such cannot be read: no such file"),
         ({"keystore_type": "PEM", "keystore_location": "/dev"}, "/dev cannot be read: is a directory"),
         ({"keystore_type": "PEM", "keystore_location": "/dev/zero"}, "larger than 8 MiB"),
@@ -176,10 +178,8 @@ def test_a_password_for_a_key_that_has_none_is_not_missed(tmp_path: Path) -> Non
         (ME.pem().encode(), {"keystore_password": PASSWORD}, "set ssl.keystore.type=PEM"),
         (ME.pkcs12(PASSWORD), {"keystore_type": "PEM"}, "set its type to PKCS12"),
         (ME.pkcs12(PASSWORD), {"keystore_password": PASSWORD, "key_password": "2"}, "is one for both"),
-        (
-            b"\xfe\xed\xfe\xed\0\0\0\2", {"keystore_password": PASSWORD},
-            "keytool -importkeystore",
-        ),
+        (b"\xfe\xed\xfe\xed\0\0\0\2", {"keystore_password": PASSWORD}, "its password is wrong, or"),
+        (b"\xce\xce\xce\xce\0\0\0\2", {"keystore_password": PASSWORD}, "keytool -importkeystore"),
     ],
 )  # fmt: skip
 def test_pkcs12_files_that_will_not_do(
@@ -197,6 +197,65 @@ def test_pkcs12_files_that_will_not_do(
 def test_a_truststore_whose_password_is_missing(tmp_path: Path) -> None:
     path = written(tmp_path, "t.p12", ME.pkcs12(PASSWORD))
     assert "ssl.truststore.password is not set" in refusal(read_truststore, truststore_location=path)
+
+
+# Written by keytool -storetype JKS: a key (CN=me) whose password is another one than the file's, and its
+# certificate as one that is trusted.
+JKS_KEY = b64decode(
+    "/u3+7QAAAAIAAAABAAAAAQACbWUAAAGiLgyDfQAAAH8wfTAOBgorBgEEASoCEQEBBQAEa0Z7XkkP63OwfFh+l5PO+yZPI+fs"
+    "M+5gDKrItpXGiO9pkcU5Us/yJKL1suZeKTUIKOvrt7Qll+UYFjGN0mN3QdI0ZxJDPEgN7XnDspQP+fiaHMLdF6lrtTOK88BC"
+    "qoN8zY3cwejfi7MWTdTPAAAAAQAFWC41MDkAAAE0MIIBMDCB16ADAgECAgg/hAIV+V5iCzAKBggqhkjOPQQDAjANMQswCQYD"
+    "VQQDEwJtZTAeFw0yNjExMzAyMDAxNDFaFw0yNzAyMjgyMDAxNDFaMA0xCzAJBgNVBAMTAm1lMFkwEwYHKoZIzj0CAQYIKoZI"
+    "zj0DAQcDQgAEjOATyLc0soCACOtaShO3vEJo+FJZIvs7QaJ3+oMzRVvSpZgScs4FoEDvhaUvzWLsVIZlK6/Mm5HiFkkWYt6g"
+    "r6MhMB8wHQYDVR0OBBYEFGActKu5v95Dy3yvI1hjfmOf2BnQMAoGCCqGSM49BAMCA0gAMEUCICjulXUrxCXQoY+upfLQQF74"
+    "yRv+Hl+reTF4i6xcDYp+AiEA03Tof+MSoeyu6YTUImbVM7+Ckp9Vt89QsiA9dqT+2HVkOR6A/Fv7Hwg+Iv/CvrWPRW4pUw=="
+)
+JKS_TRUSTED = b64decode(
+    "/u3+7QAAAAIAAAABAAAAAgAEcm9vdAAAAaIuDIbuAAVYLjUwOQAAATQwggEwMIHXoAMCAQICCD+EAhX5XmILMAoGCCqGSM49"
+    "BAMCMA0xCzAJBgNVBAMTAm1lMB4XDTI2MTEzMDIwMDE0MVoXDTI3MDIyODIwMDE0MVowDTELMAkGA1UEAxMCbWUwWTATBgcq"
+    "hkjOPQIBBggqhkjOPQMBBwNCAASM4BPItzSygIAI61pKE7e8Qmj4Ulki+ztBonf6gzNFW9KlmBJyzgWgQO+FpS/NYuxUhmUr"
+    "r8ybkeIWSRZi3qCvoyEwHzAdBgNVHQ4EFgQUYBy0q7m/3kPLfK8jWGN+Y5/YGdAwCgYIKoZIzj0EAwIDSAAwRQIgKO6VdSvE"
+    "JdChj66l8tBAXvjJG/4eX6t5MXiLrFwNin4CIQDTdOh/4xKh7K7phNQiZtUzv4KSn1W3z1CyID12pP7YdbtyeJZ8x3zoxrDm"
+    "yhMVXsgiHGvC"
+)
+
+
+def test_jks(tmp_path: Path) -> None:
+    path = written(tmp_path, "k.jks", JKS_KEY)
+    given_ = {"keystore_location": path, "keystore_password": PASSWORD}
+    for kind in ("JKS", "PKCS12"):
+        found = read_keystore(get_of(**given_, keystore_type=kind, key_password="otherkey"))
+        assert found is not None and found.chain[0].subject.rfc4514_string() == "CN=me"
+    for password in (None, PASSWORD):
+        trusted = read_truststore(
+            get_of(truststore_location=written(tmp_path, "t.jks", JKS_TRUSTED), truststore_password=password)
+        )
+        assert trusted is not None and trusted.certificates == found.chain
+    # Whom one has the key of is trusted, too.
+    trusted = read_truststore(get_of(truststore_location=path))
+    assert trusted is not None and trusted.certificates == found.chain
+
+    assert "ssl.key.password" in refusal(read_keystore, **given_)
+    given_["keystore_password"] = "wrong"
+    assert "its password is wrong" in refusal(read_keystore, **given_, key_password="otherkey")
+    path.write_bytes(JKS_TRUSTED)
+    given_["keystore_password"] = PASSWORD
+    assert "has no private key" in refusal(read_keystore, **given_)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([JKS_KEY, JKS_TRUSTED]), st.integers(0, 500), st.binary(min_size=1, max_size=6))
+def test_whatever_is_in_java_s_files_it_is_read_or_refused(whole: bytes, at: int, bad: bytes) -> None:
+    data = whole[:at] + bad + whole[at + len(bad) :]
+    try:
+        store = read_jks(data, None)
+        for key in store.keys:
+            decrypt(key, "otherkey")
+    except JksError as error:
+        assert "otherkey" not in str(error)
+    if data != whole:
+        with pytest.raises(JksError):
+            read_jks(data, PASSWORD)
 
 
 @pytest.mark.skipif(shutil.which("keytool") is None, reason="needs Java's keytool")

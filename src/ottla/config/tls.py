@@ -44,14 +44,14 @@ def _java(name: str, type: ConfigType, default: object, doc: str, note: str, eff
 _KEYS = (
     _row(
         "ssl.keystore.type", _STRING, "JKS", MEDIUM,
-        "Format of the key's file: PEM or PKCS12. JKS is taken for PKCS12, which is what keytool writes.",
+        "Format of the key's file: PEM, PKCS12 or JKS; which of the latter two is seen.",
     ),
     _row(
         "ssl.keystore.location", _STRING, None, MEDIUM,
         "File with the private key and its certificates, the key's own first; read again when it changes.",
     ),
     _row(
-        "ssl.keystore.password", _PASSWORD, None, MEDIUM, "Password of that file, where it is PKCS12.",
+        "ssl.keystore.password", _PASSWORD, None, MEDIUM, "Password of that file, where it is not PEM.",
     ),
     _row(
         "ssl.keystore.key", _PASSWORD, None, MEDIUM,
@@ -62,7 +62,7 @@ _KEYS = (
         "Its certificates, as PEM, the key's own first.",
     ),
     _row(
-        "ssl.key.password", _PASSWORD, None, MEDIUM, "Password of the private key, where it is PEM.",
+        "ssl.key.password", _PASSWORD, None, MEDIUM, "Password of the private key, where it has its own.",
     ),
     _row(
         "ssl.truststore.type", _STRING, "JKS", MEDIUM,
@@ -74,7 +74,7 @@ _KEYS = (
         "Without one: those that the system trusts.",
     ),
     _row(
-        "ssl.truststore.password", _PASSWORD, None, MEDIUM, "Password of that file, where it is PKCS12.",
+        "ssl.truststore.password", _PASSWORD, None, MEDIUM, "Password of that file, where it is not PEM.",
     ),
     _row(
         "ssl.truststore.certificates", _PASSWORD, None, MEDIUM,

@@ -1,18 +1,19 @@
 """Keys and certificates, from where ssl.keystore.* and ssl.truststore.* say that they are.
 
-PEM in files or in the settings themselves (KIP-651), and PKCS12. Follows ``DefaultSslEngineFactory``: which
-settings go together, and that PKCS12 may be called JKS: that is the default, while keytool writes the former.
+PEM in files or in the settings themselves (KIP-651), PKCS12 and JKS. Which settings go together is as in
+``DefaultSslEngineFactory``, and of the last two either may be called by the other's name, as Java has it.
 What is wrong is a ConfigError that names the setting and the file, and shows nothing of what is in them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ottla.config import ConfigError
 from ottla.env.key_files import read_key_file
+from ottla.security.java_keystore import MAGIC, JksError, JksStore, decrypt, read_jks
 
 # cryptography is imported where there is something to read: it takes as long as a tenth of a broker's start.
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Get = Callable[[str], Any]
 
 PEM, PKCS12, JKS = "PEM", "PKCS12", "JKS"
-_JKS_MAGIC: Final = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
+_JCEKS_MAGIC: Final = b"\xce\xce\xce\xce"
 _MARK: Final = re.compile(r"-----(BEGIN|END) ([A-Z0-9 ]+)-----")
 
 
@@ -93,7 +94,10 @@ def read_keystore(get: Get) -> Keystore | None:
         return _pem_keystore(text, text, key_password, f"ssl.keystore.location {path}")
     if password is None:
         raise ConfigError("ssl.keystore.location is set without ssl.keystore.password")
-    return _pkcs12_keystore(path, password, key_password)
+    data, source = _binary("ssl.keystore.location", path), f"ssl.keystore.location {path}"
+    if data.startswith(MAGIC):
+        return _jks_keystore(data, password, key_password, source)
+    return _pkcs12_keystore(data, password, key_password, source)
 
 
 def read_truststore(get: Get) -> Truststore | None:
@@ -122,7 +126,9 @@ def read_truststore(get: Get) -> Truststore | None:
         _refuse_password(password, "ssl.truststore.password")
         text = _text(_read("ssl.truststore.location", path), source)
         return Truststore(_certificates(text, source), source)
-    data = _pkcs12_bytes("ssl.truststore.location", path)
+    data = _binary("ssl.truststore.location", path)
+    if data.startswith(MAGIC):
+        return _jks_truststore(data, password, source)
     _, own, others = _load_pkcs12(data, password, source, "ssl.truststore.password")
     found = tuple(one for one in (own, *others) if one is not None)
     if not found:
@@ -204,9 +210,7 @@ def _certificates(text: str, source: str) -> tuple[Certificate, ...]:
 # ------------------------------------------------------------ PKCS12
 
 
-def _pkcs12_keystore(path: str, password: str, key_password: str | None) -> Keystore:
-    source = f"ssl.keystore.location {path}"
-    data = _pkcs12_bytes("ssl.keystore.location", path)
+def _pkcs12_keystore(data: bytes, password: str, key_password: str | None, source: str) -> Keystore:
     key, own, others = _load_pkcs12(data, password, source, "ssl.keystore.password")
     if key is None or own is None:
         raise ConfigError(f"{source} has no private key with a certificate")
@@ -221,13 +225,13 @@ def _pkcs12_keystore(path: str, password: str, key_password: str | None) -> Keys
     return _matching(key, tuple(chain), source)
 
 
-def _pkcs12_bytes(setting: str, path: str) -> bytes:
+def _binary(setting: str, path: str) -> bytes:
     data = _read(setting, path)
-    if data.startswith(_JKS_MAGIC):
+    if data.startswith(_JCEKS_MAGIC):
         raise ConfigError(
-            f"{setting} {path} is in Java's own format, which cannot be read here: convert it by "
-            f"keytool -importkeystore -srckeystore {path} -destkeystore NEW.p12 -deststoretype PKCS12, and "
-            f"give {setting.replace('location', 'type')}=PKCS12"
+            f"{setting} {path} is of the type JCEKS, which cannot be read here: convert it by "
+            f"keytool -importkeystore -srcstoretype JCEKS -srckeystore {path} -destkeystore NEW.p12 "
+            f"-deststoretype PKCS12, and give {setting.replace('location', 'type')}=PKCS12"
         )
     return data
 
@@ -248,13 +252,61 @@ def _load_pkcs12(
         raise ConfigError(f"{source} cannot be read: {why}, or it is no PKCS12 file") from None
 
 
+# ------------------------------------------------------------ JKS
+
+
+def _jks_keystore(data: bytes, password: str, key_password: str | None, source: str) -> Keystore:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+    keys = _load_jks(data, password, source, "ssl.keystore.password").keys
+    if len(keys) != 1:
+        raise ConfigError(f"{source} has {'more than one private key' if keys else 'no private key'}")
+    try:
+        plain = decrypt(keys[0], password if key_password is None else key_password)
+    except JksError as error:
+        raise ConfigError(f"the private key in {source} cannot be read: {error} (ssl.key.password)") from None
+    try:
+        key = load_der_private_key(plain, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigError(f"the private key in {source} cannot be read: it is damaged") from None
+    return _matching(key, _der_certificates(keys[0].chain, source), source)
+
+
+def _jks_truststore(data: bytes, password: str | None, source: str) -> Truststore:
+    store = _load_jks(data, password, source, "ssl.truststore.password")
+    # Java trusts whom it has the key of, too.
+    found = (*store.certificates, *(one for key in store.keys for one in key.chain[:1]))
+    if not found:
+        raise ConfigError(f"{source} has no certificate")
+    return Truststore(_der_certificates(found, source), source)
+
+
+def _load_jks(data: bytes, password: str | None, source: str, setting: str) -> JksStore:
+    try:
+        return read_jks(data, password)
+    except JksError as error:
+        raise ConfigError(f"{source} cannot be read: {error} ({setting})") from None
+
+
+def _der_certificates(certificates: Iterable[bytes], source: str) -> tuple[Certificate, ...]:
+    from cryptography.x509 import load_der_x509_certificate
+
+    try:
+        return tuple(map(load_der_x509_certificate, certificates))
+    except ValueError as error:
+        raise ConfigError(f"a certificate in {source} cannot be read") from error
+
+
 # ------------------------------------------------------------ both
 
 
 def _type(name: str, get: Get) -> str:
     kind = str(get(name)).upper()
     if kind not in (PEM, PKCS12, JKS):
-        raise ConfigError(f"Invalid value {get(name)} for configuration {name}: it must be PEM or PKCS12")
+        raise ConfigError(
+            f"Invalid value {get(name)} for configuration {name}: it must be PEM, PKCS12 or JKS"
+        )
     return kind
 
 
@@ -271,7 +323,7 @@ def _read(setting: str, path: str) -> bytes:
 
 
 def _text(data: bytes, source: str) -> str:
-    if data.startswith((*_JKS_MAGIC, b"\x30")):
+    if data.startswith((MAGIC, _JCEKS_MAGIC, b"\x30")):
         raise ConfigError(f"{source} is no PEM file: set its type to PKCS12, if it is one")
     return data.decode("latin-1")
 
