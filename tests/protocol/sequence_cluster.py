@@ -29,6 +29,50 @@ def versions_and_nodes(peer: Peer) -> None:
         peer.ask(f"node {node}", "UnregisterBroker", broker_id=node)
 
 
+# The features whose levels we share with Kafka.
+SHARED_FEATURES = ("transaction.version", "metadata.version")
+
+
+def who_is_meant(peer: Peer) -> None:
+    """ApiVersions v5 says which node of which cluster it is for (KIP-1242); and the features it tells."""
+    fields = {"include_cluster_authorized_operations": False, "endpoint_type": 1}
+    cluster = peer.send("DescribeCluster", 1, fields).cluster_id
+    client = {"client_software_name": "ok", "client_software_version": "1"}
+    for kind, (asked, node) in {
+        "both": (cluster, 1),
+        "another node": (cluster, 9),
+        "another cluster": ("another", 1),
+        "no cluster": (None, 1),
+        "no node": (cluster, -1),
+        "empty cluster": ("", 1),
+        "node -2": (cluster, -2),
+        "neither": (None, -1),
+    }.items():
+        answer = peer.send("ApiVersions", 5, client | {"cluster_id": asked, "node_id": node})
+        bad = {
+            "client_software_name": "",
+            "client_software_version": "1",
+            "cluster_id": asked,
+            "node_id": node,
+        }
+        answers = [answer.error_code, peer.send("ApiVersions", 5, bad).error_code]
+        peer.transcript[f"ApiVersions: {kind}, and without a name"] = {5: answers}
+    for version in (3, 4, 5):
+        answer = peer.send("ApiVersions", version, client)
+        found = {
+            one.name: [one.min_version, one.max_version]
+            for one in answer.supported_features
+            if one.name in SHARED_FEATURES
+        }
+        levels = {
+            one.name: [one.min_version_level, one.max_version_level]
+            for one in answer.finalized_features
+            if one.name in SHARED_FEATURES
+        }
+        told = {"supported": found, "in force": levels}
+        peer.transcript.setdefault("ApiVersions: features", {})[version] = told
+
+
 def described(*resources: tuple[int, str, list[str] | None], synonyms: bool = False) -> Fields:
     return {
         "resources": [
@@ -246,6 +290,7 @@ def elections(peer: Peer) -> None:
 
 SEQUENCES = (
     versions_and_nodes,
+    who_is_meant,
     configs_described,
     configs_altered,
     log_dirs,
