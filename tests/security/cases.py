@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from rights_support import ALICE, BATCH, NO_ID, Broker, Right, everybody
+from rights_support import ALICE, BATCH, LOGIN_LISTENER, NO_ID, Broker, Right, everybody
 
+from measuring import HANG_S
 from ottla.errors import ErrorCode
 from ottla.security.acl_bindings import Operation, ResourceType
+from ottla.security.principals import user
 from ottla.types import Record
 from ottla.wire.records import build_batch
 
@@ -25,6 +28,7 @@ DESCRIBE_CONFIGS, ALTER_CONFIGS = Operation.DESCRIBE_CONFIGS, Operation.ALTER_CO
 NO_TOPIC = ErrorCode.topic_authorization_failed
 NO_GROUP = ErrorCode.group_authorization_failed
 NO_CLUSTER = ErrorCode.cluster_authorization_failed
+NO_TOKEN = ErrorCode.delegation_token_authorization_failed
 NO_TXN = ErrorCode.transactional_id_authorization_failed
 
 Fields = Mapping[str, Any]
@@ -43,6 +47,7 @@ class Case(NamedTuple):
     instead: tuple[Right, ...] = ()
     # Whether an answer shows what may be left out of it.
     shows: Callable[[Any], bool] | None = None
+    listener: str = "PLAINTEXT"
 
     def request(self, broker: Broker) -> Fields:
         return self.fields(broker) if callable(self.fields) else self.fields
@@ -66,6 +71,14 @@ async def prepare(broker: Broker) -> None:
     made = await broker.ask(free, "InitProducerId", 4, INIT)
     assert made.error_code == 0
     await broker.ask(free, "AddPartitionsToTxn", 3, add_fields(made.producer_id, made.producer_epoch))
+    # And a token of bob's.
+    bob = everybody(LOGIN_LISTENER)
+    bob.principal = user("bob")
+    made = await broker.ask(bob, "CreateDelegationToken", 3, {"max_lifetime_ms": -1})
+    assert made.error_code == 0
+    async with asyncio.timeout(HANG_S):
+        while not len(list(broker.node.services.tokens.view)):
+            await asyncio.sleep(0.01)
 
 
 INIT = {"transactional_id": "tx", "transaction_timeout_ms": 60_000, "producer_id": -1, "producer_epoch": -1}
@@ -349,7 +362,24 @@ def _transactions() -> list[Case]:
     ]  # fmt: skip
 
 
-CASES = [*_records(), *_groups(), *_topics(), *_configs(), *_transactions()]
+def _tokens() -> list[Case]:
+    of_bob = {"owner_principal_type": "User", "owner_principal_name": "bob", "max_lifetime_ms": -1}
+    return [
+        Case(
+            "CreateDelegationToken", 3, of_bob,
+            {Right(Operation.CREATE_TOKENS, ResourceType.USER, "User:bob"): NO_TOKEN},
+            listener=LOGIN_LISTENER,
+        ),
+        Case(
+            "DescribeDelegationToken", 3, {"owners": None},
+            {Right(DESCRIBE, ResourceType.DELEGATION_TOKEN, "*"): None},
+            (Right(Operation.DESCRIBE_TOKENS, ResourceType.USER, "User:bob"),),
+            shows=lambda a: bool(a.tokens), listener=LOGIN_LISTENER,
+        ),
+    ]  # fmt: skip
+
+
+CASES = [*_records(), *_groups(), *_topics(), *_configs(), *_transactions(), *_tokens()]
 
 # Demands that no request here can tell.
 UNTOLD = {

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from login_support import PLAIN_JAAS
+
 from measuring import HANG_S
 from ottla.broker.pending import Pending
 from ottla.broker.request import Client
@@ -46,6 +48,15 @@ PROPERTIES = {
 }
 
 
+LOGIN_LISTENER = "SASL_PLAINTEXT"
+WITH_LOGIN = {
+    "listeners": f"PLAINTEXT://127.0.0.1:0,{LOGIN_LISTENER}://127.0.0.1:0",
+    "sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.sasl_plaintext.plain.sasl.jaas.config": PLAIN_JAAS,
+    "delegation.token.secret.key": "what tokens are made with",
+}
+
+
 class Right(NamedTuple):
     """What somebody may be allowed."""
 
@@ -75,9 +86,9 @@ def client(*rights: Right, made: Authorizer | None = None) -> Client:
     return alice
 
 
-def everybody() -> Client:
+def everybody(listener: str = "PLAINTEXT") -> Client:
     """Somebody where there is no authorizer."""
-    return Client(HOST, "PLAINTEXT")
+    return Client(HOST, listener)
 
 
 def whole(entity: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,17 +152,16 @@ class Broker:
         return await self.ask(asker, "Produce", version, fields)
 
 
-def started(path: Path, runner: asyncio.Runner, **properties: str) -> Broker:
-    given = PROPERTIES | {name.replace("_", "."): value for name, value in properties.items()}
-    node = Node(NodeSettings(data=str(path / "data"), port=0, properties=given))
+def started(path: Path, runner: asyncio.Runner) -> Broker:
+    """One with a listener for clients that log in, too."""
+    node = Node(NodeSettings(data=str(path / "data"), properties=PROPERTIES | WITH_LOGIN))
     runner.run(node.start())
     return Broker(node)
 
 
-def run(path: Path, body: Callable[[Broker], Coroutine[Any, Any, T]], **properties: str) -> T:
+def run(path: Path, body: Callable[[Broker], Coroutine[Any, Any, T]]) -> T:
     async def main() -> T:
-        given = PROPERTIES | {name.replace("_", "."): value for name, value in properties.items()}
-        node = Node(NodeSettings(data=str(path / "data"), port=0, properties=given))
+        node = Node(NodeSettings(data=str(path / "data"), port=0, properties=PROPERTIES))
         await node.start()
         try:
             return await asyncio.wait_for(body(Broker(node)), HANG_S)

@@ -16,8 +16,8 @@ from ottla.wire.apis import APIS, BY_NAME, Api
 from ottla.wire.fields import ZERO, describe
 from ottla.wire.messages import load
 
-# Whoever can reach a broker may ask these.
-FREE = {"ApiVersions", "SaslHandshake", "SaslAuthenticate"}
+# Whoever can reach a broker may ask these; of tokens those whose they are.
+FREE = {"ApiVersions", "SaslHandshake", "SaslAuthenticate", "RenewDelegationToken", "ExpireDelegationToken"}
 
 
 class Running(NamedTuple):
@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def of_gate_alone(api: Api) -> bool:
     """Whether all that an API demands is of the cluster, and refused as a whole."""
     demands = DEMANDS[api.key]
-    return all(d.is_of_gate and d.resource_type is ResourceType.CLUSTER for d in demands)
+    return bool(demands) and all(d.is_of_gate and d.resource_type is ResourceType.CLUSTER for d in demands)
 
 
 GATED = sorted(
@@ -60,6 +60,12 @@ def test_there_is_a_case_for_each_demand_of_each_api() -> None:
     assert {case.api for case in CASES} | set(GATED) | FREE >= set(BY_NAME)
 
 
+async def asked(broker: Broker, case: Case, *rights: Right) -> Any:
+    alice = client(*rights)
+    alice.listener = case.listener
+    return await broker.ask(alice, case.api, case.version, case.request(broker))
+
+
 def ids(case: Case) -> str:
     return f"{case.api}-{case.version}"
 
@@ -67,7 +73,7 @@ def ids(case: Case) -> str:
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_whoever_lacks_a_right_is_told_so_or_shown_nothing(running: Running, case: Case) -> None:
     async def ask(*rights: Right) -> Any:
-        return await running.broker.ask(client(*rights), case.api, case.version, case.request(running.broker))
+        return await asked(running.broker, case, *rights)
 
     async def main() -> None:
         answer = await ask()
@@ -88,7 +94,7 @@ def test_whoever_lacks_a_right_is_told_so_or_shown_nothing(running: Running, cas
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_whoever_has_all_rights_is_refused_nothing(running: Running, case: Case) -> None:
     async def ask(*rights: Right) -> Any:
-        return await running.broker.ask(client(*rights), case.api, case.version, case.request(running.broker))
+        return await asked(running.broker, case, *rights)
 
     async def main() -> None:
         for rights in (tuple(case.needs), *((each,) for each in case.instead)):
