@@ -344,7 +344,7 @@ def _transactions() -> list[Case]:
             "AddOffsetsToTxn", 3, {"transactional_id": "tx", "group_id": "g"},
             {**writes, Right(READ, GROUP, "g"): NO_GROUP},
         ),
-        Case("EndTxn", 3, {"transactional_id": "tx", "producer_id": 9}, writes),
+        *[Case("EndTxn", v, {"transactional_id": "tx", "producer_id": 9}, writes) for v in range(6)],
         Case(
             "WriteTxnMarkers", 1, {"markers": [{"topics": [{"name": "none", "partition_indexes": [0]}]}]},
             {Right(CLUSTER_ACTION, CLUSTER): NO_CLUSTER}, (Right(ALTER, CLUSTER),),

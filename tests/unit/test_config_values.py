@@ -290,7 +290,7 @@ def test_node_id_goes_by_either_name() -> None:
         ({"log.retention.ms": "0"}, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
         ({"process.roles": "controller"}, "process.roles must include 'broker'"),
         ({"log.dirs": "/a,/b"}, "log.dirs must name exactly one folder"),
-        ({"authorizer.class.name": "org.example.Any"}, "no authorizer is there"),
+        ({"authorizer.class.name": "org.example.Any"}, "String must be one of: , org.apache.kafka"),
         ({"remote.log.storage.system.enable": "true"}, "tiered storage is not offered"),
         ({"listeners": "localhost:9092"}, "it must be NAME://host:port"),
         ({"listeners": "OTHER://:9092"}, "No security protocol defined for listener OTHER"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from ottla.config.definition import (
     ConfigType,
     Definition,
-    Effect,
     ListCheck,
     Mode,
     Rule,
@@ -165,11 +164,11 @@ _TOKENS = (
 )  # fmt: skip
 
 _RIGHTS = (
-    Definition(
+    _row(
         "authorizer.class.name", _STRING, "", LOW,
         f"Who decides what clients may do: {STANDARD_AUTHORIZER}, which goes by ACLs. Without it everybody "
         "may do everything.",
-        effect=Effect.REFUSED, note="no authorizer is there to enforce access",
+        one_of("", STANDARD_AUTHORIZER),
     ),
     _row(
         "super.users", _STRING, "", LOW,
