@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from ottla.errors import KafkaError
     from ottla.testing.broker import Broker, StoredRecord
     from ottla.testing.faults import Faults, Request, Rule
+    from ottla.testing.security import Acl
     from ottla.testing.transactions import Transaction
 
-__all__ = ("Broker", "Faults", "KafkaError", "Request", "Rule", "StoredRecord", "Transaction")
+__all__ = ("Acl", "Broker", "Faults", "KafkaError", "Request", "Rule", "StoredRecord", "Transaction")
 
 _HOMES = {
+    "Acl": "ottla.testing.security",
     "Broker": "ottla.testing.broker",
     "Faults": "ottla.testing.faults",
     "KafkaError": "ottla.errors",

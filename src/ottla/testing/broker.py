@@ -29,6 +29,7 @@ from ottla.node import Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.testing import transactions
 from ottla.testing.faults import Faults, Request
+from ottla.testing.security import Acl, Security
 from ottla.testing.transactions import Transaction
 from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch, iter_batches, iter_records
@@ -69,7 +70,8 @@ class Broker:
     ``topics`` are created at the start if they are missing: names, or names with partitions. ``config`` are
     broker settings under Kafka's names. ``data`` keeps the data in a directory of yours; otherwise it is in
     a temporary one until the broker is stopped for good. ``port`` 0 takes any free port, and keeps it
-    across `restart`.
+    across `restart`. ``tls`` has clients speak TLS, ``users`` (names and passwords) has them log in, ``acls``
+    lets them do nothing else; `client_properties` says how they come in.
 
     What cannot be done raises: ``ottla.config.ConfigError`` at once for a name that is no setting;
     it and ``ottla.node.StartError`` at the start; ``ottla.errors.KafkaError`` from the helpers. All methods
@@ -85,6 +87,9 @@ class Broker:
         host: str = "127.0.0.1",
         port: int = 0,
         node_id: int = 1,
+        tls: bool = False,
+        users: Mapping[str, str] | None = None,
+        acls: Iterable[Acl] | None = None,
     ) -> None:
         check_known(config or ())
         if isinstance(topics, str):
@@ -98,7 +103,9 @@ class Broker:
         self._config = {**CONFIG, **{name: _text(value) for name, value in (config or {}).items()}}
         self._data = Path(data) if data is not None else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._key_folder: tempfile.TemporaryDirectory[str] | None = None
         self._running: _Running | None = None
+        self._security = Security(tls=tls, users=users, acls=acls, host=host)
 
     # ------------------------------------------------------------ its life
 
@@ -107,11 +114,16 @@ class Broker:
         if self._running is not None:
             raise RuntimeError("the broker runs already")
         settings = NodeSettings(
-            data=str(self.data), host=self.host, port=self.port, node_id=self.node_id, properties=self._config
+            data=str(self.data),
+            host=self.host,
+            port=self.port,
+            node_id=self.node_id,
+            properties={**self._config, **self._security.properties(self._keys)},
         )
         self._running = _Running(lambda disk: Node(settings, disk=disk, faults=self.faults))
         try:
             self.port = self._running.start()
+            self._call(self._security.found)
             existing = self.topics()
             for name, partitions in self._topics.items():
                 if name not in existing:
@@ -162,6 +174,18 @@ class Broker:
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="ottla-")
         return Path(self._temporary.name)
+
+    def client_properties(self, user: str | None = None, mechanism: str = "SCRAM-SHA-256") -> dict[str, str]:
+        """What a client of librdkafka needs to come in as ``user``: who logs in, where there are ``users``;
+        else who a certificate is made out to. ValueError where there is no such user."""
+        servers = {"bootstrap.servers": self.bootstrap_servers}
+        return servers | self._security.client_properties(self._keys, user, mechanism)
+
+    def _keys(self) -> Path:
+        """Where keys and certificates are."""
+        if self._key_folder is None:
+            self._key_folder = tempfile.TemporaryDirectory(prefix="ottla-keys-")
+        return Path(self._key_folder.name)
 
     def __repr__(self) -> str:
         return f"<Broker {self.host}:{self.port}{'' if self.running else ', not running'}>"
