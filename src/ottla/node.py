@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ottla.broker.api.records.fetch.session_cache import FetchSessions
 from ottla.broker.entrances import Entrances
@@ -38,7 +38,6 @@ from ottla.log.data_dir import RegistrationMark, others_with_data
 from ottla.log.manager import LogManager
 from ottla.metadata.alone import elsewhere, stand_alone, was_one_of_several
 from ottla.metadata.authorization import acls_of, authorizer_of
-from ottla.metadata.delegation_tokens import Tokens
 from ottla.metadata.feature_gate import FeatureGate
 from ottla.metadata.features import SUPPORTED, Supported, obstacle
 from ottla.metadata.image import TopicImage
@@ -54,6 +53,9 @@ from ottla.replication.high_watermarks import HighWatermarks
 from ottla.replication.manager import ReplicaManager
 from ottla.security.acl import Authorizer
 from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    from ottla.metadata.delegation_tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -396,9 +398,6 @@ class Node:
         """Build what serves requests upon the partitions."""
         deadlines = Deadlines(self._clock)
         self._held.callback(deadlines.close)
-        tokens = Tokens(self.config, self._metadata, self._clock, self.node_id)
-        tokens.start()
-        self._held.callback(tokens.close)
         producer_ids = ProducerIds(self._metadata.controller.reserve_producer_ids)
         self._coordinators = hosted = Coordinators(
             self.node_id, self.config, self._metadata, self._replicas, producer_ids, self._clock, self._disk,
@@ -431,7 +430,7 @@ class Node:
             slices=self._slices,
             producer_ids=producer_ids,
             quotas=self._quotas,
-            tokens=tokens,
+            tokens=self._make_tokens(),
             pulse=self._make_pulse() if self._clustered else None,
         )
         self._memory.on_shortage = self.services.fetch_sessions.habits.let_go
@@ -440,7 +439,7 @@ class Node:
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
         self._look_after_quotas(gate)
-        self._entrances.lead_to(gate, self._make_authorizer(), lambda: self._metadata.image, tokens.view)
+        self._entrances.lead_to(gate, self._make_authorizer(), lambda: self._metadata.image)
         self._listeners.serve(self._entrances.guard)
 
     def _make_entrances(self) -> Entrances:
@@ -459,6 +458,18 @@ class Node:
         if made is not None:
             self.services.authorizer = made
             self._metadata.subscribe(acls_of(made, self._metadata.image))
+        return made
+
+    def _make_tokens(self) -> Tokens | None:
+        """The delegation tokens, where clients can have any."""
+        if type(self._entrances) is Entrances:
+            return None
+        from ottla.metadata.delegation_tokens import Tokens
+
+        made = Tokens(self.config, self._metadata, self._clock, self.node_id)
+        made.start()
+        self._held.callback(made.close)
+        self._entrances.tokens = made.view
         return made
 
     def _look_after_quotas(self, gate: Gate) -> None:

@@ -107,6 +107,8 @@ class Authentication:
 
     def _accept(self, client: Client, event: Authenticated) -> None:
         if event.again:
+            # The same one, who may have come by a token this time.
+            client.principal = event.principal
             return
         self._welcome(client, event.principal)
         if client.line is not None:

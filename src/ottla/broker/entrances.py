@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ottla.broker.connection import Connection
 from ottla.broker.pipeline import Handle
@@ -17,7 +18,9 @@ from ottla.env.network import Network
 from ottla.metadata.image import ClusterImage
 from ottla.security.acl import Authorizer
 from ottla.security.principals import ANONYMOUS, KafkaPrincipal
-from ottla.security.tokens import TokenView
+
+if TYPE_CHECKING:
+    from ottla.security.tokens import TokenView
 
 
 class Entrances:
@@ -32,7 +35,8 @@ class Entrances:
         self._handle: Handle
         self._authorizer: Authorizer | None = None
         self._image: Callable[[], ClusterImage]
-        self._tokens: TokenView
+        # The delegation tokens by which clients may log in, where they can.
+        self.tokens: TokenView
 
     def listening(self, listener: str, network: Network) -> Network:
         """A network whose listeners speak what this one's clients do."""
@@ -43,14 +47,11 @@ class Entrances:
         handle: Handle,
         authorizer: Authorizer | None,
         image: Callable[[], ClusterImage],
-        tokens: TokenView,
     ) -> None:
-        """What the requests of those who are in come to, who says what they may do, who there is, and what
-        tokens."""
+        """What the requests of those who are in come to, who says what they may do, and who there is."""
         self._handle = handle
         self._authorizer = authorizer
         self._image = image
-        self._tokens = tokens
 
     def guard(self, server: Server) -> None:
         """Have a listener's clients come in as it is set to. ConfigError where that cannot be."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Coroutine, Mapping
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ottla.broker.error_responses import error_fields
 from ottla.broker.large import AT_ONCE_MAX, in_pieces
@@ -32,17 +32,31 @@ from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.security.demands import refusal
 from ottla.types import Buffer
-from ottla.wire.apis import API_VERSIONS, APIS, FETCH, PRODUCE
+from ottla.wire.apis import API_VERSIONS, APIS, FETCH, PRODUCE, Api
 from ottla.wire.messages import RequestHeader, decode_request, frame_response, read_header, read_request
 
 log = logging.getLogger(__name__)
 
 
+# Rooms whose handlers are loaded when one is first asked for something: most nodes never are.
+LOADED_LATER: Final = frozenset({"security"})
+
+
 def load_handlers() -> dict[int, Handler]:
     """The handler of each API that we serve, by its key."""
-    return {
-        api.key: import_module(f"ottla.broker.api.{api.room}.{api.schema}").handle for api in APIS.values()
-    }
+    return {api.key: _later(api) if api.room in LOADED_LATER else _load(api) for api in APIS.values()}
+
+
+def _load(api: Api) -> Handler:
+    handler: Handler = import_module(f"ottla.broker.api.{api.room}.{api.schema}").handle
+    return handler
+
+
+def _later(api: Api) -> Handler:
+    def handle(ctx: RequestContext, request: Any) -> Answer:
+        return _load(api)(ctx, request)
+
+    return handle
 
 
 class Throttling(Protocol):

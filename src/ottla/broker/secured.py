@@ -50,7 +50,7 @@ class SecuredEntrances(Entrances):
         return self._image()
 
     def _current_tokens(self) -> TokenView:
-        return self._tokens
+        return self.tokens
 
     def start(self) -> None:
         self._certificates.start()

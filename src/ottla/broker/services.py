@@ -52,7 +52,8 @@ class Services:
     memory: Memory
     slices: Slices
     quotas: Quotas
-    tokens: Tokens
+    # None where no client can have any.
+    tokens: Tokens | None
     # In a cluster: asked before anything is acknowledged that others may decide by now.
     pulse: Pulse | None = None
     # Decides who may do what; None: everybody may do everything.

@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ottla.metadata import keys
-from ottla.metadata.access_records import acl_of, credential_of, entity_of, scram_of, token_of
 from ottla.metadata.features import Features, Supported, features_of, ranges_of
 from ottla.metadata.store import Event, KeyValue
-from ottla.security.acl_bindings import AclBinding
-from ottla.security.quota_entities import Entity
-from ottla.security.sasl.scram import ScramCredential, ScramHash
-from ottla.security.tokens import DelegationToken
+
+if TYPE_CHECKING:
+    from ottla.security.acl_bindings import AclBinding
+    from ottla.security.quota_entities import Entity
+    from ottla.security.sasl.scram import ScramCredential, ScramHash
+    from ottla.security.tokens import DelegationToken
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +258,9 @@ class _Draft:
 
     def _change_access(self, kind: str, name: str, content: dict[str, Any] | None) -> None:
         """Who may do what, and who there is."""
+        # Loaded where a cluster has anything of it.
+        from ottla.metadata.access_records import acl_of, entity_of, token_of
+
         if kind == "acls":
             self._put("acls", name, None if content is None else acl_of(content))
         elif kind == "users":
@@ -361,6 +365,8 @@ class _Draft:
             stopping[node_id] = True
 
     def _change_credential(self, path: str, content: dict[str, Any] | None) -> None:
+        from ottla.metadata.access_records import credential_of, scram_of
+
         found = scram_of(path)
         if found is None:
             # What a later version has of users.

@@ -1,4 +1,7 @@
-"""ExpireDelegationToken (KIP-48): have a token end sooner, or at once. v2: flexible."""
+"""ExpireDelegationToken (KIP-48): have a token end at another time, or at once.
+
+v2: flexible. The token is named by its HMAC. Who may renew it may end it, too.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""RenewDelegationToken (KIP-48): have a token end later. v2: flexible."""
+"""RenewDelegationToken (KIP-48): have a token end later, but not behind its last day.
+
+v2: flexible. The token is named by its HMAC. Its owner may renew it, and those whom the owner named then.
+"""
 
 from __future__ import annotations
 

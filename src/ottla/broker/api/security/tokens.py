@@ -14,6 +14,7 @@ def tokens_for(ctx: RequestContext) -> Tokens:
     """The tokens, for a client that may say anything about them. KafkaError where it may not."""
     protocols = {one.listener: one.protocol for one in ctx.services.config.listeners()}
     check_may_ask(ctx.client.principal, protocols[ctx.listener])
+    assert ctx.services.tokens is not None
     return ctx.services.tokens
 
 
