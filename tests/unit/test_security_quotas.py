@@ -100,6 +100,8 @@ def test_how_long_one_waits() -> None:
     rate.record(5_000, 0)
     assert rate.throttle_ms(1_000, 0) == 5_000
     assert rate.throttle_ms(1_000, 11_000) == 0
+    # Nothing happened in it: it is as long all the same.
+    assert rate.window_ms(11_000) == Rate(WINDOW).window_ms(0) == 10_000
 
 
 def test_a_bucket_of_tokens() -> None:
@@ -268,6 +270,8 @@ def test_connections() -> None:
     made = following({entity(ip="::ffff:10.0.0.1"): {rate: 1.0}, entity(ip=None): {rate: 2.0}}).connections
     assert [made.enter("L", "10.0.0.1", 0).refuse_ms for _ in range(12)] == [0] * 10 + [1_000] * 2
     assert [made.enter("L", "10.0.0.2", 0).refuse_ms for _ in range(21)] == [0] * 20 + [500]
+    only = following({entity(ip="10.0.0.1"): {rate: 1.0}}).connections
+    assert [only.enter("L", "10.0.0.9", 0) for _ in range(50)] == [(0, 0)] * 50
     # Those that were refused do not count, and time passes.
     assert made.enter("L", "10.0.0.1", 12_000).refuse_ms == 0
     free = Quotas(WINDOW, WINDOW).connections
