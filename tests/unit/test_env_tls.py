@@ -362,6 +362,50 @@ def test_where_records_end(sizes: list[int], cuts: list[int]) -> None:
     assert found == ends
 
 
+def test_others_have_their_turn_while_many_records_are_decrypted() -> None:
+    async def main() -> None:
+        near, far = App(), App(rests_after=600)
+        pair = Pair(near, far)
+        await pair.move()
+        many = 3 * tls.RECORDS_AT_ONCE + 5
+        for _ in range(many):
+            near.transport.write(b"x")
+        assert pair.take(*pair.wires)
+        assert len(far.got) == tls.RECORDS_AT_ONCE and not pair.wires[1].reading
+        for _ in range(20):
+            await asyncio.sleep(0)
+        # Between two turns it may rest as well.
+        assert "rests" in far.events and len(far.got) < many and not pair.wires[1].reading
+        far.transport.resume_reading()
+        await pair.move()
+        assert len(far.got) == many and pair.wires[1].reading
+
+    run(main)
+
+
+def test_who_makes_openssl_answer_and_takes_no_answer_is_sent_away() -> None:
+    class Talkative:
+        pending = 4
+
+        def read(self) -> bytes:
+            return b"keys"
+
+    async def main() -> None:
+        near, far = App(), App()
+        pair = Pair(near, far)
+        await pair.move()
+        wire = pair.wires[1]
+        pair.far._outgoing = Talkative()  # type: ignore[assignment]
+        pair.far.pause_writing()
+        near.transport.write(b"x")
+        assert pair.take(*pair.wires) and wire.sent == b"keys"
+        wire.sent += bytes(tls.UNTAKEN_BYTES_MAX)
+        near.transport.write(b"x")
+        assert pair.take(*pair.wires) and wire.aborted
+
+    run(main)
+
+
 # ------------------------------------------------------------ with sockets, on both kinds of loops
 
 

@@ -41,6 +41,24 @@ def watch_over(transport: asyncio.BaseTransport) -> None:
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+class Above(Protocol):
+    """What is spoken on the connection: a buffered protocol."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def get_buffer(self, sizehint: int) -> memoryview: ...
+
+    def buffer_updated(self, nbytes: int) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+
 class Listener(Protocol):
     """A bound address. Connections are taken from ``start`` on."""
 

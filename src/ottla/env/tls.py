@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import cast
 
 from ottla.env.handshakes import Handshakes
-from ottla.env.network import Listener, Network
-from ottla.env.tls_connection import Above, TlsConnection
+from ottla.env.network import Above, Listener, Network
+from ottla.env.tls_connection import TlsConnection
 
 Contexts = Callable[[], ssl.SSLContext]
 

@@ -8,9 +8,10 @@ import ssl
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 from ottla.env.handshakes import Handshakes, explain
+from ottla.env.network import Above
 from ottla.env.tls_backlog import RECORD_BYTES, Backlog, Piece
 from ottla.env.tls_records import Records
 
@@ -21,30 +22,16 @@ HANDSHAKE_BYTES: Final = 16 * 1024
 # What is encrypted before it is seen whether the client takes it, and before others have their turn.
 SENT_BYTES: Final = 256 * 1024
 SENT_AT_ONCE_BYTES: Final = 2 * 1024 * 1024
+# What is decrypted before others have their turn: each may be a change of keys, which takes 26 µs.
+RECORDS_AT_ONCE: Final = 256
+# Answers to such changes that a client does not take, and data that it does not take either.
+UNTAKEN_BYTES_MAX: Final = 1024 * 1024
 # How long a handshake may take.
 HANDSHAKE_S: Final = 30.0
 # The first byte of all that TLS clients say at first.
 _HANDSHAKE_RECORD: Final = 0x16
 # What it returns where it is given a buffer.
 _read_into = cast(Callable[[ssl.SSLObject, int, memoryview], int], ssl.SSLObject.read)
-
-
-class Above(Protocol):
-    """What is spoken on the connection: a buffered protocol."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-
-    def connection_lost(self, exc: Exception | None) -> None: ...
-
-    def get_buffer(self, sizehint: int) -> memoryview: ...
-
-    def buffer_updated(self, nbytes: int) -> None: ...
-
-    def eof_received(self) -> bool | None: ...
-
-    def pause_writing(self) -> None: ...
-
-    def resume_writing(self) -> None: ...
 
 
 class _State(Enum):
@@ -107,8 +94,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._drained = True
         self._kept = b""
         self._scheduled = False
-        # What is to be encrypted and sent; whether TCP takes nothing for now, and whether the protocol was
-        # told so.
+        # What is to be sent; whether TCP takes nothing for now, and whether the protocol was told so.
         self._backlog = Backlog()
         self._choked = False
         self._slow = False
@@ -269,9 +255,13 @@ class TlsConnection(asyncio.BufferedProtocol):
         assert tls is not None
         buffer = protocol.get_buffer(-1)
         size, got = len(buffer), 0
-        start, end = 0, len(data)
+        start, end, left = 0, len(data), RECORDS_AT_ONCE
         try:
             while start < end:
+                if not left:
+                    self._put_off(data[start:])
+                    break
+                left -= 1
                 stop = records.end(data, start)
                 incoming.write(data[start : stop if stop >= 0 else end])
                 start = stop if stop >= 0 else end
@@ -304,6 +294,15 @@ class TlsConnection(asyncio.BufferedProtocol):
             return
         self._give(got)
         self._send_rest()
+
+    def _put_off(self, data: memoryview) -> None:
+        """Go on with what has come when others have had their turn; receive nothing until then."""
+        self._kept = bytes(data)
+        if self._transport is not None:
+            self._transport.pause_reading()
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._go_on)
 
     def _give(self, count: int) -> None:
         if count and self._state is _OPEN:
@@ -345,7 +344,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         except BaseException:
             self.abort()
             raise
-        if not self._paused and self._state is _OPEN:
+        if not self._paused and not self._scheduled and self._state is _OPEN:
             stream.resume_reading()
 
     def _end(self) -> None:
@@ -390,8 +389,14 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def _send_rest(self) -> None:
         """Send what OpenSSL has to say by itself: in handshakes, and where keys change."""
-        if self._transport is not None and self._outgoing.pending:
-            self._transport.write(self._outgoing.read())
+        stream = self._transport
+        if stream is None or not self._outgoing.pending:
+            return
+        if self._choked and stream.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
+            log.info("%s: closing the connection: it changes keys and takes no answer", self._protocol)
+            self.abort()
+            return
+        stream.write(self._outgoing.read())
 
     def _tell_whether_slow(self) -> None:
         slow = self._choked or self._backlog.size_bytes > 0
