@@ -257,7 +257,7 @@ class Node:
             await self._metadata.reached(await stand_alone(self._store, self._metadata.image, self.node_id))
         self._replicas = self._make_replicas()
         self._held.callback(self._replicas.close)
-        self._logs.high_watermarks = HighWatermarks(self._replicas.partitions)
+        self._logs.high_watermarks = HighWatermarks(self._replicas.partitions, self._replicas.moved_marks)
         self._replicas.apply(None, self._metadata.image)
         self._logs.set_strays_aside(self._replicas.assigned())
         self._metadata.controller.obstacle = self._obstacle

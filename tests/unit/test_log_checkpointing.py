@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any
 from uuid import UUID
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from log_support import NOW_MS, append, values
 from manager_support import TOPIC, WHERE, FakeClock, manager, scenario
 from memory_disk import MemoryDisk
 
 from ottla.log import checkpointing
-from ottla.log.checkpointing import ASKED_AT_ONCE
+from ottla.log.checkpointing import ASKED_AT_ONCE, MovingOffsets
 from ottla.log.checkpoints import decode_offsets
-from ottla.log.data_dir import CHECKPOINT_FILES
+from ottla.log.data_dir import CHECKPOINT_FILES, HIGH_WATERMARKS_FILE
 from ottla.log.manager import LogManager
 from ottla.log.settings import LogConfig
 from ottla.types import TopicPartition
@@ -215,3 +218,151 @@ async def test_files_that_have_nothing_to_say(disk: MemoryDisk, clock: FakeClock
         "recovery-point-offset-checkpoint",
         "log-start-offset-checkpoint",
     ]
+
+
+class Moving(MovingOffsets):
+    """High watermarks that say which have moved, and note who was asked."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[TopicPartition, int] = {}
+        self.moved: dict[TopicPartition, None] | None = None
+        self.asked: list[TopicPartition] = []
+
+    def set(self, where: TopicPartition, offset: int | None) -> None:
+        if offset is None:
+            self.offsets.pop(where, None)
+        else:
+            self.offsets[where] = offset
+        if self.moved is not None:
+            self.moved[where] = None
+
+    def take_moved(self) -> list[TopicPartition] | None:
+        moved, self.moved = self.moved, {}
+        return None if moved is None else list(moved)
+
+    def __getitem__(self, where: TopicPartition) -> int:
+        self.asked.append(where)
+        return self.offsets[where]
+
+    def __iter__(self) -> Iterator[TopicPartition]:
+        return iter(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+def marks_on(disk: MemoryDisk) -> dict[TopicPartition, int]:
+    path = "data/replication-offset-checkpoint"
+    return decode_offsets(disk.read_file(path)) if disk.exists(path) else {}
+
+
+@scenario
+async def test_only_high_watermarks_that_have_moved_are_asked_again(
+    disk: MemoryDisk, clock: FakeClock
+) -> None:
+    one = manager(disk, clock)
+    await one.start()
+    one.high_watermarks = known = Moving()
+    for where in MANY:
+        known.set(where, 7)
+    await one.checkpoint()
+    assert marks_on(disk) == known.offsets
+    known.asked.clear()
+    # Nothing has moved: nothing is asked, and nothing written.
+    disk.fail_with["write_file"] = OSError(errno.ENOSPC, "No space left on device")
+    await one.checkpoint()
+    assert not known.asked
+    known.set(MANY[5], 8)
+    known.set(MANY[6], None)
+    known.set(WHERE, 1)
+    with pytest.raises(OSError, match="No space"):
+        await one.checkpoint()
+    assert known.asked == [MANY[5], MANY[6], WHERE]
+    # What could not be written is not lost.
+    disk.fail_with.clear()
+    await one.checkpoint()
+    assert marks_on(disk) == known.offsets and known.offsets[MANY[5]] == 8
+    # More have moved than are told by their names.
+    for where in MANY:
+        known.set(where, 9)
+    known.moved = None
+    await one.checkpoint()
+    assert marks_on(disk) == known.offsets
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_what_the_last_run_left_is_written_until_it_is_forgotten(when: str) -> None:
+    async def test() -> None:
+        disk, clock = Cutting(), FakeClock()
+        one = manager(disk, clock)
+        await one.start()
+        one.high_watermarks = known = Moving()
+        known.set(MANY[0], 1)
+        one._checkpoints.recorded_high_watermarks[WHERE] = 3
+        if when == "meanwhile":
+            disk.happens = lambda: one._checkpoints.forget(WHERE)
+        await one._checkpoints.write(HIGH_WATERMARKS_FILE)
+        assert marks_on(disk) == {WHERE: 3, MANY[0]: 1}
+        disk.happens = lambda: None
+        one._checkpoints.forget(WHERE)
+        await one.checkpoint()
+        assert marks_on(disk) == {MANY[0]: 1}
+        one.abandon()
+
+    asyncio.run(test())
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_the_file_of_high_watermarks_is_what_asking_all_would_make_it(data: st.DataObject) -> None:
+    """Whatever moves, comes and goes, is erased or cannot be written, also while it is being written."""
+    names = [TopicPartition("t", index) for index in range(4)]
+
+    async def test() -> None:
+        disk, clock = Cutting(), FakeClock()
+        one = manager(disk, clock)
+        await one.start()
+        one.high_watermarks = known = Moving()
+        # What the last run left of one that has not been opened yet.
+        kept = one._checkpoints.recorded_high_watermarks
+        kept[TopicPartition("kept", 0)] = 3
+
+        def move() -> None:
+            for where in data.draw(st.sets(st.sampled_from(names), max_size=3)):
+                known.set(where, data.draw(st.none() | st.integers(0, 5)))
+
+        def erase() -> None:
+            where = data.draw(st.sampled_from([*names, *kept]))
+            if where in known:
+                known.set(where, None)
+            one._checkpoints.erase(where)
+
+        def forget() -> None:
+            one._checkpoints.forget(TopicPartition("kept", 0))
+
+        for step in data.draw(st.lists(st.sampled_from("wmeafro"), min_size=1, max_size=12)):
+            if step == "m":
+                move()
+            elif step == "e":
+                erase()
+            elif step == "o":
+                forget()
+            elif step == "a":
+                await one._checkpoints.erase_all([*names, *kept])
+            elif step == "r":
+                # Another thing happens just before the file is written.
+                disk.happens = data.draw(st.sampled_from([move, erase, forget]))
+                await one.checkpoint()
+                disk.happens = lambda: None
+            else:
+                if step == "f":
+                    disk.fail_with["write_file"] = OSError(errno.EIO, "input/output error")
+                with suppress(OSError):
+                    await one.checkpoint()
+                disk.fail_with.clear()
+        await one.checkpoint()
+        assert marks_on(disk) == kept | known.offsets
+        assert all(map(one._checkpoints.names, marks_on(disk)))
+        one.abandon()
+
+    asyncio.run(test())

@@ -7,16 +7,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from log_support import NOW_MS
+from log_support import NOW_MS, open_log
 from memory_disk import MemoryDisk
-from replication_support import make_partition
+from replication_support import Surroundings, make_partition, topic_id_of
 
 from measuring import HANG_S
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LogConfig
 from ottla.metadata.image import PartitionState
+from ottla.replication.moved_marks import NAMED_MAX, MovedMarks
 from ottla.replication.partition import Partition
-from ottla.types import Record
+from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch
 
 
@@ -182,3 +183,37 @@ def test_a_leaders_own_epoch_ends_where_its_log_does_before_its_first_record() -
     append(it)
     assert [it.epoch_end_offset(epoch) for epoch in (0, 3, 5, 6)] == [(0, 2), (0, 2), (5, 3), (-1, -1)]
     assert it.epoch_end_offset(-1) == (-1, -1)
+
+
+def test_a_partition_says_once_in_a_round_that_its_high_watermark_has_moved() -> None:
+    marks = MovedMarks()
+    disk = MemoryDisk()
+    one = Partition(
+        TopicPartition("t", 0),
+        topic_id_of("t"),
+        state(),
+        open_log(disk, LogConfig()),
+        node_id=1,
+        disk=disk,
+        cluster=Surroundings(),
+        moved_marks=marks,
+    )
+    one.apply(state())
+    # It is new; then nothing moves.
+    assert marks.take() == [one.topic_partition] and marks.take() == []
+    append(one), append(one)
+    assert marks.take() == [one.topic_partition] and marks.take() == []
+    one.truncate_to(0, NOW_MS)
+    assert marks.take() == [one.topic_partition]
+    one.remove()
+    assert marks.take() == [one.topic_partition]
+
+
+def test_where_many_high_watermarks_have_moved_all_are_asked() -> None:
+    marks = MovedMarks()
+    names = [TopicPartition("t", index) for index in range(NAMED_MAX + 1)]
+    rounds = [marks.note(name, 0) for name in names[:-1]]
+    assert marks.take() == names[:-1]
+    for name, noted_in in zip(names, [*rounds, 0], strict=True):
+        marks.note(name, noted_in)
+    assert marks.take() is None and marks.take() == []

@@ -2,8 +2,9 @@
 
 Used from the event loop. What is to be written is asked for and encoded in pieces, a thousand partitions in
 each turn of the loop, and written in a thread: one that encoded all of it would keep the interpreter from the
-loop for some milliseconds at a time. Meanwhile logs go on, are cut, deleted and made, so that a file holds of
-each partition what was so at some time since the writing began:
+loop for some milliseconds at a time. Of high watermarks, which are written every few seconds, only those that
+have moved are asked, where they are few. Meanwhile logs go on, are cut, deleted and made, so that a file has
+of each partition what was so at some time since the writing began:
 
 - An offset that is older than the log is what the file would hold if it had been written earlier.
 - A log that is cut remembers up to where a file may vouch for it (``Durability.truncated``).
@@ -14,13 +15,15 @@ each partition what was so at some time since the writing began:
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from functools import partial
 from itertools import count, islice
+from typing import NamedTuple
 
 from ottla.env.disk import Disk
 from ottla.env.slices import Slices
-from ottla.log.checkpoints import offset_lines
+from ottla.log.checkpoints import offset_line
 from ottla.log.data_dir import (
     CHECKPOINT_FILES,
     CLEANED_FILE,
@@ -37,6 +40,21 @@ from ottla.types import TopicPartition
 ASKED_AT_ONCE = 1000
 
 Offsets = dict[TopicPartition, int]
+
+
+class MovingOffsets(Mapping[TopicPartition, int]):
+    """Offsets of partitions that tell which of them have moved, come or gone."""
+
+    @abstractmethod
+    def take_moved(self) -> list[TopicPartition] | None:
+        """Those that have since this was asked before; None: all may have."""
+
+
+class _Written(NamedTuple):
+    """What a file holds: offsets, and the lines that they are."""
+
+    offsets: Offsets
+    lines: dict[TopicPartition, str]
 
 
 class Checkpointing:
@@ -63,6 +81,10 @@ class Checkpointing:
         self._named: set[TopicPartition] = set()
         # Those of the files that are written while names are to be erased; None: that is not so.
         self._named_anew: set[TopicPartition] | None = None
+        # What the file of high watermarks holds; None: that is not known, and all are to be asked. How often
+        # that has been doubted.
+        self._marks: _Written | None = None
+        self._doubts = 0
         self._turns = count()
         self._writing = asyncio.Lock()
 
@@ -86,6 +108,8 @@ class Checkpointing:
 
     def forget(self, where: TopicPartition) -> None:
         """What the last run left of a partition has been taken on, or is not true any more."""
+        if where in self.recorded_high_watermarks:
+            self._doubt_marks()
         for recorded in (self.recovery_points, self.log_starts, self.recorded_high_watermarks, self.cleaned):
             recorded.pop(where, None)
 
@@ -120,6 +144,8 @@ class Checkpointing:
             if self._named.isdisjoint(gone):
                 return
             before = self._named
+            # All are to be named anew.
+            self._doubt_marks()
             anew = self._named_anew = set()
             try:
                 await self._write(self._all_files())
@@ -147,11 +173,56 @@ class Checkpointing:
 
     async def _write(self, names: Iterable[str]) -> None:
         for name in names:
+            if name == HIGH_WATERMARKS_FILE:
+                await self._write_marks()
+                continue
             turn = next(self._turns)
             offsets = await self._slices.run(self._offsets(name))
             if not self._dir.holds(name, offsets):
                 lines = await self._slices.run(_lines(offsets))
-                await self._disk.run(partial(self._dir.write_offsets, name, offsets, turn, lines))
+                write = partial(self._dir.write_offsets, name, offsets, turn, list(lines.values()))
+                await self._disk.run(write)
+
+    async def _write_marks(self) -> None:
+        """The same for high watermarks, of which those that have moved are asked, or all."""
+        name, turn = HIGH_WATERMARKS_FILE, next(self._turns)
+        known, doubts = self.high_watermarks, self._doubts
+        moved = known.take_moved() if isinstance(known, MovingOffsets) else None
+        # Until it is written the file holds neither what it did nor what it is to.
+        before, self._marks = self._marks, None
+        if before is not None and moved is not None:
+            is_new = bool(moved)
+            written = self._with_moved(before, moved) if moved else before
+        else:
+            offsets = await self._slices.run(self._offsets(name))
+            is_new = not self._dir.holds(name, offsets)
+            written = _Written(offsets, await self._slices.run(_lines(offsets)))
+        if is_new:
+            lines = list(written.lines.values())
+            await self._disk.run(partial(self._dir.write_offsets, name, written.offsets, turn, lines))
+        if isinstance(known, MovingOffsets) and doubts == self._doubts:
+            self._marks = written
+
+    def _with_moved(self, before: _Written, moved: Iterable[TopicPartition]) -> _Written:
+        """What the file is to hold once some partitions have moved, come or gone."""
+        # What the file holds is still compared with.
+        offsets, lines = dict(before.offsets), before.lines
+        known = self.high_watermarks or {}
+        for where in moved:
+            offset = known.get(where)
+            if offset is None:
+                offsets.pop(where, None)
+                lines.pop(where, None)
+            else:
+                offsets[where] = offset
+                lines[where] = offset_line(where, offset)
+                self._named.add(where)
+        return _Written(offsets, lines)
+
+    def _doubt_marks(self) -> None:
+        """The file of high watermarks may not be to hold what it does, whatever moves: ask all."""
+        self._marks = None
+        self._doubts += 1
 
     def _all_files(self) -> list[str]:
         has_marks = self.high_watermarks is not None
@@ -211,11 +282,11 @@ class Checkpointing:
         return log.cleaned_offset if log is not None and log.cleaned_offset >= 0 else None
 
 
-def _lines(offsets: Offsets) -> Generator[None, None, list[str]]:
+def _lines(offsets: Offsets) -> Generator[None, None, dict[TopicPartition, str]]:
     """What a file is to consist of, made in pieces."""
-    lines: list[str] = []
+    lines: dict[TopicPartition, str] = {}
     left = iter(offsets.items())
-    while some := offset_lines(islice(left, ASKED_AT_ONCE)):
-        lines += some
+    while some := list(islice(left, ASKED_AT_ONCE)):
+        lines.update([(where, offset_line(where, offset)) for where, offset in some])
         yield
     return lines

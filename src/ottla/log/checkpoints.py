@@ -56,12 +56,12 @@ def decode_lines(data: bytes) -> list[str]:
 
 def encode_offsets(offsets: Mapping[TopicPartition, int]) -> bytes:
     """``recovery-point-offset-checkpoint`` and its kin: topic, partition and offset on each line."""
-    return encode_lines(offset_lines(offsets.items()))
+    return encode_lines(offset_line(where, offset) for where, offset in offsets.items())
 
 
-def offset_lines(offsets: Iterable[tuple[TopicPartition, int]]) -> list[str]:
-    """The lines of such a file, or some of them."""
-    return [f"{where.topic} {where.partition} {offset}" for where, offset in offsets]
+def offset_line(where: TopicPartition, offset: int) -> str:
+    """A line of such a file."""
+    return f"{where.topic} {where.partition} {offset}"
 
 
 def decode_offsets(data: bytes) -> dict[TopicPartition, int]:

@@ -219,12 +219,12 @@ class DataDir:
     ) -> None:
         """Have ``offsets`` in a checkpoint file, unless a later ``turn`` was faster. Blocks; thread-safe.
 
-        ``lines``: what ``offset_lines`` makes of them, where that is known.
+        ``lines``: what ``offset_line`` makes of them, where it is known, and that the file has others.
         """
         with self._writing:
             if turn < self._turns.get(name, turn):
                 return
-            if not self.holds(name, offsets):
+            if lines is not None or not self.holds(name, offsets):
                 data = encode_offsets(offsets) if lines is None else encode_lines(lines)
                 self.disk.write_file(f"{self.path}/{name}", data)
                 self.checkpoints[name] = offsets

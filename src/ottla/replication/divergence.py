@@ -29,6 +29,21 @@ def check(log: Log, offset: int, last_epoch: int, epoch: int, end_offset: int) -
         raise Divergence(epoch, end_offset)
 
 
+def epoch_end(log: Log, epoch: int, leads_in: int | None) -> tuple[int, int]:
+    """(epoch, end offset) of the largest epoch up to ``epoch``, (-1, -1) where it is not known. ``leads_in``:
+    the epoch of who leads from this log. It begins, as in Kafka, where the log ends until its first record is
+    there.
+    """
+    end = log.log_end_offset
+    latest = log.latest_epoch
+    if leads_in is not None and latest < epoch <= leads_in:
+        return (latest if latest >= 0 and epoch < leads_in else epoch), end
+    if leads_in is not None and latest < 0 and epoch < -1:
+        # What is no epoch is before the first one, which begins here.
+        return epoch, end
+    return log.epoch_end_offset(epoch)
+
+
 def where_to_cut(log: Log, epoch: int, end_offset: int) -> int:
     """The offset at which a log agrees with a leader whose ``epoch`` ends at ``end_offset``
     (AbstractFetcherThread.getOffsetTruncationState)."""

@@ -23,6 +23,7 @@ from ottla.replication.fetchers import Fetchers
 from ottla.replication.hand_over import HandOvers
 from ottla.replication.laggards import Laggards
 from ottla.replication.log_configs import LogConfigs
+from ottla.replication.moved_marks import MovedMarks
 from ottla.replication.openings import Openings
 from ottla.replication.partition import Partition
 from ottla.replication.proposals import Commit, Proposals
@@ -70,6 +71,8 @@ class ReplicaManager:
         self._claims = Claims(clock, config.inter_broker_listener, several=several)
         # Plain dicts of pairs: a look-up is on the path of every Produce and Fetch.
         self.partitions: dict[tuple[str, int], Partition] = {}
+        # Of those, whose high watermarks are to be written down.
+        self.moved_marks = MovedMarks()
         self._hand_overs = HandOvers(node_id, self.propose, lambda: self._image, self.partitions, clock)
         self.stopping = False
         # Whether partitions take on the roles that the image gives them: not before the node has joined.
@@ -387,6 +390,7 @@ class ReplicaManager:
             disk=self._disk,
             cluster=self,
             high_watermark=high_watermark,
+            moved_marks=self.moved_marks,
         )
         self._hand_overs.forget(name)
         self._take_role(partition, state)

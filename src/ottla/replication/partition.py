@@ -28,6 +28,7 @@ from ottla.replication.commits import Commits, Committed
 from ottla.replication.deletions import Deleted, Deletions
 from ottla.replication.group_commit import GroupCommit
 from ottla.replication.isr import Follower, Leading
+from ottla.replication.moved_marks import MovedMarks
 from ottla.replication.surroundings import Cluster, Position
 from ottla.replication.waiters import Waiter, tell
 from ottla.types import Buffer, TopicPartition
@@ -44,6 +45,8 @@ class Partition:
         "_commits",
         "_deletions",
         "_flushes",
+        "_moved_marks",
+        "_noted_in",
         "_transactions",
         "_waiters",
         "high_watermark",
@@ -67,6 +70,7 @@ class Partition:
         disk: Disk,
         cluster: Cluster,
         high_watermark: int = 0,
+        moved_marks: MovedMarks | None = None,
     ) -> None:
         """``high_watermark``: what the last run wrote down. It has no role until ``apply``."""
         self.topic_partition = topic_partition
@@ -79,6 +83,7 @@ class Partition:
         self.removed = False
         # While this node leads, in the state's leader epoch.
         self.leading: Leading | None = None
+        self._moved_marks, self._noted_in = moved_marks or MovedMarks(), 0
         # The first offset that consumers may not see yet.
         self._is_committed_to(min(max(high_watermark, log.log_start_offset), log.log_end_offset))
         self._cluster = cluster
@@ -108,6 +113,7 @@ class Partition:
     def _is_committed_to(self, high_watermark: int) -> None:
         """Everything before it is committed, and can be read."""
         self.high_watermark = high_watermark
+        self._noted_in = self._moved_marks.note(self.topic_partition, self._noted_in)
         if self._transactions.awaits_commit:
             self.log.producers.committed_to(high_watermark)
 
@@ -144,6 +150,7 @@ class Partition:
     def remove(self) -> None:
         """It is held here no more: whoever waits for it looks elsewhere."""
         self.removed = True
+        self._noted_in = self._moved_marks.note(self.topic_partition, self._noted_in)
         self.resign()
         self.wake()
 
@@ -444,8 +451,7 @@ class Partition:
         Raises KafkaError as ``Log.append_as_follower`` does.
         """
         log = self.log
-        grown = bool(len(records))
-        if grown:
+        if len(records):
             log.append_as_follower(records, now_ms=now_ms, leader_epoch=self.state.leader_epoch)
         if leader_log_start_offset > log.log_start_offset:
             log.follow_log_start(leader_log_start_offset, now_ms)
@@ -511,18 +517,8 @@ class Partition:
         tell((*self._waiters, *self._append_waiters))
 
     def epoch_end_offset(self, epoch: int) -> tuple[int, int]:
-        """(epoch, end offset) of the largest epoch up to ``epoch``, (-1, -1) where it is not known.
-
-        As in Kafka, this leader's own epoch begins where the log ends until its first record comes.
-        """
-        end = self.log.log_end_offset
-        latest = self.log.latest_epoch
-        if latest < epoch <= self.leader_epoch and self.leading is not None:
-            return (latest if latest >= 0 and epoch < self.leader_epoch else epoch), end
-        if latest < 0 and epoch < -1 and self.leading is not None:
-            # What is no epoch is before the first one, which begins here.
-            return epoch, end
-        return self.log.epoch_end_offset(epoch)
+        """(epoch, end offset) of the largest epoch up to ``epoch``, (-1, -1) where it is not known."""
+        return divergence.epoch_end(self.log, epoch, self.leader_epoch if self.leading is not None else None)
 
     def flushed(self) -> asyncio.Future[None]:
         """A future of all that is appended by now being on the disk: ``GroupCommit.flushed``."""
