@@ -125,7 +125,7 @@ $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
 
 $(COMPILED): $(VENV)/.installed-test scripts/compiling.py pyproject.toml $(COMPILED_SOURCES)
 	@PYTHON='$(BIN)/python' scripts/debian-packages.sh compiler
-	@echo 'ottla: compiling the hot path into $(@D): a minute, more on a busy machine'
+	@echo 'ottla: compiling the hot path into $(@D): 75 s of a processor, which all there are share'
 	@$(BIN)/python scripts/compiling.py $(@D)
 
 build/.interop: $(VENV)/.installed-test $(wildcard scripts/*.sh scripts/java_jars.py tests/interop/node/package.json)
