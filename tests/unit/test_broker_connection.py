@@ -12,6 +12,7 @@ import pytest
 from coordinators_support import ManualClock
 
 from ottla.broker import pipeline
+from ottla.broker import turn as turns
 from ottla.broker.connection import Connection
 from ottla.broker.memory import Memory
 from ottla.broker.pending import Pending
@@ -722,6 +723,53 @@ def test_what_many_have_waited_for_is_told_in_turns() -> None:
         assert ran == list(range(8))
 
     asyncio.run(main())
+
+
+def test_answers_that_are_made_together_are_sent_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many at a time; each client's in order, and at once what is large, or comes before a close."""
+    monkeypatch.setattr(turns, "GATHERED_MAX", 2)
+    done: list[str] = []
+
+    class Told(Transport):
+        def write(self, data: bytes) -> None:
+            done.append(f"sent {data[:2].decode()}")
+            super().write(data)
+
+        def close(self) -> None:
+            done.append("closed")
+            super().close()
+
+    server = Bench().server
+    transports = [Told(Connection(server)) for _ in range(7)]
+    turn = server.turn
+
+    def answer(number: int, *pieces: bytes) -> None:
+        done.append(f"made {number}")
+        for piece in pieces:
+            transports[number].protocol.write([piece])
+        turn.tidy(lambda: done.append(f"tidied {number}"))
+
+    turn.begin()
+    turn.soon(lambda: answer(0, b"a0"))
+    turn.soon(lambda: answer(1, b"b0"))
+    turn.soon(lambda: answer(2, b"c0", b"c1"))
+    turn.soon(lambda: answer(3, b"d0"))
+    turn.soon(lambda: answer(4, b"e0" * 10_000))
+    turn.soon(lambda: answer(5, b"f0"))
+    turn.soon(lambda: (answer(6, b"g0"), transports[6].protocol.close()))  # type: ignore[arg-type, return-value]
+    turn.end()
+    expected = """
+        made 0, made 1, sent a0, sent b0, tidied 0, tidied 1, made 2, sent c0, sent c1,
+        made 3, sent d0, tidied 2, tidied 3, made 4, sent e0, made 5, made 6, sent g0, closed,
+        sent f0, tidied 4, tidied 5, tidied 6
+    """
+    assert done == [word.strip() for word in expected.split(",")]
+    # One by itself is sent when it is made.
+    done.clear()
+    turn.begin()
+    turn.soon(lambda: answer(0, b"a1"))
+    turn.end()
+    assert done == ["made 0", "sent a1", "tidied 0"]
 
 
 def test_a_listener_that_fails_does_not_keep_the_others_waiting() -> None:

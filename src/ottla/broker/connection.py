@@ -7,7 +7,7 @@ from typing import Final, Protocol, cast
 
 from ottla.broker.memory import Memory
 from ottla.broker.pending import Pieces
-from ottla.broker.pipeline import Handle, Pipeline
+from ottla.broker.pipeline import TOGETHER_BYTES_MAX, Handle, Pipeline
 from ottla.broker.request import Client
 from ottla.broker.turn import Turn
 from ottla.wire.framing import SCRATCH_BYTES, FrameDecoder, FrameError
@@ -50,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_counted",
         "_frames",
+        "_gathered",
         "_got_bytes",
         "_host",
         "_pipeline",
@@ -82,6 +83,8 @@ class Connection(asyncio.BufferedProtocol):
         self._taken_bytes = 0
         self._rests = False
         self._transport: asyncio.Transport | None = None
+        # An answer that is sent when those to others are made.
+        self._gathered: Pieces | None = None
 
     def __str__(self) -> str:
         return str(self.client)
@@ -181,6 +184,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def write(self, pieces: Pieces) -> None:
         self.active = True
+        turn = self._host.turn
+        if turn.gathers and self._gathered is None and sum(map(len, pieces)) <= TOGETHER_BYTES_MAX:
+            self._gathered = pieces
+            turn.gather(self._send_gathered)
+            return
+        self._send_gathered()
+        self._write(pieces)
+
+    def _send_gathered(self) -> None:
+        pieces, self._gathered = self._gathered, None
+        if pieces is not None:
+            self._write(pieces)
+
+    def _write(self, pieces: Pieces) -> None:
         transport = self._transport
         if transport is None:
             return
@@ -206,6 +223,7 @@ class Connection(asyncio.BufferedProtocol):
             transport.pause_reading()
 
     def close(self) -> None:
+        self._send_gathered()
         if self._transport is not None:
             self._transport.close()
 

@@ -22,6 +22,8 @@ TURN_MS: Final = 5
 ROUND_MS: Final = 5
 # And while clients connect: libuv accepts one each time that it looks for what there is to read.
 CONNECTING_ROUND_MS: Final = 1
+# So many answers are made before they are sent.
+GATHERED_MAX: Final = 64
 # How often requests come before anybody asks whether the loop has done all else since.
 RECEIVED_AT_ONCE_MAX: Final = 128
 
@@ -35,7 +37,7 @@ class Turn:
 
     __slots__ = (
         "_clock", "_connecting", "_later", "_put_off", "_received", "_round_due", "_round_ends_ms",
-        "_running", "_scheduled", "_slices", "answers",
+        "_running", "_scheduled", "_sends", "_slices", "_tidying", "answers", "gathers",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, slices: Slices) -> None:
@@ -47,6 +49,10 @@ class Turn:
         # While several are run whose work was put off: answers, by what they are about, of which others may
         # get the same.
         self.answers: dict[Any, list[Any]] | None = None
+        # Whether answers are gathered meanwhile, to be sent in a row; what sends them, and what comes then.
+        self.gathers = False
+        self._sends: list[Callable[[], None]] = []
+        self._tidying: list[Callable[[], None]] = []
         # How often requests have come in this round of the event loop, or in several; whether we hear of
         # the next round, and when this one has been long enough.
         self._received = 0
@@ -142,20 +148,49 @@ class Turn:
     def _run(self) -> None:
         self._scheduled = False
         deadline_ms = self.deadline_ms()
-        while self._later:
+        is_over = False
+        while self._later and not is_over:
             now, self._later = self._later, []
-            self.answers = {} if len(now) > 1 else None
+            several = len(now) > 1
+            self.answers = {} if several else None
+            self.gathers = several
             for place, work in enumerate(now, 1):
-                try:
-                    work()
-                except Exception:
-                    # It belongs to one client; those of the others must not be left waiting.
-                    log.exception("work that was put off failed")
+                _attempt(work)
+                if len(self._sends) >= GATHERED_MAX:
+                    self._send()
                 if place < len(now) and self.is_over(deadline_ms):
                     # As when thousands of consumers wait for one message.
                     self._later = now[place:] + self._later
                     self._scheduled = True
                     self._slices.soon(self._run)
-                    self.answers = None
-                    return
+                    is_over = True
+                    break
+            self._send()
+            self.gathers = False
         self.answers = None
+
+    def gather(self, send: Callable[[], None]) -> None:
+        """Send an answer once those of the others are made. What is made in between is what clients wait for
+        that have nothing to do, and fall asleep: they are woken once, not for each answer."""
+        self._sends.append(send)
+
+    def tidy(self, work: Callable[[], None]) -> None:
+        """What is left to do for a client that is answered: once the others have their answers, too."""
+        if self.gathers:
+            self._tidying.append(work)
+        else:
+            work()
+
+    def _send(self) -> None:
+        sends, self._sends = self._sends, []
+        tidying, self._tidying = self._tidying, []
+        for work in (*sends, *tidying):
+            _attempt(work)
+
+
+def _attempt(work: Callable[[], None]) -> None:
+    """It belongs to one client; those of the others must not be left waiting."""
+    try:
+        work()
+    except Exception:
+        log.exception("work that was put off failed")

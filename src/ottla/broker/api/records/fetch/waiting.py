@@ -136,7 +136,7 @@ class Wait:
         try:
             self.reply.resolve(Framed(pieces))
         finally:
-            self._stop_waiting()
+            self._ctx.services.turn.tidy(self._stop_waiting)
 
     def _warm(self, cold: ColdRead) -> None:
         self._cold_reads += 1
