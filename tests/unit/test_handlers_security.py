@@ -206,6 +206,9 @@ def test_users_get_passwords_and_lose_them(tmp_path: Path) -> None:
             "carol": "resource_not_found",
             "bob": "duplicate_resource",
         }
+        deletions = [{"name": "bob", "mechanism": 2}]
+        both = await alter_users(client, upsertion("bob"), deletions=deletions)
+        assert both["bob"][0] == "duplicate_resource"
         deletions = [{"name": "bob", "mechanism": 1}, {"name": "carol", "mechanism": 1}]
         assert await alter_users(client, deletions=deletions) == {
             "bob": ("none", None),
@@ -224,6 +227,7 @@ def test_credentials_that_are_not_taken(tmp_path: Path) -> None:
             upsertion("many", iterations=16385),
             upsertion("mechanism") | {"mechanism": 3},
             upsertion("salt") | {"salt": bytes(2_000)},
+            upsertion("password") | {"salted_password": b""},
             upsertion("twice"),
             upsertion("twice", mechanism=2),
             upsertion("both"),
@@ -237,7 +241,8 @@ def test_credentials_that_are_not_taken(tmp_path: Path) -> None:
             "mechanism": "unsupported_sasl_mechanism",
             "salt": "unacceptable_credential",
             "twice": "duplicate_resource",
-            "both": "duplicate_resource",
+            "both": "resource_not_found",
+            "password": "unacceptable_credential",
             "n" * 9: "unacceptable_credential",
         }
         assert results["few"][1] == "Too few iterations"

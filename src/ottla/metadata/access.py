@@ -143,6 +143,11 @@ async def delete_acls(controller: Controller, acls: Sequence[AclBinding]) -> Non
     await controller.change(list(dict.fromkeys(acls)), plan)
 
 
+NO_SUCH_CREDENTIAL = KafkaError(
+    ErrorCode.resource_not_found, "Attempt to delete a user credential that does not exist"
+)
+
+
 class CredentialChange(NamedTuple):
     """A user's credential for one hash; None: there is to be none any more."""
 
@@ -163,9 +168,7 @@ async def alter_credentials(
             error: KafkaError | None = None
             current = image.scram.get(user, {})
             if credential is None and hash not in current:
-                error = KafkaError(
-                    ErrorCode.resource_not_found, "Attempt to delete a user credential that does not exist"
-                )
+                error = NO_SUCH_CREDENTIAL
             elif credential is not None and not current and len(image.scram) + added >= USERS_MAX:
                 error = KafkaError(
                     ErrorCode.policy_violation, f"A cluster may have credentials of {USERS_MAX} users."

@@ -1,18 +1,20 @@
 """AlterUserScramCredentials: give users passwords, or take them away (KIP-554, ScramControlManager).
 
 v0. Clients send what SCRAM makes of a password and a salt; what is kept is made of that, and cannot be turned
-back. A user may be named once: otherwise it is DUPLICATE_RESOURCE, and nothing changes for that one. They are
-in force on this node when the answer arrives. Kafka lets salts and names be of any length.
+back. A user may be named once: otherwise it is DUPLICATE_RESOURCE, unless what was asked first is wrong by
+itself, and nothing changes for that one. They are in force on this node when the answer arrives. Kafka lets
+salts and names be of any length, and fails where nothing was made of a password.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, Lazy, Pace, in_pieces
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.access import CredentialChange, alter_credentials
+from ottla.metadata.access import NO_SUCH_CREDENTIAL, CredentialChange, alter_credentials
 from ottla.security.sasl.scram import (
     ITERATIONS_MAX,
     ITERATIONS_MIN,
@@ -31,8 +33,13 @@ _TWICE = KafkaError(
 
 async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     pace = Pace(ctx)
+    scram = ctx.services.metadata.image.scram
+
+    def deletion(asked: Any) -> CredentialChange | KafkaError:
+        return _deletion(asked, scram.get(asked.name, ()))
+
     changes: dict[str, CredentialChange | KafkaError] = {}
-    for asked, make in ((request.deletions, _deletion), (request.upsertions, _upsertion)):
+    for asked, make in ((request.deletions, deletion), (request.upsertions, _upsertion)):
         for one in asked:
             before = changes.get(one.name)
             if not isinstance(before, KafkaError):
@@ -50,9 +57,13 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     return await in_pieces(ctx, fields) if len(outcome) > AT_ONCE_MAX else fields
 
 
-def _deletion(asked: Any) -> CredentialChange | KafkaError:
+def _deletion(asked: Any, there: Container[ScramHash]) -> CredentialChange | KafkaError:
     hash = _hash(asked)
-    return hash if isinstance(hash, KafkaError) else CredentialChange(asked.name, hash, None)
+    if isinstance(hash, KafkaError):
+        return hash
+    if hash not in there:
+        return NO_SUCH_CREDENTIAL
+    return CredentialChange(asked.name, hash, None)
 
 
 def _upsertion(asked: Any) -> CredentialChange | KafkaError:
@@ -63,6 +74,8 @@ def _upsertion(asked: Any) -> CredentialChange | KafkaError:
         return _unacceptable("Too few iterations")
     if asked.iterations > ITERATIONS_MAX:
         return _unacceptable("Too many iterations")
+    if not asked.salted_password:
+        return _unacceptable("A password must not be empty")
     if len(asked.salt) > SALT_BYTES_MAX:
         return _unacceptable(f"A salt may have {SALT_BYTES_MAX} bytes")
     credential = credential_of_salted(hash, bytes(asked.salted_password), bytes(asked.salt), asked.iterations)
