@@ -22,6 +22,7 @@ from cluster_faults.history import Ack, Commit, Committed, History, Read, Stored
 from cluster_faults.logs import HEADER, Batch, check_log, differences
 from cluster_faults.machines import cluster
 from cluster_faults.sends import Gap, Heard, Sent, Turn, events_of
+from cluster_faults.transactions import Ledger, check_ledger
 from netns import NotPermitted
 
 SOAK = bool(os.environ.get("OTTLA_SOAK"))
@@ -117,6 +118,48 @@ def test_what_is_wrong_with_reads_is_told() -> None:
     assert found(made) == "UNSEEN t-0: nobody of g read offset 1"
     made.reads["t", 0] = [*made.reads["t", 0], Read("g", "m", 1, 1001), Read("g", "m", 2, 7)]
     assert "CHANGED" in found(made), "what was read is not there any more"
+
+
+# ------------------------------------------------------------ transactions
+
+
+def ledger(*values: str, outcome: str = "committed") -> Ledger:
+    """Two records of x.1.1 in partition 0 and one in 1, with that outcome; what is there of partition 0."""
+    made = Ledger()
+    made.take(["began", "x.1.1", {"0": 2, "1": 1}])
+    if outcome != "aborted":
+        made.take(["commits", "x.1.1"])
+    if outcome != "unknown":
+        made.take(["ended", "x.1.1", outcome, 1.0])
+    made.stored = {0: list(enumerate(values)), 1: [(0, "x.1.1 1 0")] if outcome == "committed" else []}
+    made.seen["r", 0] = list(made.stored[0])
+    return made
+
+
+def test_whole_transactions_are_good() -> None:
+    assert check_ledger(ledger("x.1.1 0 0", "x.1.1 0 1")) == []
+    for outcome in ("aborted", "unknown"):
+        assert check_ledger(ledger(outcome=outcome)) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (ledger("x.1.1 0 0"), "TORN x.1.1, committed: 2 of its 3"),
+        (ledger("x.1.1 0 0", outcome="aborted"), "TORN x.1.1, aborted: 1 of its 3"),
+        (ledger("x.1.1 0 0", outcome="unknown"), "TORN x.1.1, unknown: 1 of its 3"),
+        (ledger("x.1.1 0 0", "x.1.1 0 1", "x.1.1 0 0"), "TWICE ledger-0: x.1.1 0 0 at 0 and 2"),
+        (ledger("x.1.1 0 0", "x.1.1 0 1", "y 0 0"), "INVENTED ledger-0: y 0 0 at 2"),
+    ],
+)
+def test_what_is_wrong_with_transactions_is_told(made: Ledger, says: str) -> None:
+    assert says in "\n".join(check_ledger(made))
+
+
+def test_what_a_reader_saw_and_is_not_there_is_told() -> None:
+    made = ledger("x.1.1 0 0", "x.1.1 0 1")
+    made.seen["r", 0].append((2, "x.1.1 0 1"))
+    assert "CHANGED ledger-0: r saw something else than there is: 3 of 2" in "\n".join(check_ledger(made))
 
 
 # ------------------------------------------------------------ what a producer sent again as new

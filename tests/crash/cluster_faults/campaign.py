@@ -26,10 +26,14 @@ from cluster_faults.history import History, Stored, Tail
 from cluster_faults.logs import batches, check_log, differences, log_bytes
 from cluster_faults.machines import Cluster
 from cluster_faults.sends import Gap, Where, events_of
+from cluster_faults.transactions import LEDGER, check_ledger, ledger_consumer, read_ledger
+from cluster_faults.transactions import PARTITIONS as LEDGER_PARTITIONS
 from cluster_faults.worker import QUIET, hash_of
 from interop.process import wait_until
 
 TOPICS = {"orders": 3, "events": 2}
+# Transactional ids: the process behind the second is killed now and then.
+LEDGERS = ("ledger-a", "ledger-b")
 # The batches of one tell when they were appended, those of the other what their producer says.
 CONFIGS = {"orders": {"message.timestamp.type": "LogAppendTime"}, "events": {}}
 # Producers that live until the end, and their codecs. There is one more, which is killed now and then.
@@ -45,6 +49,10 @@ SETTINGS = {
     "min.insync.replicas": "2",
     "offsets.topic.num.partitions": "3",
     "offsets.topic.replication.factor": "3",
+    "transaction.state.log.num.partitions": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
     "group.initial.rebalance.delay.ms": "0",
     "leader.imbalance.check.interval.seconds": "5",
     # Small segments, so that faults also meet rolling and logs of several of them.
@@ -104,6 +112,7 @@ class Campaign:
                 self.stage.say("no more faults")
                 self.cluster.wait_well()
                 self._wait_for_acks(time.monotonic(), "at the end")
+                self._wait_for_commits(time.monotonic())
                 self._finish()
             self.check()
         except BaseException:
@@ -116,6 +125,7 @@ class Campaign:
     def _create_topics(self) -> None:
         admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap, **QUIET})
         new = [NewTopic(name, count, 3, config=CONFIGS[name]) for name, count in TOPICS.items()]
+        new.append(NewTopic(LEDGER, LEDGER_PARTITIONS, 3))
         for made in admin.create_topics(new).values():
             made.result(30)
 
@@ -154,6 +164,15 @@ class Campaign:
             )
             time.sleep(0.1)
 
+    def _wait_for_commits(self, since: float) -> None:
+        """Until each transactional id has had another transaction committed."""
+
+        def committed() -> bool:
+            self._look()
+            return all(self.history.ledger.committed_at.get(name, 0.0) > since for name in LEDGERS)
+
+        wait_until(committed, RECOVERY_S_MAX, "each transactional producer commits", 0.2)
+
     def _look(self) -> None:
         """Take in what the workers have written since."""
         for line in self._tail.lines():
@@ -177,10 +196,11 @@ class Campaign:
         watches = [{"role": "watch", "name": f"watch-{group}", "group": group} for group in GROUPS]
         for name, codec in PRODUCERS.items():
             self._spawn(name, [self._producer(name, codec)])
+        self._spawn(LEDGERS[0], [{"role": "transact", "name": LEDGERS[0]}])
         self._replace_mortal()
         half = len(readers) // 2
         self._spawn("readers-0", [*readers[:half], *watches])
-        self._spawn("readers-1", readers[half:])
+        self._spawn("readers-1", [*readers[half:], {"role": "ledger", "name": "read-ledger"}])
         try:
             yield
         finally:
@@ -194,15 +214,17 @@ class Campaign:
         return {"role": "produce", "name": name, "codec": codec, "rate": RATE, "mortal": mortal}
 
     def _replace_mortal(self) -> None:
-        """Kill the producer that may die, if there is one; another takes its place."""
-        old = self._workers.pop(f"mortal-{self._mortals}", None)
-        if old is not None:
-            self.stage.say(f"SIGKILL to producer mortal-{self._mortals}")
-            old.kill()
-            old.wait()
+        """Kill the producers that may die, if there are any; others take their places."""
+        for one in (f"mortal-{self._mortals}", f"{LEDGERS[1]}-{self._mortals}"):
+            old = self._workers.pop(one, None)
+            if old is not None:
+                self.stage.say(f"SIGKILL to producer {one}")
+                old.kill()
+                old.wait()
         self._mortals += 1
         name = f"mortal-{self._mortals}"
         self._spawn(name, [self._producer(name, "none", mortal=True)])
+        self._spawn(f"{LEDGERS[1]}-{self._mortals}", [{"role": "transact", "name": LEDGERS[1]}])
 
     def _spawn(self, name: str, clients: list[dict[str, Any]]) -> None:
         path = self.cluster.folder / f"{name}.jsonl"
@@ -239,10 +261,32 @@ class Campaign:
             )
 
         wait_until(lambda: not unseen(), 60, "the groups have read everything", 0.5)
+        self._read_ledger()
         # The last commits.
         time.sleep(1.0)
         self._end(list(self._workers))
         self._look()
+
+    def _read_ledger(self) -> None:
+        """All that is there with read_committed, once nothing is open, and its reader has all of it."""
+        ledger = self.history.ledger
+        everything = ledger_consumer(self.cluster.bootstrap, "read_uncommitted")
+        consumer = ledger_consumer(self.cluster.bootstrap)
+
+        def ends(of: Consumer) -> list[tuple[int, int] | None]:
+            return [_watermarks(of, TopicPartition(LEDGER, n)) for n in range(LEDGER_PARTITIONS)]
+
+        wait_until(lambda: ends(consumer) == ends(everything), 60, "no transaction is open", 0.5)
+        for index in range(LEDGER_PARTITIONS):
+            ledger.stored[index] = read_ledger(consumer, index)
+        consumer.close()
+        everything.close()
+
+        def all_seen() -> bool:
+            self._look()
+            return all(len(ledger.seen["read-ledger", n]) >= len(of) for n, of in ledger.stored.items())
+
+        wait_until(all_seen, 60, "all that was committed is read", 0.5)
 
     def _end(self, names: list[str]) -> None:
         ending = {name: self._workers.pop(name) for name in names}
@@ -294,6 +338,7 @@ class Campaign:
         of_replicas = self._check_replicas()
         self._read_producers_logs()
         violations = check(self.history, list(PRODUCERS), list(GROUPS), self.stage.doubtful) + of_replicas
+        violations += check_ledger(self.history.ledger)
         assert not violations, "\n".join(["what was promised does not hold:", *violations])
 
     def _read_producers_logs(self) -> None:
@@ -312,6 +357,7 @@ class Campaign:
         """All copies of each partition are the same, byte by byte, and in order in themselves."""
         found: list[str] = []
         names = {**TOPICS, "__consumer_offsets": int(SETTINGS["offsets.topic.num.partitions"])}
+        names[LEDGER] = LEDGER_PARTITIONS
         for name in [f"{topic}-{index}" for topic, count in names.items() for index in range(count)]:
 
             def copies(name: str = name) -> dict[int, bytes]:
@@ -321,6 +367,8 @@ class Campaign:
             while len(set((logs := copies()).values())) > 1 and time.monotonic() < deadline:
                 time.sleep(0.1)
             found += differences(name, logs)
+            if name.startswith(LEDGER):
+                continue
             found += list(check_log(name, logs[1]))[:TOLD_MAX]
             topic, _, index = name.rpartition("-")
             self.history.batches[topic, int(index)] = list(batches(logs[1]))
@@ -348,7 +396,8 @@ class Campaign:
         ]
         return "\n".join(
             [
-                f"{len(self.done)} faults; {summary(self.history)}; producers heard of {self._gaps} gaps",
+                f"{len(self.done)} faults; {summary(self.history)}; producers heard of {self._gaps} gaps; "
+                f"{self.history.ledger.summary()}",
                 *lines,
                 *told_of_resent(self.history),
             ]

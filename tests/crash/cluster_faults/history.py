@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cluster_faults.logs import Batch
 from cluster_faults.sends import Event, Where
+from cluster_faults.transactions import Ledger
 
 # A partition, and a producer in it.
 Stream = tuple[str, str, int]
@@ -84,9 +85,12 @@ class History:
     # The batches of each partition, and what each producer's log tells.
     batches: dict[Where, list[Batch]] = field(default_factory=dict)
     events: dict[str, list[Event]] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
 
     def take(self, line: list[Any]) -> None:
         """One line of a worker."""
+        if self.ledger.take(line):
+            return
         match line:
             case ["sent", producer, topic, partition, count]:
                 self.sent[producer, topic, partition] = count

@@ -11,6 +11,8 @@ order. Times are of the monotonic clock, which all processes of a machine share.
     ["committed", group, member, topic, partition, offset, asked at, answered at]
     ["trouble", who, what]                                     must not happen
     ["note", who, what]                                        may
+
+and what transactions.py has.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
+
+from cluster_faults.transactions import ReadLedger, Transact
 
 QUIET = {"log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 300}
 # What a producer sends, hears and makes of it, on its process's stderr (sends.py).
@@ -301,7 +305,13 @@ def committed_of(
         return list(found)
 
 
-ROLES = {"produce": Produce, "member": Member, "watch": Watch}
+ROLES = {
+    "produce": Produce,
+    "member": Member,
+    "watch": Watch,
+    "transact": lambda record, setup: Transact(record, setup, ending),
+    "ledger": lambda record, setup: ReadLedger(record, setup, ending),
+}
 
 
 def main() -> None:
@@ -325,7 +335,7 @@ def main() -> None:
     # In steps, so that the main thread gets to handle the signal.
     while not ending.wait(0.2) and any(thread.is_alive() for thread in threads):
         pass
-    produces = any(each["role"] == "produce" for each in setup["clients"])
+    produces = any(each["role"] in ("produce", "transact") for each in setup["clients"])
     deadline = time.monotonic() + (FLUSH_TIMEOUT_S + 10 if produces else CLOSE_TIMEOUT_S)
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
