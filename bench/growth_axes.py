@@ -184,12 +184,24 @@ def connections(subject: Subject, count: int, rig: Rig, figures: Figures) -> Non
 
 
 def consumers(subject: Subject, count: int, rig: Rig, figures: Figures) -> None:
-    """One producer, and so many consumers of its partition."""
+    """One producer, and so many consumers of its partition, without and with a session."""
+    deliver(subject, count, rig, "deliver", figures, in_session=False)
+    deliver(subject, count, rig, "deliver_session", figures, in_session=True)
+    if subject.broker is not None:
+        stop(subject, figures)
+
+
+def deliver(subject: Subject, count: int, rig: Rig, name: str, figures: Figures, *, in_session: bool) -> None:
+    """Have one producer's messages come to so many consumers. Nothing where a broker has no sessions."""
     with subject.connect() as connection:
-        (topic,) = subject.make_topics(connection, "one", 1)
+        (topic,) = subject.make_topics(connection, name.replace("_", "-"), 1)
+        session = (0, 0 if in_session else -1)
+        answer = connection.exchange(asking.fetch({topic: {0: 0}}, session=session))
+        if in_session and not asking.fetch_session(answer):
+            return
         found = rig.program.fan(
             subject.target(asking.produce({topic: [(0, asking.batch(1, MESSAGE_BYTES))]})),
-            subject.target(asking.fetch({topic: {0: 0}}, wait_ms=WAIT_MS)),
+            subject.target(asking.fetch({topic: {0: 0}}, wait_ms=WAIT_MS, session=session)),
             count,
             rig.seconds,
             rate=FAN_PER_S,
@@ -198,14 +210,13 @@ def consumers(subject: Subject, count: int, rig: Rig, figures: Figures) -> None:
                 asking.fetch_end_at(topic),
                 asking.fetch_offset_at(topic),
             ),
+            session=(asking.session_at(), asking.fetch_session_at()) if in_session else (-1, -1),
             brokers=subject.find_pids(),
         ).result()
-    figures |= {"deliver_p50_ms": found["p50_ms"], "deliver_p99_ms": found["p99_ms"]}
+    figures |= {f"{name}_p50_ms": found["p50_ms"], f"{name}_p99_ms": found["p99_ms"]}
     if "broker_cpu_s" in found:
-        figures["deliver_cpu_us"] = found["broker_cpu_s"] / found["count"] * 1e6
+        figures[f"{name}_cpu_us"] = found["broker_cpu_s"] / found["count"] * 1e6
         figures["memory_mb"] = found["broker_memory_mb"]
-    if subject.broker is not None:
-        stop(subject, figures)
 
 
 def log_size(subject: Subject, megabytes: int, rig: Rig, figures: Figures) -> None:

@@ -20,7 +20,7 @@ from test_broker_garbage import WATCHED, nothing_left
 
 from ottla.broker import gate
 from ottla.broker.api.records.fetch import asked, habit, habit_fetch, handler, slowly
-from ottla.broker.api.records.fetch.habits import Habits
+from ottla.broker.api.records.fetch.habits import PARTITIONS_MAX, Habits
 from ottla.broker.api.records.fetch.layout import layout_of
 from ottla.broker.api.records.fetch.reader import Reader
 from ottla.broker.api.records.fetch.session import Want
@@ -378,3 +378,22 @@ def test_the_one_that_is_used_least_recently_gives_way() -> None:
     kept.used(b)
     kept.keep(d, 11)
     assert let_go == ["b", "a", "c", "d"] and (len(kept), kept.partitions) == (0, 0)
+
+
+def test_a_thousand_clients_that_ask_for_very_much_in_turn_are_not_all_kept() -> None:
+    """Each asks for another set each time: what is kept is bounded by partitions, not by connections."""
+    kept = Habits()
+
+    class One:
+        def let_go(self) -> None:
+            kept.forget(self)
+
+    before: dict[int, One] = {}
+    for turn in range(3):
+        for client in range(1000):
+            if client in before:
+                kept.forget(before[client])
+            before[client] = One()
+            kept.keep(before[client], 10_000 + turn)
+            assert kept.partitions <= PARTITIONS_MAX and len(kept) <= PARTITIONS_MAX // 10_000
+    assert len(kept) == PARTITIONS_MAX // 10_002
