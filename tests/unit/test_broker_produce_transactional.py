@@ -67,9 +67,10 @@ def test_what_follows_on_the_connection_waits_until_the_coordinator_has_answered
 )
 def test_what_ends_a_transaction_ends_its_verification(code: ErrorCode, is_forgotten: bool) -> None:
     forgotten: list[Any] = []
+    verifications = SimpleNamespace(forget=lambda *given: forgotten.append(given))
     partition = SimpleNamespace(
         begin_verification=lambda *given, **named: GUARD,
-        forget_verification=lambda *given: forgotten.append(given),
+        log=SimpleNamespace(producers=SimpleNamespace(verifications=verifications)),
     )
     ctx: Any = SimpleNamespace(
         client=SimpleNamespace(permissions=None),

@@ -235,10 +235,6 @@ class Partition:
             producer_id, epoch, base_sequence, now_ms, bumps_epoch=bumps_epoch
         )
 
-    def forget_verification(self, producer_id: int, guard: VerificationGuard) -> None:
-        """What ``begin_verification`` gave is of no use: ``Verifications.forget``."""
-        self.log.producers.verifications.forget(producer_id, guard)
-
     def _grown(self, leading: Leading) -> None:
         """Something has been appended."""
         if len(leading.maximal_isr) == 1:

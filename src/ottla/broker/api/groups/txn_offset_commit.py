@@ -69,7 +69,7 @@ def _verify(
         if code != ErrorCode.none:
             partition = services.replicas.partitions.get(where)
             if code in FINAL and partition is not None:
-                partition.forget_verification(request.producer_id, guard)
+                partition.log.producers.verifications.forget(request.producer_id, guard)
             _refuse(ctx, answer, code)
         else:
             _commit_verified(ctx, request, topics, answer, guard)

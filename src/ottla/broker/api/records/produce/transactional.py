@@ -214,7 +214,7 @@ class _Question:
             partitions = self._ctx.services.replicas.partitions
             for where, guard in self._verified.refused_for_good(errors):
                 if (partition := partitions.get(where)) is not None:
-                    partition.forget_verification(self._producer[0], guard)
+                    partition.log.producers.verifications.forget(self._producer[0], guard)
         if self._answer is not None and self._answer.done:
             # The client is gone.
             return
