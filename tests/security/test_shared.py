@@ -11,9 +11,17 @@ from cases import fetch_fields, metadata_fields
 from rights_support import HOST, NO_ID, Broker, Right, allow, client, codes, denials, everybody, run
 
 from ottla.broker.request import Client
+from ottla.broker.views.topics import EncodedTopics, encoded_topics
 from ottla.errors import ErrorCode
 from ottla.security.acl import Authorizer, bits
-from ottla.security.acl_bindings import SUPPORTED, Operation, ResourceType
+from ottla.security.acl_bindings import (
+    SUPPORTED,
+    AclBinding,
+    Operation,
+    PatternType,
+    Permission,
+    ResourceType,
+)
 from ottla.wire.apis import BY_NAME
 
 TOPIC, GROUP, CLUSTER = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.CLUSTER
@@ -147,11 +155,35 @@ def test_many_topics_are_put_together_for_whom_may_see_them(tmp_path: Path) -> N
         asked = {"topics": None}
         some = [Right(Operation.DESCRIBE, TOPIC, f"t{n:03}") for n in range(0, count, 2)]
         every = Right(Operation.DESCRIBE, TOPIC, "*")
+
+        def view() -> EncodedTopics:
+            services = broker.node.services
+            return encoded_topics(services.topics, services.metadata, "PLAINTEXT", 12)
+
+        authorizer = Authorizer()
+        authorizer.change(added=[allow(each) for each in (every, *some)])
+        alice = of(authorizer, "User:alice")
         for _ in range(2):
             answer = await broker.ask(client(*some), "Metadata", 12, asked)
             assert sorted(topic.name for topic in answer.topics) == [right.name for right in some]
-            whole = await broker.raw(client(every), "Metadata", 12, asked)
+            whole = await broker.raw(alice, "Metadata", 12, asked)
             assert whole == await broker.raw(everybody(), "Metadata", 12, asked)
+            # The next time no topic is asked for by itself.
+            assert view().are_all_for(alice.permissions)
+        authorizer.change(removed=[allow(every)])
+        assert not view().are_all_for(alice.permissions)
+        answer = await broker.ask(alice, "Metadata", 12, asked)
+        assert sorted(topic.name for topic in answer.topics) == [right.name for right in some]
+        authorizer.change(added=[allow(every)])
+        assert await broker.raw(alice, "Metadata", 12, asked) == whole
+        # Another topic comes, which is not for it.
+        hidden = AclBinding(
+            TOPIC, "hidden", PatternType.LITERAL, "User:alice", "*", Operation.ALL, Permission.DENY
+        )
+        authorizer.change(added=[hidden])
+        assert await broker.raw(alice, "Metadata", 12, asked) == whole
+        await broker.create("hidden")
+        assert await broker.raw(alice, "Metadata", 12, asked) == whole
 
     run(tmp_path, body)
 

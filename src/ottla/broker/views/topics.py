@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from ottla.broker.kept_topics import ENTRY_BYTES, KeptTopics
 from ottla.broker.large import Lazy
@@ -26,6 +27,7 @@ from ottla.broker.views.cluster import (
 from ottla.errors import ErrorCode
 from ottla.metadata.image import TopicImage
 from ottla.metadata.service import Metadata
+from ottla.security.acl import Permissions
 from ottla.wire.apis import METADATA
 from ottla.wire.codec import PIECE, Encoded, PiecesWriter, pieces_writer, writer
 from ottla.wire.messages import element
@@ -47,6 +49,8 @@ class EncodedTopics:
         for broker in brokers:
             write_broker(broker, out)
         self.brokers = Encoded(len(brokers), [b"".join(out)])
+        # Clients that may see all of these topics, with what their rights were of then.
+        self._whole_for: WeakKeyDictionary[Permissions, int] = WeakKeyDictionary()
         self._kept = kept
         self._table = kept.table(metadata.image, listener, version)
         self._listener = listener
@@ -72,6 +76,14 @@ class EncodedTopics:
     def all(self) -> Encoded | None:
         """All topics put together, if they are there."""
         return self._table.all(self.image.topics)
+
+    def are_all_for(self, permissions: Permissions) -> bool:
+        """Whether a client is known to see all topics."""
+        return self._whole_for.get(permissions) == permissions.version
+
+    def were_all_for(self, permissions: Permissions, version: int) -> None:
+        """A client was found to see all topics, by rights that were of this version before."""
+        self._whole_for[permissions] = version
 
     def keep_all(self, pieces: list[bytes]) -> Encoded:
         """All topics, of which these are the pieces, put together."""

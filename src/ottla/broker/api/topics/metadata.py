@@ -43,7 +43,9 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Coroutine[Any, Any, Fi
     rights = _rights(ctx, request, asked, operations)
     if asked is None:
         everything = topics.all
-        if everything is not None and operations == OPERATIONS_OMITTED and rights is None:
+        permissions = ctx.client.permissions
+        sees_all = permissions is None or topics.are_all_for(permissions)
+        if everything is not None and operations == OPERATIONS_OMITTED and sees_all:
             return _answer(ctx, request, topics, everything)
         asked = list(topics.image.topics)
     if len(asked) > AT_ONCE_MAX or is_large(ctx):
@@ -86,6 +88,8 @@ async def _many(ctx: RequestContext, request: Any) -> Fields | Framed:
     asked = _asked(ctx, request)
     operations = _operations(ctx, request)
     rights = _rights(ctx, request, asked, operations)
+    permissions = ctx.client.permissions
+    rights_version = 0 if permissions is None else permissions.version
     if asked is not None and _may_create(ctx, request):
         await _create_missing(ctx, asked, rights)
     topics = _topics(ctx)
@@ -116,6 +120,8 @@ async def _many(ctx: RequestContext, request: Any) -> Fields | Framed:
     encoded = Encoded(len(pieces), pieces)
     if asked is None and operations == OPERATIONS_OMITTED and not (rights is not None and rights.hides):
         encoded = topics.all or topics.keep_all(pieces)
+        if permissions is not None:
+            topics.were_all_for(permissions, rights_version)
     answer = _answer(ctx, request, topics, encoded)
     return answer if isinstance(answer, dict) else await answer
 
