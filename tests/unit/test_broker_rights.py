@@ -28,9 +28,8 @@ from ottla.security.acl_bindings import (
     Permission,
     ResourceType,
 )
-from ottla.security.demands import DEMANDS, OF_GATE, Refusal
 from ottla.types import Record
-from ottla.wire.apis import APIS, BY_NAME
+from ottla.wire.apis import BY_NAME
 from ottla.wire.messages import decode_response, frame_request, read_response_header
 from ottla.wire.records import build_batch
 
@@ -785,12 +784,3 @@ def test_transactional_offsets(tmp_path: Path) -> None:
         assert errors(answer.topics) == {"hidden": [NO_TOPIC], "none": [NO_TOPIC]}
 
     run(tmp_path, body)
-
-
-def test_each_api_whose_handler_has_to_do_with_rights_is_asked_here() -> None:
-    """Whoever adds a demand that is not the gate's adds a test."""
-    asked = Path(__file__).read_text()
-    for key, demands in DEMANDS.items():
-        if any(demand.refusal is not Refusal.REQUEST for demand in demands):
-            assert f'"{APIS[key].name}"' in asked
-    assert OF_GATE
