@@ -576,3 +576,24 @@ def test_nobody_shakes_hands_any_more_once_all_is_over(runner: asyncio.Runner) -
         listener.close()
 
     runner.run(main())
+
+
+def test_a_handshake_that_has_to_wait_goes_on_when_it_may() -> None:
+    class Waits(Asked):
+        def accepted(self, transport: Any) -> bool:
+            transport.pause_reading()
+            return super().accepted(transport)
+
+    async def main() -> None:
+        near, far = App(), Waits()
+        pair = Pair(near, far)
+        await pair.move()
+        assert far.events == ["asked"] and not near.events and not pair.wires[1].reading
+        pair.far.resume_reading()
+        await pair.move()
+        assert far.events == ["asked", "made"] and near.events == ["made"]
+        near.transport.write(b"hello")
+        await pair.move()
+        assert far.got == b"hello"
+
+    run(main)

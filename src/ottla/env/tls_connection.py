@@ -469,7 +469,11 @@ class TlsConnection(asyncio.BufferedProtocol):
         if not self._paused:
             return
         self._paused = False
-        if self._state is _OPEN and not self._scheduled:
+        if self._state is _SHAKING:
+            # It came when others were to come first, and its handshake has not begun.
+            if self._transport is not None:
+                self._transport.resume_reading()
+        elif self._state is _OPEN and not self._scheduled:
             if self._drained and not self._kept:
                 if self._transport is not None:
                     self._transport.resume_reading()
