@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from measuring import cpu_at_most
+from ottla.numbers import INT_MAX
 from ottla.security import quotas
 from ottla.security.quota_entities import (
     CONSUMER_BYTE_RATE,
@@ -325,3 +326,15 @@ def test_who_is_idle_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
         made.find("u", f"more-{number}", IDLE_MS_MAX)
     made.find("u", "x" * 1_000, IDLE_MS_MAX)
     assert len(made._known) <= 3
+
+
+@pytest.mark.parametrize("limit", [0.001, 1e-300, 5e-324])
+def test_no_time_is_longer_than_clients_can_be_told(limit: float) -> None:
+    table = {
+        entity(user=None): {"producer_byte_rate": limit, "controller_mutation_rate": limit},
+    }
+    made = following(table)
+    assert made.producers.record("u", "c", 1 << 30, 5_000) == INT_MAX
+    mutations = made.mutations.of("u", "c", 5_000, strict=False)
+    assert mutations is not None and mutations.take(10_000_000, 5_000)
+    assert mutations.throttle_ms(5_000) == INT_MAX

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, final
 
+from ottla.numbers import INT_MAX
+
 
 class Window(NamedTuple):
     """How a rate is measured: over so many samples (``quota.window.num``), each of so many milliseconds
@@ -64,7 +66,7 @@ class Rate:
         """How long nothing must come so that the rate is within its limit; 0 where it is (``QuotaUtils``)."""
         window_ms = self.window_ms(now_ms)
         rate = self._total * 1000 / window_ms
-        return 0 if rate <= limit else math.floor((rate - limit) / limit * window_ms + 0.5)
+        return 0 if rate <= limit else _whole((rate - limit) / limit * window_ms)
 
 
 @final
@@ -86,7 +88,7 @@ class TokenBucket:
     def throttle_ms(self, limit: float, now_ms: int) -> int:
         """How long it is until there is no debt any more; 0 where there is none."""
         self._refill(limit, now_ms)
-        return 0 if self._tokens >= 0 else math.floor(-self._tokens / limit * 1000 + 0.5)
+        return 0 if self._tokens >= 0 else _whole(-self._tokens / limit * 1000)
 
     def _refill(self, limit: float, now_ms: int) -> None:
         earned = limit * (now_ms - self._updated_ms) / 1000
@@ -95,3 +97,8 @@ class TokenBucket:
 
     def _burst(self, limit: float) -> float:
         return self._window.samples * self._window.sample_ms / 1000 * limit
+
+
+def _whole(time_ms: float) -> int:
+    """A time as it is told to clients: 25 days at most, beyond which Kafka's becomes any number."""
+    return math.floor(min(time_ms, INT_MAX) + 0.5)

@@ -29,7 +29,7 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
     over: dict[str, KafkaError] = {}
     if mutations.are_limited:
         for topic in named_once:
-            if topic.name not in denied and (error := mutations.take(_added(ctx, topic))) is not None:
+            if topic.name not in denied and (error := mutations.make(_added(ctx, topic))) is not None:
                 over[topic.name] = error
     tried = [topic for topic in named_once if topic.name not in denied and topic.name not in over]
     wanted = await made(ctx, _more, tried)

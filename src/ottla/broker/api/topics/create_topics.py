@@ -62,7 +62,7 @@ def _within_quota(
         default = ctx.services.config.get("num.partitions")
         for topic in topics:
             count = len(topic.assignments) or (topic.num_partitions if topic.num_partitions > 0 else default)
-            if (error := mutations.take(count)) is not None:
+            if (error := mutations.make(count)) is not None:
                 over[topic.name] = error
     return [topic for topic in topics if topic.name not in over], over
 

@@ -2,7 +2,7 @@
 
 Partitions that are made and deleted count. Versions whose clients know THROTTLING_QUOTA_EXCEEDED are refused
 what is too much; of older ones it is done, and they wait. Kafka counts topics once they are found to be
-valid; here those count, too, that turn out to be none.
+valid; here those count, too, that turn out to be none, as long as one request may make so many partitions.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 from ottla.broker.request import RequestContext
 from ottla.broker.throttling import mute
 from ottla.errors import ErrorCode, KafkaError
+from ottla.metadata.topics import PARTITIONS_PER_REQUEST_MAX
 
 
 class Mutations:
-    """Of one request. ``take`` for each topic, ``finish`` at the end."""
+    """Of one request. ``make`` or ``take`` for each topic, ``finish`` at the end."""
 
     def __init__(self, ctx: RequestContext, *, strict_since: int) -> None:
         """``strict_since``: the first version whose clients know how to be refused."""
         self._ctx = ctx
+        # Partitions that it is to make.
+        self._made = 0
         services = ctx.services
         self._quota = services.quotas.mutations.of(
             ctx.client.principal.name,
@@ -31,8 +34,17 @@ class Mutations:
         """Whether there is a quota for the client at all."""
         return self._quota is not None
 
+    def make(self, partitions: int) -> KafkaError | None:
+        """Count partitions that are to be made; why they must not be.
+
+        What is too much for one request is refused elsewhere: were it counted, who asks for two thousand
+        million would keep all that share the quota from making any for years.
+        """
+        self._made += partitions
+        return None if self._made > PARTITIONS_PER_REQUEST_MAX else self.take(partitions)
+
     def take(self, partitions: int) -> KafkaError | None:
-        """Count partitions that are made or deleted; why they must not be."""
+        """Count partitions that are deleted; why they must not be."""
         quota = self._quota
         if quota is None or quota.take(partitions, self._ctx.services.clock.monotonic_ms()):
             return None
