@@ -20,6 +20,7 @@ from ottla.broker.pipeline import Handle
 from ottla.broker.request import Client
 from ottla.env.clock import Clock, thread_cpu_ms
 from ottla.metadata.image import ClusterImage
+from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
 from ottla.security.quotas import Quotas
 from ottla.security.rates import Window
 from ottla.types import Buffer
@@ -34,8 +35,10 @@ from ottla.wire.apis import (
 from ottla.wire.messages import RequestHeader, read_header
 from ottla.wire.throttle_time import with_throttle_time
 
-# What nodes ask of each other, and what comes before it is known who asks.
-EXEMPT = frozenset((ADD_PARTITIONS_TO_TXN, SASL_AUTHENTICATE, SASL_HANDSHAKE, WRITE_TXN_MARKERS))
+# What comes before it is known who asks.
+BEFORE_LOGIN = frozenset((SASL_AUTHENTICATE, SASL_HANDSHAKE))
+# What nodes ask of each other, since these versions: of who may not, it counts (``RequestHandlerHelper``).
+OF_NODES = {ADD_PARTITIONS_TO_TXN: 4, WRITE_TXN_MARKERS: 0}
 
 _SIZE = struct.calcsize(">i")
 
@@ -69,7 +72,7 @@ class Throttling:
         begun_ms = thread_cpu_ms()
         answer = handle(client, frame)
         header = read_header(frame)
-        if header.api_key in EXEMPT or client.is_node:
+        if client.is_node or _is_exempt(client, header):
             return answer
         throttle_ms = self._charge(client, header, frame, thread_cpu_ms() - begun_ms)
         if isinstance(answer, Pending):
@@ -103,6 +106,17 @@ class Throttling:
 
     def _mute(self, client: Client, throttle_ms: int) -> None:
         mute(client, throttle_ms, self._clock)
+
+
+def _is_exempt(client: Client, header: RequestHeader) -> bool:
+    if header.api_key in BEFORE_LOGIN:
+        return True
+    since, permissions = OF_NODES.get(header.api_key), client.permissions
+    if since is None or header.api_version < since:
+        return False
+    return permissions is None or permissions.allows(
+        Operation.CLUSTER_ACTION, ResourceType.CLUSTER, CLUSTER_NAME
+    )
 
 
 def mute(client: Client, throttle_ms: int, clock: Clock) -> None:
