@@ -46,6 +46,7 @@ class ProviderKeys:
         self._fetched_ms = -ASKED_AGAIN_MS_MIN
         self._timer: Timer | None = None
         self._fetching: asyncio.Task[None] | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Fetch the keys, and go on with it."""
@@ -53,6 +54,7 @@ class ProviderKeys:
 
     def close(self) -> None:
         """Fetch them no more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._fetching is not None:
@@ -64,7 +66,7 @@ class ProviderKeys:
             self._fetch()
 
     def _fetch(self) -> None:
-        if self._fetching is not None:
+        if self._fetching is not None or self._closed:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -86,4 +88,5 @@ class ProviderKeys:
             self._failures += 1
         finally:
             self._fetching = None
-            self._timer = self._clock.call_later(max(wait_ms, WAIT_MS_MIN), self._fetch)
+            if not self._closed:
+                self._timer = self._clock.call_later(max(wait_ms, WAIT_MS_MIN), self._fetch)
