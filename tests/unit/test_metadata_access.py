@@ -22,6 +22,7 @@ from ottla.metadata.access import (
     create_acls,
     delete_acls,
     found_by,
+    put_token,
 )
 from ottla.metadata.access_records import (
     acl_id,
@@ -47,8 +48,10 @@ from ottla.security.acl_bindings import (
     Permission,
     ResourceType,
 )
+from ottla.security.principals import user
 from ottla.security.quota_entities import Entity
 from ottla.security.sasl.scram import ScramCredential, ScramHash
+from ottla.security.tokens import DelegationToken
 
 SHA_256, SHA_512 = ScramHash.SHA_256, ScramHash.SHA_512
 CREDENTIAL = ScramCredential(b"salt", b"stored", b"server", 4096)
@@ -268,6 +271,29 @@ def test_credentials_are_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         expected = [None, None, None, ErrorCode.policy_violation]
         assert codes(await alter_credentials(controller, changes)) == expected
         assert set(cluster.metadata.image.scram) == {"bob", "dan"}
+
+    run(tmp_path, body)
+
+
+def test_one_who_asks_for_tokens_leaves_some_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def token(name: str, requester: str) -> DelegationToken:
+        return DelegationToken(name, user("owner"), user(requester), (), 1, 2, 3)
+
+    async def body(cluster: Cluster) -> None:
+        controller = cluster.metadata.controller
+        monkeypatch.setattr(access, "TOKENS_OF_ONE_MAX", 2)
+        monkeypatch.setattr(access, "TOKENS_MAX", 3)
+        await put_token(controller, token("a", "alice"))
+        await put_token(controller, token("b", "alice"))
+        with pytest.raises(KafkaError, match="One may ask for 2"):
+            await put_token(controller, token("c", "alice"))
+        # That is none more.
+        await put_token(controller, token("b", "alice"))
+        await put_token(controller, token("c", "bob"))
+        with pytest.raises(KafkaError, match="A cluster may have 3"):
+            await put_token(controller, token("d", "bob"))
 
     run(tmp_path, body)
 

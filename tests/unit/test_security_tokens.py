@@ -19,6 +19,7 @@ from ottla.security.sasl.machine import Authenticated, Failed
 from ottla.security.sasl.scram import ScramHash, ScramMechanism
 from ottla.security.secret import Secret
 from ottla.security.tokens import (
+    CHARACTERS_MAX,
     DelegationToken,
     TokenSettings,
     TokenView,
@@ -94,6 +95,13 @@ def test_without_a_key_there_are_no_tokens(settings: TokenSettings) -> None:
     view = TokenView(settings)
     view.put(made())
     assert len(view) == 0
+
+
+def test_names_are_of_a_bounded_length() -> None:
+    half = user("x" * (CHARACTERS_MAX // 2 - 4))
+    made(renewers=[half, half])
+    assert code(made, renewers=[half, half, CAROL]) == "policy_violation"
+    assert code(made, owner=user("x" * CHARACTERS_MAX)) == "policy_violation"
 
 
 def test_renewers_are_users() -> None:

@@ -36,6 +36,9 @@ ACLS_MAX = 50_000
 USERS_MAX = 50_000
 ENTITIES_MAX = 50_000
 TOKENS_MAX = 10_000
+# Those that one principal may have asked for: nobody needs to be allowed anything for that, and others are to
+# have theirs.
+TOKENS_OF_ONE_MAX = 5_000
 # ACLs that one request may delete (Kafka's MAX_RECORDS_PER_USER_OP).
 DELETED_MAX = 10_000
 # ACLs that are compared with filters, half a microsecond each: at once, and for one request.
@@ -185,18 +188,29 @@ async def alter_credentials(
 
 
 async def put_token(controller: Controller, token: DelegationToken) -> None:
-    """Have a token that is new, or renewed. KafkaError where there are too many."""
+    """Have a token that is new, or renewed. KafkaError where there are too many, or of its requester."""
 
     async def plan(image: ClusterImage, chunk: Sequence[DelegationToken]) -> Plan[None]:
         made = Plan[None]()
         for one in chunk:
-            if one.token_id not in image.tokens and len(image.tokens) >= TOKENS_MAX:
-                raise KafkaError(ErrorCode.policy_violation, f"A cluster may have {TOKENS_MAX} tokens.")
+            if one.token_id not in image.tokens:
+                _check_room(image, one)
             made.operations.append(Put(token_key(one.token_id), token_value(one)))
             made.results.append(None)
         return made
 
     await controller.change([token], plan)
+
+
+def _check_room(image: ClusterImage, token: DelegationToken) -> None:
+    """KafkaError where there can be no other token, or none of its requester's."""
+    tokens = image.tokens
+    if len(tokens) >= TOKENS_MAX:
+        raise KafkaError(ErrorCode.policy_violation, f"A cluster may have {TOKENS_MAX} tokens.")
+    if len(tokens) < TOKENS_OF_ONE_MAX:
+        return
+    if sum(one.requester == token.requester for one in tokens.values()) >= TOKENS_OF_ONE_MAX:
+        raise KafkaError(ErrorCode.policy_violation, f"One may ask for {TOKENS_OF_ONE_MAX} tokens.")
 
 
 async def remove_tokens(controller: Controller, token_ids: Sequence[str]) -> None:

@@ -31,6 +31,9 @@ _TIME_MAX_MS: Final = 2**63 - 1
 # Kafka's defaults: delegation.token.max.lifetime.ms, delegation.token.expiry.time.ms.
 MAX_LIFETIME_MS: Final = 7 * 24 * 60 * 60 * 1000
 EXPIRY_TIME_MS: Final = 24 * 60 * 60 * 1000
+# Characters that the names of a token may have together: each node has all tokens in its memory, and who may
+# log in may make some. Kafka lets them be of any length.
+CHARACTERS_MAX: Final = 4_096
 # How many that have expired are removed at a time (MAX_RECORDS_PER_EXPIRATION).
 EXPIRED_AT_A_TIME_MAX: Final = 1_000
 # An id has 128 bits, of which few have no sign that command lines would take for an option.
@@ -121,6 +124,10 @@ def create(
     """A new token. ``max_lifetime_ms``: what the client asks for; 0 or less: as long as may be."""
     _check_enabled(settings)
     check_renewers(renewers)
+    if sum(len(one.name) for one in (owner, requester, *renewers)) > CHARACTERS_MAX:
+        raise KafkaError(
+            ErrorCode.policy_violation, f"A token's names may have {CHARACTERS_MAX} characters together."
+        )
     lifetime_ms = settings.max_lifetime_ms
     if max_lifetime_ms > 0:
         lifetime_ms = min(lifetime_ms, max_lifetime_ms)
