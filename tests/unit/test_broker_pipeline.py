@@ -291,3 +291,34 @@ def test_order_and_limits_hold_whatever_comes(how: str, monkeypatch: pytest.Monk
             else:
                 machine.step()
             machine.check()
+
+
+def test_a_broker_that_stops_does_not_wait_for_who_is_over_a_quota() -> None:
+    handled: list[bytes] = []
+    is_over = False
+
+    def handle(client: Client, frame: Any) -> Pieces:
+        handled.append(bytes(frame))
+        if is_over:
+            made.mute()
+        return [frame]
+
+    others, memory, outlet = Others(), Memory(), Recorder()
+    made = Pipeline(Client("h", "PLAINTEXT"), handle, outlet, memory, Turn(ManualClock(), others))
+    made.mute()
+    made.received((b"1", b"2"))
+    assert not made.idle and memory.request_bytes == 2
+    made.drain()
+    assert made.idle and memory.request_bytes == 0
+    made.unmute()
+    assert not handled
+    # One that is found to be so when it is answered.
+    outlet = Recorder()
+    made = Pipeline(Client("h", "PLAINTEXT"), handle, outlet, memory, Turn(ManualClock(), others))
+    made.choke()
+    made.received((b"1", b"2"))
+    made.drain()
+    is_over = True
+    made.unchoke()
+    assert handled == [b"1"] and outlet.written == [1]
+    assert made.idle and memory.request_bytes == 0

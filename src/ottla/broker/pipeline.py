@@ -237,6 +237,8 @@ class Pipeline:
         """The client is over a quota: handle nothing more until as many ``unmute``."""
         self._mutes += 1
         self._flow = Flow.CHOKED
+        if self._life is Life.DRAINED:
+            self._drop_queue()
         self._balance()
 
     def unmute(self) -> None:
@@ -297,10 +299,14 @@ class Pipeline:
     # ------------------------------------------------------------ its end
 
     def drain(self) -> None:
-        """Receive nothing more; what has come is still answered."""
+        """Receive nothing more; what has come is still answered, but of who is over a quota: a broker that
+        stops waits for no end of that."""
         if self._life is _SERVED:
             self._life = Life.DRAINED
             self._receive(False)
+            if self._mutes > 0:
+                self._drop_queue()
+                self._balance()
 
     def refuse(self, reason: str) -> None:
         """Take nothing more, and close once what came before is answered; the log says why."""
