@@ -12,6 +12,7 @@ import cli_docs
 import compatibility_docs
 import config_docs
 import decisions_docs
+import security_docs
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -19,6 +20,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "CLI.md": cli_docs.render,
     "COMPATIBILITY.md": compatibility_docs.render,
     "CONFIG.md": config_docs.render,
+    "SECURITY.md": security_docs.render,
     "decisions/README.md": decisions_docs.render,
 }
 

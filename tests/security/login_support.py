@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +85,20 @@ async def log_in(client: Client, exchange: ClientExchange, version: int = 2) -> 
         token = exchange.respond(answer["auth_bytes"])
         if exchange.is_complete:
             return answer
+
+
+@contextmanager
+def served(path: Path, properties: dict[str, str]) -> Iterator[Node]:
+    """A node in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    node = Node(NodeSettings(data=str(path / "data"), properties=properties))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(node.start(), loop).result(HANG_S)
+        yield node
+        asyncio.run_coroutine_threadsafe(node.stop(), loop).result(HANG_S)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(HANG_S)
+        loop.close()

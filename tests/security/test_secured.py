@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ from cli_support import Ottla
 from cluster_support import Cluster
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from login_support import PLAIN_JAAS
+from login_support import PLAIN_JAAS, served
 
 from measuring import HANG_S
-from ottla.node import Node, NodeSettings
+from ottla.node import Node
 
 QUIET = {"log_level": 0}
 
@@ -44,23 +42,6 @@ def tls(certificates: Path) -> dict[str, str]:
         "ssl.truststore.location": str(certificates / "ca.pem"),
         "ssl.principal.mapping.rules": r"RULE:^CN=([a-z]+),.*$/$1/,DEFAULT",
     }
-
-
-@contextmanager
-def served(path: Path, properties: dict[str, str]) -> Iterator[Node]:
-    """A node in a thread of its own."""
-    loop = asyncio.new_event_loop()
-    node = Node(NodeSettings(data=str(path / "data"), properties=properties))
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(node.start(), loop).result(HANG_S)
-        yield node
-        asyncio.run_coroutine_threadsafe(node.stop(), loop).result(HANG_S)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(HANG_S)
-        loop.close()
 
 
 def address(node: Node) -> str:

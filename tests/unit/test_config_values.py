@@ -465,6 +465,7 @@ def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() ->
         "log.cleaner.io.max.bytes.per.second",
         "follower.replication.throttled.rate",
         "leader.replication.throttled.rate",
+        "max.connection.creation.rate",
         "max.connections",
         "max.connections.per.ip",
         "producer.id.expiration.ms",

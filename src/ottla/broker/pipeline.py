@@ -17,9 +17,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from ottla.broker.memory import Memory
+from ottla.broker.outlet import NOWHERE, Outlet
 from ottla.broker.pending import Pending, Pieces
 from ottla.broker.request import Client, CloseConnection
 from ottla.broker.turn import Turn
@@ -43,43 +44,11 @@ TOGETHER_BYTES_MAX: Final = 16 * 1024
 Handle = Callable[[Client, Buffer], Pieces | Pending | None]
 
 
-class Outlet(Protocol):
-    """What a pipeline has done by whoever holds the socket."""
-
-    def write(self, pieces: Pieces) -> None:
-        """Send a response."""
-        ...
-
-    def receive(self, go_on: bool) -> None:
-        """Go on taking what the client sends, or stop. Told only where that changes."""
-        ...
-
-    def close(self) -> None:
-        """Close, once all that was given to ``write`` is sent."""
-        ...
-
-
 def _wants_no_answer(frame: Buffer) -> bool:
     try:
         return wants_no_answer(frame)
     except MalformedMessage:
         return False
-
-
-class _Nowhere:
-    """The outlet of a client that is gone."""
-
-    def write(self, pieces: Pieces) -> None:
-        pass
-
-    def receive(self, go_on: bool) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-_NOWHERE: Final = _Nowhere()
 
 
 class Life(Enum):
@@ -257,7 +226,7 @@ class Pipeline:
             return
         self._life = Life.GONE
         # Who held the socket is not held any longer.
-        self._outlet = _NOWHERE
+        self._outlet = NOWHERE
         self._memory.forget(self)
         self._flow = _OPEN
         queue = [frame for frame in self._queue if _wants_no_answer(frame)]
@@ -284,7 +253,7 @@ class Pipeline:
         self._client.leave()
         self._memory.forget(self)
         # Who held the socket is not held any longer.
-        self._outlet = _NOWHERE
+        self._outlet = NOWHERE
 
     @property
     def idle(self) -> bool:
