@@ -2,7 +2,7 @@
 
 Give it two fresh brokers of one node, whose id is 1, with `offsets.topic.num.partitions=4`:
 `make differences KAFKA=HOST:PORT OTTLA=HOST:PORT`.
-`--record FILE` writes the first one's answers down instead, which is how `protocol/kafka.json` came about;
+`--record FOLDER` writes the first one's answers down instead, which is how `protocol/kafka` came about;
 `--fuzz N` goes on with N random requests, `--walk N` with a random walk of N steps.
 """
 
@@ -23,7 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="protocol", description=__doc__)
     parser.add_argument("one", metavar="KAFKA", help="HOST:PORT of a broker, say Apache Kafka")
     parser.add_argument("other", metavar="OTTLA", nargs="?", help="HOST:PORT of another")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the first one's answers to FILE")
+    parser.add_argument(
+        "--record", type=Path, metavar="FOLDER", help="write the first one's answers into FOLDER"
+    )
     parser.add_argument("--all", action="store_true", help="those differences as well that are meant")
     parser.add_argument("-k", default="", metavar="WORD", help="only sequences with WORD in their names")
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="then N requests at random")
@@ -33,7 +35,7 @@ def main() -> int:
     prefix = f"q{uuid.uuid4().hex[:6]}-"
     ours = recorded.play(options.one, prefix, options.k)
     if options.record is not None:
-        options.record.write_text(recorded.written(ours))
+        recorded.write(options.record, ours)
         return 0
     if options.other is None:
         print(json.dumps(ours, indent=1))

@@ -34,8 +34,11 @@ SEQUENCES: dict[str, Sequence] = {
 }
 # With what names begin where answers are recorded or compared with the record.
 PREFIX = "q000000-"
-# What Apache Kafka answered.
-KAFKA = Path(__file__).with_name("kafka.json")
+# What Apache Kafka answered, in a file for each module of sequences.
+KAFKA = Path(__file__).with_name("kafka")
+_FILES = {
+    name: f"{sequence.__module__.rpartition('sequence_')[2]}.json" for name, sequence in SEQUENCES.items()
+}
 
 
 def play(address: str, prefix: str, word: str = "") -> Answers:
@@ -72,7 +75,15 @@ def play_one(address: str, prefix: str, name: str) -> Transcript:
     return peer.transcript
 
 
-def written(answers: Answers) -> str:
+def write(folder: Path, answers: Answers) -> None:
+    """Write answers down, for `read`."""
+    folder.mkdir(exist_ok=True)
+    for file in dict.fromkeys(map(_FILES.__getitem__, answers)):
+        of_file = {name: each for name, each in answers.items() if _FILES[name] == file}
+        (folder / file).write_text(_written(of_file))
+
+
+def _written(answers: Answers) -> str:
     """As JSON, one line for each answer; versions with the same answer have one line together."""
     lines = []
     for name, transcript in answers.items():
@@ -95,16 +106,21 @@ def _joined(versions: dict[int, Any]) -> Iterator[tuple[str, Any]]:
         yield ",".join(map(str, found)), json.loads(answer_text)
 
 
-def read(path: Path = KAFKA) -> Answers:
-    """What `written` wrote."""
-    return {
-        name: {
-            question: {int(version): answer for span, answer in spans.items() for version in span.split(",")}
-            for question, spans in transcript.items()
+def read(folder: Path = KAFKA) -> Answers:
+    """What `write` wrote, in the order of the sequences."""
+    found: Answers = {}
+    for path in folder.glob("*.json"):
+        found |= {
+            name: {
+                question: {
+                    int(version): answer for span, answer in spans.items() for version in span.split(",")
+                }
+                for question, spans in transcript.items()
+            }
+            for name, transcript in json.loads(path.read_text()).items()
         }
-        for name, transcript in json.loads(path.read_text()).items()
-    }
+    return {name: found[name] for name in SEQUENCES if name in found}
 
 
-def names(path: Path = KAFKA) -> Iterable[str]:
-    return json.loads(path.read_text()).keys()
+def names(folder: Path = KAFKA) -> Iterable[str]:
+    return read(folder)

@@ -1,4 +1,4 @@
-"""What Apache Kafka 4.4 answered to the same requests (`kafka.json`) is what Ottla answers.
+"""What Apache Kafka 4.4 answered to the same requests (`kafka/`) is what Ottla answers.
 
 `python -m protocol` says how it was recorded, and compares with a Kafka that runs.
 """
