@@ -1,4 +1,4 @@
-"""docs/SECURITY.md: what is written by hand (security_page.txt here), and the table of what each API demands."""
+"""docs/SECURITY.md: what is written by hand (security_page.txt), and the table of what each API demands."""
 
 from __future__ import annotations
 
