@@ -22,8 +22,8 @@ from ottla.wire.apis import APIS, BY_NAME
 from ottla.wire.messages import load
 
 ALICE, HOST = "User:alice", "10.0.0.1"
-# APIs that nobody is refused.
-FREE = {"ApiVersions", "SaslHandshake", "SaslAuthenticate"}
+# APIs that nobody is refused; of tokens it counts whose they are.
+FREE = {"ApiVersions", "SaslHandshake", "SaslAuthenticate", "RenewDelegationToken", "ExpireDelegationToken"}
 
 
 def permitted(*allowed: tuple[Operation, ResourceType, str]) -> May:
