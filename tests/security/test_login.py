@@ -155,6 +155,17 @@ def test_a_request_in_place_of_a_token_is_refused_in_its_own_words(tmp_path: Pat
     run(tmp_path, body)
 
 
+def test_a_large_request_in_place_of_a_token_is_not_even_read(tmp_path: Path) -> None:
+    async def body(node: Node) -> None:
+        client = await connect(node)
+        await client.ask("SaslHandshake", 1, {"mechanism": "PLAIN"})
+        wanted = [{"topic_id": None, "name": "t" * 40}] * 200
+        client.send("Metadata", 12, METADATA | {"topics": wanted})
+        assert await is_closed(client)
+
+    run(tmp_path, body)
+
+
 def test_a_mechanism_that_is_not_enabled(tmp_path: Path) -> None:
     async def body(node: Node) -> None:
         client = await connect(node)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from ottla.broker.error_responses import error_fields
 from ottla.broker.pending import Pending, Pieces
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 
 _KEY = struct.Struct(">h")
 _SIZE = struct.Struct(">i")
+# A request that is refused before the login is read for the sake of its answer, if it is no larger: whoever
+# comes may have that done. Kafka reads any.
+REFUSED_BYTES_MAX: Final = 4 * 1024
 # Where the error code of a framed ApiVersions response stands: behind the size and the correlation id.
 _ERROR_AT = 8
 
@@ -145,7 +148,7 @@ class Authentication:
             return None
         if failed.answer is not None:
             return frame_response(header, failed.answer)
-        if failed.error is None or header.codec is None:
+        if failed.error is None or header.codec is None or len(frame) > REFUSED_BYTES_MAX:
             return None
         request = decode_request(header.api_key, header.api_version, frame, header.body_offset)
         return frame_response(header, error_fields(header.api_key, request, KafkaError(failed.error)))
