@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from coordinators_support import ManualClock
@@ -23,6 +22,7 @@ from ottla.security.acl_bindings import (
 from ottla.security.quota_entities import Entity
 from ottla.security.quotas import Quotas
 from ottla.security.rates import Window
+from ottla.security.sasl.machine import SaslMachine, Settings
 from ottla.wire.apis import BY_NAME
 
 NODES = AclBinding(
@@ -51,6 +51,26 @@ class Line:
     def trust(self) -> None: ...
 
 
+class Throttled:
+    """A client of a node where hardly any time may be used, of which each request takes a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ticks = itertools.count(0, 1_000)
+        monkeypatch.setattr("ottla.broker.throttling.thread_cpu_ms", lambda: next(ticks))
+        quotas = Quotas(Window(11, 1_000), Window(11, 1_000))
+        for _ in quotas.follow({}, {Entity.of({"user": None}): {"request_percentage": 0.01}}):
+            pass
+        self.client = Client("10.0.0.1", "PLAINTEXT")
+        self.line = self.client.line = Line()
+        self._throttling = Throttling(quotas, ManualClock(), lambda _: None)
+
+    def ask(self, name: str, version: int) -> int:
+        """How often it was muted by then."""
+        frame = struct.pack(">hhih", BY_NAME[name].key, version, 7, -1) + bytes(8)
+        self._throttling.answer(self.client, frame, lambda client, frame: [bytes(40)])
+        return self.line.muted
+
+
 @pytest.mark.parametrize(
     ("name", "version", "who", "is_exempt"),
     [
@@ -71,25 +91,17 @@ class Line:
 def test_only_what_nodes_may_ask_is_exempt(
     name: str, version: int, who: str | None, is_exempt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def clock() -> Iterator[float]:
-        now_ms = 0.0
-        while True:
-            yield now_ms
-            now_ms += 1_000
-
-    ticks = clock()
-    monkeypatch.setattr("ottla.broker.throttling.thread_cpu_ms", lambda: next(ticks))
-    quotas = Quotas(Window(11, 1_000), Window(11, 1_000))
-    for _ in quotas.follow({}, {Entity.of({"user": None}): {"request_percentage": 0.01}}):
-        pass
-    client = Client("10.0.0.1", "PLAINTEXT")
-    line = client.line = Line()
+    throttled = Throttled(monkeypatch)
     if who is not None:
         authorizer = Authorizer()
         authorizer.change(added=[NODES])
-        client.permissions = authorizer.client(who, client.host)
-    frame = struct.pack(">hhih", BY_NAME[name].key, version, 7, -1) + bytes(8)
-    throttling = Throttling(quotas, ManualClock(), lambda _: None)
-    answers: list[Any] = [[bytes(40)]]
-    throttling.answer(client, frame, lambda client, frame: answers[0])
-    assert line.muted == (0 if is_exempt else 1)
+        throttled.client.permissions = authorizer.client(who, "10.0.0.1")
+    assert throttled.ask(name, version) == (0 if is_exempt else 1)
+
+
+def test_who_has_not_logged_in_yet_has_no_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    throttled = Throttled(monkeypatch)
+    throttled.client.login = SaslMachine(Settings({}))
+    assert throttled.ask("ApiVersions", 3) == 0
+    throttled.client.login = None
+    assert throttled.ask("ApiVersions", 3) == 1

@@ -35,8 +35,7 @@ from ottla.wire.apis import (
 from ottla.wire.messages import RequestHeader, read_header
 from ottla.wire.throttle_time import with_throttle_time
 
-# What comes before it is known who asks.
-BEFORE_LOGIN = frozenset((SASL_AUTHENTICATE, SASL_HANDSHAKE))
+_LOGIN = frozenset((SASL_AUTHENTICATE, SASL_HANDSHAKE))
 # What nodes ask of each other, since these versions: of who may not, it counts (``RequestHandlerHelper``).
 OF_NODES = {ADD_PARTITIONS_TO_TXN: 4, WRITE_TXN_MARKERS: 0}
 
@@ -109,7 +108,8 @@ class Throttling:
 
 
 def _is_exempt(client: Client, header: RequestHeader) -> bool:
-    if header.api_key in BEFORE_LOGIN:
+    if header.api_key in _LOGIN or (client.login is not None and not client.login.is_complete):
+        # It is not known who asks: strangers would have all wait that come.
         return True
     since, permissions = OF_NODES.get(header.api_key), client.permissions
     if since is None or header.api_version < since:
