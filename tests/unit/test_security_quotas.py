@@ -338,3 +338,13 @@ def test_no_time_is_longer_than_clients_can_be_told(limit: float) -> None:
     mutations = made.mutations.of("u", "c", 5_000, strict=False)
     assert mutations is not None and mutations.take(10_000_000, 5_000)
     assert mutations.throttle_ms(5_000) == INT_MAX
+
+
+def test_long_names_are_told_apart_and_not_kept() -> None:
+    made = following({entity(client=None): {"producer_byte_rate": 1_000.0}})
+    names = ["x" * 32_766 + last for last in "ab"]
+    for name in names:
+        assert made.producers.record("u", name, 100_000, 5_000) > 0
+        assert made.producers.record("u", name[:-1] + "c", 0, 5_000) == 0
+    assert len(made.producers) == 3
+    assert sum(len(part) for key in made.producers._measured for part in key) < 3 * quotas.KNOWN_NAME_MAX

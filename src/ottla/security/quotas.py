@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from enum import Enum
+from hashlib import sha256
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
 from ottla.security.acl_bindings import canonical_host
@@ -137,6 +138,14 @@ def _wanted(user: str, client_id: str) -> tuple[_Key, ...]:
     return ()
 
 
+def _shortened(name: str) -> str:
+    """What stands for a name where it is remembered for long: a client may be called by 32,767 bytes, and by
+    others in its next request."""
+    if len(name) <= KNOWN_NAME_MAX:
+        return name
+    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 @final
 class _Measured(Generic[T]):
     """What those have used that share a quota."""
@@ -197,7 +206,8 @@ class _Quota(Generic[T]):
         holding = self._limits.holding(user, client_id)
         if holding is None:
             return None
-        shared, limit = holding
+        names, limit = holding
+        shared = _shortened(names[0]), _shortened(names[1])
         found = self._measured.get(shared)
         if found is None:
             self._make_room(now_ms)
