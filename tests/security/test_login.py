@@ -290,6 +290,7 @@ def test_passwords_change_while_the_broker_runs(tmp_path: Path) -> None:
             {"listener.name.sasl_plaintext.plain.sasl.jaas.config": "x required password=tell;"},
             r"listener.name.sasl_plaintext.plain.sasl.jaas.config: the login module is not known",
         ),
+        ({"sasl.enabled.mechanisms": "PLAIN,GSSAPI"}, "GSSAPI needs listener.name.sasl_plaintext.gssapi"),
         ({"sasl.enabled.mechanisms": "PLAIN,OAUTHBEARER"}, "needs sasl.oauthbearer.jwks.endpoint.url"),
     ],
 )

@@ -13,7 +13,9 @@ from ottla.config.listener_settings import ListenerSettings
 from ottla.config.security import UNSECURED_VALIDATOR
 from ottla.env.clock import Clock
 from ottla.metadata.image import ClusterImage
-from ottla.security.jaas import JaasError, LoginModule, plain_users, read_login_module
+from ottla.security.jaas import JaasError, LoginModule, kerberos_key_of, plain_users, read_login_module
+from ottla.security.principal_rules import KerberosShortNamer, RuleError
+from ottla.security.sasl.gssapi import GSSAPI, GssapiMechanism, GssError
 from ottla.security.sasl.machine import Settings
 from ottla.security.sasl.mechanism import Mechanism
 from ottla.security.sasl.oauthbearer import OAuthBearerMechanism
@@ -105,9 +107,11 @@ class Mechanisms:
             return self._scram(_SCRAM[name])
         if name == OAUTHBEARER:
             return self._bearer(settings, held)
+        if name == GSSAPI:
+            return _kerberos(settings)
         raise ConfigError(
             f"listener {settings.listener}: sasl.enabled.mechanisms has {name}, and what there is are "
-            f"{', '.join((PLAIN, *_SCRAM, OAUTHBEARER))}"
+            f"{', '.join((PLAIN, *_SCRAM, OAUTHBEARER, GSSAPI))}"
         )
 
     def _scram(self, hash: ScramHash) -> ScramMechanism:
@@ -161,3 +165,26 @@ class Mechanisms:
         keys.start()
         held.callback(keys.close)
         return OAuthBearerMechanism(JwtValidator(jwt_settings, lambda: keys.keys, keys.look_for))
+
+
+def _kerberos(settings: ListenerSettings) -> Mechanism:
+    """GSSAPI, with the key that the listener's login module names. ConfigError where it cannot be had."""
+    module = login_module(settings, GSSAPI)
+    if module is None:
+        name = f"listener.name.{settings.listener.lower()}.gssapi.sasl.jaas.config"
+        raise ConfigError(f"GSSAPI needs {name}, a Krb5LoginModule")
+    try:
+        # The machine's Kerberos library is loaded where it is asked for.
+        from ottla.security.sasl.gssapi_context import contexts, default_realm
+
+        key = kerberos_key_of(module)
+        rules = settings.get("sasl.kerberos.principal.to.local.rules")
+        return GssapiMechanism(
+            contexts(key.principal, key.keytab), KerberosShortNamer(default_realm(), rules)
+        )
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"GSSAPI needs the machine's Kerberos library and pip install 'ottla[gssapi]': {error}"
+        ) from error
+    except (JaasError, GssError, RuleError) as error:
+        raise ConfigError(f"listener {settings.listener}: GSSAPI: {error}") from error
