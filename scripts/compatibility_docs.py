@@ -47,13 +47,18 @@ moves all or none, is refused; `ottla feature upgrade` leaves those out, and say
 FEATURES
 ## Not served yet
 
-Consumer groups of the new protocol (KIP-848) and share groups (KIP-932), SASL and TLS, ACLs, client quotas,
-delegation tokens, tiered storage. Clients see this in ApiVersions and fall back or say so. One thing is said
+Consumer groups of the new protocol (KIP-848) and share groups (KIP-932), and tiered storage. Clients see this
+in ApiVersions and fall back or say so. One thing is said
 in such a way that clients fail at once, instead of asking again until their time is up:
 ConsumerGroupHeartbeat is listed, and answered with UNSUPPORTED_VERSION.
 
 Of transactions the second phase of KIP-939 (InitProducerId v6) is not listed, as in Kafka 4.4. Clients'
 patterns in ListTransactions may not refer to groups or look around: such are INVALID_REGULAR_EXPRESSION.
+
+Of security ([SECURITY.md](SECURITY.md)) some things are not as in Kafka: a connection of an address that is
+over its `connection_creation_rate` is closed at once, not after a while; where more connections come than
+`max.connection.creation.rate`, those beyond are taken, and heard later. A Fetch that takes a consumer over
+its quota has its records, and the client waits afterwards. Nodes log in to each other by PLAIN and SCRAM.
 
 A transactional id is kept for `transactional.id.expiration.ms` (7 days) after its last use, as in Kafka:
 clients that take a new one at each start, or that flood the broker with them, fill `__transaction_state`
