@@ -23,7 +23,7 @@ from measuring import cpu_at_most
 from ottla.security.principals import user
 from ottla.security.sasl.client import OAuthBearerClient, ServerRefused
 from ottla.security.sasl.json_objects import read_object
-from ottla.security.sasl.jwt import Jwks, JwksError, JwtSettings, JwtValidator
+from ottla.security.sasl.jwt import KEYS_MAX, Jwks, JwksError, JwtSettings, JwtValidator
 from ottla.security.sasl.machine import Authenticated, Failed, Reply
 from ottla.security.sasl.mechanism import Done, Invalid, Refused
 from ottla.security.sasl.oauthbearer import BearerToken, InvalidToken, OAuthBearerMechanism
@@ -324,6 +324,8 @@ def test_of_a_key_set_what_is_good_is_taken() -> None:
     keys = Jwks(json.dumps({"keys": [*odd, weak, *listed]}))
     assert len(keys) == 2
     assert len(Jwks('{"keys": []}')) == 0
+    # Each takes its time, and all are read at once.
+    assert len(Jwks(json.dumps({"keys": listed * KEYS_MAX}))) == KEYS_MAX
 
 
 def _weak_rsa() -> bytes:

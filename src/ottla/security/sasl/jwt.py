@@ -28,8 +28,8 @@ ALGORITHMS: Final = {
     "EdDSA": "OKP", "Ed25519": "OKP",
 }  # fmt: skip
 RSA_BITS_MIN: Final = 2048
-# A provider has a handful of keys; those beyond are not read.
-KEYS_MAX: Final = 1_000
+# A provider has a handful of keys; those beyond are not read. Each takes 0.1 ms.
+KEYS_MAX: Final = 100
 # Where a token does not name its key, so many that it could be are tried.
 KEYS_TRIED_MAX: Final = 4
 HEADER_BYTES_MAX: Final = 8 * 1024
