@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from cases import CASES, Case, add_fields, commit_fields, prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rights_support import HOST, Broker, Right, authorizer, client, everybody, started
+from rights_support import HOST, Broker, Right, authorizer, client, everybody, run, started
 
 import soak
 from ottla.broker.request import Client
@@ -176,3 +177,14 @@ def test_there_is_a_case_by_name_of_each_api_that_names_something() -> None:
     assert {"Produce", "Fetch", "Metadata", "OffsetFetch", "DescribeConfigs", "FindCoordinator"} <= named
     assert {"CreateTopics", "DeleteTopics", "DeleteGroups", "InitProducerId", "OffsetDelete"} <= named
     assert named <= set(BY_NAME)
+
+
+def test_nothing_is_made_for_whom_asks_for_nothing(tmp_path: Path) -> None:
+    async def body(broker: Broker) -> None:
+        for key_type in (0, 1):
+            fields = {"key_type": key_type, "coordinator_keys": []}
+            answer = await broker.ask(client(), "FindCoordinator", 4, fields)
+            assert not answer.coordinators
+        assert not broker.node.services.metadata.image.topics
+
+    run(tmp_path, body)

@@ -59,7 +59,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields | Fra
         raise refused(ResourceType.CLUSTER)
     if len(keys) <= AT_ONCE_MAX and are_usual(keys):
         allowed = _allowed(ctx, key_type, keys)
-        found = _find_at_once(ctx, key_type, allowed) if allowed or not keys else []
+        found = _find_at_once(ctx, key_type, allowed) if allowed else []
         if found is not None:
             return _fields(ctx, _answers(key_type, keys, allowed, found))
     return _handle(ctx, key_type, keys)
@@ -72,7 +72,7 @@ async def _handle(ctx: RequestContext, key_type: int, keys: Sequence[str]) -> Fi
         for some in chunks(keys):
             allowed += _allowed(ctx, key_type, some)
             await ctx.services.slices.pause()
-    found = await _find(ctx, key_type, allowed) if allowed or not keys else []
+    found = await _find(ctx, key_type, allowed) if allowed else []
     answers = _answers(key_type, keys, allowed, found)
     if len(keys) > AT_ONCE_MAX:
         return await in_pieces(ctx, {"throttle_time_ms": 0, "coordinators": Lazy(len(keys), answers)})
