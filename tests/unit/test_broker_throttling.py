@@ -105,3 +105,8 @@ def test_who_has_not_logged_in_yet_has_no_quota(monkeypatch: pytest.MonkeyPatch)
     assert throttled.ask("ApiVersions", 3) == 0
     throttled.client.login = None
     assert throttled.ask("ApiVersions", 3) == 1
+
+
+def test_a_version_that_is_not_served_is_told_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The newest clients ask like that first.
+    assert Throttled(monkeypatch).ask("ApiVersions", 99) == 1

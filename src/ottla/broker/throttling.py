@@ -101,6 +101,9 @@ class Throttling:
         if throttle_ms <= 0:
             return pieces
         self._mute(client, throttle_ms)
+        if header.codec is None:
+            # An ApiVersions of a version that is not served, whose answer is of version 0.
+            return pieces
         return with_throttle_time(pieces, header.api_key, header.api_version, throttle_ms)
 
     def _mute(self, client: Client, throttle_ms: int) -> None:
