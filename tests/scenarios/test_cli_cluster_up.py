@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cli_support import Ottla
 
 from interop.process import wait_until
 
@@ -132,6 +133,25 @@ def test_it_says_where_nodes_listen_and_stops_all_of_them(directory: Path, up: S
         assert (directory / f"node-{node}" / ".kafka_cleanshutdown").exists()
         assert "stopped" in (directory / "logs" / f"node-{node}.log").read_text()
     assert up().ready().nodes().keys() == nodes.keys()
+
+
+def test_a_secured_cluster_lets_in_who_has_its_properties(directory: Path, up: Start) -> None:
+    first = up("--nodes", "2", "--port", "0", "--secure").ready()
+    bootstrap = ",".join(address for address, _ in first.nodes().values())
+    files = directory / "secure"
+    assert {path.stat().st_mode & 0o077 for path in files.iterdir()} == {0}
+    ottla = Ottla(bootstrap)
+    assert ottla.try_("topic", "list").code != 0
+    assert f"ottla: clients come in by {files / 'admin.properties'}" in first.lines
+    ottla.environment["OTTLA_CLIENT_PROPERTIES"] = str(files / "admin.properties")
+    ottla("topic", "create", "t", "--replication-factor", "2")
+    alice = f"@{files / 'alice.properties'}"
+    assert ottla.try_("produce", "t", "-X", alice, stdin=b"refused\n").code != 0
+    ottla("acl", "add", "alice", "--operation", "all", "--topic", "t")
+    ottla("produce", "t", "-X", alice, stdin=b"taken\n")
+    password = (files / "admin.properties").read_text().split("sasl.password=")[1].split()[0]
+    assert not any(password in path.read_text() for path in (directory / "logs").iterdir())
+    assert first.end() == 0
 
 
 def test_the_ports_are_the_same_the_next_time(up: Start) -> None:

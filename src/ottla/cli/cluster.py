@@ -50,10 +50,17 @@ def up(
             help="Members of etcd: 3 go on when one is killed. As it was, or 1.",
         ),
     ] = None,
+    secure: Annotated[
+        bool,
+        typer.Option(
+            "--secure", help="Clients speak TLS and log in, and do what ACLs allow: DIR/secure has all of it."
+        ),
+    ] = False,
 ) -> int:
     """Run a cluster on this machine, to try: etcd, which must be on the PATH, and some nodes.
 
-    Prints 'ottla: node N listening on HOST:PORT (pid P)' for each node, then 'ottla: cluster ready'. Ctrl-C
+    Prints 'ottla: node N listening on HOST:PORT (pid P)' for each node, with --secure 'ottla: clients come in
+    by FILE', a file of client properties for -X @FILE, and then 'ottla: cluster ready'. Ctrl-C
     or SIGTERM stops the nodes, one after the other, and then etcd; the same command with the same DIR goes on
     with the same data on the same ports.
 
@@ -69,6 +76,7 @@ def up(
         racks=None if racks is None else [rack.strip() for rack in racks.split(",")],
         settings=parse_overrides(set_ or ()),
         etcd_members=etcd_members,
+        secure=secure,
     )
     return run(data, request)
 

@@ -16,6 +16,8 @@ from ottla.cli.errors import CliError, ExitCode
 HOST = "127.0.0.1"
 CLUSTER = "ottla"
 FORMAT_VERSION = 1
+# In the cluster's folder: what nodes of a secured cluster are set to, with secrets, for no command line.
+SECURE_CONFIG = "secure/server.properties"
 
 NODES_DEFAULT, NODES_MAX = 3, 100
 PORT_DEFAULT = 9092
@@ -42,6 +44,8 @@ class Request:
     racks: Sequence[str] | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     etcd_members: int | None = None
+    # Whether its clients are to speak TLS and to log in.
+    secure: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -50,6 +54,7 @@ class Request:
             "racks": None if self.racks is None else list(self.racks),
             "settings": dict(self.settings),
             "etcd_members": self.etcd_members,
+            "secure": self.secure,
         }
 
     @classmethod
@@ -90,6 +95,7 @@ class Layout:
     members: tuple[Member, ...]
     nodes: tuple[LocalNode, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
+    secure: bool = False
 
     @property
     def store(self) -> str:
@@ -134,6 +140,8 @@ class Layout:
         command += ["--data", f"{directory}/{node.folder}", "--listen", f"{HOST}:{node.port}"]
         if node.rack is not None:
             command += ["--rack", node.rack]
+        if self.secure:
+            command += ["--config", f"{directory}/{SECURE_CONFIG}"]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
         return command
@@ -148,6 +156,7 @@ class Layout:
             ],
             "nodes": [{"id": node.id, "port": node.port, "rack": node.rack} for node in self.nodes],
             "settings": dict(self.settings),
+            "secure": self.secure,
         }
 
     @classmethod
@@ -164,6 +173,7 @@ class Layout:
                 ),
                 nodes=tuple(LocalNode(id=n["id"], port=n["port"], rack=n["rack"]) for n in document["nodes"]),
                 settings=document["settings"],
+                secure=document.get("secure", False),
             )
         except (ValueError, LookupError, TypeError) as error:
             raise CliError(
@@ -224,7 +234,10 @@ def change(
     if request.racks is not None:
         nodes = [replace(node, rack=request.racks[i % len(request.racks)]) for i, node in enumerate(nodes)]
     settings = {**(layout.settings if layout is not None else {}), **request.settings}
-    return Layout(members=members, nodes=tuple(nodes), settings=settings)
+    secure = request.secure if layout is None else layout.secure
+    if request.secure and not secure:
+        raise CliError("--secure: this folder's cluster is not; use another folder", ExitCode.USAGE)
+    return Layout(members=members, nodes=tuple(nodes), settings=settings, secure=secure)
 
 
 def _members(layout: Layout | None, count: int | None, free_ports: FreePorts) -> tuple[Member, ...]:

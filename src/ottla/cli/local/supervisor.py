@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ottla.cli.bench.processes import listeners
 from ottla.cli.errors import CliError
+from ottla.cli.local import secure
 from ottla.cli.local.child import Child
 from ottla.cli.local.layout import HOST, Layout, LocalNode, Member, Request, change
 from ottla.cli.local.ports import free_ports
@@ -76,6 +77,11 @@ class Supervisor:
     def bootstrap(self) -> str:
         return self._layout.bootstrap if self._layout is not None else ""
 
+    @property
+    def secure(self) -> bool:
+        """Whether clients must log in."""
+        return self._layout is not None and self._layout.secure
+
     def load(self) -> None:
         """Read what this folder's cluster is. CliError where that is damaged."""
         path = self.directory / STATE_FILE
@@ -89,9 +95,15 @@ class Supervisor:
             holding = {node.id for node in self._known_nodes() if self._holds_data(node)}
             self._layout = change(self._layout, request, free_ports, running=running, holding=holding)
             (self.directory / LOGS).mkdir(exist_ok=True)
+            if self._layout.secure:
+                secure.make(self.directory)
             self._save()
             await _all(self._start_member(member) for member in self._layout.members)
             await _all(self._start_node(node, say) for node in self._layout.nodes)
+            if self._layout.secure:
+                say.line(
+                    f"ottla: clients come in by {secure.client_properties(self.directory, secure.ADMIN)}"
+                )
             say.line("ottla: cluster ready")
 
     def _known_nodes(self) -> tuple[LocalNode, ...]:

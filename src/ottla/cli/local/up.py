@@ -22,6 +22,7 @@ from typing import Any
 from ottla.cli import output
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.local.layout import Request, check
+from ottla.cli.local.secure import ADMIN, EXAMPLE, client_properties
 from ottla.cli.local.supervisor import Say, Supervisor, find_etcd
 from ottla.env.unix import short_path
 
@@ -144,7 +145,14 @@ async def _run(supervisor: Supervisor, request: Request) -> int:
 def _welcome(supervisor: Supervisor) -> None:
     output.note(f"logs are in {supervisor.directory}/logs; Ctrl-C stops the cluster; to try it:")
     output.note(f"  export OTTLA_BOOTSTRAP={supervisor.bootstrap}")
+    if supervisor.secure:
+        output.note(f"  export OTTLA_CLIENT_PROPERTIES={client_properties(supervisor.directory, ADMIN)}")
     output.note("  ottla cluster describe")
+    if supervisor.secure:
+        output.note(
+            f"{EXAMPLE}, of {client_properties(supervisor.directory, EXAMPLE)}, may do nothing yet: "
+            f"ottla acl add {EXAMPLE} --operation all --topic '*'"
+        )
 
 
 async def _listen(supervisor: Supervisor) -> asyncio.Server:
