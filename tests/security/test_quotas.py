@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rights_support
 from admin_support import Client
 from log_support import batch
+from rights_support import Broker, everybody
 
 from measuring import HANG_S
 from ottla.node import Node, NodeSettings
@@ -251,3 +253,17 @@ def test_changes_to_the_metadata_are_a_quota_too(tmp_path: Path) -> None:
         assert [one["error_code"].name for one in answer["results"]] == ["throttling_quota_exceeded"]
 
     run(tmp_path, body)
+
+
+@pytest.mark.parametrize("version", [12, 17])
+def test_nobody_is_a_node_who_says_so(version: int, tmp_path: Path) -> None:
+    async def body(broker: Broker) -> None:
+        (known,) = broker.node.services.metadata.image.brokers.values()
+        for claim, believed in ((known.claim + 1, False), (known.claim, version >= 15)):
+            asker = everybody()
+            state = {"replica_id": broker.node.node_id, "replica_epoch": claim}
+            fields = fetch(0, 1_000) | {"topics": [], "replica_id": broker.node.node_id}
+            await broker.ask(asker, "Fetch", version, fields | {"replica_state": state})
+            assert asker.is_node is believed
+
+    rights_support.run(tmp_path, body)

@@ -53,10 +53,12 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Framed | Later
     follower_id, claim = replica(request, version)
     epoch, refused = NOBODY, None
     if follower_id >= 0:
+        ctx.client.is_node = False
         try:
             check_follower(ctx)
             epoch = ctx.services.replicas.follower_epoch(follower_id, claim, ctx.listener, ctx.client_host)
-            ctx.client.is_node = True
+            # Of one that somebody makes up nothing is believed.
+            ctx.client.is_node = epoch != NOBODY
         except KafkaError as error:
             follower_id, refused = NOBODY, error
     limits = limits_of(ctx, request, follower_id, epoch)
