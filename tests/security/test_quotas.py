@@ -251,6 +251,31 @@ def test_changes_to_the_metadata_are_a_quota_too(tmp_path: Path) -> None:
         more = {"topics": [{"name": "a", "count": 21, "assignments": None}], "timeout_ms": 5000}
         answer = await client.ask("CreatePartitions", 3, more | {"validate_only": False})
         assert [one["error_code"].name for one in answer["results"]] == ["throttling_quota_exceeded"]
+        # Nor are topics made by asking for them.
+        client = await connect(node)
+        wanted = {"topics": [{"topic_id": None, "name": "auto"}], "allow_auto_topic_creation": True}
+        told = {"include_cluster_authorized_operations": False, "include_topic_authorized_operations": False}
+        answer = await client.ask("Metadata", 10, wanted | told)
+        assert [one["error_code"].name for one in answer["topics"]] == ["unknown_topic_or_partition"]
+
+    run(tmp_path, body)
+
+
+def test_what_is_refused_makes_no_room_for_what_is_not_counted(tmp_path: Path) -> None:
+    async def body(node: Node) -> None:
+        await set_quota(node, {"client-id": "test"}, controller_mutation_rate=1.0)
+        client = await connect(node)
+        counts = {"a": 20, "b": 9_980, "c": 20}
+        topics = [
+            {"name": name, "num_partitions": count, "replication_factor": 1, "assignments": (), "configs": ()}
+            for name, count in counts.items()
+        ]
+        answer = await client.ask(
+            "CreateTopics", 7, {"topics": topics, "timeout_ms": 5000, "validate_only": False}
+        )
+        outcomes = {one["name"]: one["error_code"].name for one in answer["topics"]}
+        over = "throttling_quota_exceeded"
+        assert outcomes == {"a": "none", "b": over, "c": over}
 
     run(tmp_path, body)
 

@@ -11,8 +11,8 @@ A node that has gone is named among the brokers until its session would have end
 notices no sooner; its partitions have other leaders, or none, at once.
 
 A topic that is missing is made if the request and ``auto.create.topics.enable`` allow it, and the answer has
-it already, unless it cannot be made within a second. Kafka always answers UNKNOWN_TOPIC_OR_PARTITION first,
-and clients ask again.
+it already, unless it cannot be made within a second, or its client has no quota left for that. Kafka always
+answers UNKNOWN_TOPIC_OR_PARTITION first, and clients ask again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from ottla.broker.api.topics.metadata_rights import MetadataRights
+from ottla.broker.api.topics.mutations import Mutations
 from ottla.broker.large import AT_ONCE_MAX, Framed, in_pieces, is_large, made
 from ottla.broker.request import Fields, RequestContext
 from ottla.broker.views.cluster import OPERATIONS_OMITTED, TOPIC_OPERATIONS, cluster_operations
@@ -165,6 +166,10 @@ async def _create_missing(ctx: RequestContext, asked: Sequence[Asked], rights: M
         missing = [
             name for name, may in zip(missing, await made(ctx, rights.may_make, missing), strict=True) if may
         ]
+    mutations = Mutations(ctx, strict_since=0)
+    if mutations.are_limited:
+        partitions = ctx.services.config.get("num.partitions")
+        missing = [name for name in missing if mutations.take(partitions) is None]
     await ctx.services.metadata.controller.auto_creation.create(missing)
 
 

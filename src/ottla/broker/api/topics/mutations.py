@@ -19,7 +19,7 @@ class Mutations:
     def __init__(self, ctx: RequestContext, *, strict_since: int) -> None:
         """``strict_since``: the first version whose clients know how to be refused."""
         self._ctx = ctx
-        # Partitions that it is to make.
+        # Partitions that it is to make, those left out that it must not.
         self._made = 0
         services = ctx.services
         self._quota = services.quotas.mutations.of(
@@ -40,8 +40,12 @@ class Mutations:
         What is too much for one request is refused elsewhere: were it counted, who asks for two thousand
         million would keep all that share the quota from making any for years.
         """
+        if self._made + partitions <= PARTITIONS_PER_REQUEST_MAX:
+            error = self.take(partitions)
+            if error is not None:
+                return error
         self._made += partitions
-        return None if self._made > PARTITIONS_PER_REQUEST_MAX else self.take(partitions)
+        return None
 
     def take(self, partitions: int) -> KafkaError | None:
         """Count partitions that are deleted; why they must not be."""
