@@ -97,6 +97,10 @@ def test_without_a_key_there_are_no_tokens(settings: TokenSettings) -> None:
     assert len(view) == 0
 
 
+def test_owners_are_users() -> None:
+    assert code(made, owner=KafkaPrincipal("Group", "alice")) == "invalid_principal_type"
+
+
 def test_names_are_of_a_bounded_length() -> None:
     half = user("x" * (CHARACTERS_MAX // 2 - 4))
     made(renewers=[half, half])

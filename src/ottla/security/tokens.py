@@ -106,8 +106,8 @@ def owner_of(requester: KafkaPrincipal, owner_type: str | None, owner_name: str 
     return KafkaPrincipal(owner_type or "", owner_name) if owner_name else requester
 
 
-def check_renewers(renewers: Iterable[KafkaPrincipal]) -> None:
-    if any(renewer.type != USER for renewer in renewers):
+def check_users(principals: Iterable[KafkaPrincipal]) -> None:
+    if any(one.type != USER for one in principals):
         raise KafkaError(ErrorCode.invalid_principal_type)
 
 
@@ -123,7 +123,9 @@ def create(
 ) -> DelegationToken:
     """A new token. ``max_lifetime_ms``: what the client asks for; 0 or less: as long as may be."""
     _check_enabled(settings)
-    check_renewers(renewers)
+    # Whoever logs in by it is a user. Were the owner asked for of another type, which Kafka lets be, that one
+    # would not be whom the requester was allowed to have tokens for.
+    check_users((owner, *renewers))
     if sum(len(one.name) for one in (owner, requester, *renewers)) > CHARACTERS_MAX:
         raise KafkaError(
             ErrorCode.policy_violation, f"A token's names may have {CHARACTERS_MAX} characters together."
