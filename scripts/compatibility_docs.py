@@ -59,6 +59,8 @@ Of security ([SECURITY.md](SECURITY.md)) some things are not as in Kafka: a conn
 over its `connection_creation_rate` is closed at once, not after a while; where more connections come than
 `max.connection.creation.rate`, those beyond are taken, and heard later. A Fetch that takes a consumer over
 its quota has its records, and the client waits afterwards. Nodes log in to each other by PLAIN and SCRAM.
+A cluster has at most 10,000 delegation tokens, one principal may ask for 5,000 of them, a token's names have
+at most 4,096 characters together, and its owner is a user. Nobody is throttled for longer than 25 days.
 
 A transactional id is kept for `transactional.id.expiration.ms` (7 days) after its last use, as in Kafka:
 clients that take a new one at each start, or that flood the broker with them, fill `__transaction_state`
