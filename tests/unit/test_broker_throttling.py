@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import struct
 
@@ -9,7 +10,7 @@ import pytest
 from coordinators_support import ManualClock
 
 from ottla.broker.request import Client
-from ottla.broker.throttling import Throttling
+from ottla.broker.throttling import Throttling, mute
 from ottla.security.acl import Authorizer
 from ottla.security.acl_bindings import (
     CLUSTER_NAME,
@@ -37,14 +38,15 @@ NODES = AclBinding(
 
 
 class Line:
-    """A connection that counts how often it was muted."""
+    """A connection that counts how often it is muted."""
 
     muted = 0
 
     def mute(self) -> None:
         self.muted += 1
 
-    def unmute(self) -> None: ...
+    def unmute(self) -> None:
+        self.muted -= 1
 
     def end(self) -> None: ...
 
@@ -110,3 +112,21 @@ def test_who_has_not_logged_in_yet_has_no_quota(monkeypatch: pytest.MonkeyPatch)
 def test_a_version_that_is_not_served_is_told_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     # The newest clients ask like that first.
     assert Throttled(monkeypatch).ask("ApiVersions", 99) == 1
+
+
+def test_who_is_gone_is_not_kept_until_it_would_be_listened_to() -> None:
+    async def main() -> None:
+        clock, client = ManualClock(), Client("10.0.0.1", "PLAINTEXT")
+        line = client.line = Line()
+        mute(client, 1_000, clock)
+        mute(client, 5_000, clock)
+        await clock.advance(1_000)
+        assert line.muted == 1 and len(client.mutes) == 1
+        client.leave()
+        assert not client.mutes
+        await clock.advance(10_000)
+        assert line.muted == 1
+        mute(client, 1_000, clock)
+        assert not client.mutes
+
+    asyncio.run(main())

@@ -17,6 +17,7 @@ from ottla.wire.messages import RequestHeader
 if TYPE_CHECKING:
     from ottla.broker.api.records.produce.refusals import Refusals
     from ottla.broker.services import Services
+    from ottla.env.clock import Timer
     from ottla.security.acl import Permissions
     from ottla.security.acl_bindings import Operation, ResourceType
     from ottla.security.sasl.machine import SaslMachine
@@ -99,6 +100,7 @@ class Client:
         "line",
         "listener",
         "login",
+        "mutes",
         "permissions",
         "principal",
         "refusals",
@@ -116,6 +118,8 @@ class Client:
         self.login: SaslMachine | None = None
         # None where there is no connection (any more).
         self.line: Line | None = None
+        # What ends the times for which it is not listened to, being over quotas.
+        self.mutes: list[Timer] = []
         # What its producers were refused, once there is any such thing.
         self.refusals: Refusals | None = None
         # What it fetches each time, without a session.
@@ -124,6 +128,10 @@ class Client:
     def leave(self) -> None:
         """Its connection is gone."""
         self.line = None
+        for timer in self.mutes:
+            # It may be due in days, and have all of this kept until then.
+            timer.cancel()
+        self.mutes.clear()
         habit, self.habit = self.habit, None
         if habit is not None:
             habit.end()

@@ -125,9 +125,16 @@ def _is_exempt(client: Client, header: RequestHeader) -> bool:
 def mute(client: Client, throttle_ms: int, clock: Clock) -> None:
     """Do not listen to a client for so long, once it has its answer."""
     line = client.line
-    if line is not None and throttle_ms > 0:
-        line.mute()
-        clock.call_later(throttle_ms, line.unmute)
+    if line is None or throttle_ms <= 0:
+        return
+
+    def end() -> None:
+        client.mutes.remove(timer)
+        line.unmute()
+
+    line.mute()
+    timer = clock.call_later(throttle_ms, end)
+    client.mutes.append(timer)
 
 
 def quotas_of(get: Callable[[str], Any]) -> Quotas:
