@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import pytest
+import rights_support
 from admin_support import Client, code, create, new_topic, run
 from cases import metadata_fields, produce_fields
-from rights_support import Broker, Right, everybody
+from rights_support import Broker, Right, client, everybody
 
 from ottla.config.security import STANDARD_AUTHORIZER
 from ottla.security.acl_bindings import Operation, PatternType, Permission, ResourceType
@@ -86,3 +89,30 @@ def test_everybody_may_do_what_no_acl_is_about_where_that_is_asked_for(tmp_path:
         assert await names(client) == [("mine", "none")]
 
     run(tmp_path, body, ENFORCED | {"allow.everyone.if.no.acl.found": "true"})
+
+
+@pytest.mark.parametrize(
+    # And the rounds of the loop in which the answer is written.
+    ("name", "version", "fields", "written"),
+    [("ListOffsets", 7, {"replica_id": -1}, 43), ("OffsetDelete", 0, {"group_id": "g"}, 5)],
+)
+def test_others_have_their_turn_while_rights_to_many_topics_are_looked_up(
+    name: str, version: int, fields: dict[str, Any], written: int, tmp_path: Path
+) -> None:
+    async def body(broker: Broker) -> None:
+        rounds = 0
+
+        async def others() -> None:
+            nonlocal rounds
+            while True:
+                rounds += 1
+                await asyncio.sleep(0)
+
+        topics = [{"name": f"t{number}"} for number in range(5_000)]
+        watching = asyncio.ensure_future(others())
+        asker = client(Right(Operation.DELETE, ResourceType.GROUP, "g"))
+        await broker.ask(asker, name, version, fields | {"topics": topics})
+        watching.cancel()
+        assert rounds > written + 5_000 / 250 - 5
+
+    rights_support.run(tmp_path, body)

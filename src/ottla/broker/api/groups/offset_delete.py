@@ -20,7 +20,9 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     topics = ctx.services.metadata.image.topics
     known: list[tuple[str, list[int]]] = []
     outcome: dict[str, list[PartitionError]] = {}
-    for topic in request.topics:
+    for done, topic in enumerate(request.topics, 1):
+        if done % AT_ONCE_MAX == 0:
+            await ctx.services.slices.pause()
         if not ctx.may(Operation.READ, ResourceType.TOPIC, topic.name):
             outcome[topic.name] = [
                 PartitionError(each.partition_index, ErrorCode.topic_authorization_failed)

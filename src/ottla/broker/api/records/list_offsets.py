@@ -66,6 +66,9 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
             if done % AT_ONCE_MAX == 0:
                 await ctx.services.slices.pause()
         topics.append({"name": topic.name, "partitions": partitions})
+        done += 1
+        if done % AT_ONCE_MAX == 0:
+            await ctx.services.slices.pause()
     return {"topics": topics, "throttle_time_ms": 0}
 
 
