@@ -143,6 +143,7 @@ MEASURING = {
     "tests/scenarios/test_pauses.py": "what is tested takes the clock; its figures go to `measuring`",
     "tests/unit/test_env_garbage.py": "what is tested takes the clock",
     "tests/unit/test_env_lag.py": "what is tested takes the clock",
+    "tests/unit/test_broker_throttling.py": "gives what is tested a clock of its own",
     "tests/unit/test_cli_bench.py": "works for so long",
     "tests/unit/test_wire_limits.py": "bytes that Python code allocates are the same each time",
 }
