@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import test_security_versions
 import test_transactions_offsets
 import test_transactions_versions
 from confluent_kafka.admin import AdminClient
@@ -67,8 +68,9 @@ def metadata_fields(*names: str) -> dict[str, Any]:
 
 
 def test_every_api_is_tested() -> None:
-    """Here, or with the transactions."""
-    tested = {*globals(), *vars(test_transactions_versions), *vars(test_transactions_offsets)}
+    """Here, or with the transactions, or with security."""
+    elsewhere = (test_transactions_versions, test_transactions_offsets, test_security_versions)
+    tested = set(globals()).union(*map(vars, elsewhere))
     assert [api.name for api in APIS.values() if f"test_{api.schema}" not in tested] == []
 
 

@@ -147,7 +147,7 @@ class SilentNetwork:
     def drop(self, host: str) -> None:
         """End all connections to a machine."""
         for line in self.lines.pop(host, []):
-            assert isinstance(line, asyncio.Protocol)
+            assert isinstance(line, asyncio.Protocol | asyncio.BufferedProtocol)
             line.connection_lost(None)
 
     def end(self, host: str) -> None:

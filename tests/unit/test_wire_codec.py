@@ -44,7 +44,8 @@ def values(field: Field) -> st.SearchStrategy[Any]:
     elif field.kind in ("timedelta_i32", "timedelta_i64"):
         one = st.integers(0, 2**31 - 1)
     elif field.kind == "datetime_i64":
-        one = st.integers(-1, 10**12)
+        # kio has no time for -1 where it does not say that there may be none.
+        one = st.integers(-1 if field.nullable else 0, 10**12)
     elif field.kind == "bool":
         one = st.booleans()
     elif field.kind == "uuid":
