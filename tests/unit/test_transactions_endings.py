@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from transactions_support import T0, T1, U0, TransactionBench
 
-from ottla.coordinators.transactions import transaction_machine
 from ottla.coordinators.transactions.metadata import TV_0, TV_2
 from ottla.errors import ErrorCode
 from ottla.types import TopicPartition
@@ -75,16 +74,16 @@ def test_partitions_that_cannot_be_written_down_are_not_in_the_transaction() -> 
     assert not bench.tables.ongoing
 
 
-def test_a_transaction_has_at_most_what_one_record_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transaction_machine, "PARTITIONS_BYTES_MAX", 3_000)
+def test_a_transaction_has_at_most_what_one_record_can_hold() -> None:
     bench = TransactionBench()
     producer = bench.init()
-    many = [TopicPartition("t", index) for index in range(700)]
-    assert bench.add(producer, *many) == "none"
-    assert bench.add(producer, *(TopicPartition("x" * 200, index) for index in range(30))) == (
-        "unknown_server_error"
-    )
-    assert len(bench.value().partitions) == 700
+    # As long as names of topics can be: some 3,800 fit.
+    longest = [TopicPartition(f"{index:x>249}", 0) for index in range(4_000)]
+    few = [TopicPartition("t", index) for index in range(700)]
+    assert bench.add(producer, *longest[:3_700]) == "none"
+    assert bench.add(producer, *few) == "none"
+    assert bench.add(producer, *longest[3_700:]) == "unknown_server_error"
+    assert bench.value().partitions == {*longest[:3_700], *few}
     assert bench.end(producer) == (producer[0], 1)
 
 
