@@ -253,6 +253,24 @@ def test_write_txn_markers(transactional: Transactional, version: int) -> None:
     assert transactional.client.call("WriteTxnMarkers", version, markers=[]).markers == ()
 
 
+@pytest.mark.parametrize("producer", [(-1, 0), (4_000, -1)])
+def test_markers_of_no_producer_are_not_written(
+    transactional: Transactional, producer: tuple[int, int]
+) -> None:
+    """Kafka fails where it would make a batch of them, and tells UNKNOWN_SERVER_ERROR."""
+    marker = {
+        "producer_id": producer[0],
+        "producer_epoch": producer[1],
+        "transaction_result": False,
+        "topics": [{"name": transactional.name, "partition_indexes": [0]}],
+        "coordinator_epoch": 0,
+        "transaction_version": 0,
+    }
+    (result,) = transactional.client.call("WriteTxnMarkers", 2, markers=[marker]).markers
+    assert result.producer_id == producer[0]
+    assert result.topics[0].partitions[0].error_code == ErrorCode.invalid_request
+
+
 def test_describe_transactions(transactional: Transactional) -> None:
     client = transactional.client
     answer = client.call("DescribeTransactions", 0, transactional_ids=["nobody", "", transactional.name])

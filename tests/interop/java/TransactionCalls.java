@@ -154,6 +154,8 @@ final class TransactionCalls {
     static void admin(String bootstrap, List<String> args) throws Exception {
         String topic = args.get(0);
         TopicPartition partition = new TopicPartition(topic, 1);
+        // The one after it has epoch 1, and so there is an epoch before that.
+        producer(bootstrap, topic).close();
         try (Admin admin = AdminCalls.admin(bootstrap);
              KafkaProducer<byte[], byte[]> producer = producer(bootstrap, topic)) {
             producer.beginTransaction();
