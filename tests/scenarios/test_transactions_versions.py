@@ -167,7 +167,8 @@ def test_verification(transactional: Transactional, version: int) -> None:
     transactional.add(producer, 0)
     abortable = ErrorCode.transaction_abortable
     assert transactional.verify(producer, 0, 1, version=version) == [NONE, abortable]
-    assert transactional.verify((1, 0), 0, version=version) == [ErrorCode.invalid_producer_id_mapping]
+    another = (producer[0] + 1_000, 0)
+    assert transactional.verify(another, 0, version=version) == [ErrorCode.invalid_producer_id_mapping]
 
 
 @pytest.mark.parametrize("verify_only", [True, False])
