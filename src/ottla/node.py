@@ -6,21 +6,20 @@ import asyncio
 import logging
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ottla.broker.api.records.fetch.session_cache import FetchSessions
 from ottla.broker.entrances import Entrances
-from ottla.broker.faults import FaultHook, with_faults
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.kept_topics import KeptTopics
 from ottla.broker.listeners import Listeners
 from ottla.broker.memory import REQUEST_BYTES_MAX, Memory
 from ottla.broker.producer_ids import ProducerIds
+from ottla.broker.quotas import NodeQuotas
 from ottla.broker.services import Services
-from ottla.broker.throttling import Throttling, quotas_of
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig
 from ottla.config.node import NodeSettings as NodeSettings
@@ -31,31 +30,30 @@ from ottla.env.deadlines import Deadlines
 from ottla.env.disk import Disk, RealDisk
 from ottla.env.lag import LoopLag
 from ottla.env.network import Network, TcpNetwork, show_address
-from ottla.env.pulse import Pulse
 from ottla.env.slices import Slices
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.data_dir import RegistrationMark, others_with_data
 from ottla.log.manager import LogManager
 from ottla.metadata.alone import elsewhere, stand_alone, was_one_of_several
-from ottla.metadata.authorization import acls_of, authorizer_of
 from ottla.metadata.feature_gate import FeatureGate
 from ottla.metadata.features import SUPPORTED, Supported, obstacle
-from ottla.metadata.image import TopicImage
-from ottla.metadata.leadership import Leadership
-from ottla.metadata.liveness import Liveness
-from ottla.metadata.membership import Membership, MembershipError
+from ottla.metadata.image import ClusterImage, TopicImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
 from ottla.metadata.store import MetadataStore, StoreError
-from ottla.metadata.stores import open_store
-from ottla.replication.fetchers import Fetchers
 from ottla.replication.high_watermarks import HighWatermarks
 from ottla.replication.manager import ReplicaManager
-from ottla.security.acl import Authorizer
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
+    from ottla.broker.faults import FaultHook
+    from ottla.broker.throttling import Throttling
+    from ottla.env.pulse import Pulse
     from ottla.metadata.delegation_tokens import Tokens
+    from ottla.metadata.leadership import Leadership
+    from ottla.metadata.liveness import Liveness
+    from ottla.metadata.membership import Membership
+    from ottla.security.acl import Authorizer
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +103,7 @@ class Node:
         limit = self.config.get("queued.max.request.bytes")
         self._memory = Memory(limit if limit > 0 else REQUEST_BYTES_MAX)
         self._entrances = self._make_entrances()
-        self._quotas = quotas_of(self.config.get)
+        self._quotas = NodeQuotas(self.config.get)
         self._listeners = Listeners(
             self.config,
             self._clock,
@@ -113,7 +111,7 @@ class Node:
             self._turn,
             self._memory,
             speaking=self._entrances.listening,
-            rates=self._quotas.connections,
+            quotas=self._quotas,
             refuses=faults.refuses_connections if faults else None,
         )
         # How to let go, in haste, of what the node has taken so far.
@@ -322,6 +320,8 @@ class Node:
             return self._given_store
         if self._settings.store is None:
             return await SqliteStore.open(os.path.join(data, "metadata.db"), self._clock)
+        from ottla.metadata.stores import open_store
+
         try:
             return await open_store(self._settings.store, cluster=self._settings.cluster, clock=self._clock)
         except (ValueError, StoreError) as error:
@@ -351,6 +351,12 @@ class Node:
         parts = (self.node_id, self._logs, self.config, self._clock, self._disk)
         if not self._clustered:
             return ReplicaManager(*parts)
+        # A node that is alone starts without what it takes to be one of several, here and below.
+        from ottla.metadata.leadership import Leadership
+        from ottla.metadata.liveness import Liveness
+        from ottla.metadata.membership import Membership
+        from ottla.replication.fetchers import Fetchers
+
         mark = RegistrationMark(self._disk, self.config.data_dir)
         self._membership = member = Membership(
             self._store, self._metadata, self.config, self._disk, mark, self.node_id
@@ -375,6 +381,8 @@ class Node:
         if not self._clustered:
             await self._metadata.controller.register_broker(self.node_id, endpoints, rack)
             return
+        from ottla.metadata.membership import MembershipError
+
         try:
             await self._membership.join(endpoints, rack)
         except MembershipError as error:
@@ -436,6 +444,9 @@ class Node:
         self._memory.on_shortage = self.services.fetch_sessions.habits.let_go
         handlers = load_handlers()
         if self._faults is not None:
+            # Only brokers for tests have any.
+            from ottla.broker.faults import with_faults
+
             handlers = with_faults(handlers, self._faults)
         gate = Gate(self.services, handlers, repeats=self._faults is None)
         self._look_after_quotas(gate)
@@ -453,11 +464,15 @@ class Node:
 
     def _make_authorizer(self) -> Authorizer | None:
         """Who decides what clients may do, where anybody does."""
+        if not self.config.get("authorizer.class.name"):
+            return None
+        # A node that lets everybody do everything starts without it.
+        from ottla.metadata.authorization import acls_of, authorizer_of
+
         own = self._entrances.principal
         made = authorizer_of(self.config, *(() if own is None else (str(own),)))
-        if made is not None:
-            self.services.authorizer = made
-            self._metadata.subscribe(acls_of(made, self._metadata.image))
+        self.services.authorizer = made
+        self._metadata.subscribe(acls_of(made, self._metadata.image))
         return made
 
     def _make_tokens(self) -> Tokens | None:
@@ -478,11 +493,25 @@ class Node:
         def switch(throttling: Throttling | None) -> None:
             gate.throttling = throttling
 
-        throttling = Throttling(self._quotas, self._clock, switch)
-        deque(throttling.follow(None, self._metadata.image), 0)
-        self._metadata.subscribe(throttling.follow)
+        throttling: Throttling | None = None
+
+        def follow(old: ClusterImage | None, new: ClusterImage) -> Generator[None, None, None] | None:
+            nonlocal throttling
+            if throttling is None:
+                if not new.quotas:
+                    return None
+                # A node without quotas starts without it.
+                from ottla.broker.throttling import Throttling
+
+                throttling = Throttling(self._quotas.make(), self._clock, switch)
+            return throttling.follow(old, new)
+
+        deque(follow(None, self._metadata.image) or (), 0)
+        self._metadata.subscribe(follow)
 
     def _make_pulse(self) -> Pulse:
+        from ottla.env.pulse import Pulse
+
         session_ms = self.config.get("broker.session.timeout.ms")
         # A lease is renewed three times in its life: to stand still for less cannot cost it.
         self._pulse = Pulse(self._clock, session_ms * 2 // 3, self._membership.stood_still)

@@ -107,7 +107,7 @@ def test_where_there_can_be_no_answer_the_connection_ends(outcome: BaseException
 
 
 def test_where_not_even_the_error_can_be_written_the_connection_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ottla.broker.gate.error_fields", lambda *_: INCOMPLETE)
+    monkeypatch.setattr("ottla.broker.error_responses.error_fields", lambda *_: INCOMPLETE)
     with pytest.raises(CloseConnection):
         ask(fails(FENCED))
 

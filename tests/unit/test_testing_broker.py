@@ -116,6 +116,34 @@ print(time.process_time())
         attempt.took(float(done.stdout))
 
 
+def test_a_broker_loads_nothing_that_few_brokers_need() -> None:
+    script = """
+import sys
+from ottla.testing import Broker
+Broker(topics=["a"]).start()
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "ottla.security.principals" in loaded
+    # Security, quotas, a cluster, and what administrators ask for.
+    assert not loaded & {
+        "ottla.broker.api.configs.describe_configs",
+        "ottla.broker.api.transactions.patterns",
+        "ottla.broker.error_responses",
+        "ottla.broker.secured",
+        "ottla.broker.throttling",
+        "ottla.metadata.access",
+        "ottla.metadata.membership",
+        "ottla.metadata.stores",
+        "ottla.replication.fetchers",
+        "ottla.security.acl",
+        "ottla.security.demands",
+        "ottla.security.quotas",
+        "ottla.testing.security",
+    }
+
+
 def test_a_text_is_no_list_of_topics() -> None:
     with pytest.raises(TypeError, match="topics='orders': give a list of names"):
         Broker(topics="orders")

@@ -7,13 +7,15 @@ Not told is what only decides what an answer shows: lists, and the operations th
 from __future__ import annotations
 
 import logging
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from ottla.security.acl import Decision
 from ottla.security.acl_bindings import AclBinding, Operation, ResourceType
 from ottla.security.principals import KafkaPrincipal
 from ottla.text import printable
 from ottla.wire.apis import APIS
+
+if TYPE_CHECKING:
+    from ottla.security.acl import Decision
 
 AUDIT: Final = logging.getLogger("ottla.authorizer")
 

@@ -16,10 +16,10 @@ from ottla.broker.request import Client
 from ottla.broker.server import Server
 from ottla.env.network import Network
 from ottla.metadata.image import ClusterImage
-from ottla.security.acl import Authorizer
 from ottla.security.principals import ANONYMOUS, KafkaPrincipal
 
 if TYPE_CHECKING:
+    from ottla.security.acl import Authorizer
     from ottla.security.tokens import TokenView
 
 

@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
-from ottla.broker.error_responses import error_fields
 from ottla.broker.request import Answer, CloseConnection, Fields, Framed, Handler, RequestContext, fulfilled
 from ottla.errors import ErrorCode, KafkaError
 from ottla.wire.apis import METADATA
@@ -126,6 +125,9 @@ async def _fail(
     if ctx.api_key == METADATA:
         topics = _failed_topics(served["topics"], ctx.api_version, code, pattern)
         return served | {"topics": topics}
+    # Loaded where something is to fail, as the gate has it.
+    from ottla.broker.error_responses import error_fields
+
     return merge(served, error_fields(ctx.api_key, failing, KafkaError(code, ASKED)))
 
 

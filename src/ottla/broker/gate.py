@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from importlib import import_module
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from ottla.broker.error_responses import error_fields
 from ottla.broker.large import AT_ONCE_MAX, in_pieces
 from ottla.broker.pending import Pending, Unbegun
 from ottla.broker.pipeline import Handle
@@ -30,21 +29,32 @@ from ottla.broker.request import (
 from ottla.broker.services import Services
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
-from ottla.security.demands import refusal
 from ottla.types import Buffer
 from ottla.wire.apis import API_VERSIONS, APIS, FETCH, PRODUCE, Api
 from ottla.wire.messages import RequestHeader, decode_request, frame_response, read_header, read_request
 
+if TYPE_CHECKING:
+    from ottla.security.demands import May
+
 log = logging.getLogger(__name__)
 
 
-# Rooms whose handlers are loaded when one is first asked for something: most nodes never are.
-LOADED_LATER: Final = frozenset({"security"})
+# Rooms, and APIs of other rooms by their schemas, whose handlers are loaded when one is first asked for
+# something: most nodes never are.
+LOADED_LATER: Final = frozenset({
+    "configs", "security",
+    "alter_partition_reassignments", "alter_replica_log_dirs", "describe_log_dirs", "describe_producers",
+    "describe_transactions", "elect_leaders", "list_partition_reassignments", "list_transactions",
+    "unregister_broker", "update_features",
+})  # fmt: skip
 
 
 def load_handlers() -> dict[int, Handler]:
     """The handler of each API that we serve, by its key."""
-    return {api.key: _later(api) if api.room in LOADED_LATER else _load(api) for api in APIS.values()}
+    return {
+        api.key: _load(api) if LOADED_LATER.isdisjoint((api.room, api.schema)) else _later(api)
+        for api in APIS.values()
+    }
 
 
 def _load(api: Api) -> Handler:
@@ -59,6 +69,9 @@ def _later(api: Api) -> Handler:
     return handle
 
 
+Refusal = Callable[[int, int, Any, "May"], KafkaError | None]
+
+
 class Throttling(Protocol):
     """Measures what clients use, and has those wait who are over a quota."""
 
@@ -70,13 +83,15 @@ class Throttling(Protocol):
 class Gate:
     """What every request goes through: called with each frame. ``handlers``: by the key of their API."""
 
-    __slots__ = ("_handlers", "_repeats", "_services", "throttling")
+    __slots__ = ("_handlers", "_refusal", "_repeats", "_services", "throttling")
 
     def __init__(self, services: Services, handlers: Mapping[int, Handler], *, repeats: bool = True) -> None:
         """``repeats``: a request that asks for the same as its client's last need not come to its handler."""
         self._services = services
         self._handlers = handlers
         self._repeats = repeats
+        # Why a client must not ask for something: once there is one that may not do everything.
+        self._refusal: Refusal | None = None
         # Looks after quotas, while there are any.
         self.throttling: Throttling | None = None
 
@@ -106,6 +121,7 @@ class Gate:
             ctx.frame = frame
         try:
             if client.permissions is not None:
+                refusal = self._refusal or self._load_refusal()
                 refused = refusal(header.api_key, header.api_version, request, ctx.may)
                 if refused is not None:
                     raise refused
@@ -128,6 +144,13 @@ class Gate:
         # What a Produce waits for has been begun, but for a coroutine, which is still to run, and the like.
         blocks = ctx.api_key != PRODUCE or type(result) is Unbegun or isinstance(result, Coroutine)
         return self._later(ctx, request, result, blocks=blocks)
+
+    def _load_refusal(self) -> Refusal:
+        # A node without an authorizer starts without it.
+        from ottla.security.demands import refusal
+
+        self._refusal = refusal
+        return refusal
 
     def _again(
         self, client: Client, habit: Habit, header: RequestHeader, frame: Buffer
@@ -239,6 +262,9 @@ class Gate:
             error = KafkaError(ErrorCode.unknown_server_error, "the broker failed; its log says how")
         if getattr(request, "acks", None) == 0:
             raise CloseConnection(f"a Produce with acks=0 failed: {error}")
+        # Few requests of most clients fail as a whole.
+        from ottla.broker.error_responses import error_fields
+
         return error_fields(ctx.api_key, request, error)
 
     def _failure(self, ctx: RequestContext, request: Any, error: Exception) -> list[Any]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from ottla.broker.memory import Memory
+from ottla.broker.quotas import NodeQuotas
 from ottla.broker.server import Server, ServerLimits
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig, Endpoint
@@ -16,7 +17,6 @@ from ottla.env.clock import Clock
 from ottla.env.disk import open_files_max
 from ottla.env.network import Network, SharedSocket, machine_name
 from ottla.numbers import INT_MAX
-from ottla.security.quotas import ConnectionRates
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Listeners:
         memory: Memory,
         *,
         speaking: Speaking,
-        rates: ConnectionRates,
+        quotas: NodeQuotas,
         refuses: Callable[[], bool] | None = None,
     ) -> None:
         """``speaking``: given a listener and the network below. ``refuses``: a test's wish that
@@ -51,8 +51,8 @@ class Listeners:
         self._memory = memory
         self._speaking = speaking
         self._refuses = refuses
-        # How many connections may come a second; addresses' limits are quotas, which whoever knows them sets.
-        self.rates = rates
+        # Among them how many connections may come a second; addresses' limits are set by whoever knows them.
+        self._quotas = quotas
         self._set_rates()
         self._own: list[Server] = []
         # Those of the sockets that are shared with other nodes.
@@ -88,7 +88,7 @@ class Listeners:
             self._memory,
             listener=listener,
             refuses=self._refuses,
-            rates=self.rates,
+            quotas=self._quotas,
             files_max=open_files_max(),
         )
 
@@ -166,11 +166,14 @@ class Listeners:
 
     def _set_rates(self) -> None:
         """Put ``max.connection.creation.rate`` in force, the node's and those of listeners."""
-        name, rates = "max.connection.creation.rate", self.rates
-        rates.node_limit = _limit(self._config.get(name))
+        name = "max.connection.creation.rate"
+        node_limit = _limit(self._config.get(name))
         listeners = [endpoint.listener for endpoint in self._config.listeners()]
         owns = {listener: self._config.for_listener(listener).own(name) for listener in listeners}
-        rates.listener_limits = {one: own for one, own in owns.items() if own is not None and own < INT_MAX}
+        limits = {one: own for one, own in owns.items() if own is not None and own < INT_MAX}
+        if node_limit is not None or limits or self._quotas.made is not None:
+            rates = self._quotas.make().connections
+            rates.node_limit, rates.listener_limits = node_limit, limits
 
     def _limits(self, listener: str) -> ServerLimits:
         get = self._config.for_listener(listener).get

@@ -7,16 +7,20 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ottla.broker.connection import Connection
 from ottla.broker.memory import SMALL_REQUEST_BYTES, Memory
 from ottla.broker.pipeline import Handle
+from ottla.broker.quotas import NodeQuotas
 from ottla.broker.turn import Turn
 from ottla.env.clock import Clock, Timer
 from ottla.env.network import Listener, Network
 from ottla.security.acl_bindings import canonical_host
-from ottla.security.quotas import ConnectionRates
 from ottla.wire.framing import SCRATCH_BYTES
+
+if TYPE_CHECKING:
+    from ottla.security.quotas import ConnectionRates
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +57,7 @@ class Server:
         *,
         listener: str = "PLAINTEXT",
         refuses: Callable[[], bool] | None = None,
-        rates: ConnectionRates | None = None,
+        quotas: NodeQuotas | None = None,
         files_max: int = 1 << 31,
     ) -> None:
         """``files_max``: how many files and connections the process may have open."""
@@ -78,7 +82,7 @@ class Server:
         self._clock = clock
         self._network = network
         self._refuses = refuses
-        self._rates = rates
+        self._quotas = quotas
         self._per_host: Counter[str] = Counter()
         self._bound: Listener | None = None
         self._sweep: Timer | None = None
@@ -161,7 +165,9 @@ class Server:
                 self._limits.connections_per_host_max,
             )
             return False
-        if self._rates is not None and self._rates.is_set and not self._pace(connection, self._rates):
+        quotas = None if self._quotas is None else self._quotas.made
+        rates = None if quotas is None else quotas.connections
+        if rates is not None and rates.is_set and not self._pace(connection, rates):
             return False
         self._per_host[host] += 1
         self.connections[connection] = None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ottla.broker.kept_topics import KeptTopics
     from ottla.broker.memory import Memory
     from ottla.broker.producer_ids import ProducerIds
+    from ottla.broker.quotas import NodeQuotas
     from ottla.broker.turn import Turn
     from ottla.config import BrokerConfig
     from ottla.coordinators.groups.coordinator import GroupCoordinator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ottla.metadata.service import Metadata
     from ottla.replication.manager import ReplicaManager
     from ottla.security.acl import Authorizer
-    from ottla.security.quotas import Quotas
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Services:
     turn: Turn
     memory: Memory
     slices: Slices
-    quotas: Quotas
+    quotas: NodeQuotas
     # None where no client can have any.
     tokens: Tokens | None
     # In a cluster: asked before anything is acknowledged that others may decide by now.

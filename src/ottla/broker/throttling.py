@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any
 
 from ottla.broker.pending import Pending, Pieces
 from ottla.broker.pipeline import Handle
@@ -22,7 +21,6 @@ from ottla.env.clock import Clock, thread_cpu_ms
 from ottla.metadata.image import ClusterImage
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
 from ottla.security.quotas import Quotas
-from ottla.security.rates import Window
 from ottla.types import Buffer
 from ottla.wire.apis import (
     ADD_PARTITIONS_TO_TXN,
@@ -135,13 +133,3 @@ def mute(client: Client, throttle_ms: int, clock: Clock) -> None:
     line.mute()
     timer = clock.call_later(throttle_ms, end)
     client.mutes.append(timer)
-
-
-def quotas_of(get: Callable[[str], Any]) -> Quotas:
-    """Those of a node, of its settings. What they are is in the image."""
-
-    def window(prefix: str) -> Window:
-        seconds = get(f"{prefix}quota.window.size.seconds")
-        return Window(get(f"{prefix}quota.window.num"), seconds * 1000)
-
-    return Quotas(window(""), window("controller."))

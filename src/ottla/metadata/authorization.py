@@ -10,11 +10,9 @@ from ottla.pieces import whole
 from ottla.security.acl import Authorizer, super_users
 
 
-def authorizer_of(config: BrokerConfig, *also: str) -> Authorizer | None:
-    """What ``authorizer.class.name`` asks for; None where everybody may do everything. ``also``: principals
-    that are super users besides ``super.users``."""
-    if not config.get("authorizer.class.name"):
-        return None
+def authorizer_of(config: BrokerConfig, *also: str) -> Authorizer:
+    """What ``authorizer.class.name`` asks for, where it does. ``also``: principals that are super users
+    besides ``super.users``."""
     named = super_users(config.get("super.users"))
     return Authorizer(named | set(also), allow_if_no_acl=config.get("allow.everyone.if.no.acl.found"))
 

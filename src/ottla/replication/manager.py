@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial as bind
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ottla.config import BrokerConfig
@@ -19,7 +20,6 @@ from ottla.metadata.image import BrokerImage, ClusterImage, PartitionState, Topi
 from ottla.replication.attempts import attempt
 from ottla.replication.behind import Raise
 from ottla.replication.claims import Claims
-from ottla.replication.fetchers import Fetchers
 from ottla.replication.hand_over import HandOvers
 from ottla.replication.laggards import Laggards
 from ottla.replication.log_configs import LogConfigs
@@ -32,6 +32,9 @@ from ottla.replication.selector import preferred_replica
 from ottla.replication.surroundings import Proposer
 from ottla.replication.throttle import Quota, is_listed
 from ottla.types import TopicPartition
+
+if TYPE_CHECKING:
+    from ottla.replication.fetchers import Fetchers
 
 log = logging.getLogger(__name__)
 

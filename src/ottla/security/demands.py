@@ -11,8 +11,9 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol
 
-from ottla.errors import ErrorCode, KafkaError
+from ottla.errors import KafkaError
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
+from ottla.security.refused import refused
 from ottla.wire.apis import BY_NAME
 
 TOPIC, GROUP, CLUSTER = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.CLUSTER
@@ -50,27 +51,6 @@ class Demand(NamedTuple):
     def is_of_gate(self) -> bool:
         """Whether it is looked after before the handler, which need not care."""
         return self.refusal is Refusal.REQUEST and (not self.when or self.applies is not None)
-
-
-# The errors of ``AclEntry.authorizationError``, and Kafka's words for them.
-_REFUSED: Final[dict[ResourceType, tuple[ErrorCode, str]]] = {
-    TOPIC: (ErrorCode.topic_authorization_failed, "Topic authorization failed."),
-    GROUP: (ErrorCode.group_authorization_failed, "Group authorization failed."),
-    CLUSTER: (ErrorCode.cluster_authorization_failed, "Cluster authorization failed."),
-    TRANSACTIONAL_ID: (
-        ErrorCode.transactional_id_authorization_failed,
-        "Transactional Id authorization failed.",
-    ),
-    ResourceType.DELEGATION_TOKEN: (
-        ErrorCode.delegation_token_authorization_failed,
-        "Delegation Token authorization failed.",
-    ),
-}
-
-
-def refused(resource_type: ResourceType) -> KafkaError:
-    """What a client is told that may not do something to a resource of this type."""
-    return KafkaError(*_REFUSED[resource_type])
 
 
 _ITEM, _LEFT_OUT = Refusal.ITEM, Refusal.LEFT_OUT

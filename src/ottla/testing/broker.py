@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 from uuid import UUID
 
 import uvloop
@@ -29,10 +29,12 @@ from ottla.node import Node, NodeSettings
 from ottla.replication.internal_topic import InternalTopicLog
 from ottla.testing import transactions
 from ottla.testing.faults import Faults, Request
-from ottla.testing.security import Acl, Security
 from ottla.testing.transactions import Transaction
 from ottla.types import Record, TopicPartition
 from ottla.wire.records import build_batch, iter_batches, iter_records
+
+if TYPE_CHECKING:
+    from ottla.testing.security import Acl, Security
 
 T = TypeVar("T")
 
@@ -105,7 +107,12 @@ class Broker:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._key_folder: tempfile.TemporaryDirectory[str] | None = None
         self._running: _Running | None = None
-        self._security = Security(tls=tls, users=users, acls=acls, host=host)
+        self._security: Security | None = None
+        if tls or users is not None or acls is not None:
+            # Most tests have nobody log in, and start without it.
+            from ottla.testing.security import Security
+
+            self._security = Security(tls=tls, users=users, acls=acls, host=host)
 
     # ------------------------------------------------------------ its life
 
@@ -113,17 +120,19 @@ class Broker:
         """Start, and return once clients can connect."""
         if self._running is not None:
             raise RuntimeError("the broker runs already")
+        security = self._security
         settings = NodeSettings(
             data=str(self.data),
             host=self.host,
             port=self.port,
             node_id=self.node_id,
-            properties={**self._config, **self._security.properties(self._keys)},
+            properties=self._config | (security.properties(self._keys) if security is not None else {}),
         )
         self._running = _Running(lambda disk: Node(settings, disk=disk, faults=self.faults))
         try:
             self.port = self._running.start()
-            self._call(self._security.found)
+            if security is not None:
+                self._call(security.found)
             existing = self.topics()
             for name, partitions in self._topics.items():
                 if name not in existing:
@@ -179,6 +188,8 @@ class Broker:
         """What a client of librdkafka needs to come in as ``user``: who logs in, where there are ``users``;
         else who a certificate is made out to. ValueError where there is no such user."""
         servers = {"bootstrap.servers": self.bootstrap_servers}
+        if self._security is None:
+            return servers | {"security.protocol": "PLAINTEXT"}
         return servers | self._security.client_properties(self._keys, user, mechanism)
 
     def _keys(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -27,10 +27,12 @@ from ottla.broker.views.cluster import (
 from ottla.errors import ErrorCode
 from ottla.metadata.image import TopicImage
 from ottla.metadata.service import Metadata
-from ottla.security.acl import Permissions
 from ottla.wire.apis import METADATA
 from ottla.wire.codec import PIECE, Encoded, PiecesWriter, pieces_writer, writer
 from ottla.wire.messages import element
+
+if TYPE_CHECKING:
+    from ottla.security.acl import Permissions
 
 _INT32 = struct.Struct(">i")
 # From here on a topic ends with what its client may do with it.

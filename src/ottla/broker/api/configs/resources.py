@@ -11,7 +11,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.configs import ResourceType
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation
 from ottla.security.acl_bindings import ResourceType as AclResourceType
-from ottla.security.demands import refused
+from ottla.security.refused import refused
 
 # Resources that are changed, or refused, in one turn.
 RESOURCES_AT_ONCE_MAX = 20

@@ -18,7 +18,7 @@ from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC, TopicImage
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
-from ottla.security.demands import refused
+from ottla.security.refused import refused
 
 GROUP_KEY = 0
 TRANSACTION_KEY = 1

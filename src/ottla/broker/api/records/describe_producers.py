@@ -12,7 +12,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.producer_entry import ProducerEntry
 from ottla.metadata.topics import check_name
 from ottla.security.acl_bindings import Operation, ResourceType
-from ottla.security.demands import refused
+from ottla.security.refused import refused
 
 
 def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Framed]:

@@ -12,7 +12,7 @@ from ottla.broker.api.security.tokens import principals, tokens_for
 from ottla.broker.request import Fields, RequestContext
 from ottla.metadata.access import put_token
 from ottla.security.acl_bindings import Operation, ResourceType
-from ottla.security.demands import refused
+from ottla.security.refused import refused
 from ottla.security.tokens import create, new_token_id, owner_of
 
 

@@ -19,7 +19,7 @@ from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
-from ottla.security.demands import refused
+from ottla.security.refused import refused
 
 _NO_ID = UUID(int=0)
 

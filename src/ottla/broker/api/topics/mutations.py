@@ -8,7 +8,6 @@ valid; here those count, too, that turn out to be none, as long as one request m
 from __future__ import annotations
 
 from ottla.broker.request import RequestContext
-from ottla.broker.throttling import mute
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.topics import PARTITIONS_PER_REQUEST_MAX
 
@@ -22,12 +21,15 @@ class Mutations:
         # Partitions that it is to make, those left out that it must not.
         self._made = 0
         services = ctx.services
-        self._quota = services.quotas.mutations.of(
-            ctx.client.principal.name,
-            ctx.client_id,
-            services.clock.monotonic_ms(),
-            strict=ctx.api_version >= strict_since,
-        )
+        quotas = services.quotas.made
+        self._quota = None
+        if quotas is not None:
+            self._quota = quotas.mutations.of(
+                ctx.client.principal.name,
+                ctx.client_id,
+                services.clock.monotonic_ms(),
+                strict=ctx.api_version >= strict_since,
+            )
 
     @property
     def are_limited(self) -> bool:
@@ -58,6 +60,9 @@ class Mutations:
         """For how many milliseconds the client is not listened to from now on."""
         if self._quota is None:
             return 0
+        # Loaded where there are quotas.
+        from ottla.broker.throttling import mute
+
         clock = self._ctx.services.clock
         throttle_ms = self._quota.throttle_ms(clock.monotonic_ms())
         mute(self._ctx.client, throttle_ms, clock)

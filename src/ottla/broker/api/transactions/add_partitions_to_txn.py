@@ -21,7 +21,7 @@ from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import INTERNAL_TOPICS
 from ottla.security.acl_bindings import Operation, ResourceType
-from ottla.security.demands import refused
+from ottla.security.refused import refused
 from ottla.types import TopicPartition
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from ottla.broker.request import Fields, RequestContext
 from ottla.coordinators.transactions.requests import InitRequest, Producer, ProducerResponse
 from ottla.errors import ErrorCode, KafkaError
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
-from ottla.security.demands import refused
+from ottla.security.refused import refused
 
 NO_ID, NO_EPOCH = -1, -1
 FENCED_SINCE = 4
