@@ -344,7 +344,7 @@ MUTATIONS: dict[str, Mutation] = {
     "believe-proposals": Mutation(believe_proposals, CUTS),
     "join-early": Mutation(join_early, AIMED),
     "join-below-epoch": Mutation(join_below_epoch, STRANDED, seeds_max=200, shown_by=(70, 91, 105, 129)),
-    "ignore-own-epochs": Mutation(ignore_own_epochs, STRANDED),
+    "ignore-own-epochs": Mutation(ignore_own_epochs, ("strand",), shown_by=(34, 3, 18)),
     "elect-anyone": Mutation(elect_anyone, CRASHES),
     "keep-epoch": Mutation(keep_epoch, CRASHES),
     "trust-lost-data": Mutation(trust_lost_data, POWER),
