@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ottla.broker.mechanisms import NONCE_BYTES, login_module
+from ottla.broker.mechanisms import login_module
 from ottla.config import BrokerConfig, ConfigError
 from ottla.config.listeners import SASL_PROTOCOLS
 from ottla.env.clock import Clock
@@ -15,12 +15,9 @@ from ottla.env.network import Network
 from ottla.replication.logged_in import LoggedInNetwork
 from ottla.security.jaas import JaasError, Login, login_of
 from ottla.security.principals import KafkaPrincipal, user
-from ottla.security.sasl.client import ClientExchange, PlainClient, ScramClient
-from ottla.security.sasl.plain import PLAIN
-from ottla.security.sasl.scram import ScramHash, nonce_of
+from ottla.security.sasl.client import BY_PASSWORD, ClientExchange, log_in_as
 
 _MECHANISM = "sasl.mechanism.inter.broker.protocol"
-_SCRAM = {hash.mechanism: hash for hash in ScramHash}
 
 
 class AmongNodes:
@@ -52,8 +49,8 @@ class AmongNodes:
         mechanism, listener = self._mechanism, self._settings.listener
         if mechanism not in self._settings.get("sasl.enabled.mechanisms"):
             raise ConfigError(f"{_MECHANISM} must be included in sasl.enabled.mechanisms: {mechanism}")
-        if mechanism != PLAIN and mechanism not in _SCRAM:
-            raise ConfigError(f"{_MECHANISM} must be one of {', '.join((PLAIN, *_SCRAM))}, not {mechanism}")
+        if mechanism not in BY_PASSWORD:
+            raise ConfigError(f"{_MECHANISM} must be one of {', '.join(BY_PASSWORD)}, not {mechanism}")
         module = login_module(self._settings, mechanism)
         try:
             login = None if module is None else login_of(module)
@@ -67,8 +64,5 @@ class AmongNodes:
         return login
 
     def _begin(self) -> ClientExchange:
-        login, mechanism = self._login(), self._mechanism
-        if mechanism == PLAIN:
-            return PlainClient(login.username, login.password)
-        nonce = nonce_of(os.urandom(NONCE_BYTES))
-        return ScramClient(_SCRAM[mechanism], login.username, login.password, nonce, by_token=login.by_token)
+        login = self._login()
+        return log_in_as(self._mechanism, login.username, login.password, os.urandom, by_token=login.by_token)

@@ -73,7 +73,7 @@ class Authentication:
         api_key = _KEY.unpack_from(frame)[0] if len(frame) >= _KEY.size else -1
         refused = machine.admit(api_key, self._clock.monotonic_ms())
         if refused is not None:
-            return self._refuse(client, self._header(client, refused, frame), frame, refused)
+            return self._refuse(client, self._header(refused, frame), frame, refused)
         if api_key in (SASL_HANDSHAKE, SASL_AUTHENTICATE):
             return self._log_in(client, machine, frame)
         answer = self._handle(client, frame)
@@ -119,7 +119,7 @@ class Authentication:
         log.debug("%s: logged in", client)
 
     @staticmethod
-    def _header(client: Client, refused: Failed, frame: Buffer) -> RequestHeader | None:
+    def _header(refused: Failed, frame: Buffer) -> RequestHeader | None:
         """The header of a request that is refused, where that is answered."""
         return None if refused.error is None else read_header(frame)
 

@@ -15,20 +15,18 @@ from ottla.env.clock import Clock
 from ottla.metadata.image import ClusterImage
 from ottla.security.jaas import JaasError, LoginModule, kerberos_key_of, plain_users, read_login_module
 from ottla.security.principal_rules import KerberosShortNamer, RuleError
+from ottla.security.sasl.client import BY_PASSWORD
 from ottla.security.sasl.gssapi import GSSAPI, GssapiMechanism, GssError
 from ottla.security.sasl.machine import Settings
 from ottla.security.sasl.mechanism import Mechanism
 from ottla.security.sasl.oauthbearer import OAuthBearerMechanism
 from ottla.security.sasl.plain import PLAIN, PlainMechanism
-from ottla.security.sasl.scram import ScramHash, ScramMechanism, nonce_of
+from ottla.security.sasl.scram import HASHES, ScramHash, ScramMechanism, new_nonce
 from ottla.security.tokens import TokenView
 
 log = logging.getLogger(__name__)
 
-NONCE_BYTES = 20
 OAUTHBEARER = "OAUTHBEARER"
-
-_SCRAM = {hash.mechanism: hash for hash in ScramHash}
 
 
 def login_module(settings: ListenerSettings, mechanism: str) -> LoginModule | None:
@@ -103,15 +101,15 @@ class Mechanisms:
         if name == PLAIN:
             module = login_module(settings, name)
             return PlainMechanism({} if module is None else plain_users(module))
-        if name in _SCRAM:
-            return self._scram(_SCRAM[name])
+        if name in HASHES:
+            return self._scram(HASHES[name])
         if name == OAUTHBEARER:
             return self._bearer(settings, held)
         if name == GSSAPI:
             return _kerberos(settings)
         raise ConfigError(
             f"listener {settings.listener}: sasl.enabled.mechanisms has {name}, and what there is are "
-            f"{', '.join((PLAIN, *_SCRAM, OAUTHBEARER, GSSAPI))}"
+            f"{', '.join((*BY_PASSWORD, OAUTHBEARER, GSSAPI))}"
         )
 
     def _scram(self, hash: ScramHash) -> ScramMechanism:
@@ -119,7 +117,7 @@ class Mechanisms:
             hash,
             users=lambda name: self._image().scram.get(name, {}).get(hash),
             tokens=lambda token_id: self._tokens().credential(hash, token_id),
-            nonce=lambda: nonce_of(os.urandom(NONCE_BYTES)),
+            nonce=lambda: new_nonce(os.urandom),
             secret=self._image().secret.encode(),
         )
 

@@ -10,15 +10,10 @@ from typing import Any
 
 from ottla.cli.errors import CliError, ExitCode
 from ottla.errors import ErrorCode
-from ottla.security.sasl.client import ClientExchange, PlainClient, ScramClient, ServerRefused
-from ottla.security.sasl.plain import PLAIN
-from ottla.security.sasl.scram import ScramHash, nonce_of
+from ottla.security.sasl.client import BY_PASSWORD, ClientExchange, ServerRefused, log_in_as
 from ottla.security.secret import Secret
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
-NONCE_BYTES = 20
-
-_SCRAM = {hash.mechanism: hash for hash in ScramHash}
 # What a request of the login is asked by: the name, the version, the fields.
 Ask = Callable[[str, int, Mapping[str, Any]], Any]
 
@@ -32,9 +27,9 @@ class Security:
         if self._protocol not in PROTOCOLS:
             raise CliError(f"-X security.protocol: give one of {', '.join(PROTOCOLS)}", ExitCode.USAGE)
         self._mechanism = properties.get("sasl.mechanisms", "").upper()
-        if self.logs_in and self._mechanism != PLAIN and self._mechanism not in _SCRAM:
+        if self.logs_in and self._mechanism not in BY_PASSWORD:
             raise CliError(
-                f"-X sasl.mechanisms: this command logs in by {', '.join((PLAIN, *_SCRAM))}", ExitCode.USAGE
+                f"-X sasl.mechanisms: this command logs in by {', '.join(BY_PASSWORD)}", ExitCode.USAGE
             )
         self._context = self._make_context() if self._protocol.endswith("SSL") else None
 
@@ -68,9 +63,7 @@ class Security:
 
     def _exchange(self) -> ClientExchange:
         name, password = self._get("sasl.username", ""), Secret(self._get("sasl.password", ""))
-        if self._mechanism == PLAIN:
-            return PlainClient(name, password)
-        return ScramClient(_SCRAM[self._mechanism], name, password, nonce_of(os.urandom(NONCE_BYTES)))
+        return log_in_as(self._mechanism, name, password, os.urandom)
 
     def _make_context(self) -> ssl.SSLContext:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from hashlib import new as new_hash
 from hmac import compare_digest
@@ -17,7 +17,8 @@ from hmac import digest as hmac
 from typing import Final, Protocol, final
 
 from ottla.security.sasl import scram
-from ottla.security.sasl.scram import ScramHash
+from ottla.security.sasl.plain import PLAIN
+from ottla.security.sasl.scram import HASHES, ScramHash
 from ottla.security.secret import Secret
 
 _BASE64 = r"(?:[a-zA-Z0-9/+]{4})*+(?:[a-zA-Z0-9/+]{3}=|[a-zA-Z0-9/+]{2}==)?"
@@ -178,3 +179,16 @@ class OAuthBearerClient:
             return b""
         self._refusal = ascii(token[:1000].decode("utf-8", "replace"))
         return b"\x01"
+
+
+# Mechanisms by which a name and a password log in.
+BY_PASSWORD: Final = (PLAIN, *HASHES)
+
+
+def log_in_as(
+    mechanism: str, name: str, password: Secret, random: Callable[[int], bytes], *, by_token: bool = False
+) -> ClientExchange:
+    """A login by one of ``BY_PASSWORD``. ``random``: as many bytes as it is asked for."""
+    if mechanism == PLAIN:
+        return PlainClient(name, password)
+    return ScramClient(HASHES[mechanism], name, password, scram.new_nonce(random), by_token=by_token)

@@ -47,6 +47,10 @@ ITERATIONS_MIN: Final = 4_096
 ITERATIONS_MAX: Final = 16_384
 # Bits of a nonce, and of a salt that is made here (ScramFormatter.secureRandomString).
 NONCE_BITS: Final = 130
+# As many bytes as have them.
+NONCE_BYTES: Final = 20
+# By the names of their mechanisms.
+HASHES: Final = {hash.mechanism: hash for hash in ScramHash}
 # What asks for a delegation token to be looked up in place of a user.
 TOKEN_AUTH: Final = "tokenauth"
 # A name, a nonce and extensions, 100 of them at most; Kafka's own take some hundred bytes.
@@ -113,6 +117,11 @@ def escape_name(name: str) -> str:
 def unescape_name(name: str) -> str:
     """Of a saslname, in which each ``=`` begins an escape."""
     return name.replace("=2C", ",").replace("=3D", "=")
+
+
+def new_nonce(random: Callable[[int], bytes]) -> str:
+    """A nonce. ``random``: as many bytes as it is asked for."""
+    return nonce_of(random(NONCE_BYTES))
 
 
 def nonce_of(random: bytes) -> str:
