@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from ottla.config import BROKER, TOPIC, ConfigError, ConfigType, Definition
+from ottla.config.node import NodeSettings
+from ottla.config.values import TABLES, BrokerConfig
 from ottla.numbers import INT_MAX, LONG_MAX, SHORT_MAX
 
 LARGEST = {ConfigType.INT: INT_MAX, ConfigType.SHORT: SHORT_MAX, ConfigType.LONG: LONG_MAX}
@@ -39,6 +43,18 @@ NOT_KAFKAS = {
     # Read by its authorizer, which has no table.
     "allow.everyone.if.no.acl.found",
     "super.users",
+    # It tells what it does by JMX.
+    "metrics.groups.max",
+    "metrics.listener",
+    "metrics.topics.max",
+    "slow.request.ms",
+    "otlp.endpoint",
+    "otlp.headers",
+    "otlp.interval.ms",
+    # Ours, for those who would rather write no JAAS.
+    "ottla.node.user",
+    "ottla.users",
+    "ottla.users.file",
 }
 
 
@@ -143,3 +159,27 @@ def check_choice(entry: Definition, valid: str) -> None:
         assert takes(entry, item)
         assert takes(entry, item.swapcase()) is (kind == "oneof")
     assert not takes(entry, "no such")
+
+
+def test_each_setting_is_in_one_table() -> None:
+    """One that has an effect in one table, and none in another, would be as whichever comes last says."""
+    assert not [name for name, count in Counter(name for one in TABLES for name in one).items() if count > 1]
+
+
+@pytest.mark.parametrize("table", [BROKER, TOPIC], ids=["brokers", "topics"])
+def test_what_is_said_of_a_setting_needs_none_of_another(table: dict[str, Definition]) -> None:
+    """They are shown by name, and one at a time: what `the same' is nobody sees."""
+    pointing = re.compile(
+        r"^The same\b|\bthe others\b|\bthese keys\b|\blooked at meanwhile|^(Where|The \w+ of) that token"
+    )
+    assert not [name for name, one in table.items() if pointing.search(one.doc)]
+
+
+def test_the_page_has_the_defaults_that_brokers_have() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "CONFIG.md").read_text()
+    made = BrokerConfig(NodeSettings().to_properties())
+    for name in ("listeners", "log.dirs", "node.id"):
+        value = BROKER[name].format(made.get(name))
+        assert re.search(
+            rf"^\| `{re.escape(name)}` \| \w+ \| `{re.escape(value)}` \(Kafka: ", page, re.MULTILINE
+        ), value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ottla.config import BrokerConfig, ConfigError, check_known
+from ottla.config.exposure import exposed
 
 
 def test_a_listener_s_own_value_goes_before_that_of_all() -> None:
@@ -15,6 +16,9 @@ def test_a_listener_s_own_value_goes_before_that_of_all() -> None:
             "listener.name.sasl_ssl.scram-sha-512.connections.max.reauth.ms": "5000",
             "connections.max.reauth.ms": "9000",
             "listener.name.sasl_ssl.plain.sasl.jaas.config": "x required;",
+            "listeners": "INNER://:1,SASL_SSL://:2",
+            "listener.security.protocol.map": "INNER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "inter.broker.listener.name": "INNER",
         }
     )
     assert config.warnings == []
@@ -59,6 +63,31 @@ def test_a_listener_s_own_value_must_be_valid(given: dict[str, str]) -> None:
         BrokerConfig().check_dynamic(given, per_broker=True)
 
 
+def test_what_is_no_listener_s_is_warned_about_and_what_cannot_be_is_refused() -> None:
+    (warning,) = BrokerConfig({"listener.name.plaintext.max.connections.per.ip": "5"}).warnings
+    assert "max.connections.per.ip is the same for all listeners" in warning
+    assert BrokerConfig({"listener.name.plaintext.ottla.users.file": "/etc/users"}).warnings == []
+    given = {"listener.name.a.principal.builder.class": "org.example.Builder"}
+    with pytest.raises(ConfigError, match=r"a\.principal\.builder\.class: not supported here: Java"):
+        BrokerConfig(given)
+    with pytest.raises(ConfigError, match="not supported here"):
+        BrokerConfig().check_dynamic(given, per_broker=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("listener.name.plain.ottla.users.file", "there is no listener PLAIN in listeners"),
+        ("listener.name.PLAINTEXT.ottla.users.file", "write listener.name.plaintext, in small letters"),
+        ("listener.name.plaintext.ottla.users.file", ""),
+        ("listener.name.controllers.ottla.users.file", ""),
+    ],
+)
+def test_what_is_set_for_a_listener_that_is_none_is_warned_about(name: str, told: str) -> None:
+    config = BrokerConfig({name: "/etc/users", "controller.listener.names": "CONTROLLERS"})
+    assert config.warnings == ([f"{name} has no effect: {told}"] if told else [])
+
+
 def test_names_of_listeners_settings_are_known() -> None:
     check_known(["listener.name.a.max.connections", "listener.name.a.gssapi.sasl.jaas.config"])
     for name in ("listener.name.a.gssapi.max.connections", "listener.name.a.nothing", "listener.name.a"):
@@ -101,3 +130,25 @@ def test_which_listener_nodes_use_among_themselves(given: dict[str, str], listen
 def test_nodes_need_a_listener_that_is_there(given: dict[str, str], refusal: str) -> None:
     with pytest.raises(ConfigError, match=refusal):
         BrokerConfig(TWO | given)
+
+
+@pytest.mark.parametrize(
+    ("listeners", "more", "expected"),
+    [
+        ("PLAINTEXT://127.0.0.1:9092", {}, []),
+        ("PLAINTEXT://localhost:9092,A://[::1]:1", {}, []),
+        ("PLAINTEXT://0.0.0.0:9092", {}, ["PLAINTEXT://0.0.0.0:9092"]),
+        ("PLAINTEXT://:9092", {}, ["PLAINTEXT://:9092"]),
+        ("A://10.0.0.1:1,PLAINTEXT://[::]:2", {}, ["A://10.0.0.1:1", "PLAINTEXT://[::]:2"]),
+        ("SSL://0.0.0.0:9092", {}, ["SSL://0.0.0.0:9092"]),
+        ("SSL://0.0.0.0:9092", {"ssl.client.auth": "required"}, []),
+        ("SSL://0.0.0.0:9092", {"listener.name.ssl.ssl.client.auth": "required"}, []),
+        ("SASL_SSL://0.0.0.0:9092", {}, []),
+    ],
+)
+def test_listeners_that_let_in_whoever_reaches_them(
+    listeners: str, more: dict[str, str], expected: list[str]
+) -> None:
+    protocols = "A:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL"
+    config = BrokerConfig({"listeners": listeners, "listener.security.protocol.map": protocols, **more})
+    assert exposed(config) == expected

@@ -69,7 +69,7 @@ def test_any_bytes_are_a_file_or_a_configuration_error(data: bytes) -> None:
 def test_an_error_is_told_with_the_lines_that_it_comes_from() -> None:
     file = ConfigFile("f", b"# \na.b=1\n\nlog.roll.ms = 0\\\n 5\nnum.partitions=x\n")
     assert file.where("Invalid value x for configuration num.partitions: no", {}) == " (f, line 6)"
-    assert file.where("log.roll.ms against num.partitions", {}) == " (f, line 4, 6)"
+    assert file.where("log.roll.ms against num.partitions", {}) == " (f, lines 4 and 6)"
     assert file.where("Invalid value x for configuration num.partitions: no", {"num.partitions": "x"}) == ""
     with pytest.raises(ConfigError, match=r"^the configuration file f, line 2: Malformed"):
         ConfigFile("f", b"\na=\\u12\n")

@@ -136,9 +136,32 @@ def test_names_that_kafka_does_not_know_are_warned_about_in_its_words() -> None:
     assert config.warnings == ["The configuration 'no.such.name' was supplied but isn't a known config."]
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("listener", " Did you mean 'listeners'?"),
+        ("super.user", " Did you mean 'super.users'?"),
+        ("SSL.KeyStore.Location", " Did you mean 'ssl.keystore.location'?"),
+        ("ssl.keystore.locations", " Did you mean 'ssl.keystore.location'?"),
+        ("confluent.metrics.reporter.bootstrap.servers", ""),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_what_was_meant(name: str, told: str) -> None:
+    known = f"The configuration '{name}' was supplied but isn't a known config."
+    assert BrokerConfig({name: "x"}).warnings == [known + told]
+
+
+def test_names_that_kafka_had_once_are_told_what_became_of_them() -> None:
+    (warning,) = BrokerConfig({"quota.producer.default": "1000"}).warnings
+    assert "ottla quota set producer_byte_rate=N --default-client" in warning
+    (warning,) = BrokerConfig({"delegation.token.master.key": "a"}).warnings
+    assert "delegation.token.secret.key" in warning
+
+
 def test_names_without_effect_are_warned_about_unless_they_say_the_default() -> None:
     assert BrokerConfig({"log.preallocate": "false", "zookeeper.connect": "x"}).warnings == [
-        "The configuration 'zookeeper.connect' was supplied but isn't a known config."
+        "The configuration 'zookeeper.connect' was supplied but isn't a known config. "
+        "There is no ZooKeeper: for more than one node, see --store."
     ]
     (warning,) = BrokerConfig({"log.preallocate": "true"}).warnings
     assert warning.startswith("log.preallocate has no effect: ")
@@ -290,9 +313,16 @@ def test_node_id_goes_by_either_name() -> None:
         ({"log.retention.ms": "0"}, "log.retention.ms must be unlimited (-1) or, greater than or equal to 1"),
         ({"process.roles": "controller"}, "process.roles must include 'broker'"),
         ({"log.dirs": "/a,/b"}, "log.dirs must name exactly one folder"),
-        ({"authorizer.class.name": "org.example.Any"}, "String must be one of: , org.apache.kafka"),
+        (
+            {"authorizer.class.name": "org.example.Any"},
+            "say org.apache.kafka.metadata.authorizer",
+        ),
         ({"remote.log.storage.system.enable": "true"}, "tiered storage is not offered"),
         ({"listeners": "localhost:9092"}, "it must be NAME://host:port"),
+        (
+            {"listener.security.protocol.map": "SSL:SLL"},
+            "SLL in listener.security.protocol.map is not one of",
+        ),
         ({"listeners": "OTHER://:9092"}, "No security protocol defined for listener OTHER"),
         ({"listeners": "PLAINTEXT://:1,PLAINTEXT://:2"}, "Each listener must have a different name"),
         ({"advertised.listeners": "PLAINTEXT://0.0.0.0:9092"}, "nonroutable meta-address"),
@@ -468,6 +498,14 @@ def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() ->
         "max.connection.creation.rate",
         "max.connections",
         "max.connections.per.ip",
+        "metrics.groups.max",
+        "metrics.listener",
+        "metrics.topics.max",
+        "slow.request.ms",
+        "otlp.endpoint",
+        "otlp.headers",
+        "otlp.interval.ms",
+        "max.connections.per.ip.overrides",
         "producer.id.expiration.ms",
         "sasl.enabled.mechanisms",
         "sasl.jaas.config",
@@ -475,6 +513,8 @@ def test_only_names_that_take_effect_at_once_can_be_set_for_running_brokers() ->
         "sasl.kerberos.service.name",
         "sasl.mechanism.inter.broker.protocol",
         "transaction.partition.verification.enable",
+        "ottla.users",
+        "ottla.users.file",
     }
 
 

@@ -500,12 +500,16 @@ def test_a_full_disk_is_not_filled_further() -> None:
     assert not [name for name in disk.files if name.endswith(".cleaned")]
     # It is tried again, but not at once.
     assert [delay for delay, _ in bench.clock.timers] == [15_000]
+    assert (bench.cleaner.failures, bench.cleaner.rounds, log.replacement.fails) == (1, 0, True)
     disk.capacity = 1 << 30
     bench.run()
     assert bench.checkpoints == []
     bench.clock.ms += FAILED_REST_MS
     bench.run()
     assert len(bench.checkpoints) == 1
+    assert (bench.cleaner.failures, bench.cleaner.rounds, log.replacement.fails) == (1, 1, False)
+    # Nothing was left to do when it looked last.
+    assert bench.cleaner.dirty_ratio == 0
 
 
 def test_renames_that_fail_are_taken_back() -> None:

@@ -138,7 +138,7 @@ def test_a_torn_tail_beside_a_clean_mark(point: int, cut: int, caplog: pytest.Lo
     lost = min(-(-cut // batch), COUNT - log.segments[-1].base_offset)
     assert again.log_end_offset == COUNT - lost
     assert len(read_all(again)) == COUNT - lost
-    assert "damaged though it was closed in order" in caplog.text or (whole - cut) % batch == 0
+    assert "damaged after a clean shutdown" in caplog.text or (whole - cut) % batch == 0
 
 
 def test_a_segment_that_is_none_of_this_log() -> None:

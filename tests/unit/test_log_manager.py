@@ -94,7 +94,7 @@ def test_a_start_after_a_crash_says_so_even_before_the_first_checkpoint(
         assert not caplog.records
         second = manager(disk, clock)
         await second.start()
-        assert "was not shut down in order: recovering its logs" in caplog.text
+        assert "unclean shutdown: recovering the logs in" in caplog.text
         second.abandon()
 
     asyncio.run(run())

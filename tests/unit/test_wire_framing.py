@@ -159,6 +159,20 @@ def test_a_frame_that_there_is_no_memory_for_is_refused(monkeypatch: pytest.Monk
     assert not cutter.waiting and cutter.held_bytes == 0
 
 
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", r"; it seems to speak TLS, which this listener does not\)$"),
+        (b"GET / HTTP/1.1", r"; it seems to speak HTTP\)$"),
+        (b"POST /v1", r"; it seems to speak HTTP\)$"),
+        (b"GOT ", r"before a login\)$"),
+    ],
+)
+def test_who_speaks_another_protocol_is_told_which(sent: bytes, told: str) -> None:
+    with pytest.raises(FrameError, match=told):
+        feed(decoder(size_max=100 * 1024 * 1024), sent, iter(()))
+
+
 @pytest.mark.parametrize("size", [FRAME_TRUSTED_BYTES_MAX // 2, 2 * FRAME_TRUSTED_BYTES_MAX])
 def test_who_has_sent_large_frames_is_believed_up_to_a_limit(size: int) -> None:
     cutter = decoder(size_max=100 * 1024 * 1024)

@@ -7,7 +7,6 @@ from ottla.config.definition import (
     Definition,
     ListCheck,
     Mode,
-    Rule,
     at_least,
     between,
     one_of,
@@ -30,28 +29,17 @@ _DOUBLE_MAX = 1.7976931348623157e308
 _ANY_BUT_NONE = ListCheck(empty_allowed=False)
 
 
-def _define(
-    name: str,
-    type: ConfigType,
-    default: object,
-    importance: str,
-    doc: str,
-    check: Rule | None = None,
-    mode: Mode = Mode.READ_ONLY,
-    internal: bool = False,
-) -> Definition:
-    return Definition(name, type, default, importance, doc, check, mode, internal=internal)
-
+_define = Definition
 
 _NODE = (
     _define(
         "node.id", _INT, -1, HIGH,
-        "The id of this node, unique in its cluster; 1 where neither it nor broker.id is given.",
+        "Id of this node, unique in its cluster. If neither node.id nor broker.id is set: 1.",
     ),
-    _define("broker.id", _INT, -1, HIGH, "An older name for node.id; where both are given they must agree."),
+    _define("broker.id", _INT, -1, HIGH, "Older name of node.id. If both are set, they must be equal."),
     _define(
         "broker.rack", _STRING, None, MEDIUM,
-        "Where the node stands. Replicas of a partition are spread over racks.",
+        "Rack or zone of the node. Replicas of a partition are spread over racks.",
     ),
     _define(
         "process.roles", _LIST, (), HIGH,
@@ -64,13 +52,14 @@ _NODE = (
 _NETWORK = (
     _define(
         "listeners", _LIST, ("PLAINTEXT://:9092",), HIGH,
-        "Where to listen, as NAME://host:port; an empty host is every address. Listeners named in "
-        "controller.listener.names are left out.",
+        "Addresses at which the broker listens, as NAME://host:port. An empty host is every address. "
+        "Listeners named in controller.listener.names are left out.",
         _ANY_BUT_NONE,
     ),
     _define(
         "advertised.listeners", _LIST, None, HIGH,
-        "What clients are told to connect to, for each listener; by default the listeners themselves.",
+        "Addresses that the broker tells clients to connect to, one for each listener. Default: the "
+        "listeners.",
         _ANY_BUT_NONE,
     ),
     _define(
@@ -93,16 +82,27 @@ _NETWORK = (
         "those that hold much, until some are answered. Up to 0: 512 MiB.",
     ),
     _define(
-        "max.connections", _INT, INT_MAX, MEDIUM, "Most connections at a time.", at_least(0), _CLUSTER,
+        "max.connections", _INT, INT_MAX, MEDIUM,
+        "Most connections at a time, and of each listener, which may have a limit of its own, as "
+        "listener.name.NAME.max.connections. By the listener of nodes, where clients have others, more may "
+        "come: connections of clients are closed for them.",
+        at_least(0), _CLUSTER,
     ),
     _define(
         "max.connections.per.ip", _INT, INT_MAX, MEDIUM,
         "Most connections at a time from one address.", at_least(0), _CLUSTER,
     ),
     _define(
+        "max.connections.per.ip.overrides", _STRING, "", MEDIUM,
+        "Other such limits of single hosts, as 10.0.0.1:100,build.example.org:200. What a name stands for is "
+        "looked up at the start and when this changes.",
+        None, _CLUSTER,
+    ),
+    _define(
         "max.connection.creation.rate", _INT, INT_MAX, MEDIUM,
         "New connections a second: those beyond are heard later. Listeners may have limits of their own, as "
-        "listener.name.NAME.max.connection.creation.rate.",
+        "listener.name.NAME.max.connection.creation.rate; that of nodes, where clients have others, has the "
+        "limit for itself.",
         at_least(0), _CLUSTER,
     ),
     _define(
@@ -112,6 +112,11 @@ _NETWORK = (
     _define(
         "fetch.max.bytes", _INT, 55 * _MIB, MEDIUM,
         "Most bytes in one Fetch response, whatever the client asks for.", at_least(1024),
+    ),
+    _define(
+        "telemetry.max.bytes", _INT, 1048576, LOW,
+        "Largest set of metrics that a client may push, packed or unpacked, in bytes; 16 MiB at most.",
+        at_least(1),
     ),
     _define(
         "max.incremental.fetch.session.cache.slots", _INT, 1000, MEDIUM,
@@ -126,14 +131,17 @@ _NETWORK = (
 _TOPICS = (
     _define("auto.create.topics.enable", _BOOLEAN, True, HIGH, "Create a topic when it is first asked for."),
     _define("delete.topic.enable", _BOOLEAN, True, HIGH, "Whether topics may be deleted."),
-    _define("num.partitions", _INT, 1, MEDIUM, "Partitions of a topic that does not say.", at_least(1)),
+    _define("num.partitions", _INT, 1, MEDIUM,
+        "Number of partitions of a topic that is created without one.", at_least(1)),
     _define(
-        "default.replication.factor", _INT, 1, MEDIUM, "Replicas of a topic that does not say how many.",
+        "default.replication.factor", _INT, 1, MEDIUM,
+        "Number of replicas of a topic that is created without one.",
     ),
     _define(
         "min.insync.replicas", _INT, 1, HIGH,
-        "In-sync replicas below which acks=all writes are refused, for topics that do not say. One value for "
-        "the whole cluster, recorded when it first starts: what a node is given later has no effect.",
+        "In-sync replicas below which acks=all writes are refused, for topics without a value of their "
+        "own. One value for the whole cluster, recorded when it first starts: what a node is given "
+        "later has no effect.",
         at_least(1), _CLUSTER,
     ),
     _define(
@@ -142,7 +150,8 @@ _TOPICS = (
     ),
     _define(
         "compression.type", _STRING, "producer", HIGH,
-        "How batches are stored: 'producer' keeps what the producer chose; anything else recompresses.",
+        "Compression of stored batches. 'producer' keeps that of the producer; any other value "
+        "compresses batches again.",
         one_of(*CODECS), _CLUSTER,
     ),
     _define("compression.gzip.level", _INT, -1, MEDIUM, "Level for gzip.", GZIP_LEVEL, _CLUSTER),
@@ -157,7 +166,7 @@ _LOG = (
         _ANY_BUT_NONE,
     ),
     _define(
-        "log.dir", _LIST, ("/tmp/kafka-logs",), HIGH, "The data folder where log.dirs is not given.",
+        "log.dir", _LIST, ("/tmp/kafka-logs",), HIGH, "Data directory if log.dirs is not set.",
         _ANY_BUT_NONE,
     ),
     _define(
@@ -165,23 +174,29 @@ _LOG = (
         "Size at which a log starts a new segment.", at_least(SEGMENT_BYTES_MIN), _CLUSTER,
     ),
     _define("log.roll.ms", _LONG, None, HIGH, "Age at which a log starts a new segment.", None, _CLUSTER),
-    _define("log.roll.hours", _INT, 168, HIGH, "The same in hours, without log.roll.ms.", at_least(1)),
+    _define(
+        "log.roll.hours", _INT, 168, HIGH,
+        "Age at which a log starts a new segment, in hours, if log.roll.ms is not set.", at_least(1),
+    ),
     _define(
         "log.roll.jitter.ms", _LONG, None, HIGH, "Random time taken off the age to roll.", None, _CLUSTER
     ),
     _define(
         "log.roll.jitter.hours", _INT, 0, HIGH,
-        "The same in hours, where log.roll.jitter.ms is not set.", at_least(0),
+        "Random time taken off the age to roll, in hours, if log.roll.jitter.ms is not set.", at_least(0),
     ),
     _define(
         "log.retention.ms", _LONG, None, HIGH,
         "Age beyond which segments are dropped; -1 is no limit.", None, _CLUSTER,
     ),
     _define(
-        "log.retention.minutes", _INT, None, HIGH, "The same in minutes, where log.retention.ms is not set.",
+        "log.retention.minutes", _INT, None, HIGH,
+        "Age beyond which segments are dropped, in minutes, if log.retention.ms is not set.",
     ),
     _define(
-        "log.retention.hours", _INT, 168, HIGH, "The same in hours, where neither of the others is set.",
+        "log.retention.hours", _INT, 168, HIGH,
+        "Age beyond which segments are dropped, in hours, if neither log.retention.ms nor "
+        "log.retention.minutes is set.",
     ),
     _define(
         "log.retention.bytes", _LONG, -1, HIGH,
@@ -193,7 +208,7 @@ _LOG = (
     ),
     _define(
         "log.cleanup.policy", _LIST, ("delete",), MEDIUM,
-        "What becomes of old segments: delete, compact, both, or neither.",
+        "How old segments are cleaned: delete, compact, both, or neither.",
         ListCheck(("compact", "delete")), _CLUSTER,
     ),
     _define(
@@ -269,21 +284,24 @@ _COMPACTION = (
     ),
     _define(
         "log.cleaner.delete.retention.ms", _LONG, _DAY_MS, MEDIUM,
-        "How long compaction keeps a tombstone, for topics that do not say.", at_least(0), _CLUSTER,
+        "How long compaction keeps a tombstone, for topics without a value of their own.",
+        at_least(0), _CLUSTER,
     ),
     _define(
         "log.cleaner.min.cleanable.ratio", _DOUBLE, 0.5, MEDIUM,
-        "Share of a log that must be uncompacted before compaction is worth its while, for topics that do "
-        "not say.",
+        "Share of a log that must be uncompacted before compaction is worth its while, for topics "
+        "without a value of their own.",
         between(0, 1), _CLUSTER,
     ),
     _define(
         "log.cleaner.min.compaction.lag.ms", _LONG, 0, MEDIUM,
-        "Time for which a record is safe from compaction, for topics that do not say.", at_least(0), _CLUSTER,
+        "Time for which a record is safe from compaction, for topics without a value of their own.",
+        at_least(0), _CLUSTER,
     ),
     _define(
         "log.cleaner.max.compaction.lag.ms", _LONG, LONG_MAX, MEDIUM,
-        "Longest time that a record may wait before compaction must look at it, for topics that do not say.",
+        "Longest time that a record may wait before compaction must look at it, for topics without a "
+        "value of their own.",
         at_least(1), _CLUSTER,
     ),
 )  # fmt: skip

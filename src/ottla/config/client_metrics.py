@@ -1,7 +1,7 @@
 """Subscriptions to clients' metrics (KIP-714; Kafka's ``ClientMetricsConfigs``).
 
-They are kept and checked; clients are not asked for metrics yet. Patterns are checked as Python's regular
-expressions, which Java's are but for rare constructs.
+What is checked here of patterns is whether Python takes them; ``metadata.configs`` checks whether they can be
+matched as Java's.
 """
 
 from __future__ import annotations

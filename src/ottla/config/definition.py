@@ -122,7 +122,7 @@ class Definition(NamedTuple):
         elif self.check is not None:
             fault = self.check.fault(typed)
             if fault is not None:
-                shown = shorten(format_value(typed, self.type) or "")
+                shown = "[hidden]" if self.sensitive else shorten(format_value(typed, self.type) or "")
                 raise ConfigError(f"Invalid value {shown} for configuration {self.name}: {fault}")
         return typed
 

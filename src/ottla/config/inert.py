@@ -149,11 +149,6 @@ _LOG_WISHES = _group(
     _row("socket.send.buffer.bytes", INT, 102400, HIGH, "Send buffer of a client's socket; the system chooses it."),
 )
 
-_LIMITS = _group(
-    "this limit is not enforced",
-    _row("max.connections.per.ip.overrides", STRING, "", MEDIUM, "Other limits for single hosts, as host:limit.", None, CLUSTER),
-)
-
 _QUOTAS = _group(
     "clients are not throttled",
     _row("alter.log.dirs.replication.quota.window.num", INT, 11, LOW, "Samples kept of the rate between folders.", _one),
@@ -168,7 +163,6 @@ _METRICS = _group(
     _row("metrics.num.samples", INT, 2, LOW, "Samples behind each metric.", _one),
     _row("metrics.recording.level", STRING, "INFO", LOW, "How much is measured."),
     _row("metrics.sample.window.ms", LONG, 30000, LOW, "Length of each sample.", _one),
-    _row("telemetry.max.bytes", INT, 1048576, LOW, "Largest set of metrics that a client may push.", _one),
 )
 
 _TRANSACTIONS = _group(
@@ -322,6 +316,6 @@ _REFUSED = [
 
 INERT = table(
     *_THREADS, *_QUORUM, *_QUORUM_WISHES, *_REPLICATION, *_COMPACTION, *_LOG, *_LOG_WISHES,
-    *_LIMITS, *_QUOTAS, *_METRICS, *_TRANSACTIONS, *_CONSUMER_GROUPS, *_PROTOCOLS,
+    *_QUOTAS, *_METRICS, *_TRANSACTIONS, *_CONSUMER_GROUPS, *_PROTOCOLS,
     *_SHARE_GROUPS, *_SHARE_GROUPS_TOPIC, *_TIERED, *_REFUSED, *SECURITY,
 )

@@ -64,10 +64,6 @@ SECURITY = (
     _sasl("sasl.oauthbearer.assertion.private.key.file", STRING, None, MEDIUM, "The key that signs assertions."),
     _sasl("sasl.oauthbearer.assertion.private.key.passphrase", PASSWORD, None, MEDIUM, "The passphrase of that key."),
     _sasl("sasl.oauthbearer.assertion.template.file", STRING, None, MEDIUM, "Claims to put into assertions."),
-    _sasl("sasl.oauthbearer.client.credentials.client.id", STRING, None, MEDIUM, "The client's id at the identity provider."),
-    _sasl("sasl.oauthbearer.client.credentials.client.secret", PASSWORD, None, MEDIUM, "The client's secret there."),
     _sasl("sasl.oauthbearer.jwt.retriever.class", CLASS, _OAUTH + "DefaultJwtRetriever", MEDIUM, "A Java class that fetches tokens."),
     _sasl("sasl.oauthbearer.jwt.validator.class", CLASS, _OAUTH + "DefaultJwtValidator", MEDIUM, "A Java class that checks tokens."),
-    _sasl("sasl.oauthbearer.scope", STRING, None, MEDIUM, "The scope to ask for."),
-    _sasl("sasl.oauthbearer.token.endpoint.url", STRING, None, MEDIUM, "Where tokens are fetched."),
 )

@@ -6,15 +6,22 @@ Some settings are also a mechanism's: ``listener.name.NAME.MECHANISM.x`` goes be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
-from ottla.config.definition import ConfigError, Definition
+from ottla.config.definition import ConfigError, Definition, Effect
 
 # Settings that a listener may have for each of its SASL mechanisms.
 OF_MECHANISMS = frozenset(
     ("connections.max.reauth.ms", "sasl.jaas.config", "sasl.server.callback.handler.class")
 )
+
+# Settings that a listener may have for itself, beside those that begin as follows.
+OF_LISTENERS = frozenset((
+    "connection.failed.authentication.delay.ms", "connections.max.idle.ms", "connections.max.reauth.ms",
+    "max.connection.creation.rate", "max.connections", "num.network.threads", "socket.request.max.bytes",
+))  # fmt: skip
+_BEGINNINGS = ("ottla.", "sasl.", "ssl.")
 
 
 class Given(Protocol):
@@ -95,13 +102,38 @@ def subject(name: str, definitions: Mapping[str, Definition]) -> Definition | No
     return definitions[of_mechanism] if of_mechanism in OF_MECHANISMS else None
 
 
+def of_no_listener(
+    names: Iterable[str], definitions: Mapping[str, Definition], listeners: Collection[str]
+) -> list[str]:
+    """A warning for each of ``names`` that sets something for a listener which is none of ``listeners``, or
+    which is not looked for as it is written: Kafka ignores both."""
+    warnings = []
+    for name in names:
+        if is_own(name) and subject(name, definitions) is not None:
+            listener = name.split(".", 3)[2]
+            if listener in listeners:
+                continue
+            here = f"there is no listener {listener.upper()} in listeners"
+            if listener.lower() in listeners:
+                here = f"write listener.name.{listener.lower()}, in small letters"
+            warnings.append(f"{name} has no effect: {here}")
+    return warnings
+
+
+def may_differ(name: str) -> bool:
+    """Whether one listener may be set to something else than the others."""
+    return name in OF_LISTENERS or name.startswith(_BEGINNINGS)
+
+
 def check_own(given: Mapping[str, str], definitions: Mapping[str, Definition]) -> None:
-    """ConfigError where a listener's own value is not valid."""
+    """ConfigError where a listener's own value is not valid, or asks for what is not here."""
     for name, text in given.items():
         entry = subject(name, definitions)
         if entry is None:
             continue
         try:
-            entry.parse(text)
+            value = entry.parse(text)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from error
+        if entry.effect is Effect.REFUSED and value != entry.default:
+            raise ConfigError(f"{name}: not supported here: {entry.note}")

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from ottla.addresses import PORT_MAX
 from ottla.config.definition import ConfigError
 from ottla.numbers import parse_whole
 
-PORT_MAX = 65535
 SASL_PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
@@ -38,7 +38,7 @@ def parse_protocols(items: Iterable[str]) -> dict[str, str]:
         if protocol.strip() not in PROTOCOLS:
             raise ConfigError(
                 f"No security protocol defined for listener {name}: "
-                f"{protocol} is not one of {', '.join(PROTOCOLS)}"
+                f"{protocol} in listener.security.protocol.map is not one of {', '.join(PROTOCOLS)}"
             )
         if name in protocols:
             raise ConfigError(f"Each listener may be in listener.security.protocol.map once: {name}")
@@ -57,7 +57,10 @@ def parse_endpoints(items: Iterable[str], protocols: Mapping[str, str], config: 
         if port is None:
             raise ConfigError(f"Invalid value {item} for configuration {config}: no such port")
         if listener not in protocols:
-            raise ConfigError(f"No security protocol defined for listener {listener}")
+            raise ConfigError(
+                f"No security protocol defined for listener {listener} of {config}: name one of "
+                f"{', '.join(PROTOCOLS)}, or say which {listener} has, in listener.security.protocol.map"
+            )
         if any(other.listener == listener for other in endpoints):
             raise ConfigError(f"Each listener must have a different name, listeners: {','.join(items)}")
         endpoints.append(Endpoint(listener, match[2], port, protocols[listener]))

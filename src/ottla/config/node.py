@@ -27,10 +27,14 @@ class NodeSettings:
     # The cluster's name in the store, which may hold several.
     cluster: str = "ottla"
     rack: str | None = None
+    # Whether an empty data directory may stand for that of a node which the cluster knows.
+    replace: bool = False
     # Where several processes are one command's: the ids of their nodes, this one's among them, and the
     # sockets that all of them listen at, as listeners and file descriptors.
     siblings: tuple[int, ...] = ()
     shared: tuple[tuple[str, int], ...] = ()
+    # Whether processes of the same user can ask it by a Unix socket in the data directory.
+    socket: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
 
     def to_properties(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from ottla.config.definition import ConfigError
 
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _SPACE = " \t\f"
-_NAME = re.compile(r"[a-z][a-z0-9.]*[a-z0-9]")
+_NAME = re.compile(r"[a-z](?:[\w.-]*\w)?", re.ASCII)
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
@@ -38,10 +38,12 @@ class ConfigFile:
         """The lines of what a message about configurations names, as an addition to it; those of
         ``overrides`` were not taken from the file."""
         named = dict.fromkeys(_NAME.findall(message))
-        lines = [self._lines[name] for name in named if name in self._lines and name not in overrides]
+        lines = sorted(self._lines[name] for name in named if name in self._lines and name not in overrides)
         if not lines:
             return ""
-        return f" ({self._path}, line {', '.join(map(str, lines))})"
+        *others, last = map(str, lines)
+        found = f"lines {', '.join(others)} and {last}" if others else f"line {last}"
+        return f" ({self._path}, {found})"
 
 
 def decode_properties(data: bytes) -> str:

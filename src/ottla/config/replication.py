@@ -21,8 +21,8 @@ _LIVENESS = (
     ),
     Definition(
         "broker.session.timeout.ms", _INT, 9000, MEDIUM,
-        "Silence after which a node of a cluster is taken for dead; whole seconds, at least 2, in etcd. One "
-        "whose process has ended is noticed at once.",
+        "Silence after which a node of a cluster is considered dead; whole seconds, at least 2, in "
+        "etcd. One whose process has ended is noticed at once.",
         at_least(1),
     ),
     Definition(
@@ -41,11 +41,11 @@ _LIVENESS = (
 _LEADERS = (
     Definition(
         "auto.leader.rebalance.enable", _BOOLEAN, True, HIGH,
-        "Move leadership back to preferred replicas, where a node leads too few of its partitions.",
+        "Let preferred replicas lead again if a node leads too few of its partitions.",
     ),
     Definition(
         "leader.imbalance.check.interval.seconds", _LONG, 300, HIGH,
-        "How often the controller looks at who leads.", at_least(1),
+        "Interval at which the controller checks the balance of leaders.", at_least(1),
     ),
     Definition(
         "leader.imbalance.per.broker.percentage", _INT, 10, HIGH,
@@ -53,8 +53,8 @@ _LEADERS = (
     ),
     Definition(
         "unclean.leader.election.enable", _BOOLEAN, False, HIGH,
-        "Let a replica outside the in-sync set lead when none inside it is left, losing records; for topics "
-        "that do not say.",
+        "Let a replica outside the in-sync set lead when none inside it is left, losing records; for "
+        "topics without a value of their own.",
         None, _CLUSTER,
     ),
     Definition(
@@ -80,7 +80,7 @@ _FOLLOWERS = (
     ),
     Definition(
         "replica.fetch.max.bytes", _INT, 1_048_576, MEDIUM,
-        "Bytes of a partition that a follower fetches at a time; a larger batch is fetched whole.",
+        "Bytes of a partition that a follower fetches at a time. A larger batch is fetched whole.",
         at_least(0),
     ),
     Definition(
@@ -92,7 +92,8 @@ _FOLLOWERS = (
     ),
     Definition(
         "replica.fetch.wait.max.ms", _INT, 500, HIGH,
-        "How long a follower's fetch waits; ten times as long where nothing has happened for a while.",
+        "How long a fetch of a follower waits for records. If nothing has been written for a while: ten"
+        " times as long.",
     ),
     Definition(
         "replica.high.watermark.checkpoint.interval.ms", _LONG, 5000, HIGH,

@@ -163,6 +163,10 @@ def check_compaction_lags(topic_values: Values) -> None:
         )
 
 
+# Which nobody may set to 0 while a broker runs, for all listeners or for one.
+ABOVE_ZERO = frozenset(("max.connections", "max.connection.creation.rate"))
+
+
 def check_change(before: Values, after: Values, topic_defaults: Values) -> None:
     """ConfigError where a broker may not go over from ``before`` to ``after`` while it runs.
 
@@ -173,7 +177,7 @@ def check_change(before: Values, after: Values, topic_defaults: Values) -> None:
         _check_pool(name, before[name], after[name])
     if changed & _CLEANER_SETTINGS:
         _check_cleaners(before[_CLEANERS], after[_CLEANERS])
-    for name in changed & {"max.connections", "max.connection.creation.rate"}:
+    for name in changed & ABOVE_ZERO:
         if after[name] <= 0:
             raise ConfigError(f"Invalid {name} {after[name]}")
     if changed & _LOG_SETTINGS:

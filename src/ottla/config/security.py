@@ -7,11 +7,11 @@ Kafka's ``BrokerSecurityConfigs``, ``SaslConfigs`` and ``DelegationTokenManagerC
 from __future__ import annotations
 
 from ottla.config.definition import (
+    Check,
     ConfigType,
     Definition,
     ListCheck,
     Mode,
-    Rule,
     at_least,
     one_of,
     table,
@@ -26,23 +26,20 @@ _PER_BROKER = Mode.PER_BROKER
 # The one authorizer that there is, by the name of Kafka's.
 STANDARD_AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 
+
+def _authorizer_fault(name: str) -> str | None:
+    if name in ("", STANDARD_AUTHORIZER):
+        return None
+    return f"Java classes cannot be run; for ACLs, also those of older Kafkas, say {STANDARD_AUTHORIZER}"
+
+
 # Of Kafka's classes that check tokens, what they do is done here by these names.
 _OAUTHBEARER = "org.apache.kafka.common.security.oauthbearer."
 SIGNED_VALIDATOR = _OAUTHBEARER + "OAuthBearerValidatorCallbackHandler"
 UNSECURED_VALIDATOR = _OAUTHBEARER + "internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
 
 
-def _row(
-    name: str,
-    type: ConfigType,
-    default: object,
-    importance: str,
-    doc: str,
-    check: Rule | None = None,
-    mode: Mode = Mode.READ_ONLY,
-) -> Definition:
-    return Definition(name, type, default, importance, doc, check, mode)
-
+_row = Definition
 
 _NODES = (
     _row(
@@ -53,7 +50,8 @@ _NODES = (
     ),
     _row(
         "sasl.mechanism.inter.broker.protocol", _STRING, "GSSAPI", MEDIUM,
-        "The mechanism by which nodes log in to each other; one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512.",
+        "The mechanism by which nodes log in to each other; one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, "
+        "OAUTHBEARER.",
         None, _PER_BROKER,
     ),
 )  # fmt: skip
@@ -73,7 +71,7 @@ _SASL = (
     ),
     _row(
         "connection.failed.authentication.delay.ms", _INT, 100, LOW,
-        "How long a client whose login failed waits for the answer that says so.", at_least(0),
+        "Delay of the answer to a failed login.", at_least(0),
     ),
     _row(
         "connections.max.reauth.ms", _LONG, 0, MEDIUM,
@@ -94,6 +92,26 @@ _SASL = (
     ),
 )  # fmt: skip
 
+_USERS = (
+    _row(
+        "ottla.users", _PASSWORD, None, MEDIUM,
+        "Users of PLAIN with their passwords, as alice:secret,bob:another; beside those of sasl.jaas.config, "
+        "if any. Where a password has a comma, or users are many, take ottla.users.file.",
+        None, _PER_BROKER,
+    ),
+    _row(
+        "ottla.users.file", _STRING, None, MEDIUM,
+        "A file with users of PLAIN, in each line NAME:PASSWORD; read again when it changes. Of a user who "
+        "is in ottla.users, too, the password there counts.",
+        None, _PER_BROKER,
+    ),
+    _row(
+        "ottla.node.user", _STRING, None, MEDIUM,
+        "As whom nodes log in to each other: one of ottla.users or ottla.users.file, where the password is. "
+        "In place of username and password in sasl.jaas.config.",
+    ),
+)  # fmt: skip
+
 _OAUTH = (
     _row(
         "sasl.server.callback.handler.class", _CLASS, None, MEDIUM,
@@ -104,11 +122,19 @@ _OAUTH = (
     ),
     _row(
         "sasl.oauthbearer.allow.unverified.audience", _BOOLEAN, False, MEDIUM,
-        "Take tokens for whatever audience, where sasl.oauthbearer.expected.audience is empty.",
+        "Accept tokens of every audience if sasl.oauthbearer.expected.audience is empty.",
     ),
     _row(
         "sasl.oauthbearer.allow.unverified.issuer", _BOOLEAN, False, MEDIUM,
-        "Take tokens of whatever issuer, where sasl.oauthbearer.expected.issuer is not set.",
+        "Accept tokens of every issuer if sasl.oauthbearer.expected.issuer is not set.",
+    ),
+    _row(
+        "sasl.oauthbearer.client.credentials.client.id", _STRING, None, MEDIUM,
+        "Client id with which this node asks for its token.",
+    ),
+    _row(
+        "sasl.oauthbearer.client.credentials.client.secret", _PASSWORD, None, MEDIUM,
+        "The secret that goes with it.",
     ),
     _row(
         "sasl.oauthbearer.clock.skew.seconds", _INT, 30, LOW,
@@ -121,26 +147,32 @@ _OAUTH = (
     _row("sasl.oauthbearer.expected.issuer", _STRING, None, LOW, "The issuer that tokens must come from."),
     _row(
         "sasl.oauthbearer.jwks.endpoint.url", _STRING, None, MEDIUM,
-        "Where the keys are by which tokens are verified: a file:// or https:// address of a JWKS.",
+        "Address of the keys that verify tokens: a JWKS at file:// or https://.",
     ),
     _row(
         "sasl.oauthbearer.jwks.endpoint.refresh.ms", _LONG, 3_600_000, LOW,
-        "Time between two looks at these keys.",
+        "Time between two looks at sasl.oauthbearer.jwks.endpoint.url.",
     ),
     _row(
         "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms", _LONG, 100, LOW,
-        "First wait before another look, when one failed.",
+        "First wait before another look at the keys, when one failed.",
     ),
     _row(
         "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms", _LONG, 10_000, LOW,
-        "Longest wait before another look, when some failed.",
+        "Longest wait before another look at the keys, when some failed.",
     ),
+    _row("sasl.oauthbearer.scope", _STRING, None, MEDIUM, "The scope of this node's own token."),
     _row(
         "sasl.oauthbearer.scope.claim.name", _STRING, "scope", LOW, "The claim of a token that has its scope."
     ),
     _row(
         "sasl.oauthbearer.sub.claim.name", _STRING, "sub", LOW,
         "The claim of a token that has the user's name.",
+    ),
+    _row(
+        "sasl.oauthbearer.token.endpoint.url", _STRING, None, MEDIUM,
+        "Where this node's own token is: a file:// address of it, or an https:// address of a "
+        "provider that gives one for the client's id and secret.",
     ),
 )  # fmt: skip
 
@@ -151,7 +183,7 @@ _TOKENS = (
     ),
     _row(
         "delegation.token.expiry.time.ms", _LONG, 86_400_000, MEDIUM,
-        "How long a token lasts that nobody renews.", at_least(1),
+        "Lifetime of a token that is not renewed.", at_least(1),
     ),
     _row(
         "delegation.token.max.lifetime.ms", _LONG, 604_800_000, MEDIUM,
@@ -159,7 +191,7 @@ _TOKENS = (
     ),
     _row(
         "delegation.token.secret.key", _PASSWORD, None, MEDIUM,
-        "What tokens are made with, the same on all nodes; without it there are none.",
+        "Secret with which tokens are made, the same on all nodes. Without it there are no tokens.",
     ),
 )  # fmt: skip
 
@@ -168,16 +200,15 @@ _RIGHTS = (
         "authorizer.class.name", _STRING, "", LOW,
         f"Who decides what clients may do: {STANDARD_AUTHORIZER}, which goes by ACLs. Without it everybody "
         "may do everything.",
-        one_of("", STANDARD_AUTHORIZER),
+        Check(f"[, {STANDARD_AUTHORIZER}]", _authorizer_fault),
     ),
     _row(
         "super.users", _STRING, "", LOW,
-        "Who may do everything, whatever ACLs say: principals such as User:admin, with semicolons between "
-        "them.",
+        "Principals that may do everything without an ACL, such as User:admin, separated by semicolons.",
     ),
     _row(
         "allow.everyone.if.no.acl.found", _BOOLEAN, False, LOW,
-        "Let everybody do with a resource what they like, where no ACL is about it.",
+        "Allow everything on resources that have no ACL.",
     ),
 )  # fmt: skip
 
@@ -191,4 +222,4 @@ _QUOTAS = (
     _row("controller.quota.window.size.seconds", _INT, 1, LOW, "Length of each such sample.", at_least(1)),
 )  # fmt: skip
 
-SECURITY = table(*_NODES, *_SASL, *_OAUTH, *_TOKENS, *_RIGHTS, *_QUOTAS)
+SECURITY = table(*_NODES, *_SASL, *_USERS, *_OAUTH, *_TOKENS, *_RIGHTS, *_QUOTAS)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ottla.config.definition import (
     ConfigType,
     Definition,
     Effect,
     ListCheck,
     Mode,
-    Rule,
     one_of,
     table,
 )
@@ -25,16 +26,7 @@ STORES = frozenset((
 ))  # fmt: skip
 
 
-def _row(
-    name: str,
-    type: ConfigType,
-    default: object,
-    importance: str,
-    doc: str,
-    check: Rule | None = None,
-    mode: Mode = Mode.PER_BROKER,
-) -> Definition:
-    return Definition(name, type, default, importance, doc, check, mode)
+_row = partial(Definition, mode=Mode.PER_BROKER)
 
 
 def _java(name: str, type: ConfigType, default: object, doc: str, note: str, effect: Effect) -> Definition:
@@ -51,7 +43,7 @@ _KEYS = (
         "File with the private key and its certificates, the key's own first; read again when it changes.",
     ),
     _row(
-        "ssl.keystore.password", _PASSWORD, None, MEDIUM, "Password of that file, where it is not PEM.",
+        "ssl.keystore.password", _PASSWORD, None, MEDIUM, "Password of the file. PEM files need none.",
     ),
     _row(
         "ssl.keystore.key", _PASSWORD, None, MEDIUM,
@@ -62,7 +54,7 @@ _KEYS = (
         "Its certificates, as PEM, the key's own first.",
     ),
     _row(
-        "ssl.key.password", _PASSWORD, None, MEDIUM, "Password of the private key, where it has its own.",
+        "ssl.key.password", _PASSWORD, None, MEDIUM, "Password of the private key, if it has one of its own.",
     ),
     _row(
         "ssl.truststore.type", _STRING, "JKS", MEDIUM,
@@ -74,7 +66,7 @@ _KEYS = (
         "Without one: those that the system trusts.",
     ),
     _row(
-        "ssl.truststore.password", _PASSWORD, None, MEDIUM, "Password of that file, where it is not PEM.",
+        "ssl.truststore.password", _PASSWORD, None, MEDIUM, "Password of the file. PEM files need none.",
     ),
     _row(
         "ssl.truststore.certificates", _PASSWORD, None, MEDIUM,
@@ -83,18 +75,19 @@ _KEYS = (
     _row(
         "ssl.allow.dn.changes", _BOOLEAN, False, LOW,
         "Whether a certificate that takes the place of another may have another name.",
-        None, Mode.READ_ONLY,
+        mode=Mode.READ_ONLY,
     ),
     _row(
         "ssl.allow.san.changes", _BOOLEAN, False, LOW,
-        "Whether it may lack alternative names that the one before has.", None, Mode.READ_ONLY,
+        "Whether it may lack alternative names that the one before has.", mode=Mode.READ_ONLY,
     ),
 )  # fmt: skip
 
 _HANDSHAKES = (
     _row(
         "ssl.client.auth", _STRING, "none", MEDIUM,
-        "Whether clients show a certificate: required, none, or requested: who shows none is anonymous.",
+        "Whether clients must show a certificate: required, none, or requested (a client without one is"
+        " anonymous).",
         one_of("required", "requested", "none"),
     ),
     _row(
@@ -117,7 +110,7 @@ _HANDSHAKES = (
     ),
     _row(
         "ssl.principal.mapping.rules", _STRING, "DEFAULT", LOW,
-        "How the names in certificates become names of users.", None, Mode.READ_ONLY,
+        "How the names in certificates become names of users.", mode=Mode.READ_ONLY,
     ),
 )  # fmt: skip
 

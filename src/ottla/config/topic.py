@@ -112,7 +112,7 @@ TOPIC = table(
         "errors.deadletterqueue.group.enable",
         _T.BOOLEAN,
         False,
-        "Let share groups put what they cannot process into the topic.",
+        "Let share groups write records that they cannot process to the topic.",
         effect=Effect.NONE,
         note="there are no share groups yet",
     ),

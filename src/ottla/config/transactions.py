@@ -44,7 +44,7 @@ _COORDINATOR = (
     ),
     Definition(
         "transaction.remove.expired.transaction.cleanup.interval.ms", _INT, 3_600_000, LOW,
-        "How often transactional ids that nobody uses are looked for.", at_least(1),
+        "Interval at which expired transactional ids are removed.", at_least(1),
     ),
     Definition(
         "transaction.two.phase.commit.enable", _BOOLEAN, False, LOW,
@@ -63,7 +63,8 @@ _PARTITIONS = (
         "How long a batch waits for the transaction before its own to be over.", at_least(0),
     ),
     Definition(
-        "add.partitions.to.txn.retry.backoff.ms", _INT, 20, HIGH, "How often that is looked at meanwhile.",
+        "add.partitions.to.txn.retry.backoff.ms", _INT, 20, HIGH,
+        "How often a batch that waits for the transaction before its own looks whether that is over.",
         at_least(1),
     ),
 )  # fmt: skip

@@ -23,21 +23,24 @@ from ottla.config.listener_settings import (
     ListenerSettings,
     check_own,
     listeners_own_changed,
+    may_differ,
+    of_no_listener,
     subject,
 )
 from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
+from ottla.config.observing import OBSERVING
 from ottla.config.replication import REPLICATION
 from ottla.config.security import SECURITY
 from ottla.config.tls import STORES, TLS
 from ottla.config.topic import SYNONYMS, TOPIC
 from ottla.config.transactions import TRANSACTIONS
+from ottla.config.unknown import advice
 
 log = logging.getLogger(__name__)
 
-# Every broker configuration by name.
-BROKER: dict[str, Definition] = dict(
-    sorted((ACTED_ON | REPLICATION | TRANSACTIONS | SECURITY | TLS | INERT).items())
-)
+# The tables of broker configurations, each of which is in one of them, and all of them by name.
+TABLES = (ACTED_ON, REPLICATION, TRANSACTIONS, SECURITY, TLS, OBSERVING, INERT)
+BROKER: dict[str, Definition] = dict(sorted(item for table in TABLES for item in table.items()))
 
 NODE_ID_DEFAULT = 1
 _INTER_BROKER = ("inter.broker.listener.name", "security.inter.broker.protocol")
@@ -82,6 +85,16 @@ class Synonym(NamedTuple):
     source: Source
 
 
+def not_known(properties: Mapping[str, str]) -> list[str]:
+    """A warning for each name that is no configuration of a broker: a start that is refused may be for one
+    that is meant to be another."""
+    return [_not_known(name) for name in properties if name not in BROKER and subject(name, BROKER) is None]
+
+
+def _not_known(name: str) -> str:
+    return f"The configuration '{name}' was supplied but isn't a known config.{advice(name, BROKER)}"
+
+
 class BrokerConfig:
     """A broker's configuration, live: dynamic changes replace values and tell those who subscribed.
 
@@ -109,6 +122,7 @@ class BrokerConfig:
         self._topic_defaults = _topic_defaults(self._values)
         self._check()
         self._look_at_inert()
+        self.warnings += of_no_listener(self.static, BROKER, self._opened())
 
     # Reading
 
@@ -221,7 +235,7 @@ class BrokerConfig:
         try:
             rules.check_static(values, topic_defaults)
         except ConfigError as error:
-            log.error("the dynamic configurations are left as they were: %s", error)
+            log.error("dynamic configurations not changed: %s", error)
             return frozenset()
         self._values = values
         self._topic_defaults = topic_defaults
@@ -237,7 +251,7 @@ class BrokerConfig:
                     listener(changed)
                 except Exception:
                     # One part that fails must not keep the others from theirs.
-                    log.exception("a change of the configuration could not be put into effect")
+                    log.exception("a change of the configuration could not be applied")
         return changed
 
     def check_dynamic(self, properties: Mapping[str, str], *, per_broker: bool) -> None:
@@ -268,15 +282,20 @@ class BrokerConfig:
                 try:
                     values[name] = entry.parse(text)
                 except ConfigError as error:
-                    log.warning("a dynamic configuration is left out: %s", error)
+                    log.warning("dynamic configuration ignored: %s", error)
         _name_node(values)
         return values
 
     def _known(self, name: str, text: str) -> Definition | None:
         entry = BROKER.get(name)
         if entry is None:
-            if subject(name, BROKER) is None:
-                self.warnings.append(f"The configuration '{name}' was supplied but isn't a known config.")
+            of_listener = subject(name, BROKER)
+            if of_listener is None:
+                self.warnings.append(_not_known(name))
+            elif not may_differ(of_listener.name):
+                self.warnings.append(
+                    f"{name} has no effect: {of_listener.name} is the same for all listeners"
+                )
             return None
         if entry.effect is Effect.REFUSED and entry.parse(text) != entry.default:
             raise ConfigError(refusal(entry, text))
@@ -300,6 +319,11 @@ class BrokerConfig:
             protocols.setdefault(listener, "PLAINTEXT")
         endpoints = parse_endpoints(self.get(name), protocols, name)
         return tuple(endpoint for endpoint in endpoints if endpoint.listener not in controllers)
+
+    def _opened(self) -> set[str]:
+        """Names of listeners as ``listeners`` has them, Kafka's controllers' among them."""
+        controllers = {listener.strip().lower() for listener in self.get("controller.listener.names")}
+        return controllers | {endpoint.listener.lower() for endpoint in self.listeners()}
 
     def _check_ids(self) -> None:
         ids = {self.get(name) for name in _ID_NAMES if self.is_set(name)}
@@ -428,6 +452,10 @@ def check_dynamic(properties: Mapping[str, str], *, per_broker: bool) -> None:
         if entry.parse(text) != entry.default and entry.effect is Effect.REFUSED:
             raise ConfigError(refusal(entry, text))
     check_own(properties, BROKER)
+    for name in properties:
+        prefixed = _LISTENER_PREFIX.fullmatch(name)
+        if prefixed and prefixed[1] in rules.ABOVE_ZERO and BROKER[prefixed[1]].parse(properties[name]) <= 0:
+            raise ConfigError(f"Invalid {prefixed[1]} {properties[name]}")
 
 
 def _is_per_broker(name: str) -> bool:
@@ -448,7 +476,7 @@ def check_known(names: Iterable[str]) -> None:
             )
         close = difflib.get_close_matches(name, BROKER, 1)
         raise ConfigError(
-            f"{name!r} is no broker configuration" + (f": is it {close[0]!r}?" if close else "")
+            f"{name!r} is no broker configuration." + (f" Did you mean {close[0]!r}?" if close else "")
         )
 
 

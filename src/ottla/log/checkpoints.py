@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
+from ottla.text import id_text
 from ottla.types import TopicPartition
 
 CHECKPOINT_VERSION = 0
@@ -93,13 +94,8 @@ def decode_epochs(data: bytes) -> list[tuple[int, int]]:
     return entries
 
 
-def encode_uuid(value: UUID) -> str:
-    """A topic id as Kafka writes it: URL-safe base64 without padding."""
-    return base64.urlsafe_b64encode(value.bytes).rstrip(b"=").decode()
-
-
 def decode_uuid(text: str) -> UUID:
-    """ValueError where it is none."""
+    """A topic id as ``id_text`` writes it. ValueError where it is none."""
     if len(text) != UUID_CHARACTERS:
         raise ValueError(f"no topic id: {text[:LINE_SHOWN_MAX]!r}")
     return UUID(bytes=base64.b64decode(text + "==", altchars=b"-_", validate=True))
@@ -107,7 +103,7 @@ def decode_uuid(text: str) -> UUID:
 
 def encode_partition_metadata(topic_id: UUID) -> bytes:
     """``partition.metadata``: the id of the topic that the folder belongs to (KIP-516)."""
-    return f"version: {PARTITION_METADATA_VERSION}\ntopic_id: {encode_uuid(topic_id)}".encode()
+    return f"version: {PARTITION_METADATA_VERSION}\ntopic_id: {id_text(topic_id)}".encode()
 
 
 def decode_partition_metadata(data: bytes) -> UUID:

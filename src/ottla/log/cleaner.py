@@ -100,6 +100,10 @@ class Cleaner:
         self._running = False
         self._woken = False
         self._closed = False
+        # How often a log was compacted, and how often one could not be.
+        self.rounds = self.failures = 0
+        # Of the logs that were worth it at the last look, the largest share that has not been compacted.
+        self.dirty_ratio = 0.0
         # What the log that is being cleaned held when that began: a truncation puts another in its place.
         self._began_with: Point | None = None
 
@@ -141,6 +145,7 @@ class Cleaner:
             while not self._closed:
                 self._woken = False
                 dirty, waits = await self._slices.run(self.look(self._clock.now_ms()))
+                self.dirty_ratio = max(dirty).ratio if dirty else 0.0
                 if not dirty:
                     break
                 await self._try(max(dirty))
@@ -181,6 +186,8 @@ class Cleaner:
         """Clean a log, or leave it alone for a while."""
         try:
             await self.clean(dirty)
+            self.rounds += 1
+            dirty.log.replacement.fails = False
         except Aborted:
             backoff_ms = self._config.get("log.cleaner.backoff.ms")
             dirty.log.replacement.rest_until(self._clock.monotonic_ms() + max(WAKE_DELAY_MS, backoff_ms))
@@ -190,6 +197,8 @@ class Cleaner:
     def _leave_alone(self, log: Log, where: TopicPartition, error: Exception) -> None:
         """For a while; a log that was deleted meanwhile fails in many ways, and none matters."""
         if not log.deleted:
+            self.failures += 1
+            log.replacement.fails = True
             foreseen = isinstance(error, KafkaError | OSError)
             logger.error("%s cannot be compacted: %s", where, error, exc_info=None if foreseen else error)
         log.replacement.rest_until(self._clock.monotonic_ms() + FAILED_REST_MS)

@@ -98,7 +98,7 @@ class Closing:
         try:
             await self._disk.run(partial(self._disk.sync_dir, self._directory))
         except OSError as error:
-            logger.error("%s cannot be synced, its logs try it themselves: %s", self._directory, error)
+            logger.error("%s cannot be synced as a whole, syncing each log: %s", self._directory, error)
         else:
             # Their folders are all there: each would sync the directory again.
             for log in logs:
@@ -114,7 +114,7 @@ class Closing:
                     work(log)
                 except Exception as error:  # noqa: BLE001 - it is logged, and the others are closed
                     logger.error(
-                        "a log could not be closed, it will be recovered at the next start: %s", error
+                        "unclean shutdown: a log could not be closed, the next start recovers it: %s", error
                     )
                     self._failed.add(log)
 

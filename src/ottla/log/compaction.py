@@ -1,11 +1,12 @@
-"""What log compaction keeps (the decisions of Kafka's LogCleaner, Cleaner and MemoryRecords.filterTo). Pure.
+"""The records that log compaction keeps (the decisions of Kafka's LogCleaner, Cleaner and
+MemoryRecords.filterTo). Pure.
 
 Of each key the last record stays. A tombstone, a record without a value, stays until its delete horizon has
 passed (KIP-534): the first compaction that meets it sets the batch's horizon to ``delete.retention.ms`` from
 then on, a later one drops it. Offsets never change: a batch keeps its base and last offset whatever is left
-of it. What was aborted goes, and so do markers of which nothing else is left, once their own horizon has
-passed. The functions that walk over records are generators, which yield what they have done so far in
-records, so that whoever drives them can pause.
+of it. Records of aborted transactions are removed, and so are markers without other records, once their own
+horizon has passed. The functions that walk over records are generators, which yield what they have done so
+far in records, so that whoever drives them can pause.
 """
 
 from __future__ import annotations

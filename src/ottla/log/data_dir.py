@@ -20,10 +20,10 @@ from ottla.log.checkpoints import (
     encode_lines,
     encode_offsets,
     encode_properties,
-    encode_uuid,
 )
 from ottla.log.files import read_small
 from ottla.log.folders import Suffix, parse_aside, parse_folder
+from ottla.text import id_text
 from ottla.types import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -127,6 +127,11 @@ class DataDir:
             raise DataDirectoryError(f"the data directory {path} cannot be used: {reason}") from error
         return cls(disk, path, lock)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it is nobody's yet: neither marked by a node nor with a partition in it."""
+        return not is_data_directory(self.disk, self.path) and not _holds_partitions(self.disk, self.path)
+
     def release(self) -> None:
         self._lock.release()
 
@@ -152,7 +157,7 @@ class DataDir:
         wanted = {"version": META_VERSION, "node.id": str(node_id)}
         if cluster_id is not None:
             wanted["cluster.id"] = cluster_id
-        wanted["directory.id"] = known.get("directory.id") or encode_uuid(uuid4())
+        wanted["directory.id"] = known.get("directory.id") or id_text(uuid4())
         if cluster_id is not None and wanted.items() - known.items():
             self.disk.write_file(path, encode_properties(known | wanted))
 
@@ -178,12 +183,14 @@ class DataDir:
     # -- the last shutdown --------------------------------------------------------------------------------
 
     def take_clean_mark(self) -> bool:
-        """Whether the last broker shut down in order. The mark is gone then: the next has to earn it."""
+        """Whether the last shutdown was clean. Removes the mark: the next clean shutdown writes it."""
         path = f"{self.path}/{CLEAN_SHUTDOWN_FILE}"
         if not self.disk.exists(path):
             return False
         if self.disk.exists(path + "/"):
-            logger.warning("%s is a folder, and no mark of a clean shutdown: move it away", path)
+            logger.warning(
+                "unclean shutdown: the mark of a clean shutdown is a directory, move it away: %s", path
+            )
             return False
         self.disk.remove(path)
         self.disk.sync_dir(self.path)
@@ -319,7 +326,7 @@ class RegistrationMark:
                 str(content.get("next_boot_id", "")),
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError, CheckpointDamaged) as error:
-            logger.warning("%s is damaged: this node counts as one that lost data: %s", self._path, error)
+            logger.warning("%s is damaged: the node joins as one that has lost data: %s", self._path, error)
             return None
 
     def _write(self, registration: Registration) -> None:

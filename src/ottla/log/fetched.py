@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.markers import EndMarker, marker_of
 from ottla.wire.records import (

@@ -207,7 +207,7 @@ class Loader:
             header = hints.last_of(last)
         except (KafkaError, ColdRead):
             path = last.path(LOG_SUFFIX)
-            logger.warning("%s is damaged though it was closed in order: recovering the log", path)
+            logger.warning("%s is damaged after a clean shutdown: recovering the log", path)
             return None
         end = last.base_offset if header is None else header.next_offset
         if point is None:
@@ -287,7 +287,7 @@ class Loader:
 
     def _drop_segments(self, first: int, why: str) -> None:
         for segment in self.segments[first:]:
-            logger.warning("%s: removing it, %s", segment.path(LOG_SUFFIX), why)
+            logger.warning("%s: removing this segment: %s", segment.path(LOG_SUFFIX), why)
             segment.close()
             for suffix in SEGMENT_SUFFIXES:
                 self.disk.remove(segment.path(suffix))
@@ -305,7 +305,7 @@ class Loader:
             return
         why = f"the log ends at {self.log_end_offset} and starts at {self.log_start_offset}"
         if self.clean:
-            logger.warning("%s: by its checkpoint %s: not believing that", self.directory, why)
+            logger.warning("%s: log start offset of the checkpoint ignored: %s", self.directory, why)
             self.log_start_offset = 0
             return
         self._begin_again(why)

@@ -2,7 +2,7 @@
 
 ``Segments`` hold the bytes and tell where they end, ``Durability`` how many of them are on the disk for good.
 Synchronous and used from one thread, but for ``flush``, which may run in another. Offsets are absolute, sizes
-bytes, times milliseconds. What fails on disk is raised as KafkaError KAFKA_STORAGE_ERROR.
+bytes, times milliseconds. A disk error is raised as KafkaError KAFKA_STORAGE_ERROR.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """All logs of a node (Kafka's LogManager): opening, retention, flushing, checkpoints, deletion, shutdown.
 
-Used from the event loop. What blocks for long runs through ``Disk.run``; what recurs runs from a handful of
+Used from the event loop. Blocking work runs through ``Disk.run``; periodic work runs from a handful of
 timers, so that an idle broker does next to nothing.
 """
 
@@ -152,7 +152,12 @@ class LogManager:
         self._every("high watermarks", interval_ms, write_high_watermarks)
         self._every("recovery points", get("log.flush.offset.checkpoint.interval.ms"), self.checkpoint)
         if not self._clean and any(parse_folder(name) for name in names):
-            logger.warning("the last broker in %s was not shut down in order: recovering its logs", self.path)
+            logger.warning("unclean shutdown: recovering the logs in %s", self.path)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the data directory is nobody's yet: neither marked by a node nor with a partition in it."""
+        return self._dir.is_new
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """Write down, or check, which cluster the data belongs to. DataDirectoryError: another one."""
@@ -172,7 +177,7 @@ class LogManager:
             if all_closed:
                 await self._disk.run(self._dir.leave_clean_mark)
         except OSError as error:
-            logger.error("%s: what the next start needs to know cannot be written: %s", self.path, error)
+            logger.error("%s: the checkpoints for the next start cannot be written: %s", self.path, error)
             return False
         finally:
             self._release()
@@ -186,7 +191,9 @@ class LogManager:
             try:
                 self._dir.leave_clean_mark()
             except OSError as error:
-                logger.warning("%s: the next start recovers its logs: %s", self.path, error)
+                logger.warning(
+                    "unclean shutdown: the next start recovers the logs in %s: %s", self.path, error
+                )
         for task in self._tasks:
             task.cancel()
         for log in self.logs.values():
@@ -312,13 +319,13 @@ class LogManager:
                 try:
                     self._set_aside(where, "it belongs to no partition that is known to be on this node")
                 except OSError as error:
-                    logger.error("%s/%s belongs to no known partition, and stays: %s", self.path, name, error)
+                    logger.error("stray partition %s/%s: cannot be set aside: %s", self.path, name, error)
         strays = stray_folders(self._disk, self.path, self._dir.names())
         self._strays = {}
         if strays:
             logger.warning(
-                "%s holds %d folders that were set aside (-stray). Nothing in them is lost or served: "
-                "'ottla log stray list %s' shows them, adopt puts one in its place, delete removes it",
+                "stray partitions in %s: %d; their records are kept and not served: 'ottla log "
+                "stray list %s' shows them, adopt puts one in its place, delete removes it",
                 self.path, len(strays), self.path,
             )  # fmt: skip
 
@@ -346,7 +353,8 @@ class LogManager:
         folder = set_aside(self._disk, self.path, topic_partition, log_start_offset)
         self._checkpoints.forget(topic_partition)
         logger.warning(
-            "%s/%s is set aside as %s: %s. Its records are kept, see 'ottla log stray'",
+            "stray partition %s/%s: set aside as %s: %s; its records are kept, see 'ottla log "
+            "stray'",
             self.path, topic_partition, folder, why,
         )  # fmt: skip
 
@@ -364,7 +372,7 @@ class LogManager:
         self._disk.rename(f"{self.path}/{stray.folder}", f"{self.path}/{topic_partition}")
         self._disk.sync_dir(self.path)
         del self._strays[stray.folder]
-        logger.warning("%s/%s was set aside, and is back in its place", self.path, stray.folder)
+        logger.warning("stray partition %s/%s: put back in its place", self.path, stray.folder)
         return True
 
     def _rename_and_remove(self, topic_partition: TopicPartition, directory: str, delay_ms: int = 0) -> None:
@@ -431,9 +439,9 @@ class LogManager:
             try:
                 await work()
             except (KafkaError, OSError) as error:
-                logger.error("%s in %s: %s", name, self.path, error)
+                logger.error("%s in %s failed: %s", name, self.path, error)
             except Exception:
-                logger.exception("%s in %s", name, self.path)
+                logger.exception("%s in %s failed", name, self.path)
             if not self.closed and interval_ms > 0:
                 self._every(name, interval_ms, work)
 
@@ -459,9 +467,14 @@ class LogManager:
                 for _ in log.producers.expire(now_ms, expiration_ms):
                     await self._slices.pause()
             except KafkaError as error:
-                logger.error("retention of %s: %s", topic_partition, error)
+                logger.error("retention of %s failed: %s", topic_partition, error)
             except Exception:
-                logger.exception("retention of %s", topic_partition)
+                logger.exception("retention of %s failed", topic_partition)
+
+    @property
+    def cleaner(self) -> Cleaner:
+        """Who compacts: for those who look at how that goes."""
+        return self._cleaner
 
     def segment_closed(self) -> None:
         self._cleaner.wake()

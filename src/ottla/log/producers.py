@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.markers import EndMarker
 from ottla.log.producer_entry import NO_BATCH, AppendedBatch, ProducerEntry

@@ -1,8 +1,8 @@
 """Finding out what a log holds after a crash (Kafka's LogLoader and LogSegment.recover).
 
-Every byte from the segment of the recovery point on is looked at. Of what is behind the recovery point the
-longest valid prefix is kept: what follows the first batch that is torn or damaged is cut off, segments after
-it included.
+Every byte from the segment of the recovery point on is looked at. Behind the recovery point the
+longest valid prefix is kept: the log is truncated at the first batch that is torn or damaged, and the
+segments after it are removed.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ class Replacement:
         self.cleaned_offset = cleaned_offset
         # A log that could not be compacted is left alone until then, in monotonic milliseconds.
         self.rests_until_ms = 0
+        # Whether it could not be compacted when that was tried last.
+        self.fails = False
 
     def rest_until(self, monotonic_ms: int) -> None:
         """Have it left alone until then."""

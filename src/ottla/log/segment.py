@@ -12,8 +12,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.env.disk import Disk, File
 from ottla.log.file_cache import FileCache
 from ottla.log.files import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX

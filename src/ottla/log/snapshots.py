@@ -107,7 +107,7 @@ class Snapshots:
                 # It is still to be written, or could not be.
                 continue
             except ValueError as error:
-                logger.warning("%s: removing it, %s", self._path(snapshot), error)
+                logger.warning("%s: removing this snapshot: %s", self._path(snapshot), error)
                 self._remove(snapshot)
         producers.clear(0)
 

@@ -2,7 +2,7 @@
 
 They come about where the metadata knows less than the disk: it was lost, or restored from a backup, or a
 topic was deleted, or a replica moved away, while the node was down. Such a folder is renamed and otherwise
-left as it is (LogManager.isStrayReplica): what was acknowledged is removed by an explicit wish only
+left as it is (LogManager.isStrayReplica): acknowledged records are removed by an explicit command only
 (``ottla log stray``).
 """
 
@@ -89,7 +89,9 @@ def find_own(
                 found.append(stray)
     if len(found) > 1:
         names = ", ".join(stray.folder for stray in found)
-        logger.error("%s: several folders are of %s, none of them is taken back: %s", data_dir, where, names)
+        logger.error(
+            "stray partitions in %s: several folders of %s, none is put back: %s", data_dir, where, names
+        )
     return found[0] if len(found) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""What a batch must satisfy to be appended, and what a leader changes in it (Kafka's LogValidator). Pure.
+"""The checks of a batch before it is appended, and the leader's changes to it (Kafka's LogValidator). Pure.
 
 The header is always checked and the checksum always computed. Records are looked at only where a batch has
 few of them, or where the topic demands it: see docs/decisions/0003-what-produce-validates.md.
@@ -11,8 +11,7 @@ from functools import partial as bind
 from itertools import islice
 from typing import Final, NamedTuple, final
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LONG_MAX, PRODUCER_CODEC, LogConfig, Origin
 from ottla.types import Buffer

@@ -1,9 +1,10 @@
 """Whether a producer's transaction is known to its coordinator, before its first batch comes (KIP-890). Pure.
 
-A part of Kafka's ProducerStateManager (VerificationStateEntry, VerificationGuard). Who is to append the first
-batch of a transaction begins a verification, asks the coordinator, and appends with the guard that it was
-given. A marker that is written meanwhile takes the guard's force: what the coordinator said before it does
-not count any more. So no transaction begins of which the coordinator knows nothing, and none hangs.
+A part of Kafka's ProducerStateManager (VerificationStateEntry, VerificationGuard). Before the first batch of
+a transaction is appended, the leader begins a verification, asks the coordinator, and appends with the guard
+that it was given. A marker that is written meanwhile takes the guard's force: an earlier answer of the
+coordinator is not valid any more. So no transaction begins of which the coordinator knows nothing, and none
+hangs.
 """
 
 from __future__ import annotations

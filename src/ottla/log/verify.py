@@ -92,6 +92,7 @@ class PartitionVerifier:
         *,
         is_clean: bool,
         is_compacted: bool = False,
+        log_start_offset: int = 0,
         repair: bool = False,
         done: Callable[[int], None] = lambda count: None,
     ) -> None:
@@ -101,6 +102,8 @@ class PartitionVerifier:
         self._is_clean = is_clean
         # Whether offsets may be missing between batches.
         self._is_compacted = is_compacted
+        # Records before it are deleted, although their segment may be there.
+        self._log_start_offset = log_start_offset
         self._repair = repair
         self._done = done
         self._epochs = LeaderEpochs()
@@ -231,8 +234,9 @@ class PartitionVerifier:
         end = self._result.end_offset
         for number, (epoch, start) in enumerate(right):
             following = right[number + 1][1] if number + 1 < len(right) else end
-            for offset in (start, following - 1):
-                if told.epoch_at(offset) != epoch:
+            # Epochs are forgotten with the records that are deleted.
+            for offset in (max(start, self._log_start_offset), following - 1):
+                if self._log_start_offset <= offset < following and told.epoch_at(offset) != epoch:
                     return f"offset {offset} is of epoch {epoch}, not {told.epoch_at(offset)}"
         known = {epoch for epoch, _ in right}
         extra = [entry for entry in told.entries if entry[0] not in known and self._start <= entry[1] < end]

@@ -1,7 +1,7 @@
 """Going through a segment's batches by their headers, and noticing where there are none.
 
 The file is the truth, and may be damaged: a length that a disk has changed leads to bytes that are no header.
-What cannot be a batch at its place is never taken for one; ``salvage`` goes on behind it.
+Bytes that cannot be a batch at their place are never taken for one; ``salvage`` goes on behind it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.env.disk import File
 from ottla.log.index import RELATIVE_OFFSET_MAX
 from ottla.types import Buffer

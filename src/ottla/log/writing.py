@@ -2,7 +2,7 @@
 
 Nobody finds what is not written: where the log ends, its indexes, epochs and producers change afterwards, on
 the event loop. Until then nothing else is appended: producers stand in line, and are let in some at a time,
-in the order of their coming. Whatever else would change the log's end waits for the write first, in place
+in the order of their coming. Other changes of the log's end wait for the write first, in place
 (``Log.settle``), and so does whatever changes who leads; that is at most what it would have waited if the
 write had been made there.
 """
@@ -87,8 +87,8 @@ class Writing:
     def _write(self) -> None:
         try:
             self.file.append(self._buffers)
-        except OSError as error:
-            self._error = error
+        except OSError as failure:
+            self._error = failure
         except Exception as error:
             # It is refused as any other: nobody would hear of it, nor get past it, otherwise.
             logger.exception("%s cannot be written, unexpectedly", self.file.path)

@@ -103,6 +103,8 @@ _TABLE = (
     Api(65, "DescribeTransactions", "describe_transactions", "transactions", 0, 0, MANY, LISTS),
     Api(66, "ListTransactions", "list_transactions", "transactions", 0, 2, SOME),
     Api(68, "ConsumerGroupHeartbeat", "consumer_group_heartbeat", "groups", 0, 1, MANY, LISTS),
+    Api(71, "GetTelemetrySubscriptions", "get_telemetry_subscriptions", "telemetry", 0, 0),
+    Api(72, "PushTelemetry", "push_telemetry", "telemetry", 0, 0, FEW, LARGE),
     Api(74, "ListConfigResources", "list_config_resources", "configs", 0, 1),
     Api(75, "DescribeTopicPartitions", "describe_topic_partitions", "topics", 0, 0, MANY, LISTS),
 )

@@ -28,12 +28,30 @@ FRAME_TRUSTED_BYTES_MAX: Final = 2 * 1024 * 1024
 # what has come, which is copied into it: of 100 MB the first 16, in one step, and the first 2 before.
 CLAIM_FACTOR: Final = 8
 
+# What ClientHellos begin with, and requests of HTTP: GET and a blank, HEAD, POST, PUT and a blank.
+TLS_HANDSHAKE: Final = 0x160301
+HTTP_METHODS: Final = (0x47455420, 0x48454144, 0x504F5354, 0x50555420)
 
 _read_size: Final = struct.Struct(">i").unpack_from
 
 
+def _seems(size: int) -> str:
+    """Which other protocol begins with these four bytes, in words to append."""
+    if size >> 8 == TLS_HANDSHAKE:
+        return "; it seems to speak TLS, which this listener does not"
+    return "; it seems to speak HTTP" if size in HTTP_METHODS else ""
+
+
 class FrameError(ValueError):
     """A size that no request can have: the stream cannot be followed any further."""
+
+
+class FrameTooLarge(FrameError):
+    """It is over a limit, of all requests or of its API."""
+
+
+class NoMemory(FrameError):
+    """There is no memory for it."""
 
 
 class FrameDecoder:
@@ -111,7 +129,7 @@ class FrameDecoder:
         if self.large is not None:
             if self._frame_got == len(self.large):
                 self.large = None
-                raise FrameError(f"there is no memory for a request of {self._frame_size} bytes")
+                raise NoMemory(f"there is no memory for a request of {self._frame_size} bytes")
             self._frame_got += count
             if self._frame_got == self._frame_size:
                 frame, self.large = self.large, None
@@ -130,7 +148,8 @@ class FrameDecoder:
             size = int.from_bytes(data[start : start + 4], signed=True)
             if size < 0 or size > self.size_max:
                 what = "socket.request.max.bytes, or sasl.server.max.receive.size before a login"
-                raise FrameError(f"a request of {size} bytes (at most {self.size_max}: {what})")
+                message = f"a request of {size} bytes (at most {self.size_max}: {what}{_seems(size)})"
+                raise FrameError(message) if size < 0 else FrameTooLarge(message)
             stop = start + 4 + size
             if stop > end:
                 if size > SCRATCH_BYTES:
@@ -148,7 +167,7 @@ class FrameDecoder:
         key = int.from_bytes(head[:2], signed=True)
         if self._by_api and size > frame_bytes_max(key):
             name = APIS[key].name if key in APIS else f"with key {key}"
-            raise FrameError(f"a request {name} of {size} bytes (at most {frame_bytes_max(key)})")
+            raise FrameTooLarge(f"a request {name} of {size} bytes (at most {frame_bytes_max(key)})")
         self.large = bytearray(max(len(head), min(size, self._trusted)))
         self.large[: len(head)] = head
         self._frame_got = len(head)

@@ -18,7 +18,7 @@ from ottla.wire import codec, newer
 from ottla.wire.apis import API_VERSIONS, APIS, OFFSET_COMMIT, PRODUCE, SERVED
 from ottla.wire.commits import read_commit
 from ottla.wire.fields import describe
-from ottla.wire.primitives import READ_ERRORS, MalformedMessage, read_uvarint, skip_tags
+from ottla.wire.primitives import READ_ERRORS, MalformedMessage, TooManyElements, read_uvarint, skip_tags
 from ottla.wire.produce import ELEMENTS_OF_ONE, FLEXIBLE_SINCE, read_one
 
 __all__ = (
@@ -186,6 +186,17 @@ def _response(api_key: int, version: int) -> Codec:
     return made if made is not None else _compile(_responses, "response", api_key, version)
 
 
+def compiled() -> list[tuple[str, int, int]]:
+    """What is compiled by now: "request" or "response", API key and version."""
+    made = [("request", codec.api_key, codec.version) for codec in _requests.values()]
+    return made + [("response", codec.api_key, codec.version) for codec in _responses.values()]
+
+
+def compile_now(kind: str, api_key: int, version: int) -> None:
+    """Compile what otherwise is when it is first asked for."""
+    _request(api_key, version) if kind == "request" else _response(api_key, version)
+
+
 def read_header(buffer: Buffer, offset: int = 0) -> RequestHeader:
     """The header of the request at ``offset``. MalformedMessage where it is not one."""
     try:
@@ -232,10 +243,12 @@ def wants_no_answer(buffer: Buffer) -> bool:
         return False
 
 
-def decode_request(api_key: int, version: int, buffer: Buffer, offset: int = 0) -> Any:
+def decode_request(
+    api_key: int, version: int, buffer: Buffer, offset: int = 0, *, elements_max: int | None = None
+) -> Any:
     """The request whose body is at ``offset``. MalformedMessage where the bytes are not one, or where it has
-    more elements than its API may have."""
-    return _read(_request(api_key, version), buffer, offset)[0]
+    more elements than ``elements_max``, or than its API may have."""
+    return _read(_request(api_key, version), buffer, offset, elements_max)[0]
 
 
 def read_request(made: Codec, buffer: Buffer, offset: int) -> tuple[Any, int]:
@@ -252,22 +265,33 @@ def read_request(made: Codec, buffer: Buffer, offset: int) -> tuple[Any, int]:
     return _read(made, buffer, offset)
 
 
-def _read(made: Codec, buffer: Buffer, offset: int) -> tuple[Any, int]:
+def _read(made: Codec, buffer: Buffer, offset: int, elements_max: int | None = None) -> tuple[Any, int]:
     read, budget = made.read, made.elements_max
+    if elements_max is not None:
+        budget = elements_max
     left = [budget]
     if made.reads_bytes_only and type(buffer) is not bytes:
         # A large one.
         read = codec.reader(load(APIS[made.api_key].schema, made.version, "request"))
     try:
         return read(buffer, offset, left)[0], budget - left[0]
+    except TooManyElements as many:
+        raise TooManyElements(f"{APIS[made.api_key].name} v{made.version}: {many}") from many
     except READ_ERRORS as error:
         raise MalformedMessage(f"{APIS[made.api_key].name} v{made.version}: {error}") from error
 
 
-def decode_response(api_key: int, version: int, buffer: Buffer, offset: int = 0) -> Any:
+def decode_response(
+    api_key: int,
+    version: int,
+    buffer: Buffer,
+    offset: int = 0,
+    *,
+    elements_max: int = RESPONSE_ELEMENTS_MAX,
+) -> Any:
     """The response whose body is at ``offset``, for clients."""
     try:
-        return _response(api_key, version).read(buffer, offset, [RESPONSE_ELEMENTS_MAX])[0]
+        return _response(api_key, version).read(buffer, offset, [elements_max])[0]
     except READ_ERRORS as error:
         raise MalformedMessage(f"{APIS[api_key].name} v{version} response: {error}") from error
 

@@ -27,6 +27,10 @@ class MalformedMessage(ValueError):
     """The bytes are not a message of the version that they claim to be."""
 
 
+class TooManyElements(MalformedMessage):
+    """It has more elements than its API may have."""
+
+
 def read_uvarint(buffer: Buffer, offset: int, first: int) -> tuple[int, int]:
     """Go on with an unsigned varint whose first byte, ``first``, had its high bit set.
 
@@ -152,7 +156,7 @@ def take(count: int, room: int, left: list[int]) -> None:
     if count > room:
         raise MalformedMessage(f"{count} elements are claimed in {room} bytes")
     if count > left[0]:
-        raise MalformedMessage(f"{count} elements more, where {left[0]} may come")
+        raise TooManyElements(f"{count} elements more, where {left[0]} may come")
     left[0] -= count
 
 

@@ -11,8 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, final
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.errors import ErrorCode, KafkaError
 from ottla.types import Buffer, Record
 from ottla.wire.compression import UNPACKED_BYTES_MAX, compress, decompress
