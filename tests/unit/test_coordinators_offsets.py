@@ -185,6 +185,22 @@ def test_offsets_of_a_consumer_without_members_expire_from_their_commit_on() -> 
     assert durable(bench.failed_over().machine) == ({}, {})
 
 
+@pytest.mark.parametrize("fails_over", [False, True])
+def test_a_group_whose_offsets_are_gone_is_there_until_it_expires(fails_over: bool) -> None:
+    """Whoever fails to join it; one that nobody has committed to is not."""
+    bench = Bench()
+    bench.commit(1)
+    if fails_over:
+        bench = bench.failed_over()
+    bench.delete_offsets("t", 0)
+    for group_id in ("g", "h"):
+        bench.join("nobody", group_id=group_id)
+    assert list(bench.machine.tables.groups) == ["g"]
+    bench.expire_offsets()
+    assert not bench.machine.tables.groups
+    assert durable(bench.failed_over().machine) == ({}, {})
+
+
 def test_offsets_of_a_group_expire_from_when_it_became_empty() -> None:
     bench = Bench()
     generation = bench.stable("m1", session_ms=1_800_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ from ottla.metadata.access_records import (
 )
 from ottla.metadata.acl_follower import AT_ONCE, AclFollower
 from ottla.metadata.image import EMPTY, ClusterImage
-from ottla.metadata.store import Event
+from ottla.metadata.store import TXN_OPERATIONS_MAX, Event, StoreError
 from ottla.pieces import whole
 from ottla.security.acl import Authorizer
 from ottla.security.acl_bindings import (
@@ -151,6 +152,51 @@ def test_acls_are_created_and_deleted(tmp_path: Path, monkeypatch: pytest.Monkey
         assert codes(await create_acls(controller, three)) == [None, None, ErrorCode.policy_violation]
         await delete_acls(controller, [*many, *three, many[0]])
         assert cluster.metadata.image.acls == {}
+
+    run(tmp_path, body)
+
+
+def test_a_request_is_one_transaction_as_far_as_one_holds_it_and_a_failure_is_told(tmp_path: Path) -> None:
+    many = [acl(f"t{number}") for number in range(300)]
+
+    async def body(cluster: Cluster) -> None:
+        controller, store = cluster.metadata.controller, cluster.store
+        txn, sizes, fails_at = store.txn, [], 0
+
+        async def counted(compares: Any, operations: Any) -> Any:
+            sizes.append(len(operations))
+            if len(sizes) == fails_at:
+                raise StoreError("the disk is full")
+            return await txn(compares, operations)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "txn", counted)
+            assert codes(await create_acls(controller, many[:TXN_OPERATIONS_MAX])) == [None] * 128
+            # What is there, and what cannot be, takes no room in it.
+            some = [acl(""), *many[: TXN_OPERATIONS_MAX + 100]]
+            assert codes(await create_acls(controller, some)) == [ErrorCode.invalid_request] + [None] * 228
+            assert sizes == [128, 100]
+            await delete_acls(controller, many)
+            assert sizes == [128, 100, 128, 100] and not cluster.metadata.image.acls
+
+            sizes.clear()
+            fails_at = 2
+            told = await create_acls(controller, many)
+            late = ErrorCode.request_timed_out
+            assert codes(told) == [None] * 128 + [late] * 172 and sizes == [128, 128]
+            assert set(cluster.metadata.image.acls.values()) == set(many[:128])
+            assert [one.message for one in told[128:] if one] == ["the disk is full"] * 128 + [
+                "Not tried, since those before it failed: the disk is full"
+            ] * 44
+            sizes.clear()
+            fails_at = 0
+            assert codes(await create_acls(controller, many)) == [None] * 300 and sizes == [128, 44]
+
+            sizes.clear()
+            fails_at = 3
+            gone = await delete_acls(controller, many)
+            assert codes([gone[one] for one in many]) == [None] * 256 + [late] * 44
+            assert set(cluster.metadata.image.acls.values()) == set(many[256:])
 
     run(tmp_path, body)
 

@@ -21,9 +21,10 @@ from ottla.metadata.configs import ResourceType
 from ottla.metadata.controller import MorePartitions
 from ottla.metadata.image import EMPTY, ClusterImage, initial_state
 from ottla.metadata.producer_ids import PRODUCER_IDS_AHEAD_MAX
-from ottla.metadata.service import Metadata, format_id
+from ottla.metadata.service import Metadata
 from ottla.metadata.store import TXN_OPERATIONS_MAX
 from ottla.metadata.topics import NewTopic, name_fault
+from ottla.text import id_text
 
 
 async def create(cluster: Cluster, *topics: NewTopic, validate_only: bool = False) -> list[ErrorCode]:
@@ -411,7 +412,7 @@ def test_a_subscriber_that_fails_does_not_stop_the_others(
         assert told
 
     run(tmp_path, body)
-    assert "could not be put into effect" in caplog.text
+    assert "could not be applied" in caplog.text
 
 
 def test_operations_fail_when_the_store_is_gone(tmp_path: Path) -> None:
@@ -465,8 +466,8 @@ def test_a_topic_that_is_asked_for_is_waited_for_only_a_while(
 
 
 def test_ids_are_written_as_kafka_writes_them() -> None:
-    assert format_id(UUID(int=0)) == "AAAAAAAAAAAAAAAAAAAAAA"
-    made = {format_id(uuid4()) for _ in range(50)}
+    assert id_text(UUID(int=0)) == "AAAAAAAAAAAAAAAAAAAAAA"
+    made = {id_text(uuid4()) for _ in range(50)}
     assert all(len(text) == 22 and not set(text) & set("+/=") for text in made)
 
 

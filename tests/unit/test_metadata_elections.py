@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ottla.metadata.changes import Elections, PartitionChange
 from ottla.metadata.elections import (
     NO_LEADER,
     effective_min_isr,
@@ -16,7 +20,7 @@ from ottla.metadata.elections import (
     without_nodes,
     without_unneeded_elr,
 )
-from ottla.metadata.image import PartitionState, initial_state
+from ottla.metadata.image import PartitionState, TopicImage, initial_state
 
 
 def state(
@@ -297,3 +301,15 @@ def test_a_deposed_leader_never_keeps_its_epoch(history: History, live: frozense
     made, min_isr, _ = history
     after = without_nodes(made, {made.leader}, live, min_isr)
     assert after.leader_epoch == made.leader_epoch + 1
+
+
+def test_elections_are_counted_as_clean_or_unclean() -> None:
+    before = state(1, (1, 2), (3,), replicas=(1, 2, 3, 4))
+    topic = TopicImage("t", UUID(int=1), (before,), {})
+    counts = Elections()
+    for leader in (2, 3, 4, NO_LEADER):
+        after = replace(before, leader=leader, leader_epoch=before.leader_epoch + 1)
+        counts.count([PartitionChange(topic, 0, before, after)])
+    # No leader, nor another epoch: nothing was elected.
+    counts.count([PartitionChange(topic, 0, before, replace(before, isr=(1,)))])
+    assert (counts.changes, counts.losses, counts.unclean) == (4, 1, 1)

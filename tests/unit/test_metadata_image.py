@@ -10,6 +10,7 @@ from metadata_support import apply
 
 from ottla.metadata import image as images
 from ottla.metadata import keys
+from ottla.metadata.access_records import acl_key, acl_value
 from ottla.metadata.image import (
     EMPTY,
     ClusterImage,
@@ -19,6 +20,12 @@ from ottla.metadata.image import (
     state_value,
 )
 from ottla.metadata.store import Event, KeyValue
+from ottla.pieces import whole
+from ottla.security.acl_bindings import AclBinding, Operation, PatternType, Permission, ResourceType
+
+TOPIC, LITERAL, READ, ALLOW = (
+    ResourceType.TOPIC, PatternType.LITERAL, Operation.READ, Permission.ALLOW
+)  # fmt: skip
 
 IDS = [UUID(int=number) for number in range(1, 9)]
 
@@ -179,7 +186,7 @@ def test_events_and_keys_lead_to_the_same_image_however_they_are_cut(
     for step in history:
         script.do(*step)
     everything = [script.items[key] for key in sorted(script.items)]
-    assert load(everything, script.revision) == script.image
+    assert whole(load(everything, script.revision)) == script.image
     assert apply(EMPTY, script.events, script.revision) == script.image
     early = [event for event in script.events if event.revision <= cut]
     late = [event for event in script.events if event.revision > cut]
@@ -194,6 +201,24 @@ def test_many_events_go_into_an_image_in_pieces() -> None:
     gone = [Event(keys.partition("t0", index), None, 2) for index in range(10_000)]
     assert pieces(gone) == 50
     assert pieces(gone[:100]) == 1
+
+
+def test_many_keys_are_read_in_pieces() -> None:
+    """As at a start, and where a node that serves has to read all of them again."""
+    acls = [AclBinding(TOPIC, f"t{n}", LITERAL, f"User:u{n}", "*", READ, ALLOW) for n in range(2_000)]
+    items = [KeyValue(acl_key(acl), acl_value(acl), 1, 1, 1, 0) for acl in acls]
+    assert sum(1 for _ in load(items, 1)) >= 20
+    image = whole(load(items, 1))
+    assert set(image.acls.values()) == set(acls)
+    states = [
+        item
+        for number in range(2_000)
+        for item in (
+            KeyValue(keys.topic(f"t{number}"), keys.topic_value(UUID(int=number + 1), [[1]], {}), 1, 1, 1, 0),
+            KeyValue(keys.partition(f"t{number}", 0), state_value(initial_state((1,))), 1, 1, 1, 0),
+        )
+    ]
+    assert len(whole(load(states, 1)).topics) == 2_000
 
 
 def pieces(events: list[Event]) -> int:

@@ -271,6 +271,7 @@ def test_there_is_one_controller_and_another_one_takes_over(tmp_path: Path) -> N
         await members.until(lambda: members.any().image.controller_id in (2, 3))
         assert members.any().image.controller_epoch > first
         await members.until_state(2, (2, 3))
+        assert members.any().metadata.controller_changes == 1
 
     run(tmp_path, body)
 
@@ -328,6 +329,10 @@ def test_the_last_one_standing_comes_back_and_leads(tmp_path: Path) -> None:
         await members.until_state(3, (3,), (2,))
         await members.kill(3)
         state = await members.until_state(-1, (), (2, 3))
+        made = [node.metadata.elections for node in members.nodes.values()]
+        assert sum(one.losses for one in made) == 1
+        assert sum(one.changes for one in made) >= 1
+        assert sum(one.unclean for one in made) == 0
         assert state.last_elr == (3,)
         # Node 1 was not in sync when records were committed last.
         await members.start(1)

@@ -168,11 +168,11 @@ def test_a_store_out_of_reach_is_tried_again(tmp_path: Path, caplog: pytest.LogC
         await cluster(members, network)
         members.nodes[1].store.out_of_reach = True
         await kill(members, network, 2)
-        await members.until(lambda: "node 2 is gone" in caplog.text)
+        await members.until(lambda: "node 2 is being fenced" in caplog.text)
         await members.until(lambda: network.attempts.count("host2") >= 4)
         members.nodes[1].store.out_of_reach = False
         await members.until(lambda: 2 not in members.any().image.brokers)
-        assert caplog.text.count("node 2 is gone") == 1
+        assert caplog.text.count("node 2 is being fenced") == 1
 
     run(tmp_path, body)
 

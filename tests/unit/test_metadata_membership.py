@@ -131,14 +131,14 @@ def test_an_id_that_another_node_has_is_waited_for(
             RegistrationMark(members.disks[1], "/data").registered(first.membership.broker_epoch - 1)
         second = members.make(1)
         joining = asyncio.create_task(second.start(leads=False))
-        await members.until(lambda: "node 1 is there already, at host1:9001" in caplog.text)
+        await members.until(lambda: "node 1 is already registered, at host1:9001" in caplog.text)
         assert second.membership.broker_epoch == NOT_REGISTERED
         assert first.membership.broker_epoch != NOT_REGISTERED
         await first.kill()
         members.expire()
         await joining
         assert second.membership.broker_epoch > first.membership.broker_epoch
-        assert caplog.text.count("is there already") == 1
+        assert caplog.text.count("is already registered") == 1
 
     run(tmp_path, body)
 
@@ -149,7 +149,9 @@ def test_a_node_gives_up_to_join_and_says_why(tmp_path: Path) -> None:
         first = members.nodes.pop(1)
         members.wipe(1)
         second = members.make(1)
-        with pytest.raises(MembershipError, match=r"within 50 ms: node 1 is there already, at host1:9001"):
+        with pytest.raises(
+            MembershipError, match=r"within 50 ms: node 1 is already registered, at host1:9001"
+        ):
             await second.start(leads=False)
         await first.kill()
 
@@ -415,7 +417,7 @@ def test_an_id_that_is_taken_between_a_look_and_a_transaction_is_not_taken_away(
 
         node.store.before_txn = intrude if transaction == 1 else wait_one_more
         joining = asyncio.create_task(node.membership.join(node.endpoints, None))
-        await members.until(lambda: "node 1 is there already, at elsewhere:1" in caplog.text)
+        await members.until(lambda: "node 1 is already registered, at elsewhere:1" in caplog.text)
         found = await members.store.get("brokers/1")
         assert found is not None and found.value == value
         assert node.membership.broker_epoch == NOT_REGISTERED
@@ -605,8 +607,8 @@ def test_a_node_leaves_although_the_store_is_out_of_reach(
         members.nodes[1].store.out_of_reach = True
         with not_waiting(HAND_OVER_MS_MAX / 1000):
             await members.stop(1)
-        assert "leaves without handing over" in caplog.text
-        assert "counts as living until its lease ends" in caplog.text
+        assert "controlled shutdown failed" in caplog.text
+        assert "stays registered until its lease ends" in caplog.text
 
     run(tmp_path, body)
 
@@ -621,7 +623,7 @@ def test_a_node_goes_on_trying_to_join_whatever_went_wrong(
         monkeypatch.setattr(membership, "RETRY_MS", 20)
         monkeypatch.setattr(membership, "claims", None)
         await members.store.txn([], [Delete("brokers/1")])
-        await members.until(lambda: caplog.text.count("could not join again") > 1)
+        await members.until(lambda: caplog.text.count("could not register again") > 1)
         monkeypatch.undo()
         await members.until(lambda: node.membership.broker_epoch > epoch)
 
@@ -653,7 +655,7 @@ def test_a_node_that_stood_still_gives_up_its_place_at_once(
         assert node.membership.lease not in (0, first)
         with pytest.raises(LeaseError):
             await members.store.lease_keep_alive(first)
-        assert "is there already" not in caplog.text
+        assert "is already registered" not in caplog.text
         assert "stood still for longer than its session" in caplog.text
 
     run(tmp_path, body)

@@ -114,17 +114,19 @@ def test_an_image_outlives_a_store_that_stays_away(
         metadata.subscribe(lambda old, new: changes.append((old, new)))
         store.away = True
         for name in ("t", "u"):
-            with pytest.raises(KafkaError, match="has not come back") as caught:
+            with pytest.raises(KafkaError, match="has not received it") as caught:
                 await metadata.controller.create_topics([NewTopic(name)])
             assert caught.value.code is ErrorCode.request_timed_out
         while store.watches < 20:
             await asyncio.sleep(0.001)
         assert not changes
+        assert metadata.away_since_s is not None
         assert 1 in metadata.image.brokers
         await store.compact((await store.range("")).revision)
         store.away = False
         await metadata.controller.create_topics([NewTopic("v")])
         assert metadata.image.topics.keys() == {"t", "u", "v"}
+        assert metadata.away_since_s is None
         assert changes[0][0].topics == {}
         assert changes[0][1].topics.keys() >= {"t", "u"}
         await metadata.close()
@@ -199,6 +201,10 @@ def test_clients_are_told_of_a_node_that_went_until_its_session_would_have_ended
             assert time.monotonic() < begun + 10
             await asyncio.sleep(0.01)
         assert time.monotonic() >= begun + SESSION_MS / 1000, "its first departure's timer counted"
+        await register(9)
+        await change(Delete(keys.broker(2)))
+        await metadata.controller.unregister_node(2)
+        assert told() == {1: 9001}, "of one that is forgotten nobody is told"
 
     run(tmp_path, body, properties={"broker.session.timeout.ms": str(SESSION_MS)})
 

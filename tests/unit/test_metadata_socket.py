@@ -325,7 +325,7 @@ def test_a_request_that_is_too_large_is_refused_and_no_more(tmp_path: Path) -> N
     async def work() -> None:
         async with serving(tmp_path) as (_, _, folder):
             store = SocketStore(folder, SystemClock())
-            with pytest.raises(StoreError, match="does not take it"):
+            with pytest.raises(StoreError, match="refused the request"):
                 await store.txn([], [Put("a", bytes(wire.REQUEST_BYTES_MAX))])
             assert await store.get("a") is None
             await store.close()
@@ -436,12 +436,14 @@ def test_nobody_there_is_a_store_out_of_reach(tmp_path: Path, monkeypatch: pytes
 
     async def work() -> None:
         store = SocketStore(str(tmp_path / "store"), SystemClock())
-        with pytest.raises(StoreError, match="out of reach") as caught:
+        with pytest.raises(StoreError, match="cannot be reached") as caught:
             await store.txn([], [Put("a", b"")])
         # Nothing was sent: it certainly had no effect.
         assert not isinstance(caught.value, OutcomeUnknownError)
+        assert store.silent_since_s is not None
         async with serving(tmp_path):
             assert (await store.txn([], [Put("a", b"")])).succeeded
+        assert store.silent_since_s is None
         await store.close()
 
     run(work)
@@ -477,6 +479,7 @@ def test_a_lease_that_is_not_renewed_does_not_count_as_lasting(tmp_path: Path) -
             assert store.lease_lasts(lease)
             await server.close()
             await asyncio.sleep(0.5)
+            assert store.silent_since_s is not None
             # Nobody has said that it ended; whether it did is not known.
             assert not store.lease_lasts(lease)
             assert not lost

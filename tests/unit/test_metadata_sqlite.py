@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -42,6 +43,34 @@ def test_history_and_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monk
         await store.close()
 
     asyncio.run(run())
+
+
+def permissions(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+def test_nobody_else_may_read_what_is_kept(tmp_path: Path) -> None:
+    async def run() -> None:
+        path = tmp_path / "m.db"
+        store = await SqliteStore.open(str(path), SystemClock())
+        await store.txn([], [Put("password", b"secret")])
+        assert permissions(tmp_path) == {"m.db": 0o600, "m.db-wal": 0o600}
+        await store.close()
+        # One that is of before, and its owner's group reads.
+        path.chmod(0o644)
+        (tmp_path / "m.db-wal").write_bytes(b"")
+        (tmp_path / "m.db-wal").chmod(0o644)
+        store = await SqliteStore.open(str(path), SystemClock())
+        await store.txn([], [Put("password", b"another")])
+        assert not any(mode & 0o007 for mode in permissions(tmp_path).values())
+        assert permissions(tmp_path)["m.db"] == 0o640
+        await store.close()
+
+    before = os.umask(0o022)
+    try:
+        asyncio.run(run())
+    finally:
+        os.umask(before)
 
 
 def test_a_second_user_of_the_file_is_refused(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def produce_fields(timeout_ms: int, acks: int = -1) -> dict[str, Any]:
 def waiting(client: Client, it: Partition) -> tuple[int, int]:
     """Producers that wait for commits, and deadlines that are set."""
     deadlines = client.node.services.deadlines
-    return len(it._commits), sum(map(len, deadlines._ticks.values()))
+    return len(it.commits), sum(map(len, deadlines._ticks.values()))
 
 
 async def settle(condition: Callable[[], bool]) -> None:
@@ -319,7 +319,7 @@ def test_records_are_deleted_up_to_the_high_watermark(tmp_path: Path) -> None:
         assert await delete(client, 2) == ("request_timed_out", -1)
         it.leading.followers[2].log_start_offset = 1
         assert await delete(client, 2) == ("request_timed_out", 1)
-        assert (len(it._deletions), replicas.deletions) == (0, 0)
+        assert (len(it.deletions), replicas.deletions) == (0, 0)
         client.send(
             "DeleteRecords",
             2,
@@ -331,7 +331,7 @@ def test_records_are_deleted_up_to_the_high_watermark(tmp_path: Path) -> None:
         await settle(lambda: replicas.deletions == 1)
         it.apply(FOLLOWING)
         await settle(lambda: replicas.deletions == 0)
-        assert len(it._deletions) == 0
+        assert len(it.deletions) == 0
 
     lagging(tmp_path, body)
 

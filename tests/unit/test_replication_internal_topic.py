@@ -70,7 +70,7 @@ def test_what_too_few_have_is_committed_all_the_same() -> None:
     """Were it refused the machine would take it for not written, and the next load show otherwise."""
     topic = Topic(LED)
     topic.append()
-    topic.it._commits.reached(1, KafkaError(ErrorCode.not_enough_replicas_after_append))
+    topic.it.commits.reached(1, KafkaError(ErrorCode.not_enough_replicas_after_append))
     assert topic.told == [None]
 
 

@@ -146,6 +146,12 @@ def test_one_lost_race_does_not_stop_the_others_of_its_batch() -> None:
         bench.propose(lost, (1, 3))
         await bench.settled()
         assert lost.state.isr == (1, 3)
+        counted = bench.proposals
+        assert (counted.expands, counted.shrinks, counted.failures) == (3, 0, 1)
+        bench.propose(lost, (1,))
+        bench.store.mishaps = ["unsent"]
+        await bench.settled()
+        assert (counted.expands, counted.shrinks, counted.failures) == (3, 1, 2)
 
     run(body)
 

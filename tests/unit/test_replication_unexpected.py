@@ -358,7 +358,7 @@ def test_a_partition_that_cannot_be_opened_is_handed_over_once(
             revision=image.revision + 1,
         )
         monkeypatch.setattr(replicas, "make", unexpected)
-        monkeypatch.setattr(replicas, "_proposals", Proposals(commit))
+        monkeypatch.setattr(replicas, "proposals", Proposals(commit))
         monkeypatch.setattr(openings, "OPENED_AGAIN_AFTER_MS", 0)
         monkeypatch.setattr(openings, "OPENED_AGAIN_AFTER_TIMES", 0)
         replicas.apply(image, both)
@@ -370,7 +370,7 @@ def test_a_partition_that_cannot_be_opened_is_handed_over_once(
         (change,) = asked
         assert change.expected is led
         assert (change.state.leader, change.state.isr) == (2, (2,))
-        assert caplog.text.count("x-0 cannot be opened here: node 2 is to lead it") == 1
+        assert caplog.text.count("x-0: the leader cannot open the log: proposing node 2 as the leader") == 1
         replicas.apply(both, image)
 
     run(tmp_path, body)

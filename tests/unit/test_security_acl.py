@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from measuring import cpu_at_most
+from ottla.security import acl as acl_module
 from ottla.security.acl import (
     CACHED_IN_ALL_MAX,
     CACHED_MAX,
@@ -35,6 +36,7 @@ from ottla.security.acl_bindings import (
     invalid,
     matching,
 )
+from ottla.security.acl_rules import ManyRules
 
 TOPIC, GROUP = ResourceType.TOPIC, ResourceType.GROUP
 LITERAL, PREFIXED = PatternType.LITERAL, PatternType.PREFIXED
@@ -157,6 +159,56 @@ def test_decides_as_the_rules_say(
                     assert (decision.rule.permission is ALLOW) is expected
                     alone = Model({decision.rule}, set(), not expected)
                     assert alone.decide(who, host, operation, kind, name) is expected
+
+
+# Few names, so that there are many rules about one pattern.
+CROWDED = st.builds(
+    AclBinding,
+    st.just(TOPIC),
+    st.sampled_from(["a", "*"]),
+    st.sampled_from([LITERAL, PREFIXED]),
+    st.sampled_from([ALICE, EVERYBODY]),
+    st.sampled_from(
+        ["*", *HOSTS, "10.0.0.1/32", "10.0.0.0/24", "10.0.0.9/24", "10.0.0.7/16", "2001:db8::/32", "::/0"]
+    ),
+    OPERATIONS,
+    st.sampled_from([ALLOW, DENY]),
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(CROWDED, max_size=40), st.lists(CROWDED, max_size=10))
+def test_many_rules_about_one_pattern_decide_as_few_do(
+    acls: list[AclBinding], more: list[AclBinding]
+) -> None:
+    """Whether they are gone through or found by their hosts: by the same rule, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(acl_module, "FEW_MAX", 1_000)
+        few = authorizer(*acls)
+        patch.setattr(acl_module, "FEW_MAX", 0)
+        many = authorizer(*acls)
+        for removed, added in (((), more), (acls[::2], ()), (more, acls)):
+            few.change(removed, added)
+            many.change(removed, added)
+            for host, operation in product((*HOSTS, "0.0.0.0"), (READ, DESCRIBE, WRITE)):
+                asked = (ALICE, host, operation, TOPIC, "a")
+                assert many.decide(*asked) == few.decide(*asked)
+
+
+def test_no_decision_takes_long_however_many_hosts_a_pattern_has() -> None:
+    """10,000 networks on one pattern, and 10,000 writings of the same one: what is looked at is counted."""
+    networks = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(8_000)] + [f"10.0.0.0/{n}" for n in range(33)]
+    alike = [f"10.{n >> 8}.{n & 255}.1/8" for n in range(2_000)]
+    made = authorizer(*(acl("t", host=host) for host in networks + alike))
+    (rules,) = made.acls._literal[TOPIC, "t"].values()
+    assert isinstance(rules, ManyRules) and len(rules) == 10_032
+    for host in ("10.0.0.5", "10.200.0.1", "9.9.9.9", "::1", "somewhere"):
+        looked_at = list(rules.deciding(host, DESCRIBE, frozenset((DESCRIBE, READ, ALL))))
+        assert len(looked_at) <= 3 * 34
+        assert len(list(rules._places_of(host))) <= 2 + 33
+        assert made.decide(ALICE, host, READ, TOPIC, "t").allowed is (host[:3] == "10." or host == "9.9.9.9")
+    made.change(removed=[acl("t", host=host) for host in networks + alike])
+    assert len(made.acls) == 0 and not made.acls._literal
 
 
 @settings(max_examples=100)

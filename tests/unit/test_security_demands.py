@@ -23,7 +23,10 @@ from ottla.wire.messages import load
 
 ALICE, HOST = "User:alice", "10.0.0.1"
 # APIs that nobody is refused; of tokens it counts whose they are.
-FREE = {"ApiVersions", "SaslHandshake", "SaslAuthenticate", "RenewDelegationToken", "ExpireDelegationToken"}
+FREE = {
+    "ApiVersions", "SaslHandshake", "SaslAuthenticate", "RenewDelegationToken", "ExpireDelegationToken",
+    "GetTelemetrySubscriptions", "PushTelemetry",
+}  # fmt: skip
 
 
 def permitted(*allowed: tuple[Operation, ResourceType, str]) -> May:

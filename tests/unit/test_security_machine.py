@@ -68,7 +68,7 @@ def test_a_client_asks_for_versions_then_shakes_hands_then_authenticates() -> No
     assert (sasl.state, sasl.takes_raw_tokens, sasl.is_complete) == (State.AUTHENTICATE, False, False)
     reply, authenticated = authenticate(sasl, plain("alice", "alice-secret"))
     assert reply == Reply(
-        {"error_code": ErrorCode.none, "error_message": None, "auth_bytes": b"", "session_lifetime_ms": 0}
+        {"error_code": ErrorCode.none, "error_message": "", "auth_bytes": b"", "session_lifetime_ms": 0}
     )
     assert authenticated == Authenticated(user("alice"), 0, expires=False, again=False)
     assert (sasl.is_complete, sasl.principal) == (True, user("alice"))

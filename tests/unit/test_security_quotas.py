@@ -273,6 +273,8 @@ def test_connections() -> None:
     assert [made.enter("L", "10.0.0.2", 0).refuse_ms for _ in range(21)] == [0] * 20 + [500]
     only = following({entity(ip="10.0.0.1"): {rate: 1.0}}).connections
     assert [only.enter("L", "10.0.0.9", 0) for _ in range(50)] == [(0, 0)] * 50
+    # One that nobody can have, which only a damaged store has, holds for nobody.
+    assert not following({entity(ip="nowhere"): {rate: 1.0}}).connections.is_set
     # Those that were refused do not count, and time passes.
     assert made.enter("L", "10.0.0.1", 12_000).refuse_ms == 0
     free = Quotas(WINDOW, WINDOW).connections

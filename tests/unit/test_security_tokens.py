@@ -194,19 +194,19 @@ def test_a_token_can_be_made_to_end_later_too(period_ms: int, expires_ms: int) -
 
 
 def test_a_token_is_shown_to_whom_it_concerns_and_who_may() -> None:
-    def shown(who: KafkaPrincipal, owners: list[KafkaPrincipal] | None, ids: str = "", of: str = "") -> bool:
+    def shown(who: KafkaPrincipal, owners: set[KafkaPrincipal] | None, ids: str = "", of: str = "") -> bool:
         return may_describe(made(), who, owners, ids.split().__contains__, lambda owner: owner.name == of)
 
     for who in (ALICE, BOB, CAROL):
         assert shown(who, None)
-        assert shown(who, [DAVE, ALICE])
-        assert not shown(who, [DAVE])
-        assert not shown(who, [])
+        assert shown(who, {DAVE, ALICE})
+        assert not shown(who, {DAVE})
+        assert not shown(who, set())
     assert not shown(DAVE, None)
-    assert not shown(DAVE, [ALICE])
+    assert not shown(DAVE, {ALICE})
     assert shown(DAVE, None, "token-1")
-    assert shown(DAVE, [BOB], of="alice")
-    assert not shown(DAVE, [DAVE], "token-1", "alice")
+    assert shown(DAVE, {BOB}, of="alice")
+    assert not shown(DAVE, {DAVE}, "token-1", "alice")
     assert not shown(DAVE, None, "token-2", "bob")
 
 

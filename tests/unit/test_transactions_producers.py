@@ -115,6 +115,30 @@ def test_a_retry_after_a_failover_gets_the_same_answer() -> None:
     assert bench.init(producer) == (1_000, 1)
 
 
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_retry_is_told_the_same_also_behind_a_classic_transaction(level: int) -> None:
+    bench = TransactionBench()
+    bench.level = level
+    producer = bench.init()
+    assert bench.init(producer) == (1_000, 1)
+    assert bench.init(producer) == (1_000, 1)
+    assert bench.add((1_000, 1), version=0) == "none"
+    bench.end((1_000, 1), version=0)
+    assert bench.init(producer) == (1_000, 1)
+    assert bench.init((1_000, 1)) == (1_000, 2)
+    assert bench.init_error(producer) == "producer_fenced"
+
+
+def test_with_transaction_version_0_a_retry_after_a_failover_is_fenced() -> None:
+    """Its records have no place for the epoch before."""
+    bench = TransactionBench()
+    bench.level = 0
+    producer = bench.init()
+    bench.init(producer)
+    bench.fail_over()
+    assert bench.init_error(producer) == "producer_fenced"
+
+
 # -- epochs that are used up
 
 

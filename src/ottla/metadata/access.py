@@ -1,13 +1,15 @@
 """Changes to who may do what: ACLs, SCRAM credentials and client quotas (Kafka's ``AclControlManager``,
 ``ScramControlManager``, ``ClientQuotaControlManager``).
 
-Any node makes them. Each ACL, each credential, and each entity's quotas are changed whole or not at all.
-Where those of one request are more than a transaction can hold they are not changed all at once, as they are
-in Kafka.
+Any node makes them. Kafka's controller writes what one request changes as one batch. So it is here, as far
+as a transaction of the store can hold it: 128 ACLs, credentials, or entities with quotas, each whole. More
+than these are changed 128 at a time, in order. Where the store fails in between, the answer says of each
+whether it was changed, may have been, or was not tried.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -44,28 +46,42 @@ DELETED_MAX = 10_000
 # ACLs that are compared with filters, half a microsecond each: at once, and for one request.
 COMPARED_AT_ONCE = 10_000
 COMPARED_MAX = 2_000_000
+# ACLs that are checked at once, some 20 microseconds each.
+CHECKED_AT_ONCE = 250
 
 
 async def create_acls(controller: Controller, acls: Sequence[AclBinding]) -> list[KafkaError | None]:
-    """Create ACLs; for each, in order, the error or None. One that is there already is no error."""
+    """Create ACLs; for each, in order, the error or None. One that is there already is no error.
+
+    Up to ``TXN_OPERATIONS_MAX`` that are new are created all at once.
+    """
+    results: dict[AclBinding, KafkaError | None] = {}
+    new: list[AclBinding] = []
+    for count, acl in enumerate(acls, 1):
+        if acl not in results:
+            fault = invalid(acl)
+            results[acl] = None if fault is None else KafkaError(ErrorCode.invalid_request, fault)
+            if fault is None and acl_id(acl) not in controller.image.acls:
+                new.append(acl)
+        if count % CHECKED_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
     async def plan(image: ClusterImage, chunk: Sequence[AclBinding]) -> Plan[KafkaError | None]:
         made = Plan[KafkaError | None]()
-        puts: dict[str, Put] = {}
         for acl in chunk:
-            error = None if (fault := invalid(acl)) is None else KafkaError(ErrorCode.invalid_request, fault)
-            if error is None and (name := acl_id(acl)) not in image.acls and name not in puts:
-                if len(image.acls) + len(puts) >= ACLS_MAX:
+            error = None
+            if acl_id(acl) not in image.acls:
+                if len(image.acls) + len(made.operations) >= ACLS_MAX:
                     error = KafkaError(
                         ErrorCode.policy_violation, f"A cluster may have {ACLS_MAX} ACLs, and not more."
                     )
                 else:
-                    puts[name] = Put(acl_key(acl), acl_value(acl))
+                    made.operations.append(Put(acl_key(acl), acl_value(acl)))
             made.results.append(error)
-        made.operations += puts.values()
         return made
 
-    return await controller.change(acls, plan)
+    results.update(zip(new, await controller.change_each(new, plan), strict=True))
+    return [results[acl] for acl in acls]
 
 
 def found_by(
@@ -134,16 +150,20 @@ def _by_name(acls: Mapping[str, AclBinding]) -> Generator[None, None, dict[str, 
     return made
 
 
-async def delete_acls(controller: Controller, acls: Sequence[AclBinding]) -> None:
-    """Delete ACLs; those that are not there are no error."""
+async def delete_acls(
+    controller: Controller, acls: Sequence[AclBinding]
+) -> Mapping[AclBinding, KafkaError | None]:
+    """Delete ACLs; for each the error or None. Those that are not there are no error. Up to
+    ``TXN_OPERATIONS_MAX`` are deleted all at once."""
 
-    async def plan(image: ClusterImage, chunk: Sequence[AclBinding]) -> Plan[None]:
-        made = Plan[None]()
+    async def plan(image: ClusterImage, chunk: Sequence[AclBinding]) -> Plan[KafkaError | None]:
+        made = Plan[KafkaError | None]()
         made.results += [None] * len(chunk)
         made.operations += [Delete(acl_key(acl)) for acl in chunk if acl_id(acl) in image.acls]
         return made
 
-    await controller.change(list(dict.fromkeys(acls)), plan)
+    wanted = list(dict.fromkeys(acls))
+    return dict(zip(wanted, await controller.change_each(wanted, plan), strict=True))
 
 
 NO_SUCH_CREDENTIAL = KafkaError(
@@ -184,7 +204,7 @@ async def alter_credentials(
             made.results.append(error)
         return made
 
-    return await controller.change(changes, plan)
+    return await controller.change_each(changes, plan)
 
 
 async def put_token(controller: Controller, token: DelegationToken) -> None:
@@ -263,4 +283,4 @@ async def alter_quotas(
                     made.change(compare, Put(key, keys.encode(quotas)) if quotas else Delete(key))
         return made
 
-    return await controller.change(changes, plan, validate_only)
+    return await controller.change_each(changes, plan, validate_only)

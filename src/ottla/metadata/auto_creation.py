@@ -80,14 +80,14 @@ class AutoCreation:
         try:
             results = await self._create_topics([self.default_topic(name) for name in names])
         except KafkaError as error:
-            log.warning("topics were asked for and not made: %s", error)
+            log.warning("automatic creation of topics failed: %s", error)
             return
         finally:
             for name in names:
                 self._under_way.pop(name, None)
         for result in results:
             if result.error is not None and result.error.code is not ErrorCode.topic_already_exists:
-                log.warning("topic %s was asked for and not made: %s", result.name, result.error)
+                log.warning("automatic creation of topic %s failed: %s", result.name, result.error)
 
     async def ensure(self, name: str) -> TopicImage:
         """The topic, made with defaults where it is missing. KafkaError where it cannot be made."""

@@ -35,6 +35,27 @@ class PartitionChange:
         return self.state.leader_epoch != self.expected.leader_epoch
 
 
+class Elections:
+    """What the changes that this node has made have done to leaders, since it was started."""
+
+    __slots__ = ("changes", "losses", "unclean")
+
+    def __init__(self) -> None:
+        # Partitions that were given another leader, or leader epoch; those of them that were given none, and
+        # those that were given one that may have lost records: neither in sync nor in the ELR.
+        self.changes = self.losses = self.unclean = 0
+
+    def count(self, done: Iterable[PartitionChange]) -> None:
+        """These changes were made."""
+        for change in done:
+            if not change.moves_leader:
+                continue
+            leader, before = change.state.leader, change.expected
+            self.changes += 1
+            self.losses += leader == NO_LEADER
+            self.unclean += leader != NO_LEADER and leader not in before.isr and leader not in before.elr
+
+
 def to_txn(changes: Sequence[PartitionChange]) -> tuple[list[Compare], list[Operation]]:
     """What makes all the changes at once, if every partition still is as it is expected to be."""
     compares: list[Compare] = []

@@ -112,8 +112,16 @@ def check_client_metrics_configs(subscription: str, configs: Mapping[str, str]) 
     """KafkaError where a subscription to clients' metrics could not have these."""
     if not subscription:
         raise KafkaError(ErrorCode.invalid_request, "Subscription name can't be empty")
+    # Few clusters have any.
+    from ottla.config.client_metrics import client_metrics_values
+    from ottla.security.patterns.parse import PatternError
+    from ottla.telemetry.subscriptions import patterns_of
+
     try:
         check_client_metrics(configs)
+        patterns_of(client_metrics_values(configs)["match"])
+    except PatternError as error:
+        raise KafkaError(ErrorCode.invalid_config, f"Illegal client matching pattern: {error}") from None
     except InvalidRequest as error:
         raise KafkaError(ErrorCode.invalid_request, str(error)) from None
     except ConfigError as error:

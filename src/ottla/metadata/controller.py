@@ -21,7 +21,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata import configs as plans
 from ottla.metadata import keys
 from ottla.metadata.auto_creation import AutoCreation, HasImage
-from ottla.metadata.changes import PartitionChange, to_txn
+from ottla.metadata.changes import Elections, PartitionChange, to_txn
 from ottla.metadata.configs import ResourceType
 from ottla.metadata.elections import led_anew
 from ottla.metadata.features import (
@@ -79,6 +79,9 @@ ATTEMPTS_MAX = 20
 
 class Images(HasImage, Protocol):
     """The image, and a way to wait for it."""
+
+    # Told of the changes that were made.
+    elections: Elections
 
     async def reached(self, revision: int) -> None:
         """Return once the image is at ``revision`` and subscribers know it."""
@@ -164,6 +167,11 @@ class Controller:
     async def close(self) -> None:
         """Make no more topics that clients have asked for."""
         await self.auto_creation.close()
+
+    @property
+    def image(self) -> ClusterImage:
+        """What changes are planned on."""
+        return self._images.image
 
     # Topics
 
@@ -272,7 +280,10 @@ class Controller:
         """
         compares, operations = to_txn(changes)
         compares += [Compare(keys.broker(n), epoch) for n, epoch in (registrations or {}).items()]
-        return await self._commit(compares, operations)
+        done = await self._commit(compares, operations)
+        if done:
+            self._images.elections.count(changes)
+        return done
 
     async def lead_anew(
         self, node_id: int, written_epochs: Mapping[TopicPartition, int] | None = None
@@ -454,6 +465,30 @@ class Controller:
             chunk = items[first : first + ITEMS_PER_TXN]
             async with self._changing:
                 results += await self._change_chunk(chunk, plan, validate_only)
+        return results
+
+    async def change_each(
+        self,
+        items: Sequence[Item],
+        plan: Callable[[ClusterImage, Sequence[Item]], Awaitable[Plan[KafkaError | None]]],
+        validate_only: bool = False,
+    ) -> list[KafkaError | None]:
+        """As ``change``, where no item takes more than one operation and one comparison: as many as a
+        transaction takes are changed all at once. Where the store fails in the middle, those before are told
+        that they were changed, and the others why they were not, or that it is not known whether they
+        were."""
+        results: list[KafkaError | None] = []
+        for first in range(0, len(items), TXN_OPERATIONS_MAX):
+            chunk = items[first : first + TXN_OPERATIONS_MAX]
+            try:
+                async with self._changing:
+                    results += await self._change_chunk(chunk, plan, validate_only)
+            except KafkaError as error:
+                left_out = KafkaError(error.code, f"Not tried, since those before it failed: {error.message}")
+                results += [KafkaError(error.code, error.message)] * len(chunk)
+                results += [left_out] * (len(items) - len(results))
+                break
+            await asyncio.sleep(0)
         return results
 
     # Inside

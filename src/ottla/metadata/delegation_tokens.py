@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Generator, Mapping
 
 from ottla.config import BrokerConfig
 from ottla.env.clock import Clock, Timer
@@ -15,10 +16,14 @@ from ottla.metadata.access import remove_tokens
 from ottla.metadata.image import EMPTY, ClusterImage
 from ottla.metadata.service import Metadata
 from ottla.metadata.store import StoreError
+from ottla.pieces import whole
 from ottla.security.secret import Secret
-from ottla.security.tokens import TokenSettings, TokenView
+from ottla.security.tokens import DelegationToken, TokenSettings, TokenView
 
 log = logging.getLogger(__name__)
+
+# Tokens that are looked at in one piece, some microseconds each where they have changed.
+CHANGED_AT_ONCE = 500
 
 
 class Tokens:
@@ -39,19 +44,25 @@ class Tokens:
         self._timer: Timer | None = None
         self._removing: asyncio.Task[None] | None = None
         if self.settings.is_enabled:
-            self.follow(EMPTY, metadata.image)
+            whole(self._change(EMPTY.tokens, metadata.image.tokens))
             metadata.subscribe(self.follow)
 
-    def follow(self, old: ClusterImage | None, new: ClusterImage) -> None:
-        """Know the tokens of the new image."""
-        before = {} if old is None else old.tokens
-        if before is new.tokens:
-            return
-        for token_id in before.keys() - new.tokens.keys():
+    def follow(self, old: ClusterImage, new: ClusterImage) -> Generator[None, None, None] | None:
+        """Know the tokens of the new image, in pieces; None where they did not change."""
+        return None if old.tokens is new.tokens else self._change(old.tokens, new.tokens)
+
+    def _change(
+        self, old: Mapping[str, DelegationToken], new: Mapping[str, DelegationToken]
+    ) -> Generator[None, None, None]:
+        for count, token_id in enumerate(old.keys() - new.keys(), 1):
             self.view.remove(token_id)
-        for token_id, token in new.tokens.items():
-            if before.get(token_id) is not token:
+            if count % CHANGED_AT_ONCE == 0:
+                yield
+        for count, (token_id, token) in enumerate(new.items(), 1):
+            if old.get(token_id) is not token:
                 self.view.put(token)
+            if count % CHANGED_AT_ONCE == 0:
+                yield
 
     def start(self) -> None:
         """Look for those that have ended from now on."""
@@ -75,4 +86,4 @@ class Tokens:
         try:
             await remove_tokens(self._metadata.controller, token_ids)
         except (KafkaError, StoreError) as error:
-            log.warning("delegation tokens that have ended are removed later: %s", error)
+            log.warning("expired delegation tokens cannot be removed now: %s", error)

@@ -56,6 +56,10 @@ class EtcdStore:
         """The member of etcd that is asked at present."""
         return self._client.member.address
 
+    @property
+    def silent_since_s(self) -> float | None:
+        return self._client.silent_since_s
+
     async def get(self, key: str) -> KeyValue | None:
         answer = await self._client.call("Range", rpc.RangeRequest(key=self._key(key)), repeat=True)
         return self._item(answer.kvs[0]) if answer.kvs else None

@@ -7,6 +7,7 @@ import ssl
 from collections import deque
 from typing import Any
 
+from ottla.addresses import parse_address
 from ottla.metadata.etcd_connection import (
     NOT_CONNECTED,
     Call,
@@ -166,14 +167,14 @@ class Channel:
 
     async def _connect(self) -> Connection | str:
         """A connection that the member has answered on, or why there is none."""
-        host, _, port = self.address.rpartition(":")
-        host = host.strip("[]")
+        found = parse_address(self.address, port_min=1)
+        if found is None:
+            return f"{self.address} is no HOST:PORT"
+        host, port = found
         made = Connection(self.address, "http" if self._tls is None else "https")
         try:
             async with asyncio.timeout(self._connect_s):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: made, host, int(port), ssl=self._tls
-                )
+                await asyncio.get_running_loop().create_connection(lambda: made, host, port, ssl=self._tls)
                 failure = await made.ready
         except TimeoutError:
             failure = "no answer in time"

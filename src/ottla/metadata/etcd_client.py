@@ -193,6 +193,8 @@ class EtcdClient:
         self._rewound: RewoundError | None = None
         # Logged once when no member serves, and once when one does again.
         self._down = False
+        # Since when no member has served, by the event loop's clock: see MetadataStore.
+        self.silent_since_s: float | None = None
 
     @property
     def member(self) -> Member:
@@ -212,7 +214,11 @@ class EtcdClient:
 
     def suspect(self, address: str) -> None:
         """This member did not serve: if it is the present one, go on with the next. Watches move along."""
-        if self.closed or self.member.address != address or len(self._members) == 1:
+        if self.closed:
+            return
+        if self.silent_since_s is None:
+            self.silent_since_s = asyncio.get_running_loop().time()
+        if self.member.address != address or len(self._members) == 1:
             return
         self.current = (self.current + 1) % len(self._members)
         for move in list(self._moves):
@@ -274,7 +280,7 @@ class EtcdClient:
                 await self._pause(attempts, deadline - loop.time())
         if not uncertain or method in _READS:
             self.unreachable(error)
-            raise UnreachableError(f"etcd is out of reach: {error}")
+            raise UnreachableError(f"etcd cannot be reached: {error}")
         raise OutcomeUnknownError(f"lost contact with etcd, and it is not known whether it was done: {error}")
 
     async def authenticate(self, member: Member, timeout_s: float) -> None:
@@ -326,12 +332,14 @@ class EtcdClient:
     def unreachable(self, why: object) -> None:
         if not self._down:
             self._down = True
-            log.warning("etcd is out of reach, trying on: %s", why)
+            log.warning("etcd cannot be reached, retrying: %s", why)
 
     def reachable(self, address: str) -> None:
+        """This member has served, now."""
+        self.silent_since_s = None
         if self._down:
             self._down = False
-            log.info("etcd answers again, at %s", address)
+            log.info("etcd answers again: %s", address)
 
     def check_open(self) -> None:
         if self.closed:

@@ -65,7 +65,7 @@ class LeaseKeeper:
         self._turned_ms = 0
         self._asked = False
         self._stopped: asyncio.Future[None] = self._loop.create_future()
-        self._renewer = _Renewer(client, self._suspect)
+        self._renewer = _Renewer(client, self._suspect, self._served)
         # A daemon, so that a process that ends without closing the store does end.
         self._thread = threading.Thread(target=self._run, name="ottla-leases", daemon=True)
         self._thread.start()
@@ -106,7 +106,7 @@ class LeaseKeeper:
                     self._renew(held)
                 except Exception:
                     # Without this thread every lease would end.
-                    log.exception("a lease could not be renewed, trying again")
+                    log.exception("a lease could not be renewed, retrying")
                     held.due_ms = self._clock.monotonic_ms() + PAUSE_MS
         finally:
             self._renewer.close()
@@ -158,6 +158,9 @@ class LeaseKeeper:
     def _suspect(self, address: str) -> None:
         self._tell(self._client.suspect, address)
 
+    def _served(self, address: str) -> None:
+        self._tell(self._client.reachable, address)
+
     def _tell(self, callback: Callable[..., None], argument: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, argument)
@@ -189,9 +192,13 @@ class _Renewer:
     It has a loop of its own, which runs while a renewal does. One stream serves all renewals at a member.
     """
 
-    def __init__(self, client: EtcdClient, suspect: Callable[[str], None]) -> None:
+    def __init__(
+        self, client: EtcdClient, suspect: Callable[[str], None], served: Callable[[str], None]
+    ) -> None:
+        """``suspect``, ``served``: told of each attempt, by its member's address."""
         self._client = client
         self._suspect = suspect
+        self._served = served
         self._loop = asyncio.new_event_loop()
         self._under_way: asyncio.Task[int] | None = None
         self._member: Member | None = None
@@ -208,7 +215,7 @@ class _Renewer:
                 return None
             address = addresses[(first + number) % len(addresses)]
             try:
-                return self._loop.run_until_complete(self._begin(address, lease, timeout_s))
+                ttl_s = self._loop.run_until_complete(self._begin(address, lease, timeout_s))
             except CallError as error:
                 if judge(error.code, error.details) is Verdict.TOKEN:
                     self._client.token.value = None
@@ -216,6 +223,9 @@ class _Renewer:
                 log.debug("%s does not answer a renewal", address)
             except asyncio.CancelledError:
                 return None
+            else:
+                self._served(address)
+                return ttl_s
             self._loop.run_until_complete(self._leave())
             self._suspect(address)
         return None

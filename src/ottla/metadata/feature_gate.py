@@ -44,14 +44,14 @@ class FeatureGate:
         for name in dict.fromkeys((*old.features.levels, *new.features.levels)):
             before, after = old.features.level(name), new.features.level(name)
             if before != after:
-                log.info("feature %s is at level %d now, and was at %d", name, after, before)
+                log.info("feature %s: finalized level %d, before %d", name, after, before)
 
     def _look_at(self, broker: BrokerImage, image: ClusterImage) -> None:
         found = beyond(image.features, supported_by(broker.features, self._supported))
         if found:
             log.warning(
-                "node %d is of a release that does not support what the cluster has agreed on: %s; stop it, "
-                "and start it with the release of the others",
+                "node %d does not support the finalized features of the cluster: %s; stop it, "
+                "and start it with the release of the other nodes",
                 broker.node_id,
                 ", ".join(f"{name} at level {level}" for name, level in found),
             )

@@ -1,4 +1,4 @@
-"""What the store must hold before anything is decided by it (pure; Kafka's ``ActivationRecordsGenerator`` and
+"""The records that the store must hold before it is used (pure; Kafka's ``ActivationRecordsGenerator`` and
 ``ConfigurationControlManager.maybeGenerateElrSafetyRecords``).
 
 The cluster has a name. Its features are at the levels of the release that it begins with; a store that an

@@ -1,7 +1,7 @@
 """The cluster as this node knows it: immutable, and made only by applying the store's events in order.
 
 ``load`` makes an image from the keys, ``apply`` the next one from events; both lead to the same image.
-What did not change is shared between images, so that ``is`` tells whether it did.
+Unchanged parts are shared between images, so that ``is`` tells whether a part has changed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 # take some milliseconds), and for how many of them each key counts.
 BYTES_AT_ONCE = 20_000
 BYTES_PER_KEY = 100
+# Keys that are only put in order, and topics that get the partitions that have changed.
+LISTED_AT_ONCE = 5_000
+FLUSHED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,19 +184,17 @@ def state_of(value: bytes) -> PartitionState:
     )
 
 
-def load(items: Iterable[KeyValue], revision: int) -> ClusterImage:
-    """The image of all keys as they were at ``revision``."""
-    draft = _Draft(EMPTY)
-    states = []
+def load(items: Iterable[KeyValue], revision: int) -> Generator[None, None, ClusterImage]:
+    """The image of all keys as they were at ``revision``: made in pieces."""
+    states: list[Event] = []
+    others: list[Event] = []
     for item in items:
-        if item.key.startswith(keys.PARTITIONS):
-            # Their topics come later, in the order of keys.
-            states.append(item)
-        else:
-            draft.change(item.key, item.value, item.mod_revision)
-    for item in states:
-        draft.change(item.key, item.value, item.mod_revision)
-    return draft.finish(revision)
+        # Their topics come later, in the order of keys.
+        mine = states if item.key.startswith(keys.PARTITIONS) else others
+        mine.append(Event(item.key, item.value, item.mod_revision))
+        if len(mine) % LISTED_AT_ONCE == 0:
+            yield
+    return (yield from apply(EMPTY, chain(others, states), revision))
 
 
 def apply(image: ClusterImage, events: Iterable[Event], revision: int) -> Generator[None, None, ClusterImage]:
@@ -205,7 +207,7 @@ def apply(image: ClusterImage, events: Iterable[Event], revision: int) -> Genera
             yield
         draft.change(event.key, event.value, event.revision)
         size += BYTES_PER_KEY + len(event.value or b"")
-    return draft.finish(revision)
+    return (yield from draft.finish(revision))
 
 
 class _Draft:
@@ -270,9 +272,11 @@ class _Draft:
         else:
             self._put("quotas", entity_of(name), content)
 
-    def finish(self, revision: int) -> ClusterImage:
-        for name in list(self._states):
+    def finish(self, revision: int) -> Generator[None, None, ClusterImage]:
+        for count, name in enumerate(list(self._states), 1):
             self._flush(name)
+            if count % FLUSHED_AT_ONCE == 0:
+                yield
         return replace(self._image, revision=revision, **self._fields)
 
     def _mutable(self, name: str) -> dict[Any, Any]:

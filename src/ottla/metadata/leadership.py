@@ -92,7 +92,7 @@ class Leadership:
             except Exception:
                 # A controller that is there and does nothing would be worse than one that stumbles.
                 self._planned = None
-                log.exception("the controller could not bring the cluster into order, and tries again")
+                log.exception("the controller could not change the partitions, retrying")
                 await self._try_again_later()
 
     async def _try_again_later(self) -> None:
@@ -113,13 +113,13 @@ class Leadership:
                 await self._try_again_later()
             return
         if self._term != image.controller_epoch:
-            log.info("node %d is the controller, in term %d", me, image.controller_epoch)
+            log.info("node %d is the controller: controller epoch %d", me, image.controller_epoch)
             self._term, self._planned, self._again = image.controller_epoch, None, {}
             self._balance_due = False
         await self._bring_into_order(image)
         if self._said:
             self._said = ""
-            log.info("the metadata store is back")
+            log.info("the metadata store answers again: changes of leadership continue")
 
     def _is_member(self, image: ClusterImage) -> bool:
         registered = image.brokers.get(self._member.node_id)
@@ -181,7 +181,9 @@ class Leadership:
                     compares.append(Compare(keys.broker(node_id), image.brokers[node_id].epoch))
                 done = await self._store.txn(compares, operations)
                 reached = max(reached, done.revision)
-                if not done.succeeded:
+                if done.succeeded:
+                    self._metadata.elections.count(chunk)
+                else:
                     failed.extend(chunk)
 
         outcomes = await asyncio.gather(
@@ -203,7 +205,7 @@ def _report(changes: Sequence[PartitionChange], done: int) -> None:
     moved = [change for change in changes if change.moves_leader]
     leaderless = sum(1 for change in moved if change.state.leader == NO_LEADER)
     log.info(
-        "controller: %d of %d partitions changed; %d get another leader or epoch, %d have none now",
+        "controller: %d of %d partitions changed; new leader or epoch: %d, offline: %d",
         done,
         len(changes),
         len(moved) - leaderless,

@@ -161,10 +161,10 @@ class Liveness:
         if self._said.get(node_id) != broker.epoch:
             # Not afterwards: the image may end this watch before the answer comes.
             self._said[node_id] = broker.epoch
-            log.warning("node %d is gone: its machine refuses connections to it", node_id)
+            log.warning("node %d is being fenced: its machine refuses connections to it", node_id)
         try:
             done = await self._store.txn(compares, operations)
         except StoreError as error:
-            log.info("the registration of node %d, which is gone, could not be ended yet: %s", node_id, error)
+            log.info("node %d is not fenced yet, its registration could not be ended: %s", node_id, error)
             return False
         return done.succeeded

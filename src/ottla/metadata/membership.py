@@ -1,4 +1,4 @@
-"""This node's place in its cluster: joining, staying, handing over, leaving.
+"""This node's registration in its cluster: registering, staying, controlled shutdown, leaving.
 
 A node is a member while ``brokers/<id>`` is there, which goes with the node's lease. It joins as a stranger:
 it takes itself out of all that the store still credits its id with, and only then registers
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from ottla.config import BrokerConfig
 from ottla.env.disk import Disk
@@ -86,20 +87,24 @@ class Membership:
 
     # Joining
 
-    async def join(self, endpoints: Mapping[str, tuple[str, int]], rack: str | None) -> None:
+    async def join(
+        self, endpoints: Mapping[str, tuple[str, int]], rack: str | None, timeout_ms: float | None = None
+    ) -> None:
         """Become a member, with these endpoints by listener; the image shows it then.
 
-        MembershipError where that is impossible for ``initial.broker.registration.timeout.ms``.
+        MembershipError where that is impossible for ``timeout_ms``, what a start has left of
+        ``initial.broker.registration.timeout.ms``; None: all of it.
         """
         self._endpoints, self._rack = endpoints, rack
-        timeout_ms = self._config.get("initial.broker.registration.timeout.ms")
+        if timeout_ms is None:
+            timeout_ms = self._config.get("initial.broker.registration.timeout.ms")
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._end_earlier_registration()
                 await self._register()
         except TimeoutError:
             raise MembershipError(
-                f"node {self.node_id} could not join its cluster within {timeout_ms} ms: {self._obstacle}"
+                f"node {self.node_id} could not join its cluster within {timeout_ms:.0f} ms: {self._obstacle}"
             ) from None
         self._keeper = asyncio.create_task(self._stay(), name="membership")
 
@@ -138,7 +143,7 @@ class Membership:
             except StoreError as error:
                 await self._wait_for_store(error)
         if self._said:
-            log.info("node %d is in the cluster", self.node_id)
+            log.info("node %d is registered in the cluster", self.node_id)
             self._said = ""
 
     async def _wait_for_store(self, error: StoreError) -> None:
@@ -149,7 +154,7 @@ class Membership:
         self._obstacle = obstacle
         if self._said != obstacle:
             self._said = obstacle
-            log.warning("node %d waits to join: %s", self.node_id, obstacle)
+            log.warning("node %d waits for its registration: %s", self.node_id, obstacle)
 
     async def _try_to_register(self) -> bool:
         """One attempt; False where it has to be begun anew."""
@@ -223,9 +228,9 @@ class Membership:
     async def _wait_for_id(self, item: KeyValue) -> None:
         where = ", ".join(f"{host}:{port}" for host, port in keys.decode(item.value)["endpoints"].values())
         self._say(
-            f"node {self.node_id} is there already, at {where}; if that is this one's last run, it is given "
-            f"up after {self._config.get('broker.session.timeout.ms')} ms, otherwise stop it, or start this "
-            "one with another node.id"
+            f"node {self.node_id} is already registered, at {where}; if that is the last run of this node, "
+            f"wait {self._config.get('broker.session.timeout.ms')} ms (broker.session.timeout.ms), otherwise "
+            "stop that node, or start this one with another node.id"
         )
         self._moved.clear()
         try:
@@ -242,7 +247,8 @@ class Membership:
                 return True
             if not said:
                 log.info(
-                    "node %d gives up %d places in partitions that it had before%s",
+                    "node %d leaves the in-sync replicas and leaderships of its last "
+                    "registration: %d partitions%s",
                     self.node_id,
                     len(changes),
                     ": it may have lost records since" if lost_data else "",
@@ -253,6 +259,8 @@ class Membership:
                 compares, operations = to_txn(chunk)
                 done = await self._store.txn([*compares, *alone], operations)
                 reached = max(reached, done.revision)
+                if done.succeeded:
+                    self._metadata.elections.count(chunk)
             # What failed did so against something that the image has then.
             await self._metadata.reached(reached)
             if self.node_id in self._metadata.image.brokers:
@@ -265,7 +273,7 @@ class Membership:
             await self._disk.run(lambda: self._mark.registered(revision))
         except OSError as error:
             # It is known by what was noted before it was made.
-            log.warning("node %d could not note its registration: %s", self.node_id, error)
+            log.warning("node %d could not store its registration: %s", self.node_id, error)
         self._own_epoch = revision
         registered = self._metadata.image.brokers.get(self.node_id)
         if registered is None or registered.epoch != revision:
@@ -306,15 +314,18 @@ class Membership:
         """
         lease = self.lease
         if lease and not self._store.lease_lasts(lease):
-            log.warning("node %d stood still for longer than its session: it leads nothing", self.node_id)
+            log.warning(
+                "node %d is fenced: it stood still for longer than its session and leads no partition now",
+                self.node_id,
+            )
             self._doubtful_lease = lease
             self._on_lease_lost(lease)
 
     async def _stay(self) -> None:
-        """Join again whenever the registration is gone."""
+        """Register again each time that the registration has ended (the node is fenced)."""
         while True:
             if self.broker_epoch == NOT_REGISTERED:
-                log.warning("node %d has lost its place in the cluster, and joins again", self.node_id)
+                log.warning("node %d is fenced: its registration has ended; registering again", self.node_id)
                 self._said = "it lost its place"
                 try:
                     await self._register()
@@ -324,7 +335,7 @@ class Membership:
                     return
                 except Exception:
                     # A node that stays out for good would be worse than one that stumbles.
-                    log.exception("node %d could not join again, and tries once more", self.node_id)
+                    log.exception("node %d could not register again, retrying", self.node_id)
                     await asyncio.sleep(RETRY_MS / 1000)
                     continue
             self._moved.clear()
@@ -340,9 +351,13 @@ class Membership:
                 async with asyncio.timeout(HAND_OVER_MS_MAX / 1000):
                     await self._hand_over()
             except TimeoutError:
-                log.warning("node %d leaves without having handed over everything", self.node_id)
+                log.warning(
+                    "node %d: controlled shutdown is incomplete: some leaderships were "
+                    "not handed over in time",
+                    self.node_id,
+                )
             except StoreError as error:
-                log.warning("node %d leaves without handing over: %s", self.node_id, error)
+                log.warning("node %d: controlled shutdown failed: %s", self.node_id, error)
         lease, self.lease = self.lease, 0
         if lease:
             try:
@@ -350,7 +365,7 @@ class Membership:
                     await self._store.lease_revoke(lease)
             except (StoreError, TimeoutError) as error:
                 why = str(error) or "the store does not answer"
-                log.warning("node %d counts as living until its lease ends: %s", self.node_id, why)
+                log.warning("node %d stays registered until its lease ends: %s", self.node_id, why)
 
     async def _hand_over(self) -> None:
         image = self._metadata.image
@@ -394,17 +409,23 @@ class Membership:
         try:
             await self._disk.run(self._mark.ended)
         except OSError as error:
-            log.warning("node %d counts as not stopped in order: %s", self.node_id, error)
+            log.warning(
+                "unclean shutdown: node %d could not store that its shutdown was clean: %s",
+                self.node_id,
+                error,
+            )
 
     async def mark_doubtful(self) -> None:
         """Call it when a sync has failed: the node may have lost data by its next registration."""
         try:
             await self._disk.run(self._mark.doubted)
         except OSError as error:
-            log.error("node %d could not note that it may have lost data: %s", self.node_id, error)
+            log.error("node %d could not store that it may have lost data: %s", self.node_id, error)
 
     async def close(self) -> None:
         """Stop as a crash would: the registration ends when its lease does, or others notice."""
         await self._stop_staying()
         if self.lease:
-            await self._store.lease_release(self.lease)
+            # Of a store that cannot be reached it ends by itself.
+            with suppress(StoreError):
+                await self._store.lease_release(self.lease)

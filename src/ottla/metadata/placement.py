@@ -2,8 +2,9 @@
 
 In the spirit of Kafka's ``StripedReplicaPlacer``. Among nodes that live every one leads as often as any
 other, whatever the sizes of their racks; Kafka gives racks the same share. A partition's replicas go to the
-racks in turn, so that no rack has two more than another that had a node left, and in each rack to those
-that hold the least. What a node leads is followed by different nodes, which share it when it is gone.
+racks in turn, so that no rack has two more than another that had a node left, and in each rack to those that
+hold the least. The partitions that a node leads have followers on different nodes, which share them when it
+fails.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """The cluster's metadata as this node knows it: the image, who follows its changes, and the controller.
 
 While the store is out of reach the image stays as it was, for as long as that takes; afterwards it is brought
-up to date, and whoever follows it sees one change.
+up to date, and each subscriber sees one change.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Generator
 from typing import Any
 from uuid import UUID
@@ -16,6 +15,7 @@ from uuid import UUID
 from ottla.config import BrokerConfig
 from ottla.env.slices import Slices
 from ottla.metadata import keys
+from ottla.metadata.changes import Elections
 from ottla.metadata.controller import Controller, random_start, random_topic_id
 from ottla.metadata.features import SUPPORTED, Supported
 from ottla.metadata.founding import MIN_ISR, missing, static_min_isr, without_min_isr
@@ -27,6 +27,7 @@ from ottla.metadata.store import (
     StoreError,
     WatchBatch,
 )
+from ottla.text import id_text
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,11 @@ class Metadata:
         self._closed = False
         # The kind of failure of the store that was last told of, None while all is well.
         self._trouble: type[StoreError] | None = None
+        # Since when it fails, by the event loop's clock, in seconds; None: it does not.
+        self.away_since_s: float | None = None
+        self.elections = Elections()
+        # How often another node became controller.
+        self.controller_changes = 0
         self.controller = Controller(
             store,
             self,
@@ -91,7 +97,7 @@ class Metadata:
         await self._load()
         while True:
             compares, operations = missing(
-                self.image, self._config, lambda: format_id(self._new_id()), self.supported
+                self.image, self._config, lambda: id_text(self._new_id()), self.supported
             )
             if not operations:
                 break
@@ -139,7 +145,7 @@ class Metadata:
                 await future
         except TimeoutError:
             raise StoreError(
-                f"the change was made, and has not come back from the store within {REACHED_MS_MAX} ms"
+                f"the change was stored, but this node has not received it within {REACHED_MS_MAX} ms"
             ) from None
         finally:
             if not future.done() or future.cancelled():
@@ -162,7 +168,7 @@ class Metadata:
         found = await self._store.range("")
         if found.revision < self.image.revision:
             raise RewoundError(f"the store is at {found.revision}, and was at {self.image.revision} before")
-        await self._replace(load(found.items, found.revision))
+        await self._replace(await self._slices.run(load(found.items, found.revision)))
 
     async def _watch(self) -> None:
         """Follow the store for ever, whatever happens to it."""
@@ -184,7 +190,7 @@ class Metadata:
             except Exception:
                 # Something in the store that this version does not understand. To follow nothing more, and
                 # say nothing, would be worse than to try, and say so, again and again.
-                log.exception("the cluster's metadata cannot be understood, reading all of it again soon")
+                log.exception("the metadata of the cluster cannot be decoded, reading all of it again")
                 unreadable = True
                 await asyncio.sleep(RETRY_MS_MAX / 1000)
 
@@ -195,7 +201,7 @@ class Metadata:
                 await self._apply(batch)
                 self._say(None)
         except CompactedError:
-            log.warning("the metadata's history is gone: reading all of it again")
+            log.warning("the metadata store has removed the history of changes: reading all metadata again")
             await self._load()
             self._say(None)
         else:
@@ -206,9 +212,12 @@ class Metadata:
         kind = None if trouble is None else type(trouble)
         if kind is not self._trouble:
             if trouble is None:
-                log.info("the cluster's metadata can be followed again")
+                log.info("the metadata of the cluster is followed again")
+                self.away_since_s = None
             else:
-                log.error("the cluster's metadata cannot be followed, trying on: %s", trouble)
+                if self.away_since_s is None:
+                    self.away_since_s = asyncio.get_running_loop().time()
+                log.error("the metadata of the cluster cannot be followed, retrying: %s", trouble)
         self._trouble = kind
 
     async def _apply(self, batch: WatchBatch) -> None:
@@ -218,16 +227,17 @@ class Metadata:
         """Have another image from now on, and tell everybody. One at a time: the image is changed by whoever
         follows the store, alone."""
         old, self.image = self.image, image
+        self.controller_changes += old.controller_epoch > 0 and old.controller_epoch != image.controller_epoch
         if image.topics is not old.topics or image.brokers is not old.brokers:
             self.views = {}
-        if image.brokers is not old.brokers:
+        if image.brokers is not old.brokers or image.nodes is not old.nodes:
             self._note_departures(old, image)
         # One part that fails must not keep the others, and every operation to come, from going on.
         if old.broker_configs is not image.broker_configs:
             try:
                 self._update_config(image)
             except Exception:
-                log.exception("a change of the configuration could not be put into effect")
+                log.exception("a change of the configuration could not be applied")
         # Whoever subscribes meanwhile begins with the new image.
         for subscriber in tuple(self._subscribers):
             try:
@@ -235,7 +245,7 @@ class Metadata:
                 if pieces is not None:
                     await self._slices.run(pieces)
             except Exception:
-                log.exception("a change of the metadata could not be put into effect")
+                log.exception("a change of the metadata could not be applied")
         self._told_revision = image.revision
         reached = [future for revision, future in self._waiting if revision <= image.revision]
         self._waiting = [waiter for waiter in self._waiting if waiter[0] > image.revision]
@@ -255,15 +265,12 @@ class Metadata:
                 self.departed[node_id] = broker
                 session_ms = self._config.get("broker.session.timeout.ms")
                 asyncio.get_running_loop().call_later(session_ms / 1000, self._forget, broker)
-        for node_id in [node_id for node_id in self.departed if node_id in image.brokers]:
+        unregistered = old.nodes.keys() - image.nodes.keys()
+        for node_id in [one for one in self.departed if one in image.brokers or one in unregistered]:
             del self.departed[node_id]
+            self.views = {}
 
     def _forget(self, broker: BrokerImage) -> None:
         if self.departed.get(broker.node_id) is broker:
             del self.departed[broker.node_id]
             self.views = {}
-
-
-def format_id(made: UUID) -> str:
-    """An id as Kafka writes it: 22 characters of URL-safe base64."""
-    return urlsafe_b64encode(made.bytes).rstrip(b"=").decode()

@@ -1,8 +1,8 @@
 """Serves this process's metadata store to other processes of the same user, over a Unix socket.
 
-One connection is one client. Its requests are done one after the other, so that it has one under way; watches
-wait beside them, each until there is something to tell. What a client does not read is not made: an answer is
-written part by part, and the next part waits until there is room.
+One connection is one client. Its requests are done one after the other, so that it has one under way;
+watches wait beside them, each until there is something to tell. An answer that the client does not read is
+not made: it is written part by part, and the next part waits until there is room.
 """
 
 from __future__ import annotations

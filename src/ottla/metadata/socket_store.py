@@ -95,7 +95,7 @@ class _Connection:
             # Whoever waits is told below.
             return
         except WireError as error:
-            log.error("the metadata store does not speak as it should: %s", error)
+            log.error("the metadata store sent a malformed message: %s", error)
         finally:
             self._writer.transport.abort()
             for _, future in self._waiting.values():
@@ -136,8 +136,13 @@ class SocketStore:
         self._held: dict[int, _Held] = {}
         self._closed = False
         self._closing = asyncio.Event()
+        self._silent_since_s: float | None = None
         # Whether it was said that the store is out of reach.
         self._said = False
+
+    @property
+    def silent_since_s(self) -> float | None:
+        return self._silent_since_s
 
     async def get(self, key: str) -> KeyValue | None:
         ((item,),) = await self._call(Op.GET, key)
@@ -145,7 +150,12 @@ class SocketStore:
 
     async def range(self, prefix: str) -> Range:
         parts = await self._call(Op.RANGE, prefix)
-        return Range(parts[0][0], [wire.parse_item(item) for _, items in parts for item in items])
+        found: list[KeyValue] = []
+        for _, items in parts:
+            found += map(wire.parse_item, items)
+            # There may be any number of them.
+            await asyncio.sleep(0)
+        return Range(parts[0][0], found)
 
     async def txn(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> TxnResult:
         check_txn(compares, operations)
@@ -158,10 +168,12 @@ class SocketStore:
         while not self._closed:
             try:
                 connection = await self._connect()
+                self._silent_since_s = None
                 parts = await connection.call(Op.WATCH, prefix, position)
             except _Lost:
                 continue
             except OSError:
+                self._is_silent()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), CONNECT_PAUSE_MS / 1000)
                 continue
@@ -225,7 +237,7 @@ class SocketStore:
                 async with asyncio.timeout_at(deadline_s):
                     found = await connection.call(op, *arguments)
             except WireError as error:
-                raise StoreError(f"the metadata store does not take it: {error}") from error
+                raise StoreError(f"the metadata store refused the request: {error}") from error
             except TimeoutError:
                 self._say("it does not answer")
                 kind = StoreError if repeat else OutcomeUnknownError
@@ -234,6 +246,7 @@ class SocketStore:
                 if error.asked and not repeat:
                     raise OutcomeUnknownError("lost contact with the metadata store") from None
             else:
+                self._silent_since_s = None
                 if self._said:
                     self._said = False
                     log.info("the metadata store answers again")
@@ -250,7 +263,7 @@ class SocketStore:
                 trouble = (error.strerror or str(error)).lower()
                 self._say(trouble)
                 if asyncio.get_running_loop().time() >= deadline_s:
-                    raise StoreError(f"the metadata store is out of reach: {trouble}") from error
+                    raise StoreError(f"the metadata store cannot be reached: {trouble}") from error
             await asyncio.sleep(CONNECT_PAUSE_MS / 1000)
         raise StoreError("the metadata store is closed")
 
@@ -297,7 +310,12 @@ class SocketStore:
             del self._held[lease]
             held.lost()
 
+    def _is_silent(self) -> None:
+        if self._silent_since_s is None:
+            self._silent_since_s = asyncio.get_running_loop().time()
+
     def _say(self, trouble: str) -> None:
+        self._is_silent()
         if not self._said and not self._closed:
             self._said = True
-            log.error("the metadata store is out of reach: %s", trouble)
+            log.error("the metadata store cannot be reached, retrying: %s", trouble)

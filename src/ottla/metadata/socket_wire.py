@@ -1,10 +1,10 @@
-"""What a metadata store and its clients on this machine say to each other over a Unix socket (pure).
+"""The protocol between a metadata store and its clients on this machine, over a Unix socket (pure).
 
 A frame is four bytes of length and a JSON array. A request is ``[id, operation, argument, …]``, an answer
 ``[id, status, content, …]`` with the same id; answers come as they are ready. ``more`` is a part of an
 answer, of which others follow. Values are bytes of any kind, and travel in base64.
 
-Whoever reads trusts nothing: a frame has a limit that is known before it is received, and each part of it is
+A reader trusts no input: a frame has a limit that is known before it is received, and each part of it is
 checked for what it is.
 """
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
+import stat
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from ottla.env.clock import Clock, Timer
@@ -46,6 +49,8 @@ RECENT_EVENTS_MAX = 1_024
 STOOD_STILL_MS = 1_000
 # Events that a watcher which fell behind reads from the file at a time.
 WATCH_EVENTS_MAX = 1_000
+# Permissions of those who are neither the file's owner nor of its group.
+_OTHERS = 0o007
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kv (
@@ -63,10 +68,25 @@ INSERT OR IGNORE INTO state VALUES ('revision', 0), ('compacted', 0);
 _COLUMNS = "key, value, create_revision, mod_revision, version, lease"
 
 
+def _keep_private(path: str) -> None:
+    """Have nobody but this user, and its group where that was so, read the file: it has credentials, and
+    passwords among its configurations. It is not opened if it is there, since to close it again would end
+    whichever locks this process has of it; where anything is wrong with it, SQLite will say so."""
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    # What SQLite makes beside it has the file's own permissions.
+    for each in (path, f"{path}-wal"):
+        with suppress(OSError):
+            mode = stat.S_IMODE(os.stat(each).st_mode)
+            if mode & _OTHERS:
+                os.chmod(each, mode & ~_OTHERS)
+
+
 class _File:
     """The database, as its thread uses it. Every method blocks."""
 
     def __init__(self, path: str) -> None:
+        _keep_private(path)
         # Transactions are begun and ended by hand.
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -339,6 +359,11 @@ class SqliteStore:
             raise LeaseError(f"there is no lease {lease}")
         self._deadlines_ms.pop(lease, None)
         await self._publish(await self._run(lambda: self._file.end_lease(lease)))
+
+    @property
+    def silent_since_s(self) -> float | None:
+        # Nobody is between us and the file; each failure of the disk is told to who asked, and to watches.
+        return None
 
     def has_lease(self, lease: int) -> bool:
         """Whether there is such a lease."""

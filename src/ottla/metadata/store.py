@@ -136,6 +136,12 @@ def check_txn(compares: Sequence[Compare], operations: Sequence[Operation]) -> N
 class MetadataStore(Protocol):
     """Every method but ``watch`` raises StoreError where the store is out of reach."""
 
+    @property
+    def silent_since_s(self) -> float | None:
+        """Since when nothing has been answered, by the event loop's clock: from the first request, renewal of
+        a lease or watch that failed after the last one that did not. None: the last one did not."""
+        ...
+
     async def get(self, key: str) -> KeyValue | None:
         """A key, or None where there is none."""
         ...

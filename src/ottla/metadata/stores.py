@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from ottla.addresses import parse_address
 from ottla.env.clock import Clock
+from ottla.env.network import show_address
+from ottla.extras import needed
 from ottla.metadata.etcd_settings import TIMEOUT_MS_DEFAULT, EtcdSettings
 from ottla.metadata.store import MetadataStore, StoreError
 
@@ -62,13 +65,15 @@ async def open_store(url: str, *, cluster: str, clock: Clock) -> MetadataStore:
     """The store of ``cluster`` at ``url``. It is not asked for anything yet: it may be out of reach.
 
     ValueError for a URL that is none; StoreError where a file that it names cannot be read.
+    MissingExtra where the packages for etcd are not installed.
     """
     if url.startswith(UNIX):
         from ottla.metadata.socket_store import SocketStore
 
         return SocketStore(url.removeprefix(UNIX), clock)
     settings = parse_store(url, cluster)
-    from ottla.metadata.etcd import EtcdStore
+    with needed(f"the store {url!r}"):
+        from ottla.metadata.etcd import EtcdStore
 
     try:
         return EtcdStore(settings, clock)
@@ -77,15 +82,10 @@ async def open_store(url: str, *, cluster: str, clock: Clock) -> MetadataStore:
 
 
 def _endpoint(url: str, text: str) -> str:
-    host, separator, port = text.rpartition(":")
-    if not separator or text.endswith("]"):
-        host, port = text, str(PORT_DEFAULT)
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not bare or (":" in bare and bare is host) or not port.isascii() or not port.isdigit():
+    found = parse_address(text, port_min=1, port_default=PORT_DEFAULT)
+    if found is None:
         raise ValueError(f"store {url!r}: {text!r} is no HOST:PORT; write {FORM}")
-    if not 0 < int(port) < 1 << 16:
-        raise ValueError(f"store {url!r}: there is no port {port}")
-    return f"{host}:{port}"
+    return show_address(*found)
 
 
 def _parameters(url: str, query: str) -> dict[str, str]:

@@ -31,7 +31,8 @@ class Raise:
         if state.leader != node_id or partition.log.latest_epoch <= state.leader_epoch:
             return None
         log.warning(
-            "%s: its log was written in epoch %d, and the metadata, from a backup maybe, says %d: raising it",
+            "%s: the leader epoch of the log (%d) is above that of the metadata (%d), which "
+            "may be from a backup: raising that of the metadata",
             partition.topic_partition, partition.log.latest_epoch, state.leader_epoch,
         )  # fmt: skip
         return cls(partition, state)

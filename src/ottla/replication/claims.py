@@ -1,4 +1,5 @@
-"""Who may ask in a replica's name (KIP-903, and what Kafka leaves to its authorizer).
+"""Checks that a request in the name of a replica is from that node (KIP-903; Kafka leaves a part to its
+authorizer).
 
 A fetch in a follower's name moves the high watermark and decides who is in sync, so its name and epoch are a
 claim, to be checked against the image: docs/decisions/0011-who-a-follower-is.md.

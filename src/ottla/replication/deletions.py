@@ -52,4 +52,4 @@ class Deletions:
                 deleted(outcome)
             except Exception:
                 # It belongs to one request; the others must hear of theirs.
-                log.exception("a deletion of records could not be told what became of it")
+                log.exception("the result of a deletion of records could not be delivered")

@@ -1,4 +1,4 @@
-"""Where a follower's log parts from its leader's, by the leader epochs of both (KIP-101, KIP-595).
+"""The offset at which a follower's log diverges from its leader's, by leader epochs (KIP-101, KIP-595).
 
 Offsets are absolute; epochs and ends are -1 where they are not known.
 """

@@ -1,4 +1,4 @@
-"""What a follower has on its disk before its leader hears that it has it (``flush.messages``).
+"""Flushes of a follower before its leader counts the records as replicated (``flush.messages``).
 
 In Kafka an append flushes, on a follower as well (UnifiedLog.append), and the fetcher waits for that: where
 flush.messages is 1, acks=all means on the disk of every in-sync replica.

@@ -217,7 +217,7 @@ class Fetcher:
             self._retry()
             return
         if self._complained:
-            log.info("node %d is reached again", self._leader_id)
+            log.info("node %d can be reached again", self._leader_id)
         self._complained = False
         self._backoff_ms = BACKOFF_MS_MIN
         self._peer = peer
@@ -269,7 +269,7 @@ class Fetcher:
             elif self._state is State.READY and len(self._followed) and not self._flushes:
                 self._fetch()
         except Exception:
-            log.exception("what to fetch from node %d cannot be said, trying again", self._leader_id)
+            log.exception("a fetch request to node %d cannot be made, retrying", self._leader_id)
             self._followed.begin_anew()
             self._retry()
 
@@ -300,7 +300,7 @@ class Fetcher:
             try:
                 answered(response)
             except Exception:
-                log.exception("an answer of node %d cannot be worked on, asking anew", self._leader_id)
+                log.exception("a fetch response of node %d cannot be processed, retrying", self._leader_id)
                 self._followed.begin_anew()
                 self._retry()
 
@@ -314,7 +314,7 @@ class Fetcher:
         again_ms = max(patience_ms - waited_ms, 1)
         self._patience = self._clock.call_later(again_ms, self._look_at_patience)
         if waited_ms >= patience_ms and self._peer is not None:
-            log.warning("node %d does not answer: connecting anew", self._leader_id)
+            log.warning("node %d does not answer: connecting again", self._leader_id)
             self._peer.close()
 
     def _request(self) -> Fields | None:
@@ -423,7 +423,7 @@ class Fetcher:
     def _truncate(self, partition: Partition, epoch: int, end_offset: int) -> None:
         offset = divergence.where_to_cut(partition.log, epoch, end_offset)
         log.info(
-            "%s: parts from its leader's log after epoch %d: truncating from %d to %d",
+            "%s: the log diverges from the leader's after epoch %d: truncating from %d to %d",
             partition.topic_partition, epoch, partition.log.log_end_offset, offset,
         )  # fmt: skip
         partition.truncate_to(offset, self._clock.now_ms())
@@ -432,9 +432,9 @@ class Fetcher:
         """Leave a partition out for a while, ever longer, whatever is wrong with it."""
         where = following.partition.topic_partition
         if not isinstance(error, KafkaError | OSError):
-            log.error("%s: cannot be followed", where, exc_info=error)
+            log.error("%s: cannot follow the leader", where, exc_info=error)
         elif not isinstance(error, KafkaError) or error.code not in _PASSING:
-            log.error("%s: cannot be followed: %s", where, error)
+            log.error("%s: cannot follow the leader: %s", where, error)
         self._rest(following, following.backoff_ms)
         following.backoff_ms = min(2 * following.backoff_ms, self._backoff_ms_max())
 
@@ -481,10 +481,16 @@ class Fetcher:
         own = partition.log.log_end_offset
         now_ms = self._clock.now_ms()
         if end < own:
-            log.warning("%s: the leader's log ends at %d: truncating", partition.topic_partition, end)
+            log.warning(
+                "%s: truncating to the log end offset of the leader: %d", partition.topic_partition, end
+            )
             partition.truncate_to(end, now_ms)
         elif start > own:
-            log.info("%s: the leader's log begins at %d: beginning there", partition.topic_partition, start)
+            log.info(
+                "%s: starting again at the log start offset of the leader: %d",
+                partition.topic_partition,
+                start,
+            )
             partition.restart_at(start, now_ms)
         else:
             # It is in range by now. If the leader does not know our last epoch, nothing here can help.

@@ -74,7 +74,9 @@ class HandOvers:
         again_ms, pause_ms = self._asked.get(where, (now_ms, AGAIN_AFTER_MS))
         if handed is not None and now_ms >= again_ms:
             self._asked[where] = now_ms + pause_ms, min(2 * pause_ms, AGAIN_AFTER_MS_MAX)
-            log.warning("%s cannot be opened here: node %d is to lead it", where, handed.leader)
+            log.warning(
+                "%s: the leader cannot open the log: proposing node %d as the leader", where, handed.leader
+            )
             self._propose(HandOver(topic, index, partial(self._current, topic, index)), handed)
 
     def forget(self, where: TopicPartition) -> None:

@@ -36,5 +36,5 @@ class LogConfigs:
         try:
             return self.find(topic)
         except Exception:
-            log.exception("topic %s: its configuration cannot be understood", topic.name)
+            log.exception("topic %s: the configuration cannot be parsed", topic.name)
             return None

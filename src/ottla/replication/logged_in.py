@@ -8,7 +8,7 @@ closed shortly before, as if it had broken, and whoever uses it makes another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from ottla.env.clock import Clock, Timer
@@ -30,8 +30,11 @@ class LoginError(OSError):
 class LoggedInNetwork:
     """A network each of whose connections begins with a login. Listeners are those of the other one."""
 
-    def __init__(self, network: Network, clock: Clock, exchange: Callable[[], ClientExchange]) -> None:
-        """``exchange``: begins a login, as whom and by which mechanism it is to be now."""
+    def __init__(
+        self, network: Network, clock: Clock, exchange: Callable[[], Awaitable[ClientExchange]]
+    ) -> None:
+        """``exchange``: begins a login, as whom and by which mechanism it is to be now. OSError where that
+        cannot be at the moment."""
         self._network = network
         self._clock = clock
         self._exchange = exchange
@@ -43,7 +46,7 @@ class LoggedInNetwork:
     async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> None:
         """As ``Network.connect``; LoginError where the other node refuses. How long to wait is the caller's
         to limit."""
-        login = _Login(self._exchange())
+        login = _Login(await self._exchange())
         session = _Session(login.peer)
         await self._network.connect(lambda: session, host, port)
         try:

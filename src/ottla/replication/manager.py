@@ -31,6 +31,7 @@ from ottla.replication.removals import Removals
 from ottla.replication.selector import preferred_replica
 from ottla.replication.surroundings import Proposer
 from ottla.replication.throttle import Quota, is_listed
+from ottla.replication.traffic import Left
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -68,10 +69,9 @@ class ReplicaManager:
         self._clock = clock
         self._disk = disk
         self._fetchers = fetchers
-        self._proposals = Proposals(commit) if commit is not None else None
+        self.proposals = Proposals(commit) if commit is not None else None
         self._image: ClusterImage | None = None
-        several = len(config.listeners()) > 1
-        self._claims = Claims(clock, config.inter_broker_listener, several=several)
+        self._claims = Claims(clock, config.inter_broker_listener, several=len(config.listeners()) > 1)
         # Plain dicts of pairs: a look-up is on the path of every Produce and Fetch.
         self.partitions: dict[tuple[str, int], Partition] = {}
         # Of those, whose high watermarks are to be written down.
@@ -80,14 +80,13 @@ class ReplicaManager:
         self.stopping = False
         # Whether partitions take on the roles that the image gives them: not before the node has joined.
         self.active = False
-        # The registration that the store says has ended, until the image shows another one; None: there is no
-        # such thing.
+        # The registration that the store says has ended, until the image shows another one.
         self._ended: int | None = None
         # Partitions that have yet to resign because of that.
         self._resigning: deque[Partition] = deque()
         # Whether a registration of this node's id is its own.
         self.is_own: Callable[[BrokerImage], bool] = lambda _: True
-        self._openings = Openings(self, log_manager, clock)
+        self.openings = Openings(self, log_manager, clock)
         self._removals = Removals(log_manager, clock, self._let_go)
         self._log_configs = LogConfigs(config)
         # Partitions that could not be made what the image says, to be tried again soon.
@@ -96,9 +95,10 @@ class ReplicaManager:
         # Told that a log can take nothing more until a restart. In a cluster others had better lead then.
         self.disk_failed: Callable[[str], None] | None = None
         self.lag_ms_max: int = config.get("replica.lag.time.max.ms")
-        self._laggards = Laggards(self, clock, self._openings.try_again)
+        self._laggards = Laggards(self, clock, self.openings.try_again)
         # How many DeleteRecords wait for followers, which are told of log starts at once then.
         self.deletions = 0
+        self.left = Left()
         # What goes to followers of throttled replicas.
         self._quota = Quota(
             config.get(RATE),
@@ -110,24 +110,24 @@ class ReplicaManager:
     # ------------------------------------------------------------ look-ups
 
     def get(self, topic: str, index: int) -> Partition:
-        """The partition, or KafkaError: UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER where it exists
-        and lives elsewhere, KAFKA_STORAGE_ERROR where it should be here and cannot be made."""
+        """KafkaError: UNKNOWN_TOPIC_OR_PARTITION, NOT_LEADER_OR_FOLLOWER where it lives elsewhere,
+        KAFKA_STORAGE_ERROR where it should be here and cannot be made."""
         partition = self.partitions.get((topic, index))
-        return partition if partition is not None else self._openings.get(topic, index)
+        return partition if partition is not None else self.openings.get(topic, index)
 
     @property
     def unopened(self) -> bool:
         """Whether there may be partitions that ``get`` would have to open: who may wait, and names some that
         are not in ``partitions``, waits for ``open`` first."""
-        return self._openings.pending
+        return self.openings.pending
 
     async def open(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Have those open that are not: ``Openings.open``."""
-        await self._openings.open(wanted)
+        await self.openings.open(wanted)
 
     async def open_all(self) -> None:
         """Wait for whatever is to be here and had no turn to be opened yet: ``Openings.finish``."""
-        await self._openings.finish()
+        await self.openings.finish()
 
     def exists(self, topic_id: UUID) -> bool:
         return self._image is not None and topic_id in self._image.topics_by_id
@@ -143,7 +143,7 @@ class ReplicaManager:
 
     def hand_over(self, topic: TopicImage, index: int) -> None:
         """Have another replica lead what cannot be opened here."""
-        if self._proposals is not None and self.active:
+        if self.proposals is not None and self.active:
             self._hand_overs.ask(topic, index, self.log_config(topic).min_insync_replicas)
 
     def topic_name(self, topic_id: UUID) -> str:
@@ -231,9 +231,9 @@ class ReplicaManager:
         if before is not new.topics:
             yield from self._apply_topics(before, new.topics)
         if old is None:
-            self._openings.all_at_once()
+            self.openings.all_at_once()
         else:
-            self._openings.some()
+            self.openings.some()
         if old is not None and old.broker_configs != new.broker_configs:
             # Topic defaults come from the broker's configuration.
             for topic in new.topics.values():
@@ -298,8 +298,8 @@ class ReplicaManager:
             self._again_timer.cancel()
         if self._fetchers is not None:
             self._fetchers.close()
-        if self._proposals is not None:
-            self._proposals.close()
+        if self.proposals is not None:
+            self.proposals.close()
 
     def _topic_of(self, partition: Partition) -> TopicImage | None:
         """The topic of a partition in the image; None where it is gone, or another one of its name."""
@@ -313,10 +313,10 @@ class ReplicaManager:
             if self._node_id not in state.replicas:
                 self._forget_trouble(topic.name, index)
                 if partition is not None:
-                    log.info("%s: it is held by others now: removing it", partition.topic_partition)
+                    log.info("%s: no longer assigned here: removing it", partition.topic_partition)
                     self._remove(partition)
             elif partition is None:
-                self._openings.add(topic, index)
+                self.openings.add(topic, index)
             else:
                 if partition.state is not state:
                     self._take_role(partition, state)
@@ -364,7 +364,7 @@ class ReplicaManager:
         if not self.active:
             partition.state = state
             return
-        behind = Raise.of(partition, state, self._node_id) if self._proposals is not None else None
+        behind = Raise.of(partition, state, self._node_id) if self.proposals is not None else None
         partition.apply(state, may_lead=self._ended is None and behind is None)
         if behind is not None:
             self.propose(behind, behind.raised)
@@ -439,16 +439,17 @@ class ReplicaManager:
             self._forget_trouble(topic.name, index)
             partition = self.partitions.pop((topic.name, index), None)
             if partition is not None:
+                self.left.add(topic.name, partition.traffic)
                 self._removals.add(partition)
 
     def _forget_trouble(self, name: str, index: int) -> None:
         """What stood in the way of a partition is of no interest any more."""
-        self._openings.forget(name, index)
+        self.openings.forget(name, index)
         self._hand_overs.forget(TopicPartition(name, index))
 
     def _remove(self, partition: Partition) -> None:
         where = partition.topic_partition
-        del self.partitions[where]
+        self.left.add(where.topic, self.partitions.pop(where).traffic)
         self._let_go(partition)
         attempt(bind(self._logs.delete, where), "%s: removing its log", where)
 
@@ -514,7 +515,7 @@ class ReplicaManager:
 
     def propose(self, partition: Proposer, state: PartitionState) -> None:
         """Send a leader's change of its ISR to the store."""
-        image, proposals = self._image, self._proposals
+        image, proposals = self._image, self.proposals
         if image is None or proposals is None or not proposals.propose(image, partition, state):
             partition.proposal_failed(state)
 

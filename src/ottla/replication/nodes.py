@@ -176,4 +176,4 @@ def _tell(answered: Answered, response: Any) -> None:
         answered(response)
     except Exception:
         # It belongs to one request; the others must hear of theirs.
-        log.exception("an answer of another node could not be taken")
+        log.exception("a response of another node could not be processed")

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # Partitions that are opened in one turn of the event loop, a quarter of a millisecond each where the disk is
 # fast; where it is not, no more once so much time is over. As many are made together in a thread.
 OPENED_AT_ONCE_MAX = 20
+# Partitions of which it is looked up in one turn whether they have to be: some microseconds each.
+LOOKED_AT_ONCE_MAX = 500
 OPENED_FOR_MS_MAX = 5
 # A partition that could not be opened is tried again after so long; where it takes long to find that out,
 # since all of its log is read, after so many times as long.
@@ -95,6 +97,11 @@ class Openings:
     def pending(self) -> bool:
         """Whether there may be partitions that are not open."""
         return bool(self._waiting or self._failing or self._at_work or self._tasks)
+
+    @property
+    def refused_count(self) -> int:
+        """How many could not be opened."""
+        return len(self._refused)
 
     def add(self, topic: TopicImage, index: int) -> None:
         self._waiting[topic.topic_id, index] = topic
@@ -211,7 +218,15 @@ class Openings:
         Which of them could be is not told: ``get`` knows, as it does of what is no new partition.
         """
         partitions = self._host.partitions
-        absent = [key for key in wanted if key not in partitions]
+        keys = iter(wanted)
+        while some := list(islice(keys, LOOKED_AT_ONCE_MAX)):
+            absent = [key for key in some if key not in partitions]
+            if absent:
+                await self._open_absent(absent)
+            if len(some) == LOOKED_AT_ONCE_MAX:
+                await asyncio.sleep(0)
+
+    async def _open_absent(self, absent: list[Key]) -> None:
         with suppress(OSError):
             # It is told to whoever asks for them.
             await self._logs.erase(TopicPartition(*key) for key in absent)

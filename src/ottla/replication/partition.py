@@ -30,6 +30,7 @@ from ottla.replication.group_commit import GroupCommit
 from ottla.replication.isr import Follower, Leading
 from ottla.replication.moved_marks import MovedMarks
 from ottla.replication.surroundings import Cluster, Position
+from ottla.replication.traffic import Traffic
 from ottla.replication.waiters import Waiter, tell
 from ottla.types import Buffer, TopicPartition
 
@@ -42,13 +43,13 @@ class Partition:
     __slots__ = (
         "_append_waiters",
         "_cluster",
-        "_commits",
-        "_deletions",
         "_flushes",
         "_moved_marks",
         "_noted_in",
         "_transactions",
         "_waiters",
+        "commits",
+        "deletions",
         "high_watermark",
         "leading",
         "log",
@@ -57,6 +58,7 @@ class Partition:
         "state",
         "topic_id",
         "topic_partition",
+        "traffic",
     )
 
     def __init__(
@@ -91,10 +93,11 @@ class Partition:
         self._waiters: dict[Waiter, None] = {}
         self._append_waiters: dict[Waiter, None] = {}
         # Producers that wait for their batches to be committed.
-        self._commits = Commits()
+        self.commits = Commits()
         # DeleteRecords that wait until each living replica begins at an offset.
-        self._deletions = Deletions()
+        self.deletions = Deletions()
         self._flushes = GroupCommit(disk, log)
+        self.traffic = Traffic()
 
     @property
     def leader_epoch(self) -> int:
@@ -134,7 +137,7 @@ class Partition:
             else:
                 self.leading.update(state, self._cluster.monotonic_ms())
             self.advance()
-            if self._deletions:
+            if self.deletions:
                 self._tell_deletions()
         else:
             self.resign()
@@ -144,8 +147,8 @@ class Partition:
         """Lead no more: whoever waits for a commit, or a deletion, is sent to the next leader."""
         self.log.settle()
         self.leading = None
-        self._commits.end(KafkaError(ErrorCode.not_leader_or_follower))
-        self._deletions.end(KafkaError(ErrorCode.not_leader_or_follower))
+        self.commits.end(KafkaError(ErrorCode.not_leader_or_follower))
+        self.deletions.end(KafkaError(ErrorCode.not_leader_or_follower))
 
     def remove(self) -> None:
         """It is held here no more: whoever waits for it looks elsewhere."""
@@ -206,6 +209,8 @@ class Partition:
             guard=guard,
             transaction_version=transaction_version,
         )
+        if not appended.duplicate:
+            self.traffic.appended(appended.last_offset - appended.base_offset + 1, len(records))
         if then is None:
             self._grown(leading)
         return appended
@@ -259,7 +264,7 @@ class Partition:
         if end <= self.high_watermark:
             return
         self._is_committed_to(end)
-        if self._commits.waiting:
+        if self.commits.waiting:
             self._tell_commits(end)
         if self._waiters:
             tell(tuple(self._waiters))
@@ -273,7 +278,7 @@ class Partition:
         min_isr = effective_min_isr(self.log.config.min_insync_replicas, self.state.replicas)
         if len(self.leading.maximal_isr) < min_isr:
             error = KafkaError(ErrorCode.not_enough_replicas_after_append)
-        self._commits.reached(end, error)
+        self.commits.reached(end, error)
 
     def when_committed(self, offset: int, committed: Committed) -> None:
         """Call ``committed`` once everything before ``offset`` is: NOT_ENOUGH_REPLICAS_AFTER_APPEND where
@@ -281,13 +286,13 @@ class Partition:
 
         Only while this node leads. At once where it is committed by now.
         """
-        self._commits.add(offset, committed)
+        self.commits.add(offset, committed)
         if offset <= self.high_watermark:
             self._tell_commits(self.high_watermark)
 
     def forget_commit(self, committed: Committed) -> bool:
         """Nobody waits for this one any more; whether it had still to be told."""
-        return self._commits.forget(committed)
+        return self.commits.forget(committed)
 
     # ------------------------------------------------------------ leading: followers
 
@@ -324,7 +329,7 @@ class Partition:
         if leading.may_join(node_id, self.high_watermark) and leading.pending is None:
             self._admit(node_id)
         self.advance()
-        if self._deletions:
+        if self.deletions:
             self._tell_deletions()
         return follower
 
@@ -346,7 +351,7 @@ class Partition:
             or node_id not in leading.maximal_isr
             or asked.current_leader_epoch != self.state.leader_epoch
             or asked.last_fetched_epoch != log.latest_epoch
-            or self._deletions
+            or self.deletions
         ):
             return False
         follower.stands_at_end(now_ms)
@@ -374,7 +379,7 @@ class Partition:
         if self.leading is not None:
             if self.high_watermark < self.log.log_end_offset:
                 self.advance()
-            if self._deletions:
+            if self.deletions:
                 self._tell_deletions()
 
     def shrink(self) -> None:
@@ -427,14 +432,14 @@ class Partition:
     def when_deleted(self, offset: int, deleted: Deleted) -> None:
         """Call ``deleted`` once no living replica has records before ``offset``. Not at once: whoever finds
         ``low_watermark`` there need not ask."""
-        self._deletions.add(offset, deleted)
+        self.deletions.add(offset, deleted)
 
     def forget_deletion(self, deleted: Deleted) -> bool:
         """Nobody waits for this one any more; whether it had still to be told."""
-        return self._deletions.forget(deleted)
+        return self.deletions.forget(deleted)
 
     def _tell_deletions(self) -> None:
-        self._deletions.reached(self.low_watermark())
+        self.deletions.reached(self.low_watermark())
 
     # ------------------------------------------------------------ following
 
@@ -449,6 +454,7 @@ class Partition:
         log = self.log
         if len(records):
             log.append_as_follower(records, now_ms=now_ms, leader_epoch=self.state.leader_epoch)
+            self.traffic.follower_bytes_in += len(records)
         if leader_log_start_offset > log.log_start_offset:
             log.follow_log_start(leader_log_start_offset, now_ms)
         # A leader that is new may not know yet that what lies before its log's start is committed.
@@ -460,10 +466,8 @@ class Partition:
     def truncate_to(self, offset: int, now_ms: int) -> None:
         """Cut off what the leader does not have. OSError where the disk fails."""
         if offset < self.high_watermark:
-            log.warning(
-                "%s: truncating to %d, below the high watermark %d",
-                self.topic_partition, offset, self.high_watermark,
-            )  # fmt: skip
+            what = "%s: truncating to %d, below the high watermark %d"
+            log.warning(what, self.topic_partition, offset, self.high_watermark)
         self.log.truncate_to(offset, now_ms)
         self._is_committed_to(min(self.high_watermark, self.log.log_end_offset))
         self.wake()

@@ -56,7 +56,7 @@ class Peer(asyncio.BufferedProtocol):
             for frame in self._frames.received(nbytes):
                 self._answer(frame)
         except (FrameError, MalformedMessage) as error:
-            log.error("another node's response makes no sense, closing the connection to it: %s", error)
+            log.error("malformed response of another node, closing the connection: %s", error)
             self.close()
 
     def _answer(self, frame: Buffer) -> None:

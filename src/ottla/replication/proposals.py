@@ -44,6 +44,8 @@ class Proposals:
         self._commit = commit
         self._queue: list[Proposal] = []
         self._working: asyncio.Task[None] | None = None
+        # Changes that were made: ISRs that lost a node, and that got one; and attempts that failed.
+        self.shrinks = self.expands = self.failures = 0
 
     def propose(self, image: ClusterImage, partition: Proposer, state: PartitionState) -> bool:
         """Have a partition's state replaced; False where its topic, or a node that is to join, is gone."""
@@ -120,10 +122,20 @@ class Proposals:
                     registrations.update(proposal.registrations)
                 done = await self._commit([proposal.change for proposal in current], registrations)
             except KafkaError as error:
+                self.failures += 1
                 log.warning("changes of in-sync replicas wait for the metadata store: %s", error)
                 await asyncio.sleep(RETRY_MS / 1000)
                 continue
-            if not done and len(chunk) == 1:
+            if done:
+                self._count(current)
+            elif len(chunk) == 1:
+                self.failures += 1
                 proposal = chunk[0]
                 proposal.partition.proposal_failed(proposal.change.state)
             return done
+
+    def _count(self, made: Sequence[Proposal]) -> None:
+        for proposal in made:
+            before, after = proposal.change.expected.isr, proposal.change.state.isr
+            self.shrinks += len(after) < len(before)
+            self.expands += len(after) > len(before)

@@ -1,4 +1,4 @@
-"""Who waits for a partition to move."""
+"""Requests that wait for a partition to change."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def tell(waiters: Iterable[Waiter]) -> None:
         try:
             waiter()
         except Exception:
-            log.exception("whoever waited for a partition could not be told")
+            log.exception("a request that waited for a partition could not be resumed")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator
-from typing import Final, NamedTuple, Protocol, final
+from typing import Final, Protocol, final
 from weakref import WeakSet
 
 from ottla.security.acl_bindings import (
@@ -24,14 +24,12 @@ from ottla.security.acl_bindings import (
     SUPPORTED,
     WILDCARD,
     AclBinding,
-    Network,
     Operation,
     PatternType,
-    Permission,
     ResourceType,
     canonical_host,
-    host_of,
 )
+from ottla.security.acl_rules import FEW_MAX, Decision, ManyRules, Rule
 
 # Decisions that are remembered: for one client, and for all of them together. One takes some 300 bytes.
 CACHED_MAX = 10_000
@@ -57,14 +55,6 @@ _ALLOWED_BY: Final[dict[Operation, frozenset[Operation]]] = {
 }
 
 
-class Decision(NamedTuple):
-    """Whether something is allowed, and by which rule: an ACL, or one of those that Kafka's audit log calls
-    SuperUser, DefaultAllow and DefaultDeny."""
-
-    allowed: bool
-    rule: AclBinding | str
-
-
 SUPER_USER = Decision(True, "SuperUser")
 DEFAULT_ALLOW = Decision(True, "DefaultAllow")
 DEFAULT_DENY = Decision(False, "DefaultDeny")
@@ -75,41 +65,14 @@ def super_users(text: str | None) -> frozenset[str]:
     users = frozenset(each.strip() for each in (text or "").split(";") if each.strip())
     for user in users:
         if ":" not in user:
-            raise ValueError(f"expected a string in format principalType:principalName but got {user}")
+            raise ValueError(
+                f"expected a string in format principalType:principalName but got {user}: say User:{user}"
+            )
     return users
 
 
-@final
-class _Rule:
-    """An ACL as it is looked at."""
-
-    __slots__ = ("acl", "decision", "host", "operation")
-
-    def __init__(self, acl: AclBinding) -> None:
-        self.acl = acl
-        self.host = host_of(acl.host)
-        self.operation = acl.operation
-        self.decision = Decision(acl.permission is Permission.ALLOW, acl)
-
-    @property
-    def order(self) -> tuple[int, str, str, int]:
-        """Its place among those of one pattern: as ``StandardAcl.compareTo``."""
-        acl = self.acl
-        return acl.operation, acl.principal, acl.host, acl.permission
-
-    def is_for(self, host: str) -> bool:
-        mine = self.host
-        return mine in (WILDCARD, host) or (isinstance(mine, Network) and mine.holds(host))
-
-    def applies(self, operation: Operation, allowed_by: frozenset[Operation] | None) -> bool:
-        mine = self.operation
-        if mine is operation or mine is Operation.ALL:
-            return True
-        return allowed_by is not None and self.decision.allowed and mine in allowed_by
-
-
 # The rules of one pattern, by principal.
-_Node = dict[str, list[_Rule]]
+_Node = dict[str, list[Rule] | ManyRules]
 
 
 @final
@@ -187,7 +150,7 @@ class Acls:
         self._prefixed: dict[tuple[ResourceType, str], _Node] = {}
         self._prefixes: dict[ResourceType, _Prefixes] = {}
         # By principal and type, where it is asked whether one of them allows anything.
-        self._rules_of: dict[tuple[str, ResourceType], dict[AclBinding, _Rule]] = {}
+        self._rules_of: dict[tuple[str, ResourceType], dict[AclBinding, Rule]] = {}
         for acl in acls:
             self.add(acl)
 
@@ -199,13 +162,17 @@ class Acls:
         mine = self._rules_of.setdefault((acl.principal, acl.resource_type), {})
         if acl in mine:
             return
-        rule = mine[acl] = _Rule(acl)
+        rule = mine[acl] = Rule(acl)
         prefixed = acl.pattern_type is PatternType.PREFIXED
         nodes = self._prefixed if prefixed else self._literal
         key = (acl.resource_type, acl.resource_name)
         if prefixed and key not in nodes:
             self._prefixes.setdefault(acl.resource_type, _Prefixes()).add(acl.resource_name)
-        nodes.setdefault(key, {}).setdefault(acl.principal, []).append(rule)
+        node = nodes.setdefault(key, {})
+        rules = node.setdefault(acl.principal, [])
+        rules.append(rule)
+        if type(rules) is list and len(rules) > FEW_MAX:
+            node[acl.principal] = ManyRules(rules)
 
     def remove(self, acl: AclBinding) -> None:
         """Have an ACL no more; one that is not there changes nothing."""
@@ -243,7 +210,10 @@ class Acls:
         for node in self._nodes(resource_type, name):
             is_named = True
             denied = allowed = None
+            rules: Iterable[Rule] | ManyRules | None
             for rules in (node.get(principal), node.get(EVERYBODY)):
+                if isinstance(rules, ManyRules):
+                    rules = rules.deciding(host, operation, allowed_by)
                 for rule in rules or ():
                     if not rule.applies(operation, allowed_by) or not rule.is_for(host):
                         continue

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 # Stands for every name of its kind: a resource's, a principal's (behind ``User:``), or a host.
 WILDCARD = "*"
@@ -21,7 +21,19 @@ CLUSTER_NAME = "kafka-cluster"
 CHARACTERS_MAX = 4_096
 
 
-class ResourceType(IntEnum):
+class _Code(IntEnum):
+    """What a number in a request stands for; 0, UNKNOWN, for whatever there is not."""
+
+    @classmethod
+    def of(cls, code: int) -> Self:
+        """What a number stands for."""
+        try:
+            return cls(code)
+        except ValueError:
+            return cls(0)
+
+
+class ResourceType(_Code):
     """What ACLs are about (``org.apache.kafka.common.resource.ResourceType``)."""
 
     UNKNOWN = 0
@@ -33,13 +45,8 @@ class ResourceType(IntEnum):
     DELEGATION_TOKEN = 6
     USER = 7
 
-    @classmethod
-    def of(cls, code: int) -> ResourceType:
-        """The type of a code; UNKNOWN for those that there are not."""
-        return _RESOURCE_TYPES.get(code, cls.UNKNOWN)
 
-
-class PatternType(IntEnum):
+class PatternType(_Code):
     """How an ACL names resources (``PatternType``); ANY and MATCH are of filters only."""
 
     UNKNOWN = 0
@@ -48,12 +55,8 @@ class PatternType(IntEnum):
     LITERAL = 3
     PREFIXED = 4
 
-    @classmethod
-    def of(cls, code: int) -> PatternType:
-        return _PATTERN_TYPES.get(code, cls.UNKNOWN)
 
-
-class Operation(IntEnum):
+class Operation(_Code):
     """What is done to a resource (``AclOperation``)."""
 
     UNKNOWN = 0
@@ -73,12 +76,8 @@ class Operation(IntEnum):
     DESCRIBE_TOKENS = 14
     TWO_PHASE_COMMIT = 15
 
-    @classmethod
-    def of(cls, code: int) -> Operation:
-        return _OPERATIONS.get(code, cls.UNKNOWN)
 
-
-class Permission(IntEnum):
+class Permission(_Code):
     """Whether an ACL allows or denies (``AclPermissionType``)."""
 
     UNKNOWN = 0
@@ -86,15 +85,6 @@ class Permission(IntEnum):
     DENY = 2
     ALLOW = 3
 
-    @classmethod
-    def of(cls, code: int) -> Permission:
-        return _PERMISSIONS.get(code, cls.UNKNOWN)
-
-
-_RESOURCE_TYPES = {int(each): each for each in ResourceType}
-_PATTERN_TYPES = {int(each): each for each in PatternType}
-_OPERATIONS = {int(each): each for each in Operation}
-_PERMISSIONS = {int(each): each for each in Permission}
 
 # What can be done to a resource of each type (``AclEntry.supportedOperations``).
 SUPPORTED: dict[ResourceType, tuple[Operation, ...]] = {
@@ -140,6 +130,20 @@ class AclBinding(NamedTuple):
     host: str
     operation: Operation
     permission: Permission
+
+    @classmethod
+    def of(cls, resource_type: int, resource_name: str, pattern_type: int, entry: Any) -> Self:
+        """What requests and answers have of one: its pattern, and an entry that has the rest as
+        ``principal``, ``host``, ``operation`` and ``permission_type``."""
+        return cls(
+            ResourceType.of(resource_type),
+            resource_name,
+            PatternType.of(pattern_type),
+            entry.principal,
+            entry.host,
+            Operation.of(entry.operation),
+            Permission.of(entry.permission_type),
+        )
 
     def __str__(self) -> str:
         return (
@@ -248,9 +252,27 @@ def canonical_host(host: str) -> str:
     return str(address if mapped is None else mapped)
 
 
-def is_address(text: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address."""
-    return _address(text.partition("%")[0], 6 if ":" in text else 4) is not None
+def address_of(text: str) -> str | None:
+    """The address that a text stands for, as ``canonical_host`` has it; None where it is none.
+
+    As Java's ``InetAddress.getByName`` reads what is no name: IPv6 may be in brackets, and of IPv4 the last
+    number may stand for several bytes, as in 10.1.
+    """
+    if text.startswith("[") and text.endswith("]") and ":" in text:
+        text = text[1:-1]
+    if ":" in text:
+        return None if address_number(text.partition("%")[0], 6) is None else canonical_host(text)
+    *firsts, last = text.split(".")
+    rest = 256 ** (4 - len(firsts))
+    if len(firsts) > 3 or len(text) > 15 or not all(map(_is_decimal, (*firsts, last))):
+        return None
+    if any(int(part) > 255 for part in firsts) or int(last) >= rest:
+        return None
+    return str(IPv4Address(sum(int(part) << (24 - 8 * at) for at, part in enumerate(firsts)) + int(last)))
+
+
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 # As many as there may be ACLs with different hosts before they are parsed again.
@@ -272,7 +294,7 @@ class Network(NamedTuple):
     last: int
 
     def holds(self, host: str) -> bool:
-        number = _address(host, self.version)
+        number = address_number(host, self.version)
         # As in commons-net, which Kafka asks, 0.0.0.0 is in no network.
         return (
             number is not None
@@ -285,10 +307,11 @@ def _network(pattern: str) -> Network | None:
     text, _, digits = pattern.partition("/")
     version = 6 if ":" in text else 4
     bits = 128 if version == 6 else 32
-    number = _address(text, version)
+    number = address_number(text, version)
     if number is None or not (digits.isascii() and digits.isdecimal()) or len(digits) > 3:
         return None
-    if int(digits) > bits:
+    if int(digits) > bits or (version == 6 and IPv6Address(number).ipv4_mapped is not None):
+        # commons-net reads the latter as IPv4, which then is of no IPv6 network.
         return None
     span = 1 << (bits - int(digits))
     first = number // span * span
@@ -296,8 +319,8 @@ def _network(pattern: str) -> Network | None:
 
 
 @lru_cache(maxsize=1_000)
-def _address(text: str, version: int) -> int | None:
-    """An address as a number; None where the text is none of that version."""
+def address_number(text: str, version: int) -> int | None:
+    """An address as a number; None where the text is none of that version of IP."""
     try:
         if version == 6:
             return int(IPv6Address(text)) if ":" in text else None

@@ -259,6 +259,8 @@ _BY_NAME: Final[dict[str, tuple[Demand, ...]]] = {
         Demand(Operation.READ, GROUP, "group_id", when="the protocol is served"),
         Demand(Operation.DESCRIBE, TOPIC, "subscribed_topic_names", when="the protocol is served"),
     ),
+    "GetTelemetrySubscriptions": (),
+    "PushTelemetry": (),
     "ListConfigResources": _cluster(Operation.DESCRIBE_CONFIGS),
     "DescribeTopicPartitions": (
         _topics(Operation.DESCRIBE, when="named; without the id"),

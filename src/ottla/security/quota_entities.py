@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from ottla.security.acl_bindings import is_address
+from ottla.security.acl_bindings import address_of
 
 USER: Final = "user"
 CLIENT_ID: Final = "client-id"
@@ -75,7 +75,7 @@ def invalid_entity(parts: Sequence[tuple[str, str | None]]) -> str | None:
             # Kafka's words.
             return "Invalid quota entity combination, IP entity shouldnot be combined with User or ClientId"
         address = names[IP]
-        if address is not None and not is_address(address):
+        if address is not None and address_of(address) is None:
             return f"{address} is not a valid IP or resolvable host."
     if sum(len(name) for name in names.values() if name is not None) > CHARACTERS_MAX:
         return f"An entity's names may have {CHARACTERS_MAX} characters together"
@@ -86,8 +86,8 @@ def invalid_value(entity: Entity, key: str, value: float) -> str | None:
     """Why an entity can have no such quota; None: it can."""
     if key not in (_OF_ADDRESSES if IP in entity.names else _OF_CLIENTS):
         return f"Invalid configuration key {key}"
-    if not value > 0:
-        # Kafka lets NaN be stored, which then limits nothing.
+    if value <= 0:
+        # What is no number is none of these, and can be stored.
         return f"Quota {key} must be greater than 0"
     if key not in _WHOLE_MAX:
         return None

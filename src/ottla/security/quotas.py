@@ -14,12 +14,13 @@ A node that has no quota of a kind does nothing for its requests.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from enum import Enum
 from hashlib import sha256
 from typing import Final, Generic, NamedTuple, TypeVar, final
 
-from ottla.security.acl_bindings import canonical_host
+from ottla.security.acl_bindings import address_of
 from ottla.security.quota_entities import (
     CLIENT_ID,
     CONNECTION_CREATION_RATE,
@@ -45,6 +46,8 @@ KNOWN_NAME_MAX = 256
 
 # Entities whose quotas change at once: some microseconds each.
 CHANGED_AT_ONCE = 500
+# Entities that may have changed.
+COMPARED_AT_ONCE = 5_000
 
 T = TypeVar("T", Rate, TokenBucket)
 
@@ -249,6 +252,14 @@ class RateQuota(_Quota[Rate]):
         if found is None:
             return 0
         found.use.record(value, now_ms)
+        return self._throttle_ms(found, now_ms)
+
+    def throttle_ms(self, user: str, client_id: str, now_ms: int) -> int:
+        """For how many milliseconds a client must be throttled by what it has used so far."""
+        found = self.find(user, client_id, now_ms) if self.is_set else None
+        return 0 if found is None else self._throttle_ms(found, now_ms)
+
+    def _throttle_ms(self, found: _Measured[Rate], now_ms: int) -> int:
         throttle_ms = found.use.throttle_ms(found.limit, now_ms)
         return throttle_ms if self._throttle_ms_max is None else min(throttle_ms, self._throttle_ms_max)
 
@@ -358,7 +369,10 @@ class ConnectionRates:
         if IP not in names:
             return
         address = names[IP]
-        host = None if address is None else canonical_host(address)
+        host = None if address is None else address_of(address)
+        if host is None and address is not None:
+            # It is of nobody, and least of all of everybody.
+            return
         if CONNECTION_CREATION_RATE in values:
             self._limits[host] = float(values[CONNECTION_CREATION_RATE])
         else:
@@ -413,6 +427,11 @@ class ConnectionRates:
             del self._addresses[next(iter(self._addresses))]
 
 
+def _in_force(values: Mapping[str, float]) -> Mapping[str, float]:
+    """What is no number limits nothing."""
+    return {key: math.inf if math.isnan(value) else value for key, value in values.items()}
+
+
 @final
 class Quotas:
     """All quotas of a node."""
@@ -434,10 +453,19 @@ class Quotas:
     ) -> Generator[None, None, None]:
         """Have the ``new`` quotas in place of the ``old`` ones, in pieces."""
         nothing: Mapping[str, float] = {}
-        changed = [entity for entity, values in new.items() if values is not old.get(entity)]
-        changed += [entity for entity in old if entity not in new]
+        changed: list[Entity] = []
+        for count, (entity, quotas) in enumerate(new.items(), 1):
+            if quotas is not old.get(entity):
+                changed.append(entity)
+            if count % COMPARED_AT_ONCE == 0:
+                yield
+        for count, entity in enumerate(old, 1):
+            if entity not in new:
+                changed.append(entity)
+            if count % COMPARED_AT_ONCE == 0:
+                yield
         for count, entity in enumerate(changed, 1):
-            values = new.get(entity, nothing)
+            values = _in_force(new.get(entity, nothing))
             for kind in (self.producers, self.consumers, self.requests, self.mutations, self.connections):
                 kind.change(entity, values)
             if count % CHANGED_AT_ONCE == 0:

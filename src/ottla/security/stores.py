@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ottla.config import ConfigError
 from ottla.env.key_files import read_key_file
+from ottla.extras import needed
 from ottla.security.java_keystore import MAGIC, JksError, JksStore, decrypt, read_jks
 
 # cryptography is imported where there is something to read: it takes as long as a tenth of a broker's start.
@@ -66,6 +67,7 @@ def files_of(get: Get) -> tuple[str, ...]:
     )
 
 
+@needed("a listener's key (ssl.keystore.*)", ConfigError)
 def read_keystore(get: Get) -> Keystore | None:
     """None where no setting speaks of one. ConfigError says what is wrong."""
     kind, path = _type("ssl.keystore.type", get), get("ssl.keystore.location")
@@ -93,13 +95,17 @@ def read_keystore(get: Get) -> Keystore | None:
         text = _text(_read("ssl.keystore.location", path), f"ssl.keystore.location {path}")
         return _pem_keystore(text, text, key_password, f"ssl.keystore.location {path}")
     if password is None:
-        raise ConfigError("ssl.keystore.location is set without ssl.keystore.password")
+        raise ConfigError(
+            f"ssl.keystore.location is set without ssl.keystore.password, which a {kind} file has; "
+            "if it is PEM, set ssl.keystore.type=PEM"
+        )
     data, source = _binary("ssl.keystore.location", path), f"ssl.keystore.location {path}"
     if data.startswith(MAGIC):
         return _jks_keystore(data, password, key_password, source)
     return _pkcs12_keystore(data, password, key_password, source)
 
 
+@needed("a listener's truststore (ssl.truststore.*)", ConfigError)
 def read_truststore(get: Get) -> Truststore | None:
     """None where no setting speaks of one: the system's certificates are trusted then."""
     kind, path = _type("ssl.truststore.type", get), get("ssl.truststore.location")

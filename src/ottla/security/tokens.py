@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -182,14 +182,14 @@ def expire(
 def may_describe(
     token: DelegationToken,
     who: KafkaPrincipal,
-    owners: Collection[KafkaPrincipal] | None,
+    owners: Set[KafkaPrincipal] | None,
     may_see_token: Callable[[str], bool],
     may_see_tokens_of: Callable[[KafkaPrincipal], bool],
 ) -> bool:
     """Whether DescribeDelegationToken shows a token. ``owners``: whose tokens are asked for; None: anybody's.
     ``may_see_token``: DESCRIBE of the token of that id; ``may_see_tokens_of``: DESCRIBE_TOKENS of its owner.
     """
-    if owners is not None and not any(map(token.concerns, owners)):
+    if owners is not None and owners.isdisjoint((token.owner, token.requester, *token.renewers)):
         return False
     return token.concerns(who) or may_see_token(token.token_id) or may_see_tokens_of(token.owner)
 

@@ -77,6 +77,7 @@ class ClassicGroup:
         "initial_delay_ms",
         "initial_remaining_ms",
         "is_initial_rebalance",
+        "is_of_offsets",
         "join_deadline_ms",
         "joining_count",
         "kept_bytes",
@@ -115,6 +116,8 @@ class ClassicGroup:
         self.generation_id = 0
         # None for a group that never had members: it only keeps offsets (a "simple" group).
         self.protocol_type: str | None = None
+        # Whether it came to be with an offset that was committed; it may have none any more.
+        self.is_of_offsets = False
         self.protocol_name: str | None = None
         self.leader_id: str | None = None
         self.members: dict[str, Member] = {}

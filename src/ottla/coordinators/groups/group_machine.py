@@ -135,7 +135,8 @@ class GroupMachine:
                 count = 0
                 step = yield
         for count, group_id in enumerate(list(tables.offsets.by_group), 1):
-            tables.ensure_group(group_id, step.wall_ms)
+            if group_id not in tables.groups:
+                tables.ensure_group(group_id, step.wall_ms).is_of_offsets = True
             if count % PIECE == 0:
                 step = yield
 

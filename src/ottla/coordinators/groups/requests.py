@@ -1,4 +1,4 @@
-"""What the group coordinator is asked, and what it answers, free of any request version."""
+"""Requests to the group coordinator and its answers, independent of protocol versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator can set of the group coordinator, as plain values (Kafka's GroupCoordinatorConfig)."""
+"""The settings of the group coordinator, as plain values (Kafka's GroupCoordinatorConfig)."""
 
 from __future__ import annotations
 

@@ -72,10 +72,11 @@ class GroupTables:
         return group
 
     def forget_if_unborn(self, group: ClassicGroup) -> None:
-        """A group that nobody came to be in leaves no trace."""
+        """A group that nobody came to be in leaves no trace; one that had offsets stays until it expires."""
         if (
             group.state is EMPTY
             and group.generation_id == 0
+            and not group.is_of_offsets
             and not group.pending
             and group.group_id not in self.metadata
             and not self.offsets.has_any(group.group_id)
@@ -102,7 +103,7 @@ class GroupTables:
             self.replay(record, producer_id)
         if write.about is not None and write.about not in self.groups:
             # A group that only keeps offsets comes to be with the first of them.
-            self.ensure_group(write.about, step.wall_ms)
+            self.ensure_group(write.about, step.wall_ms).is_of_offsets = True
         write.committed(step)
 
     def failed(self, write: Write, code: ErrorCode, step: Step) -> None:

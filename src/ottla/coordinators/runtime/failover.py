@@ -1,4 +1,4 @@
-"""Which partitions of an internal topic this node coordinates, as the metadata image changes."""
+"""The partitions of an internal topic that this node coordinates, as the metadata image changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shard asks of the machine that it hosts, and what it keeps to."""
+"""The interface between a shard and the machine that it hosts, and the rules that both keep."""
 
 from __future__ import annotations
 

@@ -102,14 +102,19 @@ class TransactionMetadata(NamedTuple):
     def with_partitions(
         self, now_ms: int, partitions: frozenset[TopicPartition], client_version: int
     ) -> TransactionMetadata:
-        """The transaction begins or goes on, with these partitions as well."""
+        """The transaction begins or goes on, with these partitions as well.
+
+        In the classic protocol, which keeps the epoch, the one before is kept, too: the producer may still
+        repeat the InitProducerId that it has not heard the answer to. Where the epoch goes up with each
+        transaction it is not needed, as an ending sets it.
+        """
         assert self._may_become(ONGOING), self.state
         return _made(
             self.producer_id,
             self.producer_id,
             self.next_producer_id,
             self.producer_epoch,
-            NO_PRODUCER_EPOCH,
+            NO_PRODUCER_EPOCH if client_version >= TV_2 else self.last_producer_epoch,
             self.timeout_ms,
             ONGOING,
             self.partitions | partitions if self.partitions else partitions,

@@ -1,4 +1,4 @@
-"""What the transaction machine is asked, and what it answers."""
+"""Requests to the transaction machine, and its answers."""
 
 from __future__ import annotations
 

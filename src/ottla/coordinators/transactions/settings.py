@@ -1,4 +1,4 @@
-"""What an operator can set of the transaction coordinator (Kafka's TransactionStateManagerConfig)."""
+"""The settings of the transaction coordinator (Kafka's TransactionStateManagerConfig)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transaction may be, and what it may become (Kafka's TransactionState)."""
+"""The states of a transaction, and the valid transitions (Kafka's TransactionState)."""
 
 from __future__ import annotations
 

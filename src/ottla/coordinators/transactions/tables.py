@@ -2,9 +2,9 @@
 
 State is of two kinds. Durable: `metadata`; only `replay` changes it, with records that are committed in the
 log, so that a fail-over finds the same. Soft: what each id is about to become (`pending`), which markers are
-still to be written (`marking`). While an id is about to become something, whoever asks for another change of
-it is told CONCURRENT_TRANSACTIONS (TransactionMetadata.pendingTransitionInProgress), so that each record
-follows from one that is committed.
+still to be written (`marking`), and with transaction.version 0 the epoch that a producer had before. While an
+id is about to become something, whoever asks for another change of it is told CONCURRENT_TRANSACTIONS
+(TransactionMetadata.pendingTransitionInProgress), so that each record follows from one that is committed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ottla.coordinators.runtime.step import NEVER_MS, Waiter, Write
-from ottla.coordinators.transactions.metadata import TV_1, TransactionMetadata
+from ottla.coordinators.transactions.metadata import NO_PRODUCER_EPOCH, TV_1, TransactionMetadata
 from ottla.coordinators.transactions.requests import AddRequest, MarkersToSend
 from ottla.coordinators.transactions.schemas import TransactionRecord
 from ottla.coordinators.transactions.states import DEAD, ONGOING, PREPARED, TransactionState
@@ -85,7 +85,14 @@ class TransactionTables:
 
         def committed(step: Step) -> None:
             self.pending.pop(transactional_id, None)
-            if stored is not None:
+            if stored is None or value is None:
+                return
+            if version == 0 and value.last_producer_epoch != NO_PRODUCER_EPOCH:
+                # Records of that version cannot say it: it is soft, as in Kafka, and lost by a fail-over.
+                became = stored._replace(last_producer_epoch=value.last_producer_epoch)
+                self.metadata[transactional_id] = became
+                then(became, step)
+            else:
                 then(stored, step)
 
         def not_written(code: ErrorCode, step: Step) -> None:

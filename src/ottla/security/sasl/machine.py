@@ -247,9 +247,9 @@ class SaslMachine:
         except Unavailable as unavailable:
             return (self._fail(str(unavailable), delayed=False),)
         if isinstance(outcome, bytes):
-            return (Reply(_authenticated(ErrorCode.none, None, outcome)),)
+            return (Reply(_authenticated(ErrorCode.none, "", outcome)),)
         done, authenticated = outcome
-        answer = _authenticated(ErrorCode.none, None, done.token or b"", authenticated.session_lifetime_ms)
+        answer = _authenticated(ErrorCode.none, "", done.token or b"", authenticated.session_lifetime_ms)
         return Reply(answer), authenticated
 
     def raw_token(self, token: bytes, at: Moment) -> Events:
@@ -322,9 +322,7 @@ class SaslMachine:
         return Failed(printable(reason), delayed, answer, error)
 
 
-def _authenticated(
-    code: ErrorCode, message: str | None, token: bytes = b"", session_lifetime_ms: int = 0
-) -> Fields:
+def _authenticated(code: ErrorCode, message: str, token: bytes = b"", session_lifetime_ms: int = 0) -> Fields:
     return {
         "error_code": code,
         "error_message": message,

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from ottla.security.principals import user
 from ottla.security.sasl.mechanism import Done, Refused
@@ -18,13 +17,19 @@ PLAIN: Final = "PLAIN"
 _NOBODYS: Final = Secret("")
 
 
+class Users(Protocol):
+    """Whom there is, and by which password."""
+
+    def get(self, name: str, /) -> Secret | None: ...
+
+
 @final
 class PlainMechanism:
-    """The users of one listener, by name: the ``user_…`` options of PlainLoginModule."""
+    """The users of one listener."""
 
     __slots__ = ("_users",)
 
-    def __init__(self, users: Mapping[str, Secret]) -> None:
+    def __init__(self, users: Users) -> None:
         self._users = users
 
     @property
@@ -39,7 +44,7 @@ class PlainMechanism:
 class _PlainExchange:
     __slots__ = ("_users",)
 
-    def __init__(self, users: Mapping[str, Secret]) -> None:
+    def __init__(self, users: Users) -> None:
         self._users = users
 
     def respond(self, token: bytes, now_ms: int) -> bytes | Done:
