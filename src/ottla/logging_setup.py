@@ -18,6 +18,9 @@ LINE_CHARACTERS_MAX = 4096
 # times in each of them, and logs lie on somebody's disk.
 LINES_MAX = 1000
 LINES_SECONDS = 60
+# Of one client so many are written in any case, as long as there are not too many clients.
+FIRST_LINES_MAX = 5
+HOSTS_MAX = 2 * LINES_MAX
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -27,27 +30,66 @@ def _cut(line: str) -> str:
     return line if left_out <= 0 else f"{line[:LINE_CHARACTERS_MAX]}... ({left_out} more characters)"
 
 
+class _Place:
+    """The lines of one place in the code: since when they are counted, how many there were, and of which
+    clients."""
+
+    __slots__ = ("count", "hosts", "late", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.count = 0
+        # Those that came when there were too many already, and were not left out.
+        self.late = 0
+        self.hosts: dict[str, int] = {}
+
+    def is_heard(self, host: str | None) -> bool:
+        """Whether a line that is one too many is written all the same: another client's flood is not to hide
+        it."""
+        if host is None or self.hosts.get(host, FIRST_LINES_MAX + 1) > FIRST_LINES_MAX:
+            return False
+        if self.late >= LINES_MAX:
+            return False
+        self.late += 1
+        return True
+
+
 class Limiter(logging.Filter):
-    """Leaves lines out where one place in the code says too many, and says that it does."""
+    """Leaves lines out where one place in the code says too many, and says that it does. Of each client the
+    first few are written, whatever others have had written."""
 
     def __init__(self) -> None:
         super().__init__()
-        # By file and line: since when lines are counted, how many there were.
-        self._counts: dict[tuple[str, int], tuple[float, int]] = {}
+        # By file and line.
+        self._places: dict[tuple[str, int], _Place] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        place = record.pathname, record.lineno
-        since, count = self._counts.get(place, (record.created, 0))
+        where = record.pathname, record.lineno
+        place = self._places.get(where)
+        if place is None:
+            place = self._places[where] = _Place(record.created)
         # The clock may be set back, too.
-        if abs(record.created - since) >= LINES_SECONDS:
-            if count > LINES_MAX:
-                _add(record, f"{count - LINES_MAX} lines like this were left out before it")
-            since, count = record.created, 0
-        count += 1
-        self._counts[place] = since, count
-        if count == LINES_MAX:
+        if abs(record.created - place.since) >= LINES_SECONDS:
+            left_out = place.count - LINES_MAX - place.late
+            if left_out > 0:
+                _add(record, f"{left_out} lines like this were left out before it")
+            place = self._places[where] = _Place(record.created)
+        place.count += 1
+        host = _host(record)
+        if host is not None and (host in place.hosts or len(place.hosts) < HOSTS_MAX):
+            place.hosts[host] = place.hosts.get(host, 0) + 1
+        if place.count == LINES_MAX:
             _add(record, f"more lines like this are left out for up to {LINES_SECONDS} s")
-        return count <= LINES_MAX
+        return place.count <= LINES_MAX or place.is_heard(host)
+
+
+def _host(record: logging.LogRecord) -> str | None:
+    """Whose line it is, where the record says so: by itself, or by a client, or connection, that it names."""
+    for each in (record, *(record.args if isinstance(record.args, tuple) else ())):
+        host = getattr(getattr(each, "client", each), "host", None)
+        if isinstance(host, str):
+            return host
+    return None
 
 
 def _add(record: logging.LogRecord, remark: str) -> None:
@@ -64,7 +106,7 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object per line: time (ISO 8601, UTC), level, logger, message, and a traceback if any.
 
-    ``node`` is the id of the node, where several share a log.
+    ``node`` is the id of the node, where several share a log. A record's ``fields`` stand beside them.
     """
 
     def __init__(self, node_id: int | None = None) -> None:
@@ -79,10 +121,22 @@ class JsonFormatter(logging.Formatter):
             **self._node,
             "logger": record.name,
             "message": _cut(record.getMessage()),
+            # What it says, as values of their own.
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return json.dumps(fields)
+
+
+def line(message: str, level: int = logging.INFO, **fields: str) -> str:
+    """A line for scripts, or for whoever started this: in JSON, as the log has it, if the log is in JSON."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            record = logging.LogRecord("ottla", level, __file__, 0, message, None, None)
+            record.__dict__["fields"] = fields
+            return handler.formatter.format(record)
+    return f"ottla: {printable(message)}"
 
 
 class Heading(logging.Filter):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ottla.broker.api.records.fetch.session_cache import FetchSessions
 from ottla.broker.entrances import Entrances
+from ottla.broker.followed_quotas import follow_quotas
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.kept_topics import KeptTopics
 from ottla.broker.listeners import Listeners
@@ -22,6 +22,7 @@ from ottla.broker.quotas import NodeQuotas
 from ottla.broker.services import Services
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig
+from ottla.config.exposure import exposed
 from ottla.config.node import NodeSettings as NodeSettings
 from ottla.config.node import StartError as StartError
 from ottla.coordinators.hosted import Coordinators
@@ -37,17 +38,19 @@ from ottla.log.manager import LogManager
 from ottla.metadata.alone import elsewhere, stand_alone, was_one_of_several
 from ottla.metadata.feature_gate import FeatureGate
 from ottla.metadata.features import SUPPORTED, Supported, obstacle
-from ottla.metadata.image import ClusterImage, TopicImage
+from ottla.metadata.identity import check_alone, check_unknown
+from ottla.metadata.image import TopicImage
+from ottla.metadata.measured import MeasuredStore
 from ottla.metadata.service import Metadata
 from ottla.metadata.sqlite import SqliteStore
 from ottla.metadata.store import MetadataStore, StoreError
+from ottla.observe.switch import Observed, Switch
 from ottla.replication.high_watermarks import HighWatermarks
 from ottla.replication.manager import ReplicaManager
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
     from ottla.broker.faults import FaultHook
-    from ottla.broker.throttling import Throttling
     from ottla.env.pulse import Pulse
     from ottla.metadata.delegation_tokens import Tokens
     from ottla.metadata.leadership import Leadership
@@ -94,6 +97,8 @@ class Node:
         # Set when the node cannot go on: whoever runs it had better ``kill`` it, and start another.
         self.failed = asyncio.Event()
         self._failing: asyncio.Future[None] | None = None
+        # What its start has left to wait for its cluster.
+        self._patience_ms: float = self.config.get("initial.broker.registration.timeout.ms")
         self._clock = clock or SystemClock()
         self._disk = disk or RealDisk()
         self._network = network or TcpNetwork()
@@ -121,7 +126,7 @@ class Node:
         self._supported = supported
         # Whether there are other nodes: then this one has to join them.
         self._clustered = store is not None or settings.store is not None
-        self._store: MetadataStore
+        self._store: MeasuredStore
         self._membership: Membership
         self._leadership: Leadership
         self._liveness: Liveness
@@ -130,6 +135,8 @@ class Node:
         self._logs: LogManager
         self._replicas: ReplicaManager
         self._coordinators: Coordinators
+        self._gate: Gate
+        self._observation = Switch(self.config, self._network, self._observed, by_socket=settings.socket)
 
     @property
     def node_id(self) -> int:
@@ -153,6 +160,8 @@ class Node:
         # Before it joins: others look for it at once, and take it for dead where nobody listens. Requests
         # wait, as in Kafka: clients forget a broker that is not in its own metadata.
         await self._listeners.start_own()
+        self._held.push_async_callback(self._observation.close)
+        await self._observation.start()
         self._entrances.start()
         self._held.callback(self._entrances.close)
         await self._join(self._listeners.advertised(endpoints), self.config.get("broker.rack"))
@@ -178,7 +187,9 @@ class Node:
             try:
                 await asyncio.wait_for(changed.wait(), max(left_ms, 0) / 1000)
             except TimeoutError:
-                log.warning("going on without nodes that have not come: %s", ", ".join(map(str, missing)))
+                log.warning(
+                    "starting without nodes that have not registered: %s", ", ".join(map(str, missing))
+                )
                 return
 
     def _report_config(self) -> None:
@@ -188,8 +199,13 @@ class Node:
             return
         for warning in self.config.warnings:
             log.warning("%s", warning)
+        if found := exposed(self.config):
+            log.warning(
+                "listener %s is open: clients need no login and have all rights; see docs/SECURITY.md",
+                ", ".join(found),
+            )
         if self.config.idle:
-            log.info("set, but nothing here depends on it: %s", ", ".join(self.config.idle))
+            log.info("settings without effect here: %s", ", ".join(self.config.idle))
 
     async def stop(self) -> None:
         """Hand over, accept no more, finish what is in flight, flush; the data is as after a clean stop."""
@@ -208,19 +224,24 @@ class Node:
 
     def _fail(self, what: str) -> None:
         """The disk has failed, and a restart has to see what is left: others had better lead meanwhile."""
-        log.error("the disk fails, this node gives up: %s", what)
+        log.error("the disk failed, the node stops: %s", what)
         self._failing = asyncio.ensure_future(self._membership.mark_doubtful())
         self._failing.add_done_callback(lambda _: self.failed.set())
 
     def _outdated(self, why: str) -> None:
         """The cluster has agreed on what this release does not know: it must not go on by what it knows."""
-        log.error("node %d gives up: %s", self.node_id, why)
+        log.error("node %d stops: %s", self.node_id, why)
         self.failed.set()
 
     async def kill(self) -> None:
         """Stop as a crash would: nothing more is answered, flushed or written down."""
         self._listeners.abort()
         await self._held.aclose()
+
+    @property
+    def metrics_address(self) -> tuple[str, int] | None:
+        """Where metrics are served; None where they are not."""
+        return self._observation.address
 
     @property
     def connection_count(self) -> int:
@@ -240,8 +261,8 @@ class Node:
         await self._logs.start()
         self._held.callback(self._logs.abandon)
         if not self._settings.siblings:
-            self._check_alone(dict.fromkeys(others_with_data(self._disk, data), 0))
-        self._store = await self._open_store(data)
+            check_alone(dict.fromkeys(others_with_data(self._disk, data), 0), self.node_id, data)
+        self._store = MeasuredStore(await self._open_store(data), self._clock)
         self._held.push_async_callback(self._store.close)
         self._metadata = Metadata(
             self._store, self.config, self.node_id, slices=self._slices, supported=self._supported
@@ -249,9 +270,11 @@ class Node:
         self._held.push_async_callback(self._metadata.close)
         await self._when_available(self._metadata.start)
         self._check_features()
+        if self._clustered and self._logs.is_new and not self._settings.replace:
+            check_unknown(self._metadata.image, self.node_id, data)
         self._logs.set_cluster_id(self._metadata.image.cluster_id)
         if not self._clustered and was_one_of_several(self._metadata.image):
-            self._check_alone(elsewhere(self._metadata.image, (self.node_id,)))
+            check_alone(elsewhere(self._metadata.image, (self.node_id,)), self.node_id, data)
             await self._metadata.reached(await stand_alone(self._store, self._metadata.image, self.node_id))
         self._replicas = self._make_replicas()
         self._held.callback(self._replicas.close)
@@ -273,23 +296,11 @@ class Node:
             raise StartError(f"node {self.node_id} cannot start: {why}")
         if not features.revision:
             log.info(
-                "the cluster's features are at the levels of an earlier release, and stay there until they "
-                "are moved: 'ottla feature upgrade', once every node is of this one"
+                "the finalized features of the cluster have the levels of an earlier release: "
+                "when all nodes have this release, run 'ottla feature upgrade'"
             )
         gate = FeatureGate(self.node_id, self._supported, self._outdated)
         self._metadata.subscribe(gate.follow)
-
-    def _check_alone(self, others: Mapping[int, int]) -> None:
-        """StartError where the data directory has partitions of other nodes, which would not be served."""
-        if others:
-            nodes = ", ".join(map(str, others))
-            raise StartError(
-                f"the data directory {self.config.data_dir} has partitions of other nodes ({nodes}), which "
-                "this one alone would not serve: start it with "
-                f"--processes {max(others) - self.node_id + 1}, as before; to have one process, empty the "
-                "others first, one after the other, with 'ottla cluster drain N' ('ottla log stray' for what "
-                "was set aside)"
-            )
 
     async def _pass_producer_ids(self) -> None:
         """Have no producer get the id of one that logs know: metadata of an earlier time would give it again,
@@ -299,7 +310,7 @@ class Node:
             return
         reserve = partial(self._metadata.controller.reserve_producer_ids, known)
         if behind := await self._when_available(reserve):
-            log.warning("the metadata is older than the logs: producer ids go on at %d", behind[0])
+            log.warning("the metadata is older than the logs: producer ids continue at %d", behind[0])
 
     async def _obstacle(self, topic: TopicImage, first: int) -> str | None:
         """What is in the way of a topic's partitions, from a number on, that are to be on this node."""
@@ -330,21 +341,28 @@ class Node:
     async def _when_available(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the metadata store something. A cluster's is waited for: it may start after its nodes, or be
         away just now."""
-        deadline_ms = self._clock.monotonic_ms() + self.config.get("initial.broker.registration.timeout.ms")
-        said = False
-        while True:
-            try:
-                return await ask()
-            except (StoreError, KafkaError) as error:
-                is_away = isinstance(error, StoreError) or error.code is ErrorCode.request_timed_out
-                if not self._clustered or not is_away:
-                    raise
-                if self._clock.monotonic_ms() >= deadline_ms:
-                    raise StartError(f"the metadata store cannot be used: {error}") from error
-                if not said:
-                    said = True
-                    log.warning("waiting for the metadata store: %s", error)
-            await asyncio.sleep(STORE_RETRY_MS / 1000)
+        started_ms = self._clock.monotonic_ms()
+        said = ""
+        try:
+            async with asyncio.timeout(self._patience_ms / 1000 if self._clustered else None) as deadline:
+                while True:
+                    try:
+                        return await ask()
+                    except (StoreError, KafkaError) as error:
+                        is_away = isinstance(error, StoreError) or error.code is ErrorCode.request_timed_out
+                        if not self._clustered or not is_away:
+                            raise
+                        if not said:
+                            log.warning("waiting for the metadata store: %s", error)
+                        said = str(error)
+                    await asyncio.sleep(STORE_RETRY_MS / 1000)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            why = said or "it does not answer"
+            raise StartError(f"the metadata store cannot be used: {why}") from error
+        finally:
+            self._patience_ms = max(0, self._patience_ms - (self._clock.monotonic_ms() - started_ms))
 
     def _make_replicas(self) -> ReplicaManager:
         """The replicas, which follow others and propose to the store where there are others."""
@@ -384,7 +402,7 @@ class Node:
         from ottla.metadata.membership import MembershipError
 
         try:
-            await self._membership.join(endpoints, rack)
+            await self._membership.join(endpoints, rack, self._patience_ms)
         except MembershipError as error:
             raise StartError(str(error)) from error
         self._leadership.start()
@@ -448,8 +466,8 @@ class Node:
             from ottla.broker.faults import with_faults
 
             handlers = with_faults(handlers, self._faults)
-        gate = Gate(self.services, handlers, repeats=self._faults is None)
-        self._look_after_quotas(gate)
+        self._gate = gate = Gate(self.services, handlers, repeats=self._faults is None)
+        follow_quotas(self._quotas, self._metadata, self._clock, gate.switch_throttling)
         self._entrances.lead_to(gate, self._make_authorizer(), lambda: self._metadata.image)
         self._listeners.serve(self._entrances.guard)
 
@@ -467,12 +485,13 @@ class Node:
         if not self.config.get("authorizer.class.name"):
             return None
         # A node that lets everybody do everything starts without it.
-        from ottla.metadata.authorization import acls_of, authorizer_of
+        from ottla.metadata.authorization import authorizer_of, say_whether_nodes_may
 
-        own = self._entrances.principal
-        made = authorizer_of(self.config, *(() if own is None else (str(own),)))
+        made = authorizer_of(self.config, self._metadata, self._entrances.principal)
         self.services.authorizer = made
-        self._metadata.subscribe(acls_of(made, self._metadata.image))
+        seen = self._entrances.seen_as() if self._clustered else None
+        if seen is not None:
+            say_whether_nodes_may(made, self._metadata.image, seen, self.config.inter_broker_listener)
         return made
 
     def _make_tokens(self) -> Tokens | None:
@@ -487,27 +506,11 @@ class Node:
         self._entrances.tokens = made.view
         return made
 
-    def _look_after_quotas(self, gate: Gate) -> None:
-        """Have clients wait who use more than they may."""
-
-        def switch(throttling: Throttling | None) -> None:
-            gate.throttling = throttling
-
-        throttling: Throttling | None = None
-
-        def follow(old: ClusterImage | None, new: ClusterImage) -> Generator[None, None, None] | None:
-            nonlocal throttling
-            if throttling is None:
-                if not new.quotas:
-                    return None
-                # A node without quotas starts without it.
-                from ottla.broker.throttling import Throttling
-
-                throttling = Throttling(self._quotas.make(), self._clock, switch)
-            return throttling.follow(old, new)
-
-        deque(follow(None, self._metadata.image) or (), 0)
-        self._metadata.subscribe(follow)
+    def _observed(self) -> Observed:
+        member = self._membership if self._clustered else None
+        return Observed(
+            self.services, self._gate, self._listeners, self._entrances, self._store, self.lag, member
+        )
 
     def _make_pulse(self) -> Pulse:
         from ottla.env.pulse import Pulse

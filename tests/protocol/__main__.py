@@ -31,16 +31,19 @@ def main() -> int:
     parser.add_argument("--fuzz", type=int, default=0, metavar="N", help="then N requests at random")
     parser.add_argument("--walk", type=int, default=0, metavar="N", help="then a random walk of N steps")
     parser.add_argument("--seed", type=int, default=1, help="of the random requests")
+    parser.add_argument(
+        "--secured", action="store_true", help="ask of security: of brokers with sequence_security.SETTINGS"
+    )
     options = parser.parse_args()
     prefix = f"q{uuid.uuid4().hex[:6]}-"
-    ours = recorded.play(options.one, prefix, options.k)
+    ours = recorded.play(options.one, prefix, options.k, secured=options.secured)
     if options.record is not None:
         recorded.write(options.record, ours)
         return 0
     if options.other is None:
         print(json.dumps(ours, indent=1))
         return 0
-    theirs = recorded.play(options.other, prefix, options.k)
+    theirs = recorded.play(options.other, prefix, options.k, secured=options.secured)
     lines = differing.listed(ours, theirs, all_of_them=options.all)
     for line in lines:
         print(line)

@@ -7,6 +7,7 @@ become what they stand for. Arrays whose order says nothing are sorted.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -100,6 +101,9 @@ class Normaliser:
             return self._string(field, value)
         if isinstance(value, int) and not isinstance(value, bool):
             return self._number(field, value)
+        if isinstance(value, float) and not math.isfinite(value):
+            # JSON has none of these, and what is no number is not even itself.
+            return str(value)
         return value
 
     def _array(self, field: str, values: Any) -> list[Any]:

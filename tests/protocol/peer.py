@@ -20,10 +20,16 @@ CLOSED, SILENT = "closed", "no answer"
 
 
 class Peer:
-    """A connection to a broker that is asked question by question. `name` gives names that are this run's."""
+    """A connection to a broker that is asked question by question. `name` gives names that are this run's.
 
-    def __init__(self, address: str, prefix: str, timeout_s: float = TIMEOUT_S) -> None:
+    `login`: a user and a password, where it asks for them.
+    """
+
+    def __init__(
+        self, address: str, prefix: str, timeout_s: float = TIMEOUT_S, login: tuple[str, str] | None = None
+    ) -> None:
         self.address = address
+        self.login = login
         self.prefix = prefix
         self.timeout_s = timeout_s
         self.transcript: Transcript = {}
@@ -40,9 +46,9 @@ class Peer:
 
     def send(self, api: str, version: int, fields: Fields) -> Any:
         """The answer, undisturbed; CLOSED or SILENT where there is none."""
-        if self._client is None:
-            self._client = RawClient(self.address, self.timeout_s)
         try:
+            if self._client is None:
+                self._client = self._connected()
             return self._client.call(api, version, **fields)
         except TimeoutError:
             answer = SILENT
@@ -50,6 +56,14 @@ class Peer:
             answer = CLOSED
         self.close()
         return answer
+
+    def _connected(self) -> RawClient:
+        client = RawClient(self.address, self.timeout_s)
+        if self.login is not None:
+            client.call("SaslHandshake", 1, mechanism="PLAIN")
+            answer = client.call("SaslAuthenticate", 2, auth_bytes="\0{}\0{}".format(*self.login).encode())
+            assert answer.error_code == 0, answer
+        return client
 
     def ask(self, question: str, api: str, version: int | None = None, **fields: Any) -> Any:
         """Ask, and note the answer; gives it as it came."""

@@ -12,6 +12,7 @@ from protocol import (
     sequence_cluster,
     sequence_groups,
     sequence_records,
+    sequence_security,
     sequence_topics,
     sequence_transactions,
 )
@@ -32,19 +33,25 @@ SEQUENCES: dict[str, Sequence] = {
     )
     for sequence in module.SEQUENCES
 }
+# Those of a broker that asks for logins: `sequence_security.SETTINGS`.
+SECURED: dict[str, Sequence] = {sequence.__name__: sequence for sequence in sequence_security.SEQUENCES}
+_ALL = SEQUENCES | SECURED
 # With what names begin where answers are recorded or compared with the record.
 PREFIX = "q000000-"
 # What Apache Kafka answered, in a file for each module of sequences.
 KAFKA = Path(__file__).with_name("kafka")
-_FILES = {
-    name: f"{sequence.__module__.rpartition('sequence_')[2]}.json" for name, sequence in SEQUENCES.items()
-}
+_FILES = {name: f"{sequence.__module__.rpartition('sequence_')[2]}.json" for name, sequence in _ALL.items()}
 
 
-def play(address: str, prefix: str, word: str = "") -> Answers:
-    """Play the sequences that have `word` in their names, each on a connection of its own."""
-    warm_up(address, prefix)
-    return {name: play_one(address, prefix, name) for name in SEQUENCES if word in name}
+def play(address: str, prefix: str, word: str = "", *, secured: bool = False) -> Answers:
+    """Play the sequences that have `word` in their names, each on a connection of its own.
+
+    `secured`: those of a broker that asks for logins.
+    """
+    if not secured:
+        warm_up(address, prefix)
+    names = SECURED if secured else SEQUENCES
+    return {name: play_one(address, prefix, name) for name in names if word in name}
 
 
 def warm_up(address: str, prefix: str) -> None:
@@ -67,9 +74,10 @@ def warm_up(address: str, prefix: str) -> None:
 
 def play_one(address: str, prefix: str, name: str) -> Transcript:
     """Play one sequence. Its topics and groups begin with `prefix` and are no other sequence's."""
-    peer = Peer(address, f"{prefix}{name.replace('_', '-')}-")
+    login = sequence_security.ADMIN if name in SECURED else None
+    peer = Peer(address, f"{prefix}{name.replace('_', '-')}-", login=login)
     try:
-        SEQUENCES[name](peer)
+        _ALL[name](peer)
     finally:
         peer.close()
     return peer.transcript
@@ -119,7 +127,7 @@ def read(folder: Path = KAFKA) -> Answers:
             }
             for name, transcript in json.loads(path.read_text()).items()
         }
-    return {name: found[name] for name in SEQUENCES if name in found}
+    return {name: found[name] for name in _ALL if name in found}
 
 
 def names(folder: Path = KAFKA) -> Iterable[str]:

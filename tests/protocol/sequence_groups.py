@@ -247,9 +247,35 @@ def producer_ids(peer: Peer) -> None:
         peer.transcript[f"InitProducerId: of {producer} {epoch}"] = {5: answer.error_code}
 
 
+def groups_without_offsets(peer: Peer) -> None:
+    """Groups that came to be with an offset stay when it is gone, whoever fails to join them."""
+    topic_id = peer.create("kept")
+    topic = peer.name("kept")
+    for kind in ("one who is nobody", "one who comes and goes"):
+        group = peer.name(kind)
+        peer.send("OffsetCommit", 8, committing(group, topic, topic_id, (0, 5)))
+        one = {"name": topic, "partitions": [{"partition_index": 0}]}
+        peer.ask(f"the last, {kind}", "OffsetDelete", group_id=group, topics=[one])
+        peer.ask(f"without, {kind}", "DescribeGroups", 5, **groups_fields(group))
+        if kind == "one who is nobody":
+            peer.ask(kind, "JoinGroup", 5, **joining(group, "nobody"))
+        else:
+            member = peer.send("JoinGroup", 5, joining(group)).member_id
+            leaving = [{"member_id": member, "group_instance_id": None}]
+            peer.send("LeaveGroup", 3, {"group_id": group, "members": leaving})
+        peer.ask(f"behind {kind}", "DescribeGroups", 5, **groups_fields(group))
+        peer.ask(f"behind {kind}", "DeleteGroups", groups_names=[group])
+        peer.ask(f"behind {kind}, again", "DeleteGroups", groups_names=[group])
+    for kind, member in {"nobody": "nobody", "somebody": ""}.items():
+        group = peer.name(f"new {kind}")
+        peer.send("JoinGroup", 5, joining(group, member))
+        peer.ask(f"new to {kind}", "DescribeGroups", 5, **groups_fields(group))
+
+
 SEQUENCES = (
     coordinators,
     members,
     committed_offsets,
     producer_ids,
+    groups_without_offsets,
 )

@@ -526,6 +526,55 @@ def features(peer: Peer) -> None:
         peer.each(kind, "UpdateFeatures", fields, (1, 2))
 
 
+def repeated_beginnings(peer: Peer) -> None:
+    """InitProducerId of who has not heard the answer (KIP-360), with a classic transaction in between."""
+    peer.create("again", 1)
+    first = begin(peer, "again")
+    known = (first.producer_id, first.epoch)
+    again = initializing(first.transactional_id, known)
+    second = first.after(peer.ask("from the first", "InitProducerId", 4, **again))
+    peer.ask("from the first again", "InitProducerId", 5, **again)
+    add(peer, second, peer.name("again"), 0)
+    peer.ask("a transaction of the second", "EndTxn", 4, **of(second, committed=True))
+    at_rest(peer, second)
+    peer.ask("from the first behind it", "InitProducerId", 4, **again)
+    third = initializing(first.transactional_id, (second.producer_id, second.epoch))
+    peer.ask("from the second", "InitProducerId", 4, **third)
+    peer.ask("from the first, too late", "InitProducerId", 4, **again)
+    peer.ask("from the second again", "InitProducerId", 5, **third)
+
+
+def offsets_of_nobody(peer: Peer) -> None:
+    """TxnOffsetCommit without a producer's id or epoch, and of producers that are not the id's."""
+    topic_id = peer.create("nobody", 1)
+    one, other = begin(peer, "one"), begin(peer, "other")
+    for kind, (producer_id, epoch) in {
+        "no epoch": (one.producer_id, -1),
+        "the next epoch": (one.producer_id, one.epoch + 1),
+        "no producer": (-1, 0),
+        "neither": (-1, -1),
+        "another": (other.producer_id, other.epoch),
+        "another without an epoch": (other.producer_id, -1),
+    }.items():
+        partition = {
+            "partition_index": 0,
+            "committed_offset": 1,
+            "committed_leader_epoch": -1,
+            "committed_metadata": "",
+        }
+        fields = {
+            "transactional_id": one.transactional_id,
+            "group_id": peer.name("group"),
+            "producer_id": producer_id,
+            "producer_epoch": epoch,
+            "generation_id": -1,
+            "member_id": "",
+            "group_instance_id": None,
+            "topics": [{"name": peer.name("nobody"), "topic_id": topic_id, "partitions": [partition]}],
+        }
+        peer.each(f"by {kind}", "TxnOffsetCommit", fields, (2, 3, 5))
+
+
 SEQUENCES = (
     transactional_ids,
     transactional_ids_that_are_busy,
@@ -537,4 +586,6 @@ SEQUENCES = (
     transactions_told,
     markers_written,
     features,
+    repeated_beginnings,
+    offsets_of_nobody,
 )

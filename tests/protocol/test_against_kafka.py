@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from interop.process import BrokerProcess
-from protocol import recorded
+from protocol import recorded, sequence_security
 from protocol.differing import between
 from protocol.known import KNOWN
 from protocol.normal import differences
@@ -28,12 +28,17 @@ def broker(ottla_process_module: Callable[..., BrokerProcess]) -> BrokerProcess:
 
 
 @pytest.fixture(scope="module")
+def secured_broker(ottla_process_module: Callable[..., BrokerProcess]) -> BrokerProcess:
+    return ottla_process_module(SETTINGS | sequence_security.SETTINGS)
+
+
+@pytest.fixture(scope="module")
 def kafka() -> recorded.Answers:
     return recorded.read()
 
 
 def test_every_sequence_is_recorded(kafka: recorded.Answers) -> None:
-    assert list(kafka) == list(recorded.SEQUENCES)
+    assert list(kafka) == [*recorded.SEQUENCES, *recorded.SECURED]
 
 
 @pytest.mark.parametrize("name", recorded.SEQUENCES)
@@ -41,6 +46,13 @@ def test_the_answers_are_kafkas(broker: BrokerProcess, kafka: recorded.Answers, 
     ours = recorded.play_one(broker.bootstrap, recorded.PREFIX, name)
     assert between(kafka[name], ours) == []
     assert "Traceback" not in broker.log()
+
+
+@pytest.mark.parametrize("name", recorded.SECURED)
+def test_the_answers_about_security_are_kafkas(
+    secured_broker: BrokerProcess, kafka: recorded.Answers, name: str
+) -> None:
+    test_the_answers_are_kafkas(secured_broker, kafka, name)
 
 
 def test_what_is_meant_to_differ_is_asked(kafka: recorded.Answers) -> None:

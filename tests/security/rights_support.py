@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from client_support import let_in
 from login_support import PLAIN_JAAS
 
 from measuring import HANG_S
@@ -88,7 +89,7 @@ def client(*rights: Right, made: Authorizer | None = None) -> Client:
 
 def everybody(listener: str = "PLAINTEXT") -> Client:
     """Somebody where there is no authorizer."""
-    return Client(HOST, listener)
+    return let_in(HOST, listener)
 
 
 def whole(entity: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:

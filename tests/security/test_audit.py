@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cases import metadata_fields
-from rights_support import Broker, Right, client, run
+from rights_support import BATCH, Broker, Right, client, run
 
 from ottla.broker.audit import DENIALS_TOLD_MAX
 from ottla.security.acl_bindings import Operation, ResourceType
@@ -44,6 +44,18 @@ def told(tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: Any, *rights: 
 def test_a_denial_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     topics = metadata_fields("t", "t")
     assert told(tmp_path, caplog, ("Metadata", 12, topics)) == [DENIED_T]
+
+
+def test_a_denial_counts_once(tmp_path: Path) -> None:
+    async def body(broker: Broker) -> None:
+        await broker.create("t", partitions=3)
+        entries = [{"index": index, "records": BATCH} for index in range(3)]
+        topics = [{"name": name, "partition_data": entries} for name in ("t", "u")]
+        fields = {"transactional_id": None, "acks": 1, "timeout_ms": 5_000, "topic_data": topics}
+        await broker.ask(client(), "Produce", 9, fields)
+        assert broker.node.services.denials == 2
+
+    run(tmp_path, body)
 
 
 def test_what_the_gate_refuses_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from admin_support import Client, code, create, new_topic, run
 from cases import metadata_fields, produce_fields
 from rights_support import Broker, Right, client, everybody
 
+from ottla.config import ConfigError
 from ottla.config.security import STANDARD_AUTHORIZER
 from ottla.security.acl_bindings import Operation, PatternType, Permission, ResourceType
 
@@ -75,6 +76,29 @@ def test_super_users_may_do_everything(tmp_path: Path) -> None:
         assert await names(client) == [("mine", "none")]
 
     run(tmp_path, body, ENFORCED | {"super.users": f"User:root;{ANONYMOUS}"})
+
+
+async def started(client: Client) -> None:
+    """All that is asked of the broker is that it starts."""
+
+
+@pytest.mark.parametrize("given", ["admin", "User:root;admin"])
+def test_a_super_user_without_a_type_is_refused_with_what_would_do(tmp_path: Path, given: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"Invalid value {given} for configuration super.users: .*User:admin"
+    ):
+        run(tmp_path, started, ENFORCED | {"super.users": given})
+
+
+def test_super_users_with_commas_between_them_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, started, ENFORCED | {"super.users": "User:CN=a,OU=b;User:admin,User:root"})
+    told = [each for each in caplog.messages if "Semicolons separate users" in each]
+    assert told == [
+        "super.users: a user has the name User:admin,User:root; is the separator wrong? "
+        "Semicolons separate users"
+    ]
 
 
 def test_everybody_may_do_what_no_acl_is_about_where_that_is_asked_for(tmp_path: Path) -> None:

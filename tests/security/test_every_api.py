@@ -17,7 +17,10 @@ from ottla.wire.fields import ZERO, describe
 from ottla.wire.messages import load
 
 # Whoever can reach a broker may ask these; of tokens those whose they are.
-FREE = {"ApiVersions", "SaslHandshake", "SaslAuthenticate", "RenewDelegationToken", "ExpireDelegationToken"}
+FREE = {
+    "ApiVersions", "SaslHandshake", "SaslAuthenticate", "RenewDelegationToken", "ExpireDelegationToken",
+    "GetTelemetrySubscriptions", "PushTelemetry",
+}  # fmt: skip
 
 
 class Running(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ from log_support import batch
 from rights_support import Broker, everybody
 
 from measuring import HANG_S
+from ottla.broker.pending import Pending
+from ottla.broker.throttling import Throttling
 from ottla.node import Node, NodeSettings
+from ottla.security.quota_entities import Entity
 from ottla.wire.apis import APIS
 from ottla.wire.fields import describe
 from ottla.wire.messages import (
     RequestHeader,
     decode_response,
+    frame_request,
     frame_response,
     load,
     response_header_flexible,
@@ -162,13 +168,13 @@ def test_a_consumer_keeps_to_its_rate(tmp_path: Path) -> None:
 def test_time_on_the_loop_is_a_quota_too_and_ends_with_it(tmp_path: Path) -> None:
     async def body(node: Node) -> None:
         client = await connect(node)
-        assert node._listeners.servers[0].handle.throttling is None  # type: ignore[attr-defined]
+        assert node._listeners.servers[0].handle._throttling is None  # type: ignore[attr-defined]
         await set_quota(node, {"client-id": "test"}, request_percentage=0.01)
         while not (await client.ask("ListGroups", 1))["throttle_time"]:
             pass
         await set_quota(node, {"client-id": "test"}, request_percentage=None)
         assert (await client.ask("ListGroups", 1))["throttle_time"] == 0
-        assert node._listeners.servers[0].handle.throttling is None  # type: ignore[attr-defined]
+        assert node._listeners.servers[0].handle._throttling is None  # type: ignore[attr-defined]
 
     run(tmp_path, body)
 
@@ -290,5 +296,52 @@ def test_nobody_is_a_node_who_says_so(version: int, tmp_path: Path) -> None:
             fields = fetch(0, 1_000) | {"topics": [], "replica_id": broker.node.node_id}
             await broker.ask(asker, "Fetch", version, fields | {"replica_state": state})
             assert asker.is_node is believed
+
+    rights_support.run(tmp_path, body)
+
+
+def test_a_request_that_is_handled_in_pieces_counts_with_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock is a millisecond after the one before, so that each step takes one: a request of
+    5,000 topics counts as more than twenty."""
+    looks = count()
+    for module in ("metering", "throttling"):
+        monkeypatch.setattr(f"ottla.broker.{module}.thread_cpu_ms", lambda: next(looks))
+
+    async def body(broker: Broker) -> None:
+        quotas = broker.node._quotas.make()
+        everyone = Entity.of({"client-id": None})
+        values = {"request_percentage": 1_000_000.0}
+        gate = broker.node._listeners.servers[0].handle
+        throttling = Throttling(quotas, broker.node._clock, gate.switch_throttling)
+        image = broker.node.services.metadata.image
+        for _ in throttling.follow(image, replace(image, quotas={everyone: values})):
+            pass
+        used = quotas.requests.find("", "client", 0)
+        assert used is not None
+
+        async def costs(name: str, version: int, fields: dict[str, Any]) -> float:
+            before = used.use._total
+            await broker.ask(everybody(), name, version, fields)
+            # In percent of a second.
+            return round((used.use._total - before) * 10)
+
+        many = [{"name": f"t{number}"} for number in range(5_000)]
+        assert await costs("Metadata", 12, {"topics": [{"name": "t"}]}) == 1
+        assert await costs("ListOffsets", 7, {"replica_id": -1, "topics": many}) > 20
+        assert await costs("Metadata", 12, {"topics": many}) > 20
+        partitions = [{"partition": number} for number in range(2_000)]
+        assert await costs("Fetch", 12, {"replica_id": -1, "topics": [{"partitions": partitions}]}) > 5
+
+        # It counts for whoever goes away before the answer comes, too.
+        before = used.use._total
+        api, fields = APIS[2], {"replica_id": -1, "topics": many}
+        request = rights_support.whole(load(api.schema, 7, "request"), fields)
+        answer = gate(everybody(), frame_request(2, 7, 1, "client", request)[4:])
+        assert isinstance(answer, Pending)
+        answer.cancel()
+        while used.use._total - before < 2:
+            await asyncio.sleep(0)
 
     rights_support.run(tmp_path, body)

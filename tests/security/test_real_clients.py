@@ -34,7 +34,7 @@ SETTINGS = {
     "group.initial.rebalance.delay.ms": "0",
     "offsets.topic.num.partitions": "1",
 }
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def conf(broker: BrokerProcess, name: str, password: str, **more: Any) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,66 @@ def test_who_shows_no_certificate_that_counts_is_not_let_in(
 
     with served(tmp_path, settings) as node, pytest.raises((ssl.SSLError, ConnectionError)):
         asyncio.run(try_it(node))
+
+
+@pytest.mark.parametrize("name", [None, "other"])
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_what_comes_with_a_certificate_that_is_refused_is_not_handled(
+    version: ssl.TLSVersion, name: str | None, tmp_path: Path, certificates: Path
+) -> None:
+    """A client need not wait for what the broker says of its certificate: in TLS 1.3 its first request may
+    come in the same piece, and with TLS 1.2 as soon as its part of the handshake is over."""
+    settings = {"listeners": "SSL://127.0.0.1:0", "ssl.client.auth": "required", **tls(certificates)}
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    context.minimum_version = context.maximum_version = version
+    if name is not None:
+        context.load_cert_chain(str(certificates / f"{name}.pem"))
+    request = bytes.fromhex("0000000a 0012 0000 00000001 ffff")
+    handled: list[bytes] = []
+
+    def comes_in(node: Node, own: ssl.SSLContext) -> bytes:
+        """What is answered to a handshake whose last piece has a request in it."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        spoken = own.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        with socket.create_connection(node.address, HANG_S) as connection:
+            connection.settimeout(HANG_S)
+            while True:
+                try:
+                    spoken.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    connection.sendall(outgoing.read())
+                    received = connection.recv(1 << 16)
+                    if not received:
+                        return b""
+                    incoming.write(received)
+            spoken.write(request)
+            connection.sendall(outgoing.read())
+            while True:
+                try:
+                    return spoken.read(1)
+                except ssl.SSLWantReadError:
+                    received = connection.recv(1 << 16)
+                    if not received:
+                        return b""
+                    incoming.write(received)
+
+    with served(tmp_path, settings) as node:
+        (server,) = node._listeners.servers
+        handle = server.handle
+
+        def watched(client: Any, frame: Any) -> Any:
+            handled.append(bytes(frame))
+            return handle(client, frame)
+
+        server.handle = watched
+        with suppress(ssl.SSLError, ConnectionError):
+            assert comes_in(node, context) == b""
+        assert not handled
+        good = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+        good.load_cert_chain(str(certificates / "alice.pem"))
+        assert comes_in(node, good) == b"\0"
+        assert handled == [request[4:]]
 
 
 def login(certificates: Path, mechanism: str = "PLAIN") -> dict[str, Any]:

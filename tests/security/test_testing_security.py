@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from measuring import HANG_S
-from ottla.testing import Acl, Broker
+from ottla.testing import Acl, Broker, Cluster
 
 QUIET = {"log_level": 0}
 
@@ -49,6 +49,32 @@ def test_users_may_do_what_acls_say() -> None:
         for user, topic in (("alice", "team-secret"), ("bob", "team-a")):
             refused = send(broker.client_properties(user), topic)
             assert refused is not None and refused.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+
+
+@pytest.mark.parametrize(("tls", "users"), [(True, {"alice": "a"}), (False, {"alice": "a"}), (True, None)])
+def test_nodes_of_a_cluster_know_each_other_and_their_users(tls: bool, users: dict[str, str] | None) -> None:
+    acls = [Acl("alice", "write", topic="t")]
+    with Cluster(2, topics=["t"], tls=tls, users=users, acls=acls) as cluster:
+        cluster.wait_for_isr("t")
+        alice = cluster.client_properties("alice")
+        assert send(alice | {"acks": "all"}) is None
+        refused = send(alice, "other")
+        assert refused is not None and refused.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+        leader = cluster.leader("t")
+        cluster.kill(leader)
+        cluster.wait_for_leader("t", other_than=leader)
+        assert send(alice | {"acks": "1"}) is None
+        cluster.start(leader)
+        cluster.wait_for_isr("t")
+        assert [one.value for one in cluster.records("t")] == [b"x", b"x"]
+        strangers = cluster.client_properties() if users is None else {}
+        if strangers:
+            assert send(strangers) is not None
+
+
+def test_acls_of_a_cluster_need_names_of_its_nodes() -> None:
+    with pytest.raises(ValueError, match="acls: give users or tls"):
+        Cluster(2, acls=[])
 
 
 @pytest.mark.parametrize("acl", [Acl("alice", "reed", topic="t"), Acl("alice", "read", topic="t", group="g")])

@@ -77,11 +77,13 @@ def test_a_file_that_changed_is_taken_for_connections_to_come(
         bench.tick()
         await bench.looked()
         assert bench.contexts.server() is before and not caplog.text
-        bench.write(CA.issue("me").pem())
+        ends_s = bench.tls.ends_s()[LISTENER]
+        bench.write(CA.issue("me", days=(-1, 40)).pem())
         bench.tick()
         await bench.looked()
         assert bench.contexts.server() is not before
-        assert "listener SSL: new connections are made with what has changed" in caplog.text
+        assert 9 < (bench.tls.ends_s()[LISTENER] - ends_s) / 86_400 < 11
+        assert "listener SSL: certificate files loaded again: new connections use them" in caplog.text
 
     run(tmp_path, main)
 
@@ -96,7 +98,10 @@ def test_a_file_that_is_no_good_is_said_so_once_and_the_next_one_is_taken(
             bench.tick()
             await bench.looked()
         (line,) = [record.getMessage() for record in caplog.records]
-        assert line.startswith("listener SSL: ssl.keystore.location ") and "made as before" in line
+        assert (
+            line.startswith("listener SSL: ssl.keystore.location ")
+            and "keeps its old certificate files" in line
+        )
         assert bench.contexts.server() is before
         bench.write(CA.issue("me").pem())
         bench.tick()

@@ -217,7 +217,7 @@ def test_who_asks_for_one_of_the_last_waits_for_the_thread_too(
     """No partition waits for its turn any more, but some are being made."""
 
     async def body(node: Node, disk: Disk, topic_id: UUID) -> None:
-        openings: Any = node.services.replicas._openings  # type: ignore[attr-defined]
+        openings: Any = node.services.replicas.openings
         while len(openings._waiting) > OPENED_AT_ONCE_MAX:
             openings._waiting.popitem()
         (_, index) = next(reversed(openings._waiting))
@@ -289,7 +289,7 @@ def test_what_waits_is_one_partition_however_often_its_topic_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(node: Node, disk: Disk, topic_id: UUID) -> None:
-        openings: Any = node.services.replicas._openings  # type: ignore[attr-defined]
+        openings: Any = node.services.replicas.openings
         for number in range(10):
             config = {"name": "retention.ms", "config_operation": 0, "value": str(1_000_000 + number)}
             resource = {"resource_type": 2, "resource_name": "t", "configs": [config]}
@@ -303,7 +303,7 @@ def test_what_could_not_be_opened_is_forgotten_with_its_topic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(node: Node, disk: Disk, topic_id: UUID) -> None:
-        openings: Any = node.services.replicas._openings  # type: ignore[attr-defined]
+        openings: Any = node.services.replicas.openings
         (tmp_path / "data" / f"t-{COLD[0]}").touch()
         with pytest.raises(KafkaError):
             node.services.replicas.get("t", COLD[0])

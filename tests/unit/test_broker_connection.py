@@ -14,7 +14,7 @@ from coordinators_support import ManualClock
 from ottla.broker import pipeline
 from ottla.broker import turn as turns
 from ottla.broker.connection import Connection
-from ottla.broker.memory import Memory
+from ottla.broker.memory import STRANGERS_BYTES_MAX, Memory
 from ottla.broker.pending import Pending
 from ottla.broker.request import Client, CloseConnection
 from ottla.broker.server import PRESSURE_MS, Server, ServerLimits
@@ -359,6 +359,63 @@ def test_a_request_that_keeps_others_waiting_is_closed(bench: Bench) -> None:
     bench.transport = going
     bench.receive(raw=bytes(LARGE_FRAME))
     assert bench.handled and bench.server.memory.request_bytes == 0 and stalled.drained
+
+
+def test_who_was_not_listened_to_is_not_closed_for_having_sent_nothing(bench: Bench) -> None:
+    bench.server._relieve()
+    memory = bench.server.memory
+    memory.request_bytes_max = LARGE_FRAME
+    half = struct.pack(">i", 4 * LARGE_FRAME) + bytes(2 * LARGE_FRAME)
+    connections = []
+    for _ in range(3):
+        bench.connection, transport = bench.connect()
+        bench.receive(raw=half)
+        connections.append((bench.connection, transport))
+    bench.others_served()
+    assert [transport.reading for _, transport in connections] == [True, False, False]
+    bench.clock.step(PRESSURE_MS)
+    # There is room for the others, for a moment.
+    memory.request_bytes_max = 100 * LARGE_FRAME
+    for connection, _ in connections[1:]:
+        connection._pipeline.memory_is_free()
+    assert all(transport.reading for _, transport in connections)
+    memory.request_bytes_max = LARGE_FRAME
+    bench.clock.step(PRESSURE_MS)
+    assert [transport.aborted for _, transport in connections] == [True, False, False]
+    bench.clock.step(PRESSURE_MS)
+    assert all(transport.aborted for _, transport in connections)
+
+
+def test_who_has_not_logged_in_takes_no_room_that_others_need(bench: Bench) -> None:
+    memory = bench.server.memory
+    half = struct.pack(">i", 4 * LARGE_FRAME) + bytes(2 * LARGE_FRAME)
+    strangers = []
+    while memory.strangers_bytes < STRANGERS_BYTES_MAX - 4 * LARGE_FRAME:
+        bench.connection, transport = bench.connect()
+        bench.connection.distrust(1 << 20)
+        bench.receive(raw=half)
+        strangers.append((bench.connection, transport))
+    assert memory.strangers_bytes == memory.request_bytes and not any(t.closing for _, t in strangers)
+    for _ in range(4):
+        bench.connection, late = bench.connect()
+        bench.connection.distrust(1 << 20)
+        bench.receive(raw=half)
+    assert late.closing and memory.strangers_bytes <= STRANGERS_BYTES_MAX + 4 * LARGE_FRAME
+    # What a login takes is small.
+    bench.connection, small = bench.connect()
+    bench.connection.distrust(1 << 20)
+    bench.receive(b"r1", raw=struct.pack(">i", 60_000) + bytes(50_000))
+    assert small.sent == b"r1" and not small.closing
+    # Who has logged in sends what it likes, and counts no more.
+    bench.connection.trust()
+    bench.receive(raw=bytes(10_000) + half)
+    assert len(bench.handled) == 2 and not small.closing
+    held = memory.strangers_bytes
+    strangers[0][0].trust()
+    assert memory.strangers_bytes < held
+    for connection in list(bench.server.connections):
+        connection.connection_lost(None)
+    assert memory.strangers_bytes == memory.request_bytes == 0
 
 
 @pytest.mark.parametrize("first", [b"b", b"p"])

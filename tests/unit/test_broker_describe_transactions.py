@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from client_support import let_in
 
 from ottla.broker.api.transactions import describe_transactions
 from ottla.broker.large import AT_ONCE_MAX, USUAL_LENGTH_MAX
-from ottla.broker.request import Client, RequestContext
+from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.requests import DescribedTransaction
 from ottla.errors import ErrorCode
 from ottla.types import TopicPartition
@@ -36,7 +37,7 @@ class Transactions:
 
 def context(services: Any, elements: int) -> RequestContext:
     header = RequestHeader(BY_NAME["DescribeTransactions"].key, 0, 1, "client", 0)
-    return RequestContext(header, Client("10.0.0.1", "PLAINTEXT"), services, elements)
+    return RequestContext(header, let_in(), services, elements)
 
 
 @pytest.mark.parametrize("count", [AT_ONCE_MAX // 2, AT_ONCE_MAX // 2 + 1])

@@ -67,7 +67,7 @@ def ask(broker: Broker, api: str, version: int, fields: dict[str, Any]) -> Any:
     flexible = response_header_flexible(key, version)
     header = key.to_bytes(2) + version.to_bytes(2) + (7).to_bytes(4) + b"\xff\xff" + b"\0" * flexible
     body = header + encode_request(key, version, fields)
-    with socket.create_connection((broker.host, broker.port), timeout=10) as client:
+    with socket.create_connection((broker.host, broker.port), timeout=60) as client:
         client.sendall(len(body).to_bytes(4) + body)
         with client.makefile("rb") as stream:
             response = stream.read(int.from_bytes(stream.read(4)))

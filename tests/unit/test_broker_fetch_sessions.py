@@ -137,7 +137,7 @@ def test_a_full_cache_keeps_those_in_use_and_gives_up_the_oldest(
         sessions.resume(two.session_id, 1, False, [], [])
     assert sessions.resume(one.session_id, 2, False, [], []) is one
     assert sessions.resume(three.session_id, 1, False, [], []) is three
-    assert len(sessions) == 2
+    assert (len(sessions), sessions.evicted) == (2, 1)
 
 
 def test_a_follower_has_a_consumers_place_and_not_another_followers(sessions: FetchSessions) -> None:

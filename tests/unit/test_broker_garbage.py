@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 from admin_support import Client, code, create, new_topic, run
+from client_support import let_in
 from test_broker_gate import produce as frame_of
 from test_metadata_store_contract import ManualClock
 
@@ -184,7 +185,7 @@ def test_a_produce_that_waited_for_replicas(end: str) -> None:
 
     gate = Gate(services, dict.fromkeys(APIS, handler))
     with nothing_left():
-        pending = gate(request.Client("h", "PLAINTEXT"), frame_of(-1))
+        pending = gate(let_in(), frame_of(-1))
         assert isinstance(pending, Pending)
         told: list[bool] = []
         pending.listen(lambda done: told.append(done.done))

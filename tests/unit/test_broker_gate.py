@@ -9,15 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from client_support import let_in
 
 from measuring import HANG_S
 from ottla.broker.gate import Gate
 from ottla.broker.pending import Pending, Unbegun
-from ottla.broker.request import Client, CloseConnection, Framed
+from ottla.broker.request import Client, CloseConnection, Framed, RequestContext
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
+from ottla.security.acl_bindings import Operation, ResourceType
 from ottla.wire.apis import APIS, BY_NAME
-from ottla.wire.messages import MalformedMessage, decode_response, encode_request
+from ottla.wire.messages import MalformedMessage, decode_response, encode_request, read_header
 
 GOOD = {"error_code": 0, "throttle_time_ms": 0}
 INCOMPLETE: dict[str, Any] = {"throttle_time_ms": 0}
@@ -40,12 +42,12 @@ def produce(acks: int) -> bytes:
 
 
 def gate(handler: Callable[..., Any]) -> Gate:
-    services: Any = SimpleNamespace()
+    services: Any = SimpleNamespace(denials=0)
     return Gate(services, dict.fromkeys(APIS, handler))
 
 
 def ask(handler: Callable[..., Any], request: bytes = HEARTBEAT) -> Any:
-    return gate(handler)(Client("h", "PLAINTEXT"), request)
+    return gate(handler)(let_in(), request)
 
 
 def code(pieces: list[bytes]) -> str:
@@ -197,3 +199,25 @@ def test_an_api_versions_request_of_the_future_is_told_which_version_works(versi
     answer = decode_response(18, 0, data, 8)
     assert answer.error_code == ErrorCode.unsupported_version
     assert [tuple(key) for key in answer.api_keys] == [(18, 0, 5)]
+
+
+def test_who_was_let_in_by_no_door_may_do_nothing() -> None:
+    """Each door says what a client may do: one that forgets it lets nobody in."""
+    asked: list[Any] = []
+
+    def handler(ctx: Any, request: Any) -> dict[str, Any]:
+        asked.append(request)
+        return GOOD
+
+    client = Client("h", "PLAINTEXT")
+    assert code(gate(handler)(client, HEARTBEAT)) == "group_authorization_failed"
+    assert not asked
+    ctx = RequestContext(read_header(HEARTBEAT), client, gate(handler)._services)
+    assert not ctx.may(Operation.READ, ResourceType.GROUP, "g")
+    assert not ctx.may_any(Operation.READ, ResourceType.GROUP)
+    assert ctx.operations(ResourceType.GROUP, "g") == 0
+    assert client.permissions is not None
+    assert str(client.permissions.decide(Operation.READ, ResourceType.GROUP, "g").rule) == "DefaultDeny"
+    client.permissions = None
+    assert code(gate(handler)(client, HEARTBEAT)) == "none"
+    assert len(asked) == 1

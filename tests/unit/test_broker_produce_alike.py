@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from admin_support import new_topic
+from client_support import let_in
 from crc32c import crc32c
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from measuring import HANG_S
 from ottla.broker.gate import Gate, load_handlers
 from ottla.broker.pending import Pending
-from ottla.broker.request import Client, CloseConnection
+from ottla.broker.request import CloseConnection
 from ottla.env.clock import SystemClock
 from ottla.node import Node, NodeSettings
 from ottla.types import Record
@@ -142,7 +143,7 @@ class Side:
         """The answer's bytes, None for none, or what ends the connection."""
         asked = self._kind(frame.replace(ID.bytes, self._id))
         try:
-            reply = self._gate(Client("h", "PLAINTEXT"), asked)
+            reply = self._gate(let_in(), asked)
             if isinstance(reply, Pending):
                 done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
                 reply.listen(done.set_result)

@@ -29,6 +29,7 @@ def test_what_follows_on_the_connection_waits_until_the_coordinator_has_answered
     replicas = SimpleNamespace(unopened=False, partitions={WHERE: partition})
     ctx: Any = SimpleNamespace(
         client=SimpleNamespace(permissions=None),
+        elements=2,
         header=SimpleNamespace(api_version=11),
         services=SimpleNamespace(
             replicas=replicas,
@@ -74,6 +75,7 @@ def test_what_ends_a_transaction_ends_its_verification(code: ErrorCode, is_forgo
     )
     ctx: Any = SimpleNamespace(
         client=SimpleNamespace(permissions=None),
+        elements=2,
         header=SimpleNamespace(api_version=11),
         services=SimpleNamespace(
             replicas=SimpleNamespace(unopened=False, partitions={WHERE: partition}),

@@ -7,9 +7,10 @@ import itertools
 import struct
 
 import pytest
+from client_support import let_in
 from coordinators_support import ManualClock
 
-from ottla.broker.request import Client
+from ottla.broker.pending import Pending
 from ottla.broker.throttling import Throttling, mute
 from ottla.security.acl import Authorizer
 from ottla.security.acl_bindings import (
@@ -25,6 +26,7 @@ from ottla.security.quotas import Quotas
 from ottla.security.rates import Window
 from ottla.security.sasl.machine import SaslMachine, Settings
 from ottla.wire.apis import BY_NAME
+from ottla.wire.messages import read_header
 
 NODES = AclBinding(
     ResourceType.CLUSTER,
@@ -62,9 +64,24 @@ class Throttled:
         quotas = Quotas(Window(11, 1_000), Window(11, 1_000))
         for _ in quotas.follow({}, {Entity.of({"user": None}): {"request_percentage": 0.01}}):
             pass
-        self.client = Client("10.0.0.1", "PLAINTEXT")
+        self.client = let_in()
         self.line = self.client.line = Line()
-        self._throttling = Throttling(quotas, ManualClock(), lambda _: None)
+        # How often clients were made to wait, and for how long.
+        self.notes: list[tuple[str, int]] = []
+        self._throttling = Throttling(
+            quotas, ManualClock(), lambda _: None, lambda *note: self.notes.append(note)
+        )
+
+    def ask_for_much(self, monkeypatch: pytest.MonkeyPatch) -> Pending:
+        """A request that takes no time at first, and a second when its client does not look any more."""
+        monkeypatch.setattr("ottla.broker.throttling.thread_cpu_ms", lambda: 0)
+        frame = struct.pack(">hhih", BY_NAME["Metadata"].key, 1, 7, -1) + bytes(8)
+        pending = Pending(True)
+        assert self._throttling.answer(self.client, frame, lambda client, frame: pending) is pending
+        spent = self._throttling.meter(self.client, read_header(frame))
+        assert spent is not None
+        spent(1_000)
+        return pending
 
     def ask(self, name: str, version: int) -> int:
         """How often it was muted by then."""
@@ -116,7 +133,7 @@ def test_a_version_that_is_not_served_is_told_no_time(monkeypatch: pytest.Monkey
 
 def test_who_is_gone_is_not_kept_until_it_would_be_listened_to() -> None:
     async def main() -> None:
-        clock, client = ManualClock(), Client("10.0.0.1", "PLAINTEXT")
+        clock, client = ManualClock(), let_in()
         line = client.line = Line()
         mute(client, 1_000, clock)
         mute(client, 5_000, clock)
@@ -130,3 +147,13 @@ def test_who_is_gone_is_not_kept_until_it_would_be_listened_to() -> None:
         assert not client.mutes
 
     asyncio.run(main())
+
+
+def test_who_has_to_wait_for_what_comes_later_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = Throttled(monkeypatch)
+    pending = it.ask_for_much(monkeypatch)
+    assert it.line.muted == 0 and not any(ms for _, ms in it.notes)
+    assert pending.charge is not None
+    pending.charge([bytes(40)])
+    [(kind, throttle_ms)] = [note for note in it.notes if note[1]]
+    assert it.line.muted == 1 and kind == "request" and throttle_ms == it.client.throttled_ms

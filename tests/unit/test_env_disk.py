@@ -215,5 +215,5 @@ def test_a_pipe_in_a_files_place_holds_nobody_up(tmp_path: Path) -> None:
         target=lambda: got.append(RealDisk().read_file(str(tmp_path / "pipe"))), daemon=True
     )
     reading.start()
-    reading.join(10)
+    reading.join(60)
     assert got == [b""]

@@ -102,13 +102,13 @@ def test_what_the_machine_kept_waiting_is_said_seldom(loop: Loop, caplog: pytest
 
     for for_ms in (300, 400, 200):
         starve(for_ms)
-    said = "other programs had this machine's processors: the event loop waited"
-    assert caplog.messages == [f"{said} 300 ms for one"]
+    said = "other programs used the processors of this machine: the event loop waited"
+    assert caplog.messages == [f"{said} 300 ms"]
     loop.clock.advance(DELAYED_SAID_MS_MIN)
     starve(150)
     # (The leap of the clock is one of the loop's own, and is told as such.)
     assert [line for line in caplog.messages if "stood still" not in line][1:] == [
-        f"{said} 400 ms for one, the longest of 3 waits in 10 minutes"
+        f"{said} 400 ms, the longest of 3 waits in 10 minutes"
     ]
     caplog.clear()
     # A little of that does not make it the machine's fault.

@@ -54,7 +54,7 @@ def test_a_file_that_grows_is_handed_over_a_step_at_a_time(
         file.append([STEP[: STEP_BYTES // 3 - 200]])
     file.append([STEP[:600]])
     # Whole pages: the last one goes on changing.
-    assert kernel.came.acquire(timeout=10)
+    assert kernel.came.acquire(timeout=60)
     file.append([STEP[: STEP_BYTES - 50]])
     disk.close()
     end = STEP_BYTES - STEP_BYTES % PAGE_BYTES
@@ -67,7 +67,7 @@ def test_what_is_there_when_it_is_opened_is_not_written_again(
 ) -> None:
     (tmp_path / "a").write_bytes(STEP)
     disk.open(str(tmp_path / "a")).append([STEP])
-    assert kernel.came.acquire(timeout=10)
+    assert kernel.came.acquire(timeout=60)
     disk.close()
     assert kernel.begun == [(STEP_BYTES, 2 * STEP_BYTES)]
 
@@ -77,10 +77,10 @@ def test_what_is_written_over_something_that_was_cut_off_is_written_back_too(
 ) -> None:
     file = disk.open(str(tmp_path / "a"), create=True)
     file.append([STEP, STEP])
-    assert kernel.came.acquire(timeout=10)
+    assert kernel.came.acquire(timeout=60)
     file.truncate(PAGE_BYTES)
     file.append([STEP])
-    assert kernel.came.acquire(timeout=10)
+    assert kernel.came.acquire(timeout=60)
     disk.close()
     assert kernel.begun == [(0, 2 * STEP_BYTES), (PAGE_BYTES, STEP_BYTES + PAGE_BYTES)]
 
@@ -95,12 +95,12 @@ def test_a_disk_that_is_slow_is_given_what_has_come_meanwhile_in_one_step(
         file.append([STEP])
     kernel.goes_on.set()
     for _ in range(2):
-        assert kernel.came.acquire(timeout=10)
+        assert kernel.came.acquire(timeout=60)
     # The second one is counted out once it is done.
     while disk._write_back._waiting:
         threading.Event().wait(0.001)
     file.append([STEP])
-    assert kernel.came.acquire(timeout=10)
+    assert kernel.came.acquire(timeout=60)
     disk.close()
     assert kernel.begun == [(0, STEP_BYTES), (STEP_BYTES, 2 * STEP_BYTES), (2 * STEP_BYTES, 6 * STEP_BYTES)]
 
@@ -114,7 +114,7 @@ def test_what_waits_when_the_disk_closes_is_dropped_and_a_file_is_held_open_unti
     for _ in range(3):
         file.append([STEP])
     del file
-    assert kernel.came.acquire(timeout=10)
+    assert kernel.came.acquire(timeout=60)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     threading.Timer(0.05, kernel.goes_on.set).start()
     disk.close()

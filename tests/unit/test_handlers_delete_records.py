@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from client_support import let_in
 from log_support import append, open_log
 from memory_disk import MemoryDisk
 
 from ottla.broker.api.records.delete_records import handle
-from ottla.broker.request import Client, RequestContext
+from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.settings import LogConfig
 from ottla.wire.apis import BY_NAME
@@ -21,7 +22,7 @@ from ottla.wire.messages import RequestHeader
 
 def context(services: Any) -> RequestContext:
     header = RequestHeader(BY_NAME["DeleteRecords"].key, 2, 1, "client", 0)
-    return RequestContext(header, Client("10.0.0.1", "PLAINTEXT"), services)
+    return RequestContext(header, let_in(), services)
 
 
 @pytest.mark.parametrize(

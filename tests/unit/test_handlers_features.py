@@ -467,7 +467,7 @@ def test_whoever_does_not_support_the_levels_is_named(
             done = await store.txn([], [Put("brokers/8", keys.broker_value(value, None))])
             await metadata.reached(done.revision)
         await metadata.controller.update_features(1, [])
-        assert caplog.text.count("node 8 is of a release that does not support") == 2
+        assert caplog.text.count("node 8 does not support the finalized features") == 2
         done = await store.txn([], [Put("brokers/9", keys.broker_value(value, None, features=SUPPORTED))])
         await metadata.reached(done.revision)
         assert "node 9" not in caplog.text

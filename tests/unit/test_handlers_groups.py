@@ -11,13 +11,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from client_support import let_in
 from coordinators_support import ManualClock, MemoryLog, settle, subscription
 
 from measuring import not_waiting
 from ottla.broker.error_responses import error_fields
 from ottla.broker.large import Framed
 from ottla.broker.memory import Memory
-from ottla.broker.request import Client, RequestContext, fulfilled
+from ottla.broker.request import RequestContext, fulfilled
 from ottla.coordinators.groups.coordinator import GroupCoordinator
 from ottla.coordinators.groups.requests import UNKNOWN_MEMBER_ID
 from ottla.coordinators.groups.settings import GroupConfig
@@ -93,7 +94,7 @@ class Broker:
                 controller=SimpleNamespace(auto_creation=SimpleNamespace(ensure=self.ensure)),
             ),
         )
-        ctx = RequestContext(header, Client("10.0.0.1", "PLAINTEXT"), services)
+        ctx = RequestContext(header, let_in(), services)
         handler = import_module(f"ottla.broker.api.groups.{APIS[key].schema}").handle
         try:
             answer = await fulfilled(handler(ctx, request))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from admin_support import Client, code, run, versions
+from admin_support import Client, code, create, new_topic, run, versions
 
 from measuring import HANG_S
 from ottla.security.acl import Authorizer
@@ -73,7 +74,7 @@ def test_acls_are_created_described_and_deleted(tmp_path: Path) -> None:
         with_authorizer(client)
         for version in versions("CreateAcls"):
             prefixed = ACL | {"resource_pattern_type": 4, "resource_name": f"v{version}"}
-            expected = [("none", None)] * 3
+            expected = [("none", "")] * 3
             assert await create_acls(client, ACL, prefixed, ACL, version=version) == expected
             one = (2, "t", 3, "User:alice", "*", 3, 3)
             two = (2, f"v{version}", 4, "User:alice", "*", 3, 3)
@@ -104,15 +105,23 @@ def test_acls_that_cannot_be(tmp_path: Path) -> None:
             ACL | {"resource_type": 4},
             ACL | {"resource_name": ""},
             ACL | {"resource_type": 99},
-            ACL | {"resource_pattern_type": 2},
-            ACL | {"operation": 1},
-            ACL | {"permission_type": 1},
             ACL | {"principal": "alice"},
             ACL | {"host": "1.2.3.4/x"},
+            # IPv4 in IPv6, which is IPv4.
+            ACL | {"host": "::ffff:1.2.3.4/100"},
         ]
         results = await create_acls(client, *wrong, ACL)
         assert [each for each, _ in results] == ["invalid_request"] * len(wrong) + ["none"]
         assert results[0][1] == "The only valid name for the CLUSTER resource is kafka-cluster"
+        for part in (
+            {"resource_type": 1},
+            {"resource_pattern_type": 2},
+            {"operation": 1},
+            {"permission_type": 1},
+        ):
+            # What is of filters fails all.
+            results = await create_acls(client, ACL | {"resource_name": "beside"}, ACL | part)
+            assert [each for each, _ in results] == ["invalid_request"] * 2
         # What is asked for and not known finds nothing.
         assert await described(client, operation=99) == set()
         answer = await client.ask(
@@ -150,7 +159,7 @@ def test_many_acls_come_in_pieces(tmp_path: Path) -> None:
     async def body(client: Client) -> None:
         with_authorizer(client)
         many = [ACL | {"resource_name": f"t{number % 400}", "host": str(number)} for number in range(600)]
-        assert await create_acls(client, *many) == [("none", None)] * 600
+        assert await create_acls(client, *many) == [("none", "")] * 600
         assert len(await described(client)) == 600
         filters = [ANY | {"resource_name_filter": f"t{number}"} for number in range(400)]
         answer = await client.ask("DeleteAcls", 2, {"filters": filters})
@@ -354,7 +363,6 @@ def test_quotas_that_are_not_taken(tmp_path: Path) -> None:
                 entry(of, producer_byte_rate=1e30),
                 "Proposed value for producer_byte_rate is too large for a LONG.",
             ),
-            (entry(of, request_percentage=float("nan")), "Quota request_percentage must be greater than 0"),
             (double, "Ignoring duplicate entity"),
         ):
             ((each, message),) = await alter_quotas(client, wrong)
@@ -366,6 +374,31 @@ def test_quotas_that_are_not_taken(tmp_path: Path) -> None:
         ((each, _),) = await alter_quotas(client, once, again)
         assert each == "invalid_request"
         assert await quotas(client) == {(("user", "a"),): {"producer_byte_rate": 1.0}}
+
+    run(tmp_path, body)
+
+
+def test_addresses_in_brackets_and_short_and_what_is_no_number(tmp_path: Path) -> None:
+    """As Java reads them."""
+    nan = float("nan")
+
+    async def body(client: Client) -> None:
+        for address in ("[::1]", "10.1", "10.1.2", "1", "010.0.0.1"):
+            wanted = entry(entity(ip=address), connection_creation_rate=1.0)
+            assert await alter_quotas(client, wanted) == [("none", None)]
+        for address in ("[10.0.0.1]", "[::1", "10.16777216", "1.2.3.4.5", "256.1", "4294967296", "1.", "+1"):
+            ((each, _),) = await alter_quotas(client, entry(entity(ip=address), connection_creation_rate=1.0))
+            assert each == "invalid_request", address
+        connections = client.node._listeners._quotas.made.connections
+        assert set(connections._limits) == {"::1", "10.0.0.1", "10.1.0.2", "0.0.0.1"}
+        keys = ("producer_byte_rate", "consumer_byte_rate", "request_percentage", "controller_mutation_rate")
+        limits = dict.fromkeys(keys, nan)
+        assert await alter_quotas(client, entry(entity(user=None), **limits)) == [("none", None)]
+        assert math.isnan((await quotas(client))[(("user", None),)]["controller_mutation_rate"])
+        # It limits nothing.
+        for name in "ab":
+            (made,) = await create(client, new_topic(name))
+            assert code(made) == "none"
 
     run(tmp_path, body)
 

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from ottla import __version__, implementation, logging_setup
-from ottla.logging_setup import LINE_CHARACTERS_MAX, LINES_MAX, JsonFormatter, Limiter, TextFormatter
+from ottla.logging_setup import (
+    FIRST_LINES_MAX,
+    LINE_CHARACTERS_MAX,
+    LINES_MAX,
+    JsonFormatter,
+    Limiter,
+    TextFormatter,
+)
 
 NOW_S = 1_700_000_000.0
 
@@ -64,6 +71,40 @@ def test_one_place_says_so_much_and_no_more(log: Log) -> None:
     assert log.lines()[-1] == "client (500 lines like this were left out before it)"
     log.write("client", at_s=NOW_S - 3600)
     assert log.lines()[-1] == "client"
+
+
+class Client:
+    """Somebody at an address."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    def __str__(self) -> str:
+        return f"client {self.host}"
+
+
+def test_a_flood_of_one_client_hides_no_other(log: Log) -> None:
+    for _ in range(LINES_MAX + 500):
+        log.write("%s: the login failed", Client("10.0.0.66"))
+    assert len(log.lines()) == LINES_MAX
+    for number in range(10):
+        log.write("%s: try %d failed", Client("10.0.0.1"), number)
+    assert log.lines()[LINES_MAX:] == [
+        f"client 10.0.0.1: try {number} failed" for number in range(FIRST_LINES_MAX)
+    ]
+    # A line may say by itself whose it is.
+    record = log.logger.makeRecord("clients", logging.WARNING, "a.py", 1, "x", (), None, extra={"host": "b"})
+    record.created = NOW_S
+    log.logger.handle(record)
+    assert log.lines()[-1] == "x"
+    log.write("client", at_s=NOW_S + 60)
+    assert log.lines()[-1] == "client (505 lines like this were left out before it)"
+
+
+def test_clients_without_number_say_no_more_than_twice_as_much(log: Log) -> None:
+    for number in range(5 * LINES_MAX):
+        log.write("%s: the login failed", Client(f"10.0.{number >> 8}.{number & 255}"))
+    assert len(log.lines()) == 2 * LINES_MAX
 
 
 def test_the_first_line_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ottla.logging_setup import JsonFormatter
+from ottla.logging_setup import JsonFormatter, line, set_up
 
 
 def test_json_lines_carry_the_time_in_utc_wherever_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +26,19 @@ def test_json_lines_carry_the_time_in_utc_wherever_they_are_written(monkeypatch:
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_line_for_scripts_has_the_form_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", list(root.handlers))
+    level = root.level
+    try:
+        set_up("text", "info")
+        assert line("listening on h:1", listening="h:1") == "ottla: listening on h:1"
+        assert line("a\nb") == "ottla: a\\nb"
+        set_up("json", "info")
+        ready = json.loads(line("listening on h:1", listening="h:1"))
+        assert (ready["message"], ready["level"], ready["listening"]) == ("listening on h:1", "info", "h:1")
+        assert json.loads(line("no", logging.ERROR))["level"] == "error"
+    finally:
+        root.setLevel(level)

@@ -1,7 +1,7 @@
-"""The audit log: who was not allowed to do what, and on DEBUG also who was, one line each, as Kafka's
-``kafka.authorizer.logger`` has it.
+"""The audit log: one line for each operation that was denied, on DEBUG also for each that was allowed, as
+Kafka's ``kafka.authorizer.logger`` has it.
 
-Not told is what only decides what an answer shows: lists, and the operations that a client may do.
+Decisions that only filter an answer are not logged: lists, and the operations that a client may do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ottla.text import printable
 from ottla.wire.apis import APIS
 
 if TYPE_CHECKING:
-    from ottla.security.acl import Decision
+    from ottla.security.acl_rules import Decision
 
 AUDIT: Final = logging.getLogger("ottla.authorizer")
 
@@ -58,12 +58,15 @@ def tell(
         f"on resource = {_KINDS[kind]}:LITERAL:{name} for request = {APIS[api_key].name} "
         f"with resourceRefCount = 1 based on rule {_rule(decision.rule)}"
     )
+    # Whose line it is, for whoever limits how many there are.
+    extra = {"host": who.host}
     if decision.allowed:
-        AUDIT.debug("%s", printable(line))
+        AUDIT.debug("%s", printable(line), extra=extra)
     elif denied < DENIALS_TOLD_MAX:
-        AUDIT.info("%s", printable(line))
+        AUDIT.info("%s", printable(line), extra=extra)
     else:
-        AUDIT.info("%s (whatever else this request is denied is left out)", printable(line))
+        more = "(whatever else this request is denied is left out)"
+        AUDIT.info("%s %s", printable(line), more, extra=extra)
 
 
 def _rule(rule: AclBinding | str) -> str:

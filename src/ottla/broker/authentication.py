@@ -1,7 +1,7 @@
-"""What a request goes through on a listener whose clients log in: nothing but that, until it is done.
+"""The login of a connection: until it has succeeded, no other request is handled.
 
-Kafka's ``SaslServerAuthenticator``. What may come when, and who the client is, is for ``security/sasl`` to
-say; here are frames, answers, and the time that a refused client waits
+Kafka's ``SaslServerAuthenticator``. ``security/sasl`` decides the order of requests and
+the principal; here are frames, answers, and the time that a refused client waits
 (``connection.failed.authentication.delay.ms``).
 """
 
@@ -16,6 +16,7 @@ from ottla.broker.error_responses import error_fields
 from ottla.broker.pending import Pending, Pieces
 from ottla.broker.pipeline import Handle
 from ottla.broker.request import Client, CloseConnection
+from ottla.broker.server import Counts
 from ottla.env.clock import Clock, Timer
 from ottla.errors import ErrorCode, KafkaError
 from ottla.security.principals import KafkaPrincipal
@@ -55,8 +56,10 @@ class Authentication:
         *,
         delay_ms: Callable[[], int],
         welcome: Callable[[Client, KafkaPrincipal], None],
+        counts: Counts | None = None,
     ) -> None:
         """``settings``: the listener's, asked for each connection. ``welcome`` is told who a client is."""
+        self._counts = Counts() if counts is None else counts
         self._handle = handle
         self._settings = settings
         self._clock = clock
@@ -109,6 +112,7 @@ class Authentication:
         return answer
 
     def _accept(self, client: Client, event: Authenticated) -> None:
+        self._counts.logins += 1
         if event.again:
             # The same one, who may have come by a token this time.
             client.principal = event.principal
@@ -125,6 +129,7 @@ class Authentication:
 
     def _refuse(self, client: Client, header: RequestHeader | None, frame: Buffer, failed: Failed) -> Pending:
         """Close the connection: where it is so decided, only after a while, and with an answer."""
+        self._counts.login_failures += 1
         log.warning("%s: the login failed: %s", client, failed.reason)
         line = client.line
         pieces = self._last_words(header, frame, failed)

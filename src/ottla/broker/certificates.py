@@ -11,6 +11,7 @@ import logging
 
 from ottla.config import BROKER, BrokerConfig, ConfigError, Endpoint
 from ottla.config.listener_settings import Given, ListenerSettings
+from ottla.env.aside import aside
 from ottla.env.clock import Clock, Timer
 from ottla.env.handshakes import Handshakes
 from ottla.env.network import Network
@@ -47,6 +48,15 @@ class Certificates:
         for endpoint in secured:
             self._add(endpoint, config.for_listener(endpoint.listener))
 
+    @property
+    def failed_handshakes(self) -> int:
+        """How many clients' handshakes failed."""
+        return self._handshakes.failures if self._contexts else 0
+
+    def ends_s(self) -> dict[str, float]:
+        """When the first of each listener's own certificates ends, in Unix time."""
+        return {name: end_of(contexts.material).timestamp() for name, contexts in self._contexts.items()}
+
     def _add(self, endpoint: Endpoint, settings: ListenerSettings) -> None:
         listener = endpoint.listener
         # Where clients log in, a certificate is asked for only if the listener itself says so.
@@ -82,6 +92,21 @@ class Certificates:
         except (DerError, NoName) as error:
             raise PermissionError(f"its certificate: {error}") from error
 
+    def own_principal(self) -> KafkaPrincipal:
+        """Whom other nodes take this one for, by the certificate that it shows them; ANONYMOUS where they ask
+        for none. ConfigError where nobody can be made of its name."""
+        contexts = self._contexts.get(self._inter_broker)
+        if contexts is None or contexts.material.client_auth == "none" or contexts.material.keystore is None:
+            return ANONYMOUS
+        # Loaded by then: the keystore was read with it.
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        certificate = contexts.material.keystore.chain[0].public_bytes(Encoding.DER)
+        try:
+            return user(self._mappers[self._inter_broker].name(subject_of(certificate)))
+        except (DerError, NoName) as error:
+            raise ConfigError(f"listener {self._inter_broker}: this node's certificate: {error}") from error
+
     def start(self) -> None:
         """Look after files and settings from now on."""
         if self._contexts:
@@ -89,8 +114,9 @@ class Certificates:
 
     def close(self) -> None:
         """Look after nothing any more; connections are made no more."""
-        if self._timer is not None:
-            self._timer.cancel()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         if self._looking is not None:
             self._looking.cancel()
         if self._contexts:
@@ -116,22 +142,25 @@ class Certificates:
         """Put in force what files and settings have become."""
         for contexts in self._contexts.values():
             try:
-                loaded = await asyncio.to_thread(contexts.changed)
+                loaded = await aside(contexts.changed)
             except ConfigError as error:
-                log.error("%s; its connections are made as before", error)
+                log.error("%s; the listener keeps its old certificate files", error)
             except Exception:
                 # One listener's must not keep the others from theirs.
-                log.exception("listener %s: its files cannot be looked at", contexts.listener)
+                log.exception("listener %s: the certificate files cannot be checked", contexts.listener)
             else:
                 if loaded is not None:
                     contexts.take(loaded)
-                    log.info("listener %s: new connections are made with what has changed", contexts.listener)
+                    log.info(
+                        "listener %s: certificate files loaded again: new connections use them",
+                        contexts.listener,
+                    )
                     self._warn(contexts)
 
     def _warn(self, contexts: TlsContexts) -> None:
         if is_over(contexts.material, self._clock.now_ms()):
             log.warning(
-                "listener %s: a certificate ended on %s: clients will not accept it",
+                "listener %s: a certificate has expired, clients refuse it: expired on %s",
                 contexts.listener,
                 f"{end_of(contexts.material):%Y-%m-%d}",
             )

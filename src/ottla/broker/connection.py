@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol, cast
 
-from ottla.broker.memory import Memory
-from ottla.broker.pending import Pieces
+from ottla.broker.memory import STRANGERS_BYTES_MAX, Memory
+from ottla.broker.pending import Pending, Pieces
 from ottla.broker.pipeline import TOGETHER_BYTES_MAX, Handle, Pipeline
 from ottla.broker.request import Client
 from ottla.broker.turn import Turn
-from ottla.wire.framing import SCRATCH_BYTES, FrameDecoder, FrameError
+from ottla.wire.framing import SCRATCH_BYTES, FrameDecoder, FrameError, FrameTooLarge, NoMemory
 
 # After so many bytes of a large request, and after each, others are served before more is received. A
 # transport that has filled a buffer receives again at once, libuv 32 times in a row: 32 requests of 1 MB.
@@ -39,9 +39,20 @@ class Host(Protocol):
         """Count a connection out."""
         ...
 
+    def note(self, reason: str) -> None:
+        """A connection has been ended, for this reason."""
+        ...
+
     def welcome(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
         """A connection was counted in: find out whose it is, as far as that can be seen already."""
         ...
+
+
+def _reason(error: FrameError) -> str:
+    """What a connection is said to have been ended for, where that is counted."""
+    if isinstance(error, FrameTooLarge):
+        return "request_bytes"
+    return "memory" if isinstance(error, NoMemory) else "frame"
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -53,8 +64,10 @@ class Connection(asyncio.BufferedProtocol):
         "_gathered",
         "_got_bytes",
         "_host",
+        "_is_strange",
         "_pipeline",
         "_rests",
+        "_strange_bytes",
         "_taken_bytes",
         "_transport",
         "_unsent_bytes",
@@ -79,6 +92,9 @@ class Connection(asyncio.BufferedProtocol):
         self._unsent_bytes = 0
         # What of a large request had come when that was last asked.
         self._got_bytes = 0
+        # Whether the client has still to log in, and what is kept of a large request of its until then.
+        self._is_strange = False
+        self._strange_bytes = 0
         # What has come of large requests since others were served, and whether it is their turn.
         self._taken_bytes = 0
         self._rests = False
@@ -95,7 +111,7 @@ class Connection(asyncio.BufferedProtocol):
         """A connection has come: count it in, or refuse it, before anything is done for it. Where TLS is
         spoken that is before its handshake, and ``connection_made`` comes behind it."""
         peer = transport.get_extra_info("peername")
-        self.client = Client(str(peer[0]) if peer else "", self._host.listener)
+        self.client = Client(str(peer[0]) if peer else "", self._host.listener, peer[1] if peer else 0)
         self._pipeline = Pipeline(self.client, self._host.handle, self, self._host.memory, self._host.turn)
         sock = transport.get_extra_info("socket")
         self.descriptor = -1 if sock is None else sock.fileno()
@@ -119,6 +135,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._count_unsent(0)
+        self._count_strange(0)
         self._transport = None
         self._host.forget(self)
         self._pipeline.gone()
@@ -143,7 +160,10 @@ class Connection(asyncio.BufferedProtocol):
                 frames.held_bytes != pipeline.partial_bytes
             ):
                 pipeline.partly_received(frames.held_bytes)
+            if self._is_strange and (self._strange_bytes or frames.large is not None):
+                self._count_strange(frames.held_bytes)
         except FrameError as error:
+            self._host.note(_reason(error))
             pipeline.refuse(str(error))
         finally:
             turn.end()
@@ -179,6 +199,15 @@ class Connection(asyncio.BufferedProtocol):
     def _count_unsent(self, count: int) -> None:
         self._host.memory.unsent_bytes += count - self._unsent_bytes
         self._unsent_bytes = count
+
+    def _count_strange(self, held: int) -> None:
+        """So much is kept of a large request of a client that has not logged in. FrameError where that is too
+        much, of all such clients together."""
+        memory, more = self._host.memory, held - self._strange_bytes
+        memory.strangers_bytes += more
+        self._strange_bytes = held
+        if more > 0 and memory.strangers_bytes > STRANGERS_BYTES_MAX:
+            raise NoMemory("a large request before a login, where others have too many of them")
 
     # ------------------------------------------------------------ what the pipeline wants
 
@@ -240,10 +269,13 @@ class Connection(asyncio.BufferedProtocol):
     def distrust(self, request_bytes_max: int) -> None:
         """The client has to log in first: until then no request may be larger than this."""
         self._frames.size_max = min(self._frames.size_max, request_bytes_max)
+        self._is_strange = True
 
     def trust(self) -> None:
         """The client has logged in: its requests may be as large as anybody's."""
         self._frames.size_max = self._host.request_bytes_max
+        self._is_strange = False
+        self._count_strange(0)
 
     # ------------------------------------------------------------ its state, and its end, for the server
 
@@ -263,15 +295,27 @@ class Connection(asyncio.BufferedProtocol):
         return self._frames.waiting
 
     @property
+    def oldest(self) -> Pending | None:
+        """The answer that this client waits for first."""
+        return self._pipeline.oldest
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What this client has been sent, and has not taken."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
     def receiving(self) -> bool:
         """Whether we take what this client sends; if not, we do not notice either that it is gone."""
         return self._pipeline.receiving
 
     def stalls(self, step_bytes: int) -> bool:
-        """Whether of a large request fewer bytes than these have come since this was asked the last time."""
+        """Whether of a large request fewer bytes than these have come since this was asked the last time,
+        though its client was listened to then, and is now."""
         got, before = self._frames.got_bytes, self._got_bytes
-        self._got_bytes = got
-        return self._pipeline.receiving and before > 0 and before <= got < before + step_bytes
+        listens = self._pipeline.receiving
+        self._got_bytes = got if listens else 0
+        return listens and before > 0 and before <= got < before + step_bytes
 
     def refuse(self, reason: str) -> None:
         """Take nothing more, and close once what came before is answered; the log says why."""

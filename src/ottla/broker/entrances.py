@@ -38,6 +38,10 @@ class Entrances:
         # The delegation tokens by which clients may log in, where they can.
         self.tokens: TokenView
 
+    def seen_as(self) -> KafkaPrincipal | None:
+        """Whom other nodes take this one for; None where that is not known beforehand."""
+        return ANONYMOUS
+
     def listening(self, listener: str, network: Network) -> Network:
         """A network whose listeners speak what this one's clients do."""
         return network
@@ -56,8 +60,16 @@ class Entrances:
     def guard(self, server: Server) -> None:
         """Have a listener's clients come in as it is set to. ConfigError where that cannot be."""
         server.handle = self._handle
-        if self._authorizer is not None:
-            server.greet = self._greet
+        server.greet = self._greet
+
+    @property
+    def failed_handshakes(self) -> int:
+        """How many clients' TLS handshakes failed."""
+        return 0
+
+    def certificate_ends_s(self) -> dict[str, float]:
+        """When the first of each listener's own certificates ends, in Unix time; of listeners with TLS."""
+        return {}
 
     def start(self) -> None:
         """Look after what may change from now on."""
@@ -71,5 +83,5 @@ class Entrances:
     def _know(self, client: Client, principal: KafkaPrincipal) -> None:
         """A client is this principal from now on."""
         client.principal = principal
-        if self._authorizer is not None:
-            client.permissions = self._authorizer.client(str(principal), client.host)
+        authorizer = self._authorizer
+        client.permissions = None if authorizer is None else authorizer.client(str(principal), client.host)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from ottla.errors import ErrorCode, KafkaError
 from ottla.wire.apis import BY_NAME
@@ -278,6 +279,10 @@ _NAMED: dict[str, Builder] = {
     "ApiVersions": _top_with(api_keys=()),
     "SaslHandshake": _top_with(mechanisms=()),
     "SaslAuthenticate": _top_with(auth_bytes=b"", session_lifetime_ms=0),
+    "GetTelemetrySubscriptions": _top_with(
+        client_instance_id=UUID(int=0), subscription_id=0, accepted_compression_types=(), push_interval_ms=0,
+        telemetry_max_bytes=0, delta_temporality=False, requested_metrics=(),
+    ),
     "CreateDelegationToken": _top_with(
         principal_type="", principal_name="", token_requester_principal_type="",
         token_requester_principal_name="", issue_timestamp_ms=-1, expiry_timestamp_ms=-1,

@@ -1,7 +1,7 @@
 """From a frame to a handler and back: header, version, budget, rights, handler, and what errors become.
 
-What a request may be, its version, its bytes and its elements, stands in the row of its API (``wire.apis``),
-what its client must be allowed in that of ``security.demands``.
+The row of an API in ``wire.apis`` has the limits of its requests: versions, bytes and elements. The row in
+``security.demands`` has the rights that its client needs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ottla.broker.large import AT_ONCE_MAX, in_pieces
+from ottla.broker.metering import metered
 from ottla.broker.pending import Pending, Unbegun
 from ottla.broker.pipeline import Handle
 from ottla.broker.request import (
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 # Rooms, and APIs of other rooms by their schemas, whose handlers are loaded when one is first asked for
 # something: most nodes never are.
 LOADED_LATER: Final = frozenset({
-    "configs", "security",
+    "configs", "security", "telemetry",
     "alter_partition_reassignments", "alter_replica_log_dirs", "describe_log_dirs", "describe_producers",
     "describe_transactions", "elect_leaders", "list_partition_reassignments", "list_transactions",
     "unregister_broker", "update_features",
@@ -52,7 +53,7 @@ LOADED_LATER: Final = frozenset({
 def load_handlers() -> dict[int, Handler]:
     """The handler of each API that we serve, by its key."""
     return {
-        api.key: _load(api) if LOADED_LATER.isdisjoint((api.room, api.schema)) else _later(api)
+        api.key: _load(api) if LOADED_LATER.isdisjoint((api.room, api.schema)) else _loaded_later(api)
         for api in APIS.values()
     }
 
@@ -62,7 +63,7 @@ def _load(api: Api) -> Handler:
     return handler
 
 
-def _later(api: Api) -> Handler:
+def _loaded_later(api: Api) -> Handler:
     def handle(ctx: RequestContext, request: Any) -> Answer:
         return _load(api)(ctx, request)
 
@@ -72,18 +73,36 @@ def _later(api: Api) -> Handler:
 Refusal = Callable[[int, int, Any, "May"], KafkaError | None]
 
 
-class Throttling(Protocol):
-    """Measures what clients use, and has those wait who are over a quota."""
+class Around(Protocol):
+    """What has something to do with each request, before it is handled and afterwards."""
 
     def answer(self, client: Client, frame: Buffer, handle: Handle) -> list[Any] | Pending | None:
         """As ``Gate``, by way of ``handle``."""
         ...
 
 
+class Throttling(Around, Protocol):
+    """Looks after quotas."""
+
+    def meter(self, client: Client, header: RequestHeader) -> Callable[[float], None] | None:
+        """What is told of the milliseconds that each later piece of a request takes; None: nobody counts."""
+        ...
+
+
+class Watcher(Around, Protocol):
+    """Watches requests, and changes nothing."""
+
+    def told(self, api_key: int, fields: Fields) -> None:
+        """These are the fields of an answer, which may have error codes."""
+        ...
+
+
 class Gate:
     """What every request goes through: called with each frame. ``handlers``: by the key of their API."""
 
-    __slots__ = ("_handlers", "_refusal", "_repeats", "_services", "throttling")
+    __slots__ = (
+        "_around", "_handlers", "_inner", "_refusal", "_repeats", "_services", "_throttling", "_watcher",
+    )  # fmt: skip
 
     def __init__(self, services: Services, handlers: Mapping[int, Handler], *, repeats: bool = True) -> None:
         """``repeats``: a request that asks for the same as its client's last need not come to its handler."""
@@ -92,17 +111,40 @@ class Gate:
         self._repeats = repeats
         # Why a client must not ask for something: once there is one that may not do everything.
         self._refusal: Refusal | None = None
-        # Looks after quotas, while there are any.
-        self.throttling: Throttling | None = None
+        # Who has to do with requests: watches them, looks after quotas. Of the two the outer one, None while
+        # there is neither; and what that one has to call.
+        self._around: Around | None = None
+        self._inner: Handle = self._handle
+        self._watcher: Watcher | None = None
+        self._throttling: Throttling | None = None
 
     def __call__(self, client: Client, frame: Buffer) -> list[Any] | Pending | None:
         """The response's pieces, or a promise of them, or None where no response is due.
 
         MalformedMessage or CloseConnection: the connection cannot go on.
         """
-        if self.throttling is not None:
-            return self.throttling.answer(client, frame, self._handle)
+        if self._around is not None:
+            return self._around.answer(client, frame, self._inner)
         return self._handle(client, frame)
+
+    def switch_throttling(self, throttling: Throttling | None) -> None:
+        """Have quotas looked after from now on, or not any more."""
+        self._throttling = throttling
+        self._surround()
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """Have requests watched from now on, or not any more."""
+        self._watcher = watcher
+        self._surround()
+
+    def _surround(self) -> None:
+        self._around = self._throttling if self._watcher is None else self._watcher
+        both = self._watcher is not None and self._throttling is not None
+        self._inner = self._throttled if both else self._handle
+
+    def _throttled(self, client: Client, frame: Buffer) -> list[Any] | Pending | None:
+        assert self._throttling is not None
+        return self._throttling.answer(client, frame, self._handle)
 
     def _handle(self, client: Client, frame: Buffer) -> list[Any] | Pending | None:
         header = read_header(frame)
@@ -116,7 +158,7 @@ class Gate:
             if answer is not None:
                 return answer
         request, elements = read_request(codec, frame, header.body_offset)
-        ctx = RequestContext(header, client, self._services, elements)
+        ctx = self._context(header, client, elements)
         if is_fetch:
             ctx.frame = frame
         try:
@@ -127,23 +169,39 @@ class Gate:
                     raise refused
             result = handler(ctx, request)
             if isinstance(result, Framed):
-                return result.pieces
+                return self._written(header.api_key, result)
             if elements > AT_ONCE_MAX and result is not None:
                 return self._large(ctx, request, result)
             if type(result) is dict:
-                return frame_response(header, result)
+                return self._framed(header, result)
         except CloseConnection:
             raise
         except Exception as error:  # noqa: BLE001 - answered, and logged where it is not expected
             if elements <= AT_ONCE_MAX:
                 return self._failure(ctx, request, error)
-            return self._large(ctx, request, self._error_fields(ctx, request, error))
+            return self._large(ctx, request, self._refused(ctx, request, error))
         if result is None:
             return None
         assert not isinstance(result, dict)
         # What a Produce waits for has been begun, but for a coroutine, which is still to run, and the like.
         blocks = ctx.api_key != PRODUCE or type(result) is Unbegun or isinstance(result, Coroutine)
         return self._later(ctx, request, result, blocks=blocks)
+
+    def _framed(self, header: RequestHeader, fields: Fields) -> list[Any]:
+        if self._watcher is not None:
+            self._watcher.told(header.api_key, fields)
+        return frame_response(header, fields)
+
+    def _written(self, api_key: int, framed: Framed) -> list[Any]:
+        if framed.refused and self._watcher is not None:
+            self._watcher.told(api_key, {"refused": framed.refused})
+        return framed.pieces
+
+    def _context(self, header: RequestHeader, client: Client, elements: int) -> RequestContext:
+        ctx = RequestContext(header, client, self._services, elements)
+        if self._throttling is not None:
+            ctx.meter = self._throttling.meter(client, header)
+        return ctx
 
     def _load_refusal(self) -> Refusal:
         # A node without an authorizer starts without it.
@@ -156,14 +214,14 @@ class Gate:
         self, client: Client, habit: Habit, header: RequestHeader, frame: Buffer
     ) -> list[Any] | Pending | None:
         """The answer to a Fetch that asks for the same as the client's last one; None where it does not."""
-        ctx = RequestContext(header, client, self._services)
+        ctx = self._context(header, client, 0)
         ctx.frame = frame
         try:
             result = habit.again(ctx)
         except Exception as error:  # noqa: BLE001 - answered, and logged where it is not expected
             return self._failure(ctx, None, error)
         if isinstance(result, Framed):
-            return result.pieces
+            return self._written(header.api_key, result)
         if isinstance(result, Deferred):
             return self._later(ctx, None, result, blocks=True)
         return None
@@ -171,7 +229,7 @@ class Gate:
     def _large(self, ctx: RequestContext, request: Any, result: Answer) -> Pending:
         """As ``_later``, for a request that is large: so is its answer, which is written piece by piece. What
         follows it on its connection waits, also behind a Produce."""
-        work = asyncio.ensure_future(self._in_pieces(ctx, request, result))
+        work = asyncio.ensure_future(metered(ctx, self._in_pieces(ctx, request, result)))
         fields: Deferred[Any] = Deferred()
         work.add_done_callback(fields.take_over)
         pending = Pending(True, work.cancel if isinstance(result, Deferred) else None)
@@ -186,6 +244,8 @@ class Gate:
             raise
         except Exception as error:  # noqa: BLE001 - answered, and logged where it is not expected
             fields = self._error_fields(ctx, request, error)
+        if self._watcher is not None and isinstance(fields, dict):
+            self._watcher.told(ctx.api_key, fields)
         return fields if fields is None or isinstance(fields, Framed) else await in_pieces(ctx, fields)
 
     def _later(
@@ -205,7 +265,7 @@ class Gate:
             pending.hurry = result.hurry
         else:
             fields = Deferred()
-            fields.follow(result)
+            fields.follow(metered(ctx, result) if isinstance(result, Coroutine) else result)
             pending = Pending(blocks)
         fields.listen(lambda done: self._answer(ctx, request, done, pending))
         return pending
@@ -216,7 +276,7 @@ class Gate:
         Where what was to be changed has been changed, and led to another promise, that is what is waited for.
         """
         if not done.failed and type(written := done.result()) is Framed:
-            pending.resolve(written.pieces)
+            pending.resolve(self._written(ctx.api_key, written))
             return
         if not done.failed and isinstance(then := done.result(), Deferred | asyncio.Future):
             fields = then if isinstance(then, Deferred) else Deferred[Any]()
@@ -236,14 +296,18 @@ class Gate:
         try:
             fields = done.result()
             if type(fields) is Framed:
-                return fields.pieces
-            return None if fields is None else frame_response(ctx.header, fields)
+                return self._written(ctx.api_key, fields)
+            return None if fields is None else self._framed(ctx.header, fields)
         except CloseConnection:
             raise
-        except asyncio.CancelledError as error:
-            raise CloseConnection("the broker stops") from error
+        except asyncio.CancelledError as cancelled:
+            raise CloseConnection("the broker stops") from cancelled
         except Exception as error:  # noqa: BLE001 - answered, and logged where it is not expected
             return self._failure(ctx, request, error)
+
+    async def _refused(self, ctx: RequestContext, request: Any, error: Exception) -> Fields:
+        """As ``_error_fields``, in a step of its own: to read the request has been enough for one."""
+        return self._error_fields(ctx, request, error)
 
     @staticmethod
     def _error_fields(ctx: RequestContext, request: Any, error: Exception) -> Fields:
@@ -271,7 +335,7 @@ class Gate:
         """The response to a request that failed as a whole, framed."""
         fields = self._error_fields(ctx, request, error)
         try:
-            return frame_response(ctx.header, fields)
+            return self._framed(ctx.header, fields)
         except Exception as again:
             api = APIS[ctx.api_key]
             log.exception("%s: %s v%d: no response to %s", ctx.client, api.name, ctx.api_version, error)

@@ -1,4 +1,4 @@
-"""What is kept of the topics in Metadata responses, which ``views.topics`` makes, and what gives way."""
+"""The cache of topics in Metadata responses, which ``views.topics`` makes, and its eviction."""
 
 from __future__ import annotations
 

@@ -8,12 +8,15 @@ looked up anew for each, since other requests have been handled in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Sized
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ottla.broker.request import CloseConnection, Fields, Framed, RequestContext
 from ottla.wire.apis import FETCH
 from ottla.wire.messages import FRAME_BYTES_MAX, RESPONSE_BYTES_MAX, response_in_pieces
+
+if TYPE_CHECKING:
+    from ottla.security.acl_bindings import Operation, ResourceType
 
 __all__ = (
     "AT_ONCE_MAX",
@@ -21,6 +24,7 @@ __all__ = (
     "Framed",
     "Lazy",
     "Pace",
+    "allowed",
     "are_usual",
     "chunks",
     "given_away",
@@ -93,6 +97,42 @@ class Pace:
 def is_large(ctx: RequestContext) -> bool:
     """Whether a request has more elements than are handled at once."""
     return ctx.elements > AT_ONCE_MAX
+
+
+async def allowed(
+    ctx: RequestContext,
+    operation: Operation,
+    kind: ResourceType,
+    names: Iterable[str],
+    *,
+    quietly: bool = False,
+) -> Container[str]:
+    """Those of a request's names to whose resources the client may do something, with others' requests in
+    between if they are many. Each is asked for once; ``quietly`` as ``RequestContext.may``."""
+    if ctx.client.permissions is None:
+        return _ANYTHING
+    found: set[str] = set()
+    seen: set[str] = set()
+    pace = Pace(ctx)
+    for name in names:
+        if name in seen:
+            continue
+        seen.add(name)
+        if ctx.may(operation, kind, name, quietly=quietly):
+            found.add(name)
+        if pace.is_over():
+            await pace.pause()
+    return found
+
+
+class _Anything:
+    """All names there are."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+_ANYTHING = _Anything()
 
 
 def several(ctx: RequestContext, make: Callable[[T], Fields], elements: Sequence[T]) -> Sized:

@@ -7,21 +7,26 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 
+from ottla.broker.connection_counts import ConnectionCounts
 from ottla.broker.memory import Memory
 from ottla.broker.quotas import NodeQuotas
 from ottla.broker.server import Server, ServerLimits
 from ottla.broker.turn import Turn
 from ottla.config import BrokerConfig, Endpoint
 from ottla.config.node import StartError
+from ottla.config.rules import parse_connection_overrides
 from ottla.env.clock import Clock
 from ottla.env.disk import open_files_max
-from ottla.env.network import Network, SharedSocket, machine_name
+from ottla.env.network import Network, SharedSocket, addresses_of, machine_name
 from ottla.numbers import INT_MAX
+from ottla.security.acl_bindings import address_of, canonical_host
 
 log = logging.getLogger(__name__)
 
 # Addresses to listen on that nobody can connect to.
 WILDCARDS = ("", "0.0.0.0", "::")
+
+_OF_THE_NODE = frozenset(("max.connections", "max.connections.per.ip", "max.connections.per.ip.overrides"))
 
 # The network that speaks a listener's protocol over another one.
 Speaking = Callable[[str, Network], Network]
@@ -53,6 +58,10 @@ class Listeners:
         self._refuses = refuses
         # Among them how many connections may come a second; addresses' limits are set by whoever knows them.
         self._quotas = quotas
+        names = {endpoint.listener for endpoint in config.listeners()}
+        self._protected = config.inter_broker_listener if len(names) > 1 else None
+        self._counts = ConnectionCounts(clock, self._protected)
+        self._naming: asyncio.Task[None] | None = None
         self._set_rates()
         self._own: list[Server] = []
         # Those of the sockets that are shared with other nodes.
@@ -72,6 +81,7 @@ class Listeners:
     async def bind(self, shared: Iterable[tuple[str, int]]) -> dict[str, tuple[str, int]]:
         """Reserve every listener's address, and say where each was bound. ``shared``: sockets that others
         listen at, too, as listeners and file descriptors. StartError where one cannot be had."""
+        self._set_counts()
         bound = {endpoint.listener: await self._bind(endpoint) for endpoint in self._config.listeners()}
         for listener, fd in shared:
             server = self._make(listener, SharedSocket(fd))
@@ -90,6 +100,7 @@ class Listeners:
             refuses=self._refuses,
             quotas=self._quotas,
             files_max=open_files_max(),
+            node_counts=self._counts,
         )
 
     async def _bind(self, endpoint: Endpoint) -> tuple[str, int]:
@@ -116,8 +127,8 @@ class Listeners:
                 # As Kafka does. A container's name, for one, is not known outside.
                 host = machine_name()
                 log.info(
-                    "clients of listener %s are told to connect to this machine's name, %s:%d; where they "
-                    "do not know it, give --advertise (advertised.listeners)",
+                    "listener %s advertises the name of this machine: %s:%d; if clients cannot "
+                    "resolve this name, give --advertise (advertised.listeners)",
                     listener,
                     host,
                     port,
@@ -147,10 +158,12 @@ class Listeners:
 
     async def stop(self) -> None:
         """As ``Server.stop``, all at once."""
+        self._close_counts()
         await asyncio.gather(*(server.stop() for server in self.servers))
 
     def abort(self) -> None:
         """As ``Server.abort``."""
+        self._close_counts()
         for server in self.servers:
             server.abort()
 
@@ -163,6 +176,47 @@ class Listeners:
         self._set_rates()
         for server in self.servers:
             server.limit(self._limits(server.listener))
+        if changed & _OF_THE_NODE:
+            self._set_counts()
+            self._counts.make_room()
+
+    def _set_counts(self) -> None:
+        """Put the limits in force that the node's listeners share."""
+        counts, get = self._counts, self._config.get
+        counts.connections_max = get("max.connections")
+        counts.per_host_max = get("max.connections.per.ip")
+        limits = parse_connection_overrides(get("max.connections.per.ip.overrides"))
+        addresses = {one: address_of(one) for one in limits}
+        counts.per_host_overrides = {
+            address: limits[one] for one, address in addresses.items() if address is not None
+        }
+        if self._naming is not None:
+            self._naming.cancel()
+        named = {one: limit for one, limit in limits.items() if addresses[one] is None}
+        if named:
+            self._naming = asyncio.get_running_loop().create_task(self._find(named), name="overrides")
+
+    async def _find(self, named: Mapping[str, int]) -> None:
+        """Put limits in force of hosts that have names, by the addresses that these stand for now."""
+        for host, limit in named.items():
+            try:
+                found = await addresses_of(host)
+            except OSError as error:
+                log.error(
+                    "max.connections.per.ip.overrides: no limit for host %s, its address "
+                    "cannot be resolved: %s",
+                    host,
+                    error.strerror or error,
+                )
+                continue
+            ours = {canonical_host(address): limit for address in found}
+            # What is given for an address itself goes before that.
+            self._counts.per_host_overrides = ours | dict(self._counts.per_host_overrides)
+
+    def _close_counts(self) -> None:
+        self._counts.close()
+        if self._naming is not None:
+            self._naming.cancel()
 
     def _set_rates(self) -> None:
         """Put ``max.connection.creation.rate`` in force, the node's and those of listeners."""
@@ -170,6 +224,9 @@ class Listeners:
         node_limit = _limit(self._config.get(name))
         listeners = [endpoint.listener for endpoint in self._config.listeners()]
         owns = {listener: self._config.for_listener(listener).own(name) for listener in listeners}
+        if self._protected is not None and owns[self._protected] is None:
+            # It does not share the node's limit, but has the same for itself.
+            owns[self._protected] = self._config.get(name)
         limits = {one: own for one, own in owns.items() if own is not None and own < INT_MAX}
         if node_limit is not None or limits or self._quotas.made is not None:
             rates = self._quotas.make().connections
@@ -181,7 +238,6 @@ class Listeners:
             request_bytes_max=get("socket.request.max.bytes"),
             idle_ms_max=get("connections.max.idle.ms"),
             connections_max=get("max.connections"),
-            connections_per_host_max=get("max.connections.per.ip"),
         )
 
 

@@ -63,10 +63,10 @@ def alter_loggers(changes: list[ConfigChange], *, validate_only: bool) -> None:
         logger = logging.root if change.name == ROOT else logging.getLogger(change.name)
         if change.operation == OpType.SET:
             logger.setLevel(LEVELS[change.value or ""])
-            log.warning("the level of logger %s is %s now", change.name, change.value)
+            log.warning("logger %s: level set to %s", change.name, change.value)
         else:
             logger.setLevel(logging.NOTSET)
-            log.warning("logger %s has no level of its own any more", change.name)
+            log.warning("logger %s: level removed", change.name)
 
 
 def _check(change: ConfigChange) -> None:

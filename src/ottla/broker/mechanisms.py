@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from ottla.broker.provider_keys import ProviderKeys
-from ottla.config import BrokerConfig, ConfigError
-from ottla.config.listener_settings import ListenerSettings
+from ottla.broker.users import ListenerUsers
+from ottla.config import BROKER, BrokerConfig, ConfigError
+from ottla.config.listener_settings import Given, ListenerSettings
 from ottla.config.security import UNSECURED_VALIDATOR
-from ottla.env.clock import Clock
+from ottla.env.aside import aside
+from ottla.env.clock import Clock, Timer
+from ottla.extras import needed
 from ottla.metadata.image import ClusterImage
 from ottla.security.jaas import JaasError, LoginModule, kerberos_key_of, plain_users, read_login_module
 from ottla.security.principal_rules import KerberosShortNamer, RuleError
@@ -20,13 +24,16 @@ from ottla.security.sasl.gssapi import GSSAPI, GssapiMechanism, GssError
 from ottla.security.sasl.machine import Settings
 from ottla.security.sasl.mechanism import Mechanism
 from ottla.security.sasl.oauthbearer import OAuthBearerMechanism
-from ottla.security.sasl.plain import PLAIN, PlainMechanism
+from ottla.security.sasl.plain import PLAIN, PlainMechanism, Users
 from ottla.security.sasl.scram import HASHES, ScramHash, ScramMechanism, new_nonce
+from ottla.security.secret import Secret
 from ottla.security.tokens import TokenView
 
 log = logging.getLogger(__name__)
 
 OAUTHBEARER = "OAUTHBEARER"
+# How often files with users are looked at.
+LOOK_AGAIN_MS = 5_000
 
 
 def login_module(settings: ListenerSettings, mechanism: str) -> LoginModule | None:
@@ -57,24 +64,77 @@ class Mechanisms:
         self._tokens = tokens
         self._clock = clock
         self._held = ExitStack()
+        self._users: dict[str, ListenerUsers] = {}
+        config.require(self._check)
+        self._timer: Timer | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look after files with users from now on."""
+        if self._users:
+            self._timer = self._clock.call_later(LOOK_AGAIN_MS, self._look)
 
     def close(self) -> None:
-        """Ask providers of tokens no more."""
+        """Ask providers of tokens no more, and look after nothing."""
         self._held.close()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def users(self, settings: ListenerSettings) -> ListenerUsers:
+        """Those whom ``ottla.users`` and ``ottla.users.file`` give a listener. ConfigError."""
+        found = self._users.get(settings.listener)
+        if found is None:
+            found = self._users[settings.listener] = ListenerUsers(settings)
+        return found
+
+    def _check(self, proposed: Given) -> None:
+        """ConfigError where these settings could not take the place of those in force."""
+        for listener, users in self._users.items():
+            settings = ListenerSettings(proposed, listener, BROKER)
+            if users.would_change(settings):
+                ListenerUsers(settings)
+
+    def _look(self) -> None:
+        self._timer = self._clock.call_later(LOOK_AGAIN_MS, self._look)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._take_up(), name="users")
+
+    async def _take_up(self) -> None:
+        """Put in force what files, and settings, have become."""
+        for listener, users in self._users.items():
+            try:
+                loaded = await aside(users.changed)
+            except ConfigError as error:
+                log.error("%s; the listener keeps its old users", error)
+            except Exception:
+                # One listener's must not keep the others from theirs.
+                log.exception("listener %s: the users cannot be checked", listener)
+            else:
+                if loaded is not None:
+                    users.take(loaded)
+                    log.info("listener %s: users loaded again", listener)
 
     def of_listener(self, settings: ListenerSettings) -> Callable[[], Settings]:
         """What the clients of a listener are asked with, as it is set at the moment. ConfigError where that
         makes no sense; a later change that makes none is logged, and leaves it as it was."""
+        self.users(settings)
         made, held = self._make(settings)
 
         def change(names: frozenset[str]) -> None:
             nonlocal made, held
-            if not any("sasl" in name or "reauth" in name for name in settings.changed(names)):
+            changed = settings.changed(names)
+            if any(name.startswith("ottla.users") for name in changed) and self._timer is not None:
+                self._timer.cancel()
+                self._look()
+            if not any("sasl" in name or "reauth" in name for name in changed):
                 return
             try:
                 next_made, next_held = self._make(settings)
             except ConfigError as error:
-                log.error("listener %s goes on as it was: %s", settings.listener, error)
+                log.error("listener %s: configuration not changed: %s", settings.listener, error)
                 return
             held.close()
             made, held = next_made, next_held
@@ -100,7 +160,7 @@ class Mechanisms:
     def _mechanism(self, settings: ListenerSettings, name: str, held: ExitStack) -> Mechanism:
         if name == PLAIN:
             module = login_module(settings, name)
-            return PlainMechanism({} if module is None else plain_users(module))
+            return PlainMechanism(_Both({} if module is None else plain_users(module), self.users(settings)))
         if name in HASHES:
             return self._scram(HASHES[name])
         if name == OAUTHBEARER:
@@ -108,8 +168,8 @@ class Mechanisms:
         if name == GSSAPI:
             return _kerberos(settings)
         raise ConfigError(
-            f"listener {settings.listener}: sasl.enabled.mechanisms has {name}, and what there is are "
-            f"{', '.join((*BY_PASSWORD, OAUTHBEARER, GSSAPI))}"
+            f"listener {settings.listener}: sasl.enabled.mechanisms has {name}, which is not supported; use "
+            f"one of {', '.join((*BY_PASSWORD, OAUTHBEARER, GSSAPI))}"
         )
 
     def _scram(self, hash: ScramHash) -> ScramMechanism:
@@ -129,8 +189,6 @@ class Mechanisms:
             return self._signed(settings, held)
         except ValueError as error:
             raise ConfigError(f"listener {settings.listener}: {error}") from error
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"OAUTHBEARER needs {error.name}: pip install 'ottla[oauthbearer]'") from error
 
     @staticmethod
     def _unsecured(settings: ListenerSettings) -> Mechanism:
@@ -139,12 +197,14 @@ class Mechanisms:
 
         module = login_module(settings, OAUTHBEARER)
         options = {} if module is None else {name: text.reveal() for name, text in module.options.items()}
-        log.warning("listener %s takes tokens that nobody has signed: whoever comes is who they say",
+        log.warning("listener %s accepts unsigned tokens: a client can log in as any user; see "
+                    "docs/SECURITY.md",
                     settings.listener)  # fmt: skip
         return OAuthBearerMechanism(UnsecuredValidator(settings_of(options)))
 
     def _signed(self, settings: ListenerSettings, held: ExitStack) -> Mechanism:
-        from ottla.security.sasl.jwt import Jwks, JwtSettings, JwtValidator
+        with needed(f"listener {settings.listener}: OAUTHBEARER", ConfigError):
+            from ottla.security.sasl.jwt import Jwks, JwtSettings, JwtValidator
 
         get = settings.get
         url = get("sasl.oauthbearer.jwks.endpoint.url")
@@ -163,6 +223,16 @@ class Mechanisms:
         keys.start()
         held.callback(keys.close)
         return OAuthBearerMechanism(JwtValidator(jwt_settings, lambda: keys.keys, keys.look_for))
+
+
+class _Both:
+    """Users of a login module and others; of one who is among both the module has the password."""
+
+    def __init__(self, by_module: Mapping[str, Secret], others: Users) -> None:
+        self._by_module, self._others = by_module, others
+
+    def get(self, name: str, /) -> Secret | None:
+        return self._by_module.get(name) or self._others.get(name)
 
 
 def _kerberos(settings: ListenerSettings) -> Mechanism:

@@ -1,4 +1,4 @@
-"""What this node keeps in memory for its clients altogether, whichever listener they came by.
+"""The memory that this node uses for all clients together, on all listeners.
 
 Requests count from their first bytes until they are answered, answers from when they are made or read until
 they are sent. Where there is too much of the former, clients that hold much are not listened to for a while
@@ -13,6 +13,9 @@ from typing import Final, Protocol
 
 # Bytes of requests that may be kept: received in part, waiting behind others, or waiting for replicas.
 REQUEST_BYTES_MAX: Final = 512 * 1024 * 1024
+# And of these, those of large requests of clients who have not logged in. Who comes on top is refused: nobody
+# needs a large request for that, and all who have logged in would wait.
+STRANGERS_BYTES_MAX: Final = 64 * 1024 * 1024
 # A client that has no more than this goes on in any case: a follower's fetches are what producers wait for.
 SMALL_REQUEST_BYTES: Final = 64 * 1024
 # Of those who wait for room so many are told from time to time, where there is some.
@@ -36,12 +39,15 @@ class Memory:
     """Bytes that are held, counted by those who hold them."""
 
     __slots__ = (
-        "_first", "_waiting", "on_shortage", "request_bytes", "request_bytes_max", "unsent_bytes",
+        "_first", "_waiting", "on_shortage", "request_bytes", "request_bytes_max", "strangers_bytes",
+        "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, request_bytes_max: int = REQUEST_BYTES_MAX) -> None:
         self.request_bytes = 0
         self.request_bytes_max = request_bytes_max
+        # What of it is of large requests of clients who have not logged in, where they have to.
+        self.strangers_bytes = 0
         # Told where there is no room: others keep what they can do without.
         self.on_shortage: Callable[[], None] | None = None
         # What is read for responses and not sent.
@@ -55,6 +61,11 @@ class Memory:
     def room_bytes(self) -> int:
         """How large a response may be now, so that clients who do not read cannot fill the memory."""
         return max(UNSENT_BYTES_MAX - self.unsent_bytes, SMALL_RESPONSE_BYTES)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait for room."""
+        return len(self._waiting)
 
     @property
     def full(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a pipeline has done by whoever holds its client's socket, and what it has when nobody does."""
+"""The interface of a pipeline to the owner of the client's socket, and its stand-in when there is none."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ whose answer must wait keeps those behind it waiting, as in Kafka, except that a
 replicas or the disk does not: what follows it is handled, and the responses still leave in order. A Fetch of
 a follower that waits is answered when something else of that follower comes.
 
-What a client that is gone had sent, and wanted no answer to (a Produce with acks=0), is still handled; else
-nothing that waited is. Kafka handles all that has come.
+Requests without an answer (a Produce with acks=0) of a client that has disconnected are still handled; other
+requests that waited are not. Kafka handles all that has come.
 
-Whoever has the socket calls the methods, and is told what to do by way of an ``Outlet``.
+The owner of the socket calls the methods; the pipeline calls it back through an ``Outlet``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from enum import Enum
 from typing import Final
 
 from ottla.broker.memory import Memory
 from ottla.broker.outlet import NOWHERE, Outlet
 from ottla.broker.pending import Pending, Pieces
 from ottla.broker.request import Client, CloseConnection
+from ottla.broker.stages import Flow, Life, Stage
 from ottla.broker.turn import Turn
+from ottla.env.clock import monotonic_ns
 from ottla.env.deferred import Deferred
 from ottla.types import Buffer
 from ottla.wire.messages import MalformedMessage, wants_no_answer
@@ -51,39 +52,6 @@ def _wants_no_answer(frame: Buffer) -> bool:
         return False
 
 
-class Life(Enum):
-    """What is still done for a client."""
-
-    SERVED = "served"
-    # Nothing more is received; what has come is answered. For a broker that stops.
-    DRAINED = "drained"
-    # The connection is closed. What came and wants no answer is still handled.
-    GONE = "gone"
-    # Nothing more is handled; what is pending is answered, then it ends.
-    ENDING = "ending"
-    # The connection is closed, or is about to be.
-    ENDED = "ended"
-
-
-class Stage(Enum):
-    """Whether the next request may be handled."""
-
-    READY = "ready"
-    # A request is being handled. If that answers an earlier one, those behind it wait all the same.
-    HANDLING = "handling"
-    # The last one that was handled has to be answered first.
-    BLOCKED = "blocked"
-    # So much was handled at a stretch, of this client or of all, that others have their turn first.
-    PUT_OFF = "put off"
-
-
-class Flow(Enum):
-    """Whether the client is listened to: it takes what it is sent, and is over no quota."""
-
-    OPEN = "open"
-    CHOKED = "choked"
-
-
 # Looked up at each request: a module's names are found faster than those of an enumeration.
 _READY: Final = Stage.READY
 _HANDLING: Final = Stage.HANDLING
@@ -98,6 +66,7 @@ class Pipeline:
     """The requests of one client."""
 
     __slots__ = (
+        "_arrivals",
         "_choked",
         "_client",
         "_flow",
@@ -131,6 +100,8 @@ class Pipeline:
         self.partial_bytes = 0
         self._queue: deque[Buffer] = deque()
         self._queued_bytes = 0
+        # When they came, the first of them at least, where somebody watches requests; most clients have none.
+        self._arrivals: deque[int] | None = None
         self._replies: deque[Pending | Pieces] = deque()
         self._pending_bytes = 0
         self._reply_bytes = 0
@@ -147,6 +118,12 @@ class Pipeline:
         self._together_bytes = 0
         # What the outlet was told last; if not, we do not notice either that the client is gone.
         self.receiving = True
+
+    @property
+    def oldest(self) -> Pending | None:
+        """The answer that the client waits for first; None where it waits for none."""
+        first = self._replies[0] if self._replies else None
+        return first if isinstance(first, Pending) else None
 
     # ------------------------------------------------------------ what the socket's holder tells
 
@@ -167,6 +144,7 @@ class Pipeline:
             if not self._turn.admits():
                 queue.append(frame)
                 self._queued_bytes += len(frame)
+                self._note_arrivals()
                 self._put_off()
                 self._balance()
             elif self._take(frame):
@@ -178,11 +156,20 @@ class Pipeline:
                     queue.append(frame)
                     self._queued_bytes += len(frame)
         finally:
+            self._note_arrivals()
             if self._stage is _BLOCKED and queue:
                 self._hurry()
             elif queue and self._stage is _READY and not self._turn.admits():
                 self._put_off()
             self._run()
+
+    def _note_arrivals(self) -> None:
+        """Note when requests came, where somebody wants to know how long they wait."""
+        if self._turn.is_watched:
+            arrivals = self._arrivals
+            if arrivals is None:
+                arrivals = self._arrivals = deque()
+            arrivals.extend([monotonic_ns()] * (len(self._queue) - len(arrivals)))
 
     def partly_received(self, partial_bytes: int) -> None:
         """So much is set aside for a large request under way."""
@@ -302,6 +289,7 @@ class Pipeline:
 
     def _drop_queue(self) -> None:
         self._queue.clear()
+        self._arrivals = None
         self._queued_bytes = self.partial_bytes = 0
 
     def _end(self) -> None:
@@ -351,6 +339,9 @@ class Pipeline:
                 break
             frame = queue.popleft()
             self._queued_bytes -= len(frame)
+            arrivals = self._arrivals
+            if arrivals:
+                self._client.waited_ns = monotonic_ns() - arrivals.popleft()
             if not self._take(frame):
                 return True
         return False

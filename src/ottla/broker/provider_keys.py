@@ -1,8 +1,8 @@
 """The keys by which a provider signs tokens: fetched off the loop, and again as they may have changed.
 
 Kafka's ``RefreshingHttpsJwks``: after ``sasl.oauthbearer.jwks.endpoint.refresh.ms``, sooner where a token
-names a key that is not among them, and after a wait that doubles where fetching fails. What was fetched last
-counts until then.
+names a key that is not among them, and after a wait that doubles where fetching fails. The keys that were
+fetched last are valid until then.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ottla.config.listener_settings import ListenerSettings
+from ottla.env.aside import aside
 from ottla.env.clock import Clock, Timer
 from ottla.env.fetch import read_url
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
-JWKS_BYTES_MAX = 1024 * 1024
+# A hundred keys with their certificates. Of a megabyte Python may make JSON for 200 ms, and nothing else.
+JWKS_BYTES_MAX = 256 * 1024
 # Unknown keys have the provider asked not more often than this, whoever makes them up.
 ASKED_AGAIN_MS_MIN = 10_000
 WAIT_MS_MIN = 100
@@ -73,18 +75,21 @@ class ProviderKeys:
         self._fetched_ms = self._clock.monotonic_ms()
         self._fetching = asyncio.get_running_loop().create_task(self._fetch_once(), name="jwks")
 
+    def _read(self) -> Jwks:
+        """In a thread, also to make keys of it, which takes some ten milliseconds."""
+        return self._parse(read_url(self._url, timeout_s=TIMEOUT_S, bytes_max=JWKS_BYTES_MAX))
+
     async def _fetch_once(self) -> None:
         get = self._settings.get
         wait_ms = get(f"{_NAME}.refresh.ms")
         try:
-            read = await asyncio.to_thread(read_url, self._url, timeout_s=TIMEOUT_S, bytes_max=JWKS_BYTES_MAX)
-            self.keys = self._parse(read)
+            self.keys = await aside(self._read)
             self._failures = 0
         except (OSError, ValueError) as error:
             backoff_ms = get(f"{_NAME}.retry.backoff.ms") << min(self._failures, 20)
             wait_ms = min(backoff_ms, get(f"{_NAME}.retry.backoff.max.ms"))
             if not self._failures:
-                log.error("the keys by which tokens are verified cannot be had: %s", error)
+                log.error("cannot get the keys that verify tokens: %s", error)
             self._failures += 1
         finally:
             self._fetching = None

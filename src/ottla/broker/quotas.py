@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
@@ -14,12 +15,21 @@ if TYPE_CHECKING:
 class NodeQuotas:
     """``made`` are the quotas; None as long as there has been none."""
 
-    __slots__ = ("_get", "made")
+    __slots__ = ("_get", "made", "throttled", "throttled_ms")
 
     def __init__(self, get: Callable[[str], Any]) -> None:
         """``get``: the node's settings."""
         self._get = get
         self.made: Quotas | None = None
+        # By kind of quota: how often clients were made to wait, and for how long in all.
+        self.throttled: Counter[str] = Counter()
+        self.throttled_ms: Counter[str] = Counter()
+
+    def note(self, kind: str, throttle_ms: int) -> None:
+        """A client has to wait, if so."""
+        if throttle_ms > 0:
+            self.throttled[kind] += 1
+            self.throttled_ms[kind] += throttle_ms
 
     def make(self) -> Quotas:
         """The quotas, for whoever has one to put in force."""

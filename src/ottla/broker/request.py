@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from logging import DEBUG
 from typing import TYPE_CHECKING, Any, Protocol, final
 
 from ottla.broker.audit import AUDIT, DENIALS_TOLD_MAX, tell
 from ottla.env.deferred import Deferred
+from ottla.security.nothing import NOTHING
 from ottla.security.principals import ANONYMOUS
 from ottla.text import printable
 from ottla.types import Buffer
@@ -26,12 +27,13 @@ Fields = dict[str, Any]
 
 @final
 class Framed:
-    """A response that is written already."""
+    """A response that is written already. ``refused``: what it says of elements that are errors."""
 
-    __slots__ = ("pieces",)
+    __slots__ = ("pieces", "refused")
 
-    def __init__(self, pieces: list[Any]) -> None:
+    def __init__(self, pieces: list[Any], refused: Sequence[Fields] = ()) -> None:
         self.pieces = pieces
+        self.refused = refused
 
 
 # What a handler answers: a response's fields or the whole of it, now or later; None where no answer is due.
@@ -65,6 +67,14 @@ class Habit(Protocol):
         ...
 
 
+class Instance(Protocol):
+    """A client that is asked for metrics."""
+
+    def end(self) -> None:
+        """The client is gone."""
+        ...
+
+
 class Line(Protocol):
     """A client's connection, for whoever finds out who the client is."""
 
@@ -86,30 +96,66 @@ class Line(Protocol):
 
 
 @final
+class Usage:
+    """What a connection has cost so far, for as long as requests are watched. Plain numbers: a microsecond is
+    what watching a request may take, and this is a tenth of that."""
+
+    __slots__ = (
+        "busy_ns", "client_id", "marked_busy_ns", "marked_request_bytes", "marked_requests",
+        "marked_response_bytes", "request_bytes", "requests", "response_bytes",
+    )  # fmt: skip
+
+    def __init__(self, client_id: str) -> None:
+        """``client_id``: that of the first request."""
+        self.client_id = client_id
+        self.requests = 0
+        # Its requests' handling on the event loop.
+        self.busy_ns = 0
+        self.request_bytes = 0
+        self.response_bytes = 0
+        # All of it as it was when somebody looked last: what is told of is what came since.
+        self.marked_requests = 0
+        self.marked_busy_ns = 0
+        self.marked_request_bytes = 0
+        self.marked_response_bytes = 0
+
+
+@final
 class Client:
     """Who is at the other end of a connection, for as long as it lasts."""
 
     __slots__ = (
+        "excused_from_ns",
+        "excused_to_ns",
         "habit",
         "host",
+        "instance",
         "is_node",
         "line",
         "listener",
         "login",
         "mutes",
         "permissions",
+        "port",
         "principal",
         "refusals",
+        "software",
+        "throttled_ms",
+        "usage",
+        "waited_ns",
     )
 
-    def __init__(self, host: str, listener: str) -> None:
+    def __init__(self, host: str, listener: str, port: int = 0) -> None:
+        """``port``: where it connects from; 0 where that is not known."""
         self.host = host
+        self.port = port
         self.listener = listener
         self.principal = ANONYMOUS
         # Whether it is another node of the cluster, which has shown that it is: no quota is for it.
         self.is_node = False
-        # What it may do; None: everything, since there is no authorizer.
-        self.permissions: Permissions | None = None
+        # What it may do: nothing, until the door that it comes in by says otherwise; None: everything, since
+        # there is no authorizer.
+        self.permissions: Permissions | None = NOTHING
         # How far it has logged in, where its listener asks for that.
         self.login: SaslMachine | None = None
         # None where there is no connection (any more).
@@ -120,6 +166,19 @@ class Client:
         self.refusals: Refusals | None = None
         # What it fetches each time, without a session.
         self.habit: Habit | None = None
+        # The name and version of its software, where it gave any.
+        self.software: tuple[str, str] | None = None
+        # As what it is asked for metrics, once it is.
+        self.instance: Instance | None = None
+        # For whoever watches its requests: how long the one that comes next waited to be handled, and for how
+        # long it is not listened to after the one before.
+        self.waited_ns = 0
+        self.throttled_ms = 0
+        # For whoever looks for slow ones: when it was last made to wait as it had asked to, or by a quota.
+        self.excused_from_ns = 0
+        self.excused_to_ns = 0
+        # What it costs, once it has asked for something while requests are watched.
+        self.usage: Usage | None = None
 
     def leave(self) -> None:
         """Its connection is gone."""
@@ -131,6 +190,9 @@ class Client:
         habit, self.habit = self.habit, None
         if habit is not None:
             habit.end()
+        instance, self.instance = self.instance, None
+        if instance is not None:
+            instance.end()
 
     def __str__(self) -> str:
         if self.principal is ANONYMOUS:
@@ -142,7 +204,7 @@ class Client:
 class RequestContext:
     """One request's circumstances."""
 
-    __slots__ = ("_denied", "client", "elements", "frame", "header", "services")
+    __slots__ = ("_denied", "client", "elements", "frame", "header", "meter", "services")
 
     def __init__(self, header: RequestHeader, client: Client, services: Services, elements: int = 0) -> None:
         self.header = header
@@ -152,6 +214,8 @@ class RequestContext:
         self.elements = elements
         # The request's bytes, where its handler has to do with them.
         self.frame: Buffer = b""
+        # Told how many milliseconds each later piece of it takes, where its client has a quota for that.
+        self.meter: Callable[[float], None] | None = None
         # What the audit log has been told that the client may not do.
         self._denied: set[tuple[Operation, ResourceType, str]] | None = None
 
@@ -200,7 +264,10 @@ class RequestContext:
         if denied is None:
             denied = self._denied = set()
         key = (operation, kind, name)
-        if len(denied) < DENIALS_TOLD_MAX and key not in denied:
+        if key in denied:
+            return
+        self.services.denials += 1
+        if len(denied) < DENIALS_TOLD_MAX:
             denied.add(key)
             decision = permissions.decide(operation, kind, name)
             tell(decision, self.client, self.header.api_key, operation, kind, name, len(denied))

@@ -17,6 +17,7 @@ from ottla.config.listeners import SASL_PROTOCOLS
 from ottla.env.clock import Clock
 from ottla.env.network import Network
 from ottla.metadata.image import ClusterImage
+from ottla.security.principals import KafkaPrincipal
 from ottla.security.tokens import TokenView
 
 
@@ -31,8 +32,15 @@ class SecuredEntrances(Entrances):
         self._protocols = {one.listener: one.protocol for one in config.listeners()}
         self._certificates = Certificates(config, clock)
         self._mechanisms = Mechanisms(config, self._current_image, self._current_tokens, clock)
-        among = AmongNodes(config, clock, self._certificates.connecting(network))
+        among = AmongNodes(
+            config, clock, self._certificates.connecting(network), users=self._mechanisms.users
+        )
         self.among_nodes, self.principal = among.network, among.principal
+
+    def seen_as(self) -> KafkaPrincipal | None:
+        if self._protocols[self._config.inter_broker_listener] in SASL_PROTOCOLS:
+            return self.principal
+        return self._certificates.own_principal()
 
     def listening(self, listener: str, network: Network) -> Network:
         return self._certificates.listening(listener, network)
@@ -52,8 +60,16 @@ class SecuredEntrances(Entrances):
     def _current_tokens(self) -> TokenView:
         return self.tokens
 
+    @property
+    def failed_handshakes(self) -> int:
+        return self._certificates.failed_handshakes
+
+    def certificate_ends_s(self) -> dict[str, float]:
+        return self._certificates.ends_s()
+
     def start(self) -> None:
         self._certificates.start()
+        self._mechanisms.start()
 
     def close(self) -> None:
         self._certificates.close()
@@ -67,6 +83,7 @@ class SecuredEntrances(Entrances):
             self._clock,
             delay_ms=lambda: int(settings.get("connection.failed.authentication.delay.ms")),
             welcome=self._know,
+            counts=server.counts,
         )
         server.greet = partial(_distrust, settings.get("sasl.server.max.receive.size"))
 

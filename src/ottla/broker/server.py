@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ottla.broker.connection import Connection
+from ottla.broker.connection_counts import PER_IP, ConnectionCounts
 from ottla.broker.memory import SMALL_REQUEST_BYTES, Memory
 from ottla.broker.pipeline import Handle
 from ottla.broker.quotas import NodeQuotas
@@ -40,8 +41,21 @@ class ServerLimits:
 
     request_bytes_max: int = 104_857_600  # socket.request.max.bytes
     idle_ms_max: int = 600_000  # connections.max.idle.ms
-    connections_max: int = 2**31 - 1  # max.connections
-    connections_per_host_max: int = 2**31 - 1  # max.connections.per.ip
+    connections_max: int = 2**31 - 1  # max.connections, of this listener
+
+
+class Counts:
+    """What has become of connections so far."""
+
+    __slots__ = ("accepted", "delayed", "ended", "login_failures", "logins", "refused")
+
+    def __init__(self) -> None:
+        self.accepted = self.delayed = 0
+        # How often clients have logged in, and have not succeeded in that.
+        self.logins = self.login_failures = 0
+        # By the limit that they were beyond; by the reason that they were ended for.
+        self.refused: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
 
 
 class Server:
@@ -59,8 +73,10 @@ class Server:
         refuses: Callable[[], bool] | None = None,
         quotas: NodeQuotas | None = None,
         files_max: int = 1 << 31,
+        node_counts: ConnectionCounts | None = None,
     ) -> None:
-        """``files_max``: how many files and connections the process may have open."""
+        """``files_max``: how many files and connections the process may have open. ``node_counts``: of all
+        its listeners together, if there are others."""
         # Set before the server starts: what it serves needs to know the address that was bound.
         self.handle: Handle
         # Finds out whose a connection is, as far as that can be seen before anything comes on it.
@@ -74,6 +90,7 @@ class Server:
         self.connections: dict[Connection, None] = {}
         self.turn = turn
         self.memory = memory
+        self.counts = Counts()
         self._stopping = False
         self._descriptors_kept = min(DESCRIPTORS_KEPT_MAX, files_max // 4)
         self._descriptors_max = files_max - self._descriptors_kept
@@ -83,7 +100,8 @@ class Server:
         self._network = network
         self._refuses = refuses
         self._quotas = quotas
-        self._per_host: Counter[str] = Counter()
+        self._node_counts = ConnectionCounts(clock) if node_counts is None else node_counts
+        self._node_counts.crowds.append(self)
         self._bound: Listener | None = None
         self._sweep: Timer | None = None
         self._relief: Timer | None = None
@@ -121,7 +139,10 @@ class Server:
             if connection.drained:
                 connection.end()
             else:
-                log.warning("%s: closing the connection: its answers take too long for a stop", connection)
+                log.warning(
+                    "%s: closing the connection: its responses were not finished in time for the shutdown",
+                    connection,
+                )
                 connection.abort()
 
     def abort(self) -> None:
@@ -149,42 +170,55 @@ class Server:
     def admit(self, connection: Connection) -> bool:
         """Count a new connection in, or refuse it: over a limit, stopping, or because a test says so."""
         host = connection.client.host
-        if self._stopping or (self._refuses is not None and self._refuses()):
+        limit = self._limit_of(connection, host)
+        if limit is not None:
+            self.counts.refused[limit] += 1
             return False
+        self.counts.accepted += 1
+        self.connections[connection] = None
+        self._node_counts.add(self.listener, host)
+        return True
+
+    def _limit_of(self, connection: Connection, host: str) -> str | None:
+        """Which limit a new connection is beyond; None: it may come in."""
+        if self._stopping or (self._refuses is not None and self._refuses()):
+            return "stopping"
         if connection.descriptor >= self._descriptors_max:
             # The kernel gives the lowest that is free: those below are taken.
             self._say_full(host)
-            return False
-        if len(self.connections) >= self._limits.connections_max:
-            log.warning("%s: refused: max.connections (%d) is reached", host, self._limits.connections_max)
-            return False
-        if self._per_host[host] >= self._limits.connections_per_host_max:
-            log.warning(
-                "%s: refused: max.connections.per.ip (%d) is reached",
-                host,
-                self._limits.connections_per_host_max,
-            )
-            return False
+            return "files"
+        limit = self._node_counts.refusal(self.listener, host, self._limits.connections_max)
+        if limit is not None:
+            log.warning("%s: connection refused: %s is reached", host, limit, extra={"host": host})
+            return "connections_per_ip" if limit.startswith(PER_IP) else "connections"
         quotas = None if self._quotas is None else self._quotas.made
         rates = None if quotas is None else quotas.connections
         if rates is not None and rates.is_set and not self._pace(connection, rates):
-            return False
-        self._per_host[host] += 1
-        self.connections[connection] = None
-        return True
+            return "rate"
+        return None
 
     def _pace(self, connection: Connection, rates: ConnectionRates) -> bool:
         """Refuse a connection of an address from which too many come a second (KIP-612); where too many come
         in all, it is heard later (KIP-402: Kafka takes it later)."""
         host = connection.client.host
-        entrance = rates.enter(self.listener, canonical_host(host), self._clock.monotonic_ms())
+        protected = self.listener == self._node_counts.protected
+        now_ms = self._clock.monotonic_ms()
+        entrance = rates.enter(self.listener, canonical_host(host), now_ms, protected=protected)
         if entrance.refuse_ms:
-            log.info("%s: refused: connection_creation_rate, a quota of its address, is exceeded", host)
+            log.info(
+                "%s: connection refused: the quota connection_creation_rate of this address is exceeded",
+                host,
+                extra={"host": host},
+            )
             return False
         if entrance.wait_ms:
+            self.counts.delayed += 1
             connection.mute()
             self._clock.call_later(entrance.wait_ms, connection.unmute)
         return True
+
+    def note(self, reason: str) -> None:
+        self.counts.ended[reason] += 1
 
     def welcome(self, connection: Connection, transport: asyncio.BaseTransport) -> None:
         if self.greet is not None:
@@ -194,8 +228,8 @@ class Server:
         if not self._said_full:
             self._said_full = True
             log.warning(
-                "%s: refused, as are all that come until others go: of the files and connections that the "
-                "process may have open (ulimit -n) only %d are left, which its logs may need",
+                "%s: connection refused, too few file descriptors: new connections are refused "
+                "until others close; raise the limit (ulimit -n); kept for logs: %d",
                 host,
                 self._descriptors_kept,
             )
@@ -206,9 +240,7 @@ class Server:
             return
         self._said_full = False
         del self.connections[connection]
-        self._per_host[connection.client.host] -= 1
-        if not self._per_host[connection.client.host]:
-            del self._per_host[connection.client.host]
+        self._node_counts.remove(self.listener, connection.client.host)
 
     def _schedule_sweep(self) -> None:
         if self._limits.idle_ms_max > 0:
@@ -229,20 +261,22 @@ class Server:
             try:
                 look(connection)
             except Exception:
-                log.exception("%s: cannot be looked after", connection)
+                log.exception("%s: the connection cannot be checked", connection)
 
-    @staticmethod
-    def _close_if_idle(connection: Connection) -> None:
+    def _close_if_idle(self, connection: Connection) -> None:
         if connection.active:
             connection.active = False
         elif not connection.receiving:
-            log.warning("%s: closing the connection: nothing moves on it", connection)
+            self.note("stuck")
+            log.warning("%s: closing the connection: no bytes were sent or received in time", connection)
             connection.abort()
         elif not connection.idle:
             return
         elif connection.mid_request:
+            self.note("stuck")
             connection.refuse("it stopped in the middle of a request")
         else:
+            self.note("idle")
             log.info("%s: closing the connection: idle", connection)
             connection.end()
 
@@ -255,8 +289,8 @@ class Server:
         else:
             self.memory.tell_again()
 
-    @staticmethod
-    def _close_if_stalled(connection: Connection) -> None:
+    def _close_if_stalled(self, connection: Connection) -> None:
         if connection.stalls(SMALL_REQUEST_BYTES):
+            self.note("stuck")
             log.warning("%s: closing the connection: its request keeps others waiting", connection)
             connection.abort()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from ottla.broker.telemetry import ClientTelemetry
 
 if TYPE_CHECKING:
     from ottla.broker.api.records.fetch.session_cache import FetchSessions
@@ -58,3 +60,7 @@ class Services:
     pulse: Pulse | None = None
     # Decides who may do what; None: everybody may do everything.
     authorizer: Authorizer | None = None
+    # How often clients were not allowed what they asked for.
+    denials: int = 0
+    # What clients send of their metrics.
+    telemetry: ClientTelemetry = field(default_factory=ClientTelemetry)

@@ -1,11 +1,11 @@
-"""Quotas enforced: who uses more than it may is told so, and not listened to for a while.
+"""Quotas enforced: a client over its quota is told, and is not read from until its throttle time ends.
 
 Kafka's ``ClientQuotaManager`` and ``ClientRequestQuotaManager``: Produces count by their bytes, Fetches of
 consumers by those of their answers, each request by the time that its handling takes. The answer goes out at
 once, with ``throttle_time_ms``, and what the client sends within that time waits (KIP-219). A Fetch over its
 quota has its records, too: the time that follows makes up for them.
 
-While there is no quota of these kinds nothing of it is asked: ``Gate.throttling`` is None.
+While there is no quota of these kinds nothing of it is asked: the gate has none.
 """
 
 from __future__ import annotations
@@ -43,8 +43,16 @@ _SIZE = struct.calcsize(">i")
 class Throttling:
     """Of one node. ``follow`` the quotas of the image."""
 
-    def __init__(self, quotas: Quotas, clock: Clock, switch: Callable[[Throttling | None], None]) -> None:
-        """``switch`` is told of this once there is a quota to look after, and of None while there is none."""
+    def __init__(
+        self,
+        quotas: Quotas,
+        clock: Clock,
+        switch: Callable[[Throttling | None], None],
+        note: Callable[[str, int], None] = lambda kind, throttle_ms: None,
+    ) -> None:
+        """``switch`` is told of this once there is a quota to look after, and of None while there is none;
+        ``note`` how long a client has to wait for each kind of quota."""
+        self._note = note
         self._quotas = quotas
         self._clock = clock
         self._switch = switch
@@ -71,31 +79,62 @@ class Throttling:
         header = read_header(frame)
         if client.is_node or _is_exempt(client, header):
             return answer
-        throttle_ms = self._charge(client, header, frame, thread_cpu_ms() - begun_ms)
+        request_ms, produce_ms = self._charge(client, header, frame, thread_cpu_ms() - begun_ms)
         if isinstance(answer, Pending):
-            answer.charge = partial(self._finish, client, header, throttle_ms)
+            answer.charge = partial(self._finish_later, client, header, request_ms, produce_ms)
             return answer
+        self._note("request", request_ms)
+        throttle_ms = max(request_ms, produce_ms)
         if answer is None:
             self._mute(client, throttle_ms)
             return None
         return self._finish(client, header, throttle_ms, answer)
 
-    def _charge(self, client: Client, header: RequestHeader, frame: Buffer, used_ms: float) -> int:
-        """What the request itself costs: for how long its client has to wait."""
+    def meter(self, client: Client, header: RequestHeader) -> Callable[[float], None] | None:
+        """Charges a client for the later pieces of a request, as they are done: it may go away before it is
+        answered, and come again."""
+        requests, clock = self._quotas.requests, self._clock
+        if not requests.is_set or client.is_node or _is_exempt(client, header):
+            return None
+        user, client_id = client.principal.name, header.client_id or ""
+
+        def spent(used_ms: float) -> None:
+            # A Fetch says of itself that it is a node's.
+            if not client.is_node:
+                requests.record(user, client_id, used_ms / 10, clock.monotonic_ms())
+
+        return spent
+
+    def _finish_later(
+        self, client: Client, header: RequestHeader, request_ms: int, produce_ms: int, pieces: Pieces
+    ) -> Pieces:
+        """As ``_finish``, of a request whose later pieces may have cost as much as the first."""
+        user, client_id, now_ms = client.principal.name, header.client_id or "", self._clock.monotonic_ms()
+        request_ms = max(request_ms, self._quotas.requests.throttle_ms(user, client_id, now_ms))
+        self._note("request", request_ms)
+        return self._finish(client, header, max(request_ms, produce_ms), pieces)
+
+    def _charge(
+        self, client: Client, header: RequestHeader, frame: Buffer, used_ms: float
+    ) -> tuple[int, int]:
+        """What the request itself costs: for how long its client has to wait for its time, and its bytes."""
         now_ms, user, client_id = self._clock.monotonic_ms(), client.principal.name, header.client_id or ""
         # 100 percent is one core's whole second.
-        throttle_ms = self._quotas.requests.record(user, client_id, used_ms / 10, now_ms)
+        request_ms = self._quotas.requests.record(user, client_id, used_ms / 10, now_ms)
+        produce_ms = 0
         if header.api_key == PRODUCE:
-            size = _SIZE + len(frame)
-            throttle_ms = max(throttle_ms, self._quotas.producers.record(user, client_id, size, now_ms))
-        return throttle_ms
+            produce_ms = self._quotas.producers.record(user, client_id, _SIZE + len(frame), now_ms)
+            self._note("produce", produce_ms)
+        return request_ms, produce_ms
 
     def _finish(self, client: Client, header: RequestHeader, throttle_ms: int, pieces: Pieces) -> Pieces:
         """The answer as it goes out."""
         if header.api_key == FETCH:
             user, client_id = client.principal.name, header.client_id or ""
             size, now_ms = sum(map(len, pieces)), self._clock.monotonic_ms()
-            throttle_ms = max(throttle_ms, self._quotas.consumers.record(user, client_id, size, now_ms))
+            fetch_ms = self._quotas.consumers.record(user, client_id, size, now_ms)
+            self._note("fetch", fetch_ms)
+            throttle_ms = max(throttle_ms, fetch_ms)
         if throttle_ms <= 0:
             return pieces
         self._mute(client, throttle_ms)
@@ -131,5 +170,6 @@ def mute(client: Client, throttle_ms: int, clock: Clock) -> None:
         line.unmute()
 
     line.mute()
+    client.throttled_ms += throttle_ms
     timer = clock.call_later(throttle_ms, end)
     client.mutes.append(timer)

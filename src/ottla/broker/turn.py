@@ -37,12 +37,14 @@ class Turn:
 
     __slots__ = (
         "_clock", "_connecting", "_later", "_put_off", "_received", "_round_due", "_round_ends_ms",
-        "_running", "_scheduled", "_sends", "_slices", "_tidying", "answers", "gathers",
+        "_running", "_scheduled", "_sends", "_slices", "_tidying", "answers", "gathers", "is_watched",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, slices: Slices) -> None:
         self._clock = clock
         self._slices = slices
+        # Whether somebody wants to know how long requests wait to be handled.
+        self.is_watched = False
         self._later: list[Callable[[], None]] = []
         self._running = False
         self._scheduled = False

@@ -14,9 +14,10 @@ import os
 import resource
 import shutil
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from ottla.env.held import TIMED_BYTES, Held
 from ottla.env.volume import RealVolume, Volume, open_volume
@@ -33,6 +34,9 @@ WRITING_THREADS_MAX = 2
 PAGE_BYTES = 64 * 1024
 # What is taken for "no limit" of open files.
 OPEN_FILES_UNLIMITED = 1 << 20
+# What macOS lets any process have (its OPEN_MAX).
+OPEN_FILES_ANYWHERE = 10_240
+IS_LINUX = sys.platform.startswith("linux")
 # Linux names each start of the machine; containers see that of their host, whose page cache they use.
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
@@ -177,9 +181,28 @@ class Disk(Protocol):
 
 def raise_open_files_max() -> None:
     """Let this process open as many files and connections as the system allows it to."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else OPEN_FILES_UNLIMITED
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):
+        # macOS says that there is no limit, and has one.
+        if soft < OPEN_FILES_ANYWHERE:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_ANYWHERE, hard))
+
+
+def _sync_function() -> Callable[[int], object]:
+    """What brings a file's content to its disk, as Java's FileChannel.force does: on macOS the drive has to
+    be asked to write what it holds, and there is no fdatasync."""
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        return lambda descriptor: fcntl.fcntl(descriptor, full_sync)
+    return getattr(os, "fdatasync", os.fsync)
+
+
+_sync: Final = _sync_function()
+# Reading without waiting for a disk; 0 where the system does not have it (macOS).
+_NO_WAIT: Final = int(getattr(os, "RWF_NOWAIT", 0))
 
 
 def open_files_max() -> int:
@@ -263,8 +286,11 @@ class RealFile:
         buffer = bytearray(min(size, max(0, self._size - position)))
         if not buffer:
             return b""
+        if not _NO_WAIT:
+            # The system cannot tell; most that is asked for was written just now.
+            return self.read(position, len(buffer))
         try:
-            got = os.preadv(self._fd, [buffer], position, os.RWF_NOWAIT)
+            got = os.preadv(self._fd, [buffer], position, _NO_WAIT)
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 return None
@@ -303,7 +329,7 @@ class RealFile:
         return self._fd
 
     def sync(self) -> None:
-        os.fdatasync(self._fd)
+        _sync(self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -324,7 +350,8 @@ class RealLock:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            if hasattr(fcntl, "F_OFD_SETLK"):
+            # Where others have it, the structure is another.
+            if IS_LINUX and hasattr(fcntl, "F_OFD_SETLK"):
                 # struct flock: type, whence, start, length (0: to the end), process.
                 whole_file = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
                 fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, whole_file)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from ottla.env.small_files import read_regular
+
 # A file that is larger is no key and no list of certificates.
 FILE_BYTES_MAX: Final = 8 * 1024 * 1024
 
@@ -18,13 +20,9 @@ Mark = tuple[int, int, int] | None
 def read_key_file(path: str) -> bytes:
     """What is in a file. OSError or ValueError, in words for users, where it cannot be read or is large."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
+        return read_regular(path, FILE_BYTES_MAX).data
     except OSError as error:
         raise OSError((error.strerror or str(error)).lower()) from error
-    if len(data) > FILE_BYTES_MAX:
-        raise ValueError(f"it is larger than {FILE_BYTES_MAX // 1024**2} MiB")
-    return data
 
 
 def marks(paths: Iterable[str]) -> tuple[Mark, ...]:

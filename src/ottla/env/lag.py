@@ -75,6 +75,15 @@ class LoopLag:
         self._cpu_ms = self._delayed_ms = self._collected_ms = 0.0
         self._timer: Timer | None = None
 
+    @property
+    def delayed_ms(self) -> float:
+        """How long the thread that asks has waited for a processor so far."""
+        return self._thread_delay_ms()
+
+    @property
+    def collections(self) -> ShortCollections | None:
+        return self._collections
+
     def start(self) -> None:
         self._cpu_ms, self._delayed_ms = self._thread_cpu_ms(), self._thread_delay_ms()
         self._arm(IDLE_BEAT_MS)
@@ -137,7 +146,7 @@ class LoopLag:
         if said_ms is not None and now_ms - said_ms < DELAYED_SAID_MS_MIN:
             return
         log.info(
-            "other programs had this machine's processors: the event loop waited %d ms for one%s",
+            "other programs used the processors of this machine: the event loop waited %d ms%s",
             self._delayed.max_ms,
             ""
             if said_ms is None

@@ -24,6 +24,12 @@ def machine_name() -> str:
     return socket.gethostname()
 
 
+async def addresses_of(name: str) -> list[str]:
+    """The addresses that a host's name stands for now. OSError where there are none to be found."""
+    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
 def watch_over(transport: asyncio.BaseTransport) -> None:
     """Have the kernel break a connection whose other end is no longer there. It wakes nobody until then."""
     made = transport.get_extra_info("socket")

@@ -13,7 +13,8 @@ ROOT = Path("/")
 def usable(root: Path = ROOT) -> int:
     """Those that the scheduler may give it, and no more than the time that its control groups let it have
     (`docker run --cpus`, Kubernetes' limits); at least 1."""
-    affinity = len(os.sched_getaffinity(0))
+    # macOS has no such thing.
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([affinity, *(math.ceil(quota) for quota in _quotas(root))]))
 
 

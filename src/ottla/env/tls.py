@@ -48,9 +48,11 @@ class TlsNetwork:
         shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         protocol = cast(Above, factory())
         made = TlsConnection(self._handshakes, self._contexts(), protocol, host, shaken)
-        await self._network.connect(lambda: made, host, port)
         try:
+            await self._network.connect(lambda: made, host, port)
             await shaken
         except BaseException:
+            # Nobody asks any more what becomes of it.
+            shaken.cancel()
             made.abort()
             raise

@@ -167,7 +167,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         stream.pause_reading()
         self._state = _WORKING
         try:
-            self._handshakes.work(self._step, self._worked)
+            self._handshakes.work(self._step, self._worked, _host_of(stream))
         except OSError as error:
             self._refuse(str(error), error)
 
@@ -235,8 +235,9 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._reason = error if isinstance(error, OSError) else ConnectionAbortedError(why)
         self._state = _CLOSED
         if self._shaken is None:
-            peer = stream.get_extra_info("peername")
-            log.info("%s: refused: %s", peer[0] if peer else "?", why)
+            self._handshakes.failures += 1
+            host = _host_of(stream)
+            log.info("%s: connection refused: %s", host, why, extra={"host": host})
         stream.close()
 
     def _cancel_timer(self) -> None:
@@ -393,7 +394,11 @@ class TlsConnection(asyncio.BufferedProtocol):
         if stream is None or not self._outgoing.pending:
             return
         if self._choked and stream.get_write_buffer_size() > UNTAKEN_BYTES_MAX:
-            log.info("%s: closing the connection: it changes keys and takes no answer", self._protocol)
+            log.info(
+                "%s: closing the connection: the client asks for TLS key updates and does "
+                "not read the answers",
+                self._protocol,
+            )
             self.abort()
             return
         stream.write(self._outgoing.read())
@@ -502,3 +507,9 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._state = _CLOSED
             self._transport.abort()
+
+
+def _host_of(stream: asyncio.Transport) -> str:
+    """Where the other side is."""
+    peer = stream.get_extra_info("peername")
+    return str(peer[0]) if peer else "?"

@@ -19,6 +19,7 @@ from ottla.config import ConfigError
 from ottla.config.node import NodeSettings, StartError
 from ottla.env.parent import end_with
 from ottla.errors import KafkaError
+from ottla.extras import MissingExtra
 from ottla.logging_setup import set_up
 from ottla.metadata.store import StoreError
 from ottla.text import printable
@@ -53,10 +54,11 @@ def main() -> int:
     try:
         if document["version"] != __version__:
             raise StartError(
-                f"ottla is of version {__version__} now, and {document['version']} was started: start it anew"
+                f"version {__version__} of ottla is installed, and {document['version']} was started: "
+                "start it again"
             )
         return process.run_node(settings)
-    except (ConfigError, StartError, StoreError, KafkaError, OSError, UnicodeError) as error:
+    except (ConfigError, StartError, StoreError, KafkaError, MissingExtra, OSError, UnicodeError) as error:
         reason = printable(f"ottla: node {settings.node_id}: {error}")
         print(reason, file=sys.stderr)  # noqa: T201 - the one line that says why
         return 1

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ottla.addresses import PORT_MAX, parse_address
 from ottla.config import BrokerConfig, ConfigError, Endpoint
 from ottla.config.definition import Effect
 from ottla.config.node import NodeSettings
+from ottla.config.observing import LISTENER as METRICS
 from ottla.config.values import BROKER
+from ottla.env.network import show_address
 from ottla.log.data_dir import node_folder
 
-PORT_MAX = 65_535
 # Replicas on one machine keep nothing that one alone would lose: internal topics have one, unless told.
 INTERNAL_FACTORS = (
     "offsets.topic.replication.factor",
@@ -38,6 +40,15 @@ def check(config: BrokerConfig, processes: int) -> None:
                 f"{endpoint.port} to {endpoint.port + processes}, and there are none beyond {PORT_MAX}"
             )
     taken: dict[int, str] = {}
+    metrics = parse_address(config.get(METRICS))
+    if metrics is not None and metrics[1]:
+        last = metrics[1] + processes - 1
+        if last > PORT_MAX:
+            raise ConfigError(
+                f"{METRICS}: {processes} processes need the ports from {metrics[1]} to {last}, and there are "
+                f"none beyond {PORT_MAX}"
+            )
+        taken = dict.fromkeys(range(metrics[1], last + 1), METRICS)
     for endpoint in config.listeners():
         if not endpoint.port:
             continue
@@ -100,6 +111,11 @@ def _ports(config: BrokerConfig, number: int) -> Mapping[str, str]:
     found = {"listeners": _shifted(config.listeners(), number)}
     if config.is_set("advertised.listeners"):
         found["advertised.listeners"] = _shifted(config.advertised_listeners(), number)
+    metrics = parse_address(config.get(METRICS))
+    if metrics is not None:
+        host, port = metrics
+        # Nobody shares this one: the first node has the port that was given.
+        found[METRICS] = show_address(host, port + number - 1 if port else 0)
     return found
 
 

@@ -24,6 +24,7 @@ from ottla.config.node import NodeSettings, StartError
 from ottla.env.clock import SystemClock
 from ottla.env.disk import Lock, RealDisk
 from ottla.env.network import listen_everywhere, show_address
+from ottla.env.notify import ServiceManager
 from ottla.env.parent import ending
 from ottla.log.data_dir import (
     NODES_FOLDER,
@@ -40,6 +41,7 @@ from ottla.metadata.socket_server import StoreServer
 from ottla.metadata.sqlite import SqliteStore
 from ottla.metadata.store import StoreError
 from ottla.metadata.stores import UNIX
+from ottla.pieces import whole
 from ottla.processes import layout
 from ottla.processes.child import line_of
 
@@ -68,9 +70,11 @@ def run(
 ) -> int:
     """Serve with so many nodes until SIGTERM or SIGINT; the exit code. Options as of ``process.run``."""
     set_up(log_format, log_level)
+    # Before nodes are started, to which the environment is handed on.
+    manager = ServiceManager.take(os.environ, SystemClock())
 
     def work(settings: NodeSettings) -> int:
-        supervisor = Supervisor(settings, processes, log_format, log_level)
+        supervisor = Supervisor(settings, processes, log_format, log_level, manager)
         return process.run_until_asked(supervisor.run)
 
     return process.with_settings(work, config_file, overrides, options)
@@ -177,8 +181,16 @@ class Child:
 class Supervisor:
     """The nodes of one command. ``settings`` are what a single one would be started with."""
 
-    def __init__(self, settings: NodeSettings, processes: int, log_format: str, log_level: str) -> None:
-        """ConfigError where so many of them cannot be."""
+    def __init__(
+        self,
+        settings: NodeSettings,
+        processes: int,
+        log_format: str,
+        log_level: str,
+        manager: ServiceManager | None = None,
+    ) -> None:
+        """ConfigError where so many of them cannot be. ``manager`` is told of the state of all of them."""
+        self._manager = manager or ServiceManager(SystemClock())
         self._settings = settings
         self._config = BrokerConfig(settings.to_properties())
         layout.check(self._config, processes)
@@ -298,7 +310,7 @@ class Supervisor:
                 os.chmod(name, 0o600)
         await store.end_leases()
         found = await store.range("")
-        image = load(found.items, found.revision)
+        image = whole(load(found.items, found.revision))
         self._check_nobody_is_missing(list(elsewhere(image, self._ids)))
         await end_registrations(store, image, self._ids)
         if image.topics and not image.nodes:
@@ -319,6 +331,7 @@ class Supervisor:
         self, children: Sequence[Child], address: tuple[str, int], stopping: asyncio.Event
     ) -> int:
         log.info("starting %d nodes", len(children))
+        self._manager.status(f"starting {len(children)} nodes")
         tasks = [asyncio.create_task(child.keep(self._server)) for child in children]
         asked = asyncio.create_task(stopping.wait())
         ready = asyncio.create_task(_all_ready(children))
@@ -326,7 +339,7 @@ class Supervisor:
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if ready.done() and not asked.done():
-                process.say_ready((str(address[0]), int(address[1])))
+                process.say_ready((str(address[0]), int(address[1])), self._manager)
                 await asyncio.wait(waiting[:-1], return_when=asyncio.FIRST_COMPLETED)
             return await self._stop(children, tasks)
         finally:
@@ -338,9 +351,11 @@ class Supervisor:
     async def _stop(self, children: Sequence[Child], tasks: Sequence[asyncio.Task[None]]) -> int:
         """Have all nodes stop; 0 where all of them stop in order."""
         log.info("stopping %d nodes", len(children))
+        self._manager.stopping(f"stopping {len(children)} nodes: clean shutdown")
         for child in children:
             child.stop()
         await asyncio.wait(tasks)
+        self._manager.close()
         for task in tasks:
             task.result()
         failed = [child for child in children if child.code != 0]
@@ -360,4 +375,6 @@ async def _end_leases(server: StoreServer, pid: int) -> None:
     try:
         await server.process_ended(pid)
     except StoreError as error:
-        log.error("what process %d held ends only after its time: %s", pid, error)
+        log.error(
+            "the leases of process %d could not be ended, they end after their time-out: %s", pid, error
+        )

@@ -25,7 +25,8 @@ FIRST_VERSION_WITH_FEATURES = 3
 FIRST_VERSION_WITH_MINIMUM_0 = 4
 FIRST_VERSION_WITH_NODE = 5
 
-_LISTED = [
+# What is listed while somebody reads the metrics that clients send, and while nobody does.
+_ALL = [
     {
         "api_key": api.key,
         "min_version": api.version_min if api.listed_min is None else api.listed_min,
@@ -33,6 +34,10 @@ _LISTED = [
     }
     for api in APIS.values()
 ]
+_WITHOUT_TELEMETRY = [one for one in _ALL if APIS[one["api_key"]].room != "telemetry"]
+
+# Characters of a client's name and version of its software that are kept.
+_SOFTWARE_MAX = 200
 
 
 def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
@@ -45,13 +50,19 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any]:
         and _SOFTWARE.fullmatch(request.client_software_version)
     ):
         raise KafkaError(ErrorCode.invalid_request)
-    if ctx.api_version >= FIRST_VERSION_WITH_NODE and request.cluster_id is not None:
-        services = ctx.services
-        if (request.cluster_id, request.node_id) != (services.metadata.image.cluster_id, services.node_id):
-            raise KafkaError(ErrorCode.rebootstrap_required)
-    answer = {"error_code": ErrorCode.none, "api_keys": _LISTED, "throttle_time_ms": 0}
+    services = ctx.services
+    own = (services.metadata.image.cluster_id, services.node_id)
+    if ctx.api_version >= FIRST_VERSION_WITH_NODE and (request.cluster_id, request.node_id) not in (
+        own,
+        (None, -1),
+    ):
+        raise KafkaError(ErrorCode.rebootstrap_required)
+    listed = _ALL if services.telemetry.readers else _WITHOUT_TELEMETRY
+    answer = {"error_code": ErrorCode.none, "api_keys": listed, "throttle_time_ms": 0}
     if ctx.api_version >= FIRST_VERSION_WITH_FEATURES:
-        metadata = ctx.services.metadata
+        name, version = request.client_software_name, request.client_software_version
+        ctx.client.software = (name[:_SOFTWARE_MAX], version[:_SOFTWARE_MAX])
+        metadata = services.metadata
         answer |= _supported(metadata.supported, ctx.api_version) | _finalized(metadata.image.features)
     return answer
 

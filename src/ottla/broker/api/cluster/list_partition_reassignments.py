@@ -1,7 +1,7 @@
 """ListPartitionReassignments: which partitions are on their way to other nodes (KIP-455,
 ReplicationControlManager.listPartitionReassignments).
 
-v0. Of those asked for, or of all. What is at rest, or does not exist, is left out.
+v0. Of those asked for, or of all. Partitions without a reassignment, and unknown ones, are left out.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,18 +12,21 @@ from ottla.coordinators.groups.requests import PartitionErrors, TopicToCommit
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.image import ClusterImage
+from ottla.pieces import whole
 from ottla.security.acl_bindings import Operation, ResourceType
 from ottla.wire.commits import OffsetToCommit
 
 # What is to be committed of a topic, and the answers for its partitions.
 Commit = tuple[list[Fields], TopicToCommit]
 Answer = Fields | Deferred[Fields] | Awaitable[Framed]
+Committing = Callable[[Sequence[TopicToCommit]], Deferred[PartitionErrors]]
+Resolving = Generator[None, None, tuple[list[Commit], Fields]]
 
 
 def commit_existing(
     ctx: RequestContext,
     request: Any,
-    commit: Callable[[Sequence[TopicToCommit]], Deferred[PartitionErrors]],
+    commit: Committing,
     *,
     by_id: bool,
 ) -> Answer:
@@ -33,12 +36,42 @@ def commit_existing(
     the client may not read, of a name whether there is such a topic or not. ``by_id``: topics have ids, not
     names.
     """
+    work = _resolve_all(ctx, request.topics, by_id)
+    if sum(len(topic.partitions) for topic in request.topics) + len(request.topics) > AT_ONCE_MAX:
+        return _slowly(ctx, work, commit)
+    return _commit_all(*whole(work), commit)
+
+
+async def _slowly(ctx: RequestContext, work: Resolving, commit: Committing) -> Framed:
+    commits, answer = await ctx.services.slices.run(work)
+    # Since it was looked up a topic may have been deleted, with the offsets of it that groups had.
+    there = ctx.services.metadata.image.topics_by_id
+    gone = [(answers, topic) for answers, topic in commits if topic.topic_id not in there]
+    for answers, topic in gone:
+        answers += [
+            {"partition_index": each.partition_index, "error_code": ErrorCode.unknown_topic_or_partition}
+            for each in topic.partitions
+        ]
+    if gone:
+        commits = [each for each in commits if each[1].topic_id in there]
+    fields = _commit_all(commits, answer, commit)
+    return await in_pieces(ctx, fields if isinstance(fields, dict) else await fields)
+
+
+def _commit_all(commits: list[Commit], fields: Fields, commit: Committing) -> Fields | Deferred[Fields]:
+    if not commits:
+        return fields
+    answer: Deferred[Fields] = Deferred()
+    commit([topic for _, topic in commits]).listen(partial(_committed, commits, fields, answer))
+    return answer
+
+
+def _resolve_all(ctx: RequestContext, topics: Sequence[Any], by_id: bool) -> Resolving:
+    """What is to be committed, and the answer in the making; in pieces."""
     image: ClusterImage = ctx.services.metadata.image
     responses: list[Fields] = []
     commits: list[Commit] = []
-    count = 0
-    for topic in request.topics:
-        count += 1 + len(topic.partitions)
+    for done, topic in enumerate(topics, 1):
         answers: list[Fields] = []
         resolved = _resolve(ctx, image, topic, by_id, answers)
         if by_id:
@@ -48,16 +81,9 @@ def commit_existing(
         responses.append(response)
         if resolved is not None:
             commits.append((answers, resolved))
-    fields: Fields = {"throttle_time_ms": 0, "topics": responses}
-    if not commits:
-        return in_pieces(ctx, fields) if count > AT_ONCE_MAX else fields
-    answer: Deferred[Fields] = Deferred()
-    commit([topic for _, topic in commits]).listen(partial(_committed, commits, fields, answer))
-    return _large(ctx, answer) if count > AT_ONCE_MAX else answer
-
-
-async def _large(ctx: RequestContext, answer: Deferred[Fields]) -> Framed:
-    return await in_pieces(ctx, await answer)
+        if done % AT_ONCE_MAX == 0:
+            yield
+    return commits, {"throttle_time_ms": 0, "topics": responses}
 
 
 def _resolve(

@@ -1,7 +1,7 @@
 """ListGroups: the groups that this broker coordinates.
 
 v1 throttle time; v3 flexible; v4 states, and a filter by them (KIP-518); v5 types, likewise (KIP-848).
-Filters ignore case; what they name and nobody knows matches nothing. Groups that the client may not DESCRIBE
+Filters ignore case; unknown states and types match nothing. Groups that the client may not DESCRIBE
 are left out, unless it may DESCRIBE the cluster.
 """
 

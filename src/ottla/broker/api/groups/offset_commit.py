@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ottla.broker.api.groups.commits import Answer, commit_existing
 from ottla.broker.large import Framed
-from ottla.broker.request import RequestContext
+from ottla.broker.request import Fields, RequestContext
 from ottla.coordinators.groups.requests import CommitRequest, PartitionErrors, TopicToCommit
 from ottla.env.deferred import Deferred
 from ottla.errors import KafkaError
@@ -118,4 +118,5 @@ class _Answer(Deferred[Any]):
     def _write(self, codes: Sequence[Sequence[int]]) -> None:
         header = self._header
         written = write_committed(header.api_version, header.correlation_id, self._asked, codes)
-        super().resolve(Framed([written]))
+        refused: list[Fields] = [{"error_code": code} for each in codes for code in each if code]
+        super().resolve(Framed([written], refused))

@@ -52,7 +52,7 @@ def _verify(
     """Commit once the transaction's coordinator knows of it. KafkaError where that cannot begin."""
     if not request.group_id:
         raise KafkaError(ErrorCode.invalid_group_id)
-    if request.producer_id < 0 or request.producer_epoch < 0:
+    if request.producer_id < 0:
         raise KafkaError(ErrorCode.invalid_producer_id_mapping)
     services = ctx.services
     groups = services.groups
@@ -60,6 +60,9 @@ def _verify(
     where = TopicPartition(OFFSETS_TOPIC, groups.partition_for(request.group_id))
     operation = of_offset_commit(ctx.api_version)
     guard = _guard(ctx, request, where, operation)
+    if guard is EXEMPT and request.producer_epoch < 0:
+        # Otherwise the coordinator refuses it, who knows whether it is of that producer.
+        raise KafkaError(ErrorCode.invalid_producer_epoch)
     if guard is None or guard is EXEMPT:
         _commit_verified(ctx, request, topics, answer, guard)
         return

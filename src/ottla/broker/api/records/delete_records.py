@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial as bind
 from typing import Any
 
-from ottla.broker.large import AT_ONCE_MAX
+from ottla.broker.large import AT_ONCE_MAX, allowed
 from ottla.broker.request import RequestContext
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
@@ -29,19 +29,19 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
     INVALID_TOPIC_EXCEPTION for an internal one; TOPIC_AUTHORIZATION_FAILED without DELETE on the topic;
     KAFKA_STORAGE_ERROR where it cannot be made to last; REQUEST_TIMED_OUT where a living replica does not
     follow, NOT_LEADER_OR_FOLLOWER where another leads by then: the records are gone here all the same."""
+    may = await allowed(ctx, Operation.DELETE, ResourceType.TOPIC, (t.name for t in request.topics))
     if ctx.services.replicas.unopened:
         await ctx.services.replicas.open(
-            (topic.name, p.partition_index) for topic in request.topics for p in topic.partitions
+            (t.name, p.partition_index) for t in request.topics if t.name in may for p in t.partitions
         )
     waiting: list[Waiting] = []
     topics: list[Fields] = []
     done = 0
     for topic in request.topics:
         partitions = []
-        may_delete = ctx.may(Operation.DELETE, ResourceType.TOPIC, topic.name)
         # Of a partition that is named twice, what is said last.
         for asked in {p.partition_index: p for p in topic.partitions}.values():
-            partitions.append(_delete(ctx, topic.name, asked, waiting, may_delete))
+            partitions.append(_delete(ctx, topic.name, asked, waiting, topic.name in may))
             done += 1
             if done % AT_ONCE_MAX == 0:
                 await ctx.services.slices.pause()

@@ -3,8 +3,8 @@
 v1 one offset per partition; v2 isolation level; v4 leader epochs; v6 flexible; v7 the record with the
 largest timestamp (-3); v8 earliest local (-4); v9 latest tiered (-5); v10 a timeout; v11 earliest pending
 upload (-6).
-A consumer (replica id -1) is told of what is committed, a follower of all there is; who debugs (-2)
-is answered by any replica, with all that it has. Where there are several listeners, a follower's request
+A consumer (replica id -1) is told of what is committed, a follower of all there is; a debugging client (-2)
+is answered by any replica, with all of its log. Where there are several listeners, a follower's request
 is answered only on that for nodes. DESCRIBE is asked for of each topic, whether there is such a one or not.
 We keep all records locally: -4 is the earliest offset, and -5 and -6 find nothing.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ottla.broker.large import AT_ONCE_MAX, Fields
+from ottla.broker.large import AT_ONCE_MAX, Fields, allowed
 from ottla.broker.request import RequestContext
 from ottla.broker.views.leader import believed, replica_refusal
 from ottla.errors import ErrorCode, KafkaError
@@ -48,18 +48,18 @@ async def handle(ctx: RequestContext, request: Any) -> Fields:
         for partition in topic.partitions:
             key = (topic.name, partition.partition_index)
             (twice if key in seen else seen).add(key)
-    refused = replica_refusal(ctx, request.replica_id)
-    if ctx.services.replicas.unopened:
+    refusal = replica_refusal(ctx, request.replica_id)
+    refused = None if refusal is None else refusal.code
+    may = await allowed(ctx, Operation.DESCRIBE, ResourceType.TOPIC, (t.name for t in request.topics))
+    if ctx.services.replicas.unopened and refused is None:
         await ctx.services.replicas.open(
-            (t.name, p.partition_index) for t in request.topics for p in t.partitions
+            (t.name, p.partition_index) for t in request.topics if t.name in may for p in t.partitions
         )
     topics = []
     done = 0
     for topic in request.topics:
         partitions = []
-        denied = refused
-        if not ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, topic.name):
-            denied = KafkaError(ErrorCode.topic_authorization_failed)
+        denied = refused if topic.name in may else ErrorCode.topic_authorization_failed
         for asked in {p.partition_index: p for p in topic.partitions}.values():
             partitions.append(await _answer(ctx, request, topic.name, asked, twice, denied))
             done += 1
@@ -78,12 +78,12 @@ async def _answer(
     topic: str,
     asked: Any,
     twice: set[tuple[str, int]],
-    refused: KafkaError | None,
+    refused: ErrorCode | None,
 ) -> dict[str, Any]:
     found = {"partition_index": asked.partition_index, "error_code": ErrorCode.none, "leader_epoch": -1}
+    if refused is not None:
+        return found | {"error_code": refused, "timestamp": -1, "offset": -1}
     try:
-        if refused is not None:
-            raise refused
         if (topic, asked.partition_index) in twice:
             raise KafkaError(ErrorCode.invalid_request)
         if asked.timestamp < 0 and _SINCE.get(asked.timestamp, 99) > ctx.api_version:

@@ -29,7 +29,7 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
         if compared % COMPARED_AT_ONCE == 0:
             await ctx.services.slices.pause()
     resources = Lazy(len(by_pattern), map(_resource, by_pattern.values()))
-    fields = {"throttle_time_ms": 0, "error_code": 0, "error_message": None, "resources": resources}
+    fields = {"throttle_time_ms": 0, "error_code": 0, "error_message": "", "resources": resources}
     return await in_pieces(ctx, fields) if count > AT_ONCE_MAX else fields
 
 

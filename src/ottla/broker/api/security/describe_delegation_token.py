@@ -21,7 +21,7 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     tokens = tokens_for(ctx)
     if not tokens.settings.is_enabled:
         raise KafkaError(ErrorCode.delegation_token_auth_disabled)
-    owners = None if request.owners is None else principals(request.owners)
+    owners = None if request.owners is None else frozenset(principals(request.owners))
     pace, found = Pace(ctx), []
     for token in list(tokens.view):
         if may_describe(

@@ -1,6 +1,6 @@
 """ExpireDelegationToken (KIP-48): have a token end at another time, or at once.
 
-v2: flexible. The token is named by its HMAC. Who may renew it may end it, too.
+v2: flexible. The token is named by its HMAC. A principal that may renew a token may end it, too.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ottla.broker.api.topics.mutations import Mutations
-from ottla.broker.large import made
+from ottla.broker.large import allowed, made
 from ottla.broker.request import RequestContext
 from ottla.errors import ErrorCode, KafkaError
 from ottla.metadata.controller import MorePartitions
@@ -54,10 +54,8 @@ async def _denied(ctx: RequestContext, topics: Sequence[Any]) -> dict[str, None]
     """Those that the client may not ALTER, whether they exist or not."""
     if ctx.client.permissions is None:
         return {}
-    may_alter = await made(
-        ctx, lambda topic: ctx.may(Operation.ALTER, ResourceType.TOPIC, topic.name), topics
-    )
-    return {topic.name: None for topic, may in zip(topics, may_alter, strict=True) if not may}
+    may_alter = await allowed(ctx, Operation.ALTER, ResourceType.TOPIC, (topic.name for topic in topics))
+    return {topic.name: None for topic in topics if topic.name not in may_alter}
 
 
 def _more(topic: Any) -> MorePartitions:

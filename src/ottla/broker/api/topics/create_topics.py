@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ottla.broker.api.topics.mutations import Mutations
-from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, in_pieces, listed, made, mapped
+from ottla.broker.large import AT_ONCE_MAX, Fields, Framed, allowed, in_pieces, listed, made, mapped
 from ottla.broker.request import RequestContext
 from ottla.broker.views.configs import created_entries
 from ottla.config import TOPIC
@@ -71,10 +71,8 @@ async def _denied(ctx: RequestContext, topics: Sequence[Any]) -> frozenset[str]:
     """Those that the client may not CREATE, whether they exist or not."""
     if ctx.may(Operation.CREATE, ResourceType.CLUSTER, CLUSTER_NAME, quietly=True):
         return frozenset()
-    may_create = await made(
-        ctx, lambda topic: ctx.may(Operation.CREATE, ResourceType.TOPIC, topic.name), topics
-    )
-    return frozenset([topic.name for topic, may in zip(topics, may_create, strict=True) if not may])
+    may_create = await allowed(ctx, Operation.CREATE, ResourceType.TOPIC, (topic.name for topic in topics))
+    return frozenset([topic.name for topic in topics if topic.name not in may_create])
 
 
 def _refusal(name: str, times: Counter[str]) -> KafkaError | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ottla.broker.large import AT_ONCE_MAX, Framed, chunks, in_pieces
+from ottla.broker.large import AT_ONCE_MAX, Framed, Pace, allowed, in_pieces
 from ottla.broker.request import RequestContext
 from ottla.broker.views.cluster import (
     TOPIC_OPERATIONS,
@@ -34,14 +34,17 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     names = _names(image, request)
     denied: list[str] = []
     if is_limited and request.topics:
-        names, denied = await _allowed(ctx, names)
+        described = await allowed(ctx, Operation.DESCRIBE, ResourceType.TOPIC, names)
+        denied = [name for name in names if name not in described]
+        names = [name for name in names if name in described]
     limit = ctx.services.config.get("max.request.partition.size.limit")
     remaining = max(min(limit, request.response_partition_limit), 1)
     topics: list[Fields] = []
     next_cursor = None
-    for count, name in enumerate(names, 1):
-        if count % AT_ONCE_MAX == 0:
-            await ctx.services.slices.pause()
+    pace = Pace(ctx)
+    for name in names:
+        if pace.is_over():
+            await pace.pause()
         if hides and not ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, name, quietly=True):
             continue
         if remaining == 0:
@@ -59,17 +62,6 @@ async def handle(ctx: RequestContext, request: Any) -> Fields | Framed:
     answer: Fields = {"throttle_time_ms": 0, "topics": topics, "next_cursor": next_cursor}
     partitions = sum(len(fields["partitions"]) for fields in topics)
     return await in_pieces(ctx, answer) if partitions + len(topics) > AT_ONCE_MAX else answer
-
-
-async def _allowed(ctx: RequestContext, names: list[str]) -> tuple[list[str], list[str]]:
-    """The topics that the client may DESCRIBE, and the others, whether they exist or not."""
-    allowed: list[str] = []
-    denied: list[str] = []
-    for some in chunks(names):
-        for name in some:
-            (allowed if ctx.may(Operation.DESCRIBE, ResourceType.TOPIC, name) else denied).append(name)
-        await ctx.services.slices.pause()
-    return allowed, denied
 
 
 def _names(image: ClusterImage, request: Any) -> list[str]:

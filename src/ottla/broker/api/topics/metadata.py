@@ -7,8 +7,8 @@ v8-10 tell the cluster's authorized operations, v8+ the topics'.
 v10 has topic ids in responses, v12 in requests: one with topic ids is answered for these alone.
 v13 adds an error code at the top.
 
-A node that has gone is named among the brokers until its session would have ended, as it is by Kafka, which
-notices no sooner; its partitions have other leaders, or none, at once.
+A node that has stopped is among the brokers until its session would have ended, as in Kafka, which notices no
+sooner, or until it is unregistered. Its partitions have other leaders, or none, at once.
 
 A topic that is missing is made if the request and ``auto.create.topics.enable`` allow it, and the answer has
 it already, unless it cannot be made within a second, or its client has no quota left for that. Kafka always
@@ -23,7 +23,7 @@ from uuid import UUID
 
 from ottla.broker.api.topics.metadata_rights import MetadataRights
 from ottla.broker.api.topics.mutations import Mutations
-from ottla.broker.large import AT_ONCE_MAX, Framed, in_pieces, is_large, made
+from ottla.broker.large import AT_ONCE_MAX, Framed, Pace, in_pieces, is_large
 from ottla.broker.request import Fields, RequestContext
 from ottla.broker.views.cluster import OPERATIONS_OMITTED, TOPIC_OPERATIONS, cluster_operations
 from ottla.broker.views.topics import EncodedTopics, encoded_topics
@@ -96,7 +96,7 @@ async def _many(ctx: RequestContext, request: Any) -> Fields | Framed:
     topics = _topics(ctx)
     pieces: list[bytes] = []
     # Until others have their turn: partitions that are written, and topics of any kind.
-    left, to_come = [PIECE], AT_ONCE_MAX
+    left, pace = [PIECE], Pace(ctx)
     for one in list(topics.image.topics) if asked is None else asked:
         topic = topics.find(one)
         refusal = None if rights is None else rights.refusal(topics, one, topic)
@@ -114,10 +114,8 @@ async def _many(ctx: RequestContext, request: Any) -> Fields | Framed:
                     await ctx.services.slices.pause()
                 (data,) = written
             pieces.append(topics.with_operations(data, operations))
-        to_come -= 1
-        if not to_come:
-            to_come = AT_ONCE_MAX
-            await ctx.services.slices.pause()
+        if pace.is_over():
+            await pace.pause()
     encoded = Encoded(len(pieces), pieces)
     if asked is None and operations == OPERATIONS_OMITTED and not (rights is not None and rights.hides):
         encoded = topics.all or topics.keep_all(pieces)
@@ -163,9 +161,13 @@ async def _create_missing(ctx: RequestContext, asked: Sequence[Asked], rights: M
     names = [name for name in asked if isinstance(name, str)]
     missing = [name for name in names if name not in existing and not name_fault(name)]
     if rights is not None:
-        missing = [
-            name for name, may in zip(missing, await made(ctx, rights.may_make, missing), strict=True) if may
-        ]
+        pace, allowed = Pace(ctx), []
+        for name in missing:
+            if rights.may_make(name):
+                allowed.append(name)
+            if pace.is_over():
+                await pace.pause()
+        missing = allowed
     mutations = Mutations(ctx, strict_since=0)
     if mutations.are_limited:
         partitions = ctx.services.config.get("num.partitions")

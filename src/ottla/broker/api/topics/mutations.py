@@ -65,5 +65,6 @@ class Mutations:
 
         clock = self._ctx.services.clock
         throttle_ms = self._quota.throttle_ms(clock.monotonic_ms())
+        self._ctx.services.quotas.note("mutation", throttle_ms)
         mute(self._ctx.client, throttle_ms, clock)
         return throttle_ms

@@ -9,11 +9,11 @@ added, or none: where one cannot be, the others get OPERATION_NOT_ATTEMPTED.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ottla.broker.api.transactions.versions import told
-from ottla.broker.large import Pace, is_large
+from ottla.broker.large import Pace, allowed, is_large
 from ottla.broker.request import Fields, RequestContext
 from ottla.coordinators.transactions.metadata import TV_0, TV_2
 from ottla.coordinators.transactions.requests import AddRequest
@@ -43,6 +43,31 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
             raise KafkaError(ErrorCode.cluster_authorization_failed)
         batch = _Batch(ctx, request.transactions)
         return batch.ask_slowly() if is_large(ctx) else batch.ask_all()
+    if not ctx.may(Operation.WRITE, ResourceType.TRANSACTIONAL_ID, request.v3_and_below_transactional_id):
+        raise refused(ResourceType.TRANSACTIONAL_ID)
+    if is_large(ctx):
+        return _add_slowly(ctx, request)
+
+    def may_write(topic: str) -> bool:
+        return topic not in INTERNAL_TOPICS and ctx.may(Operation.WRITE, ResourceType.TOPIC, topic)
+
+    return _add_old(ctx, request, may_write)
+
+
+async def _add_slowly(ctx: RequestContext, request: Any) -> Fields:
+    """Of many topics it is asked first what the client may do, with others' turns in between."""
+    names = [topic.name for topic in request.v3_and_below_topics if topic.name not in INTERNAL_TOPICS]
+    writable = await allowed(ctx, Operation.WRITE, ResourceType.TOPIC, names)
+
+    def may_write(topic: str) -> bool:
+        return topic not in INTERNAL_TOPICS and topic in writable
+
+    fields: Fields = await _add_old(ctx, request, may_write)
+    return fields
+
+
+def _add_old(ctx: RequestContext, request: Any, may_write: Callable[[str], bool]) -> Deferred[Fields]:
+    """What a client asks for up to v3."""
     asked = AddRequest(
         request.v3_and_below_transactional_id,
         request.v3_and_below_producer_id,
@@ -51,9 +76,7 @@ def handle(ctx: RequestContext, request: Any) -> Fields | Awaitable[Fields]:
         TV_0,
         may_wait=True,
     )
-    if not ctx.may(Operation.WRITE, ResourceType.TRANSACTIONAL_ID, asked.transactional_id):
-        raise refused(ResourceType.TRANSACTIONAL_ID)
-    return _add(ctx, asked, request.v3_and_below_topics, is_client=True).then(
+    return _add(ctx, asked, request.v3_and_below_topics, may_write).then(
         lambda results: {"throttle_time_ms": 0, "results_by_topic_v3_and_below": results}
     )
 
@@ -91,11 +114,11 @@ class _Batch:
         partitions = _partitions(one.topics)
         asked = AddRequest(one.transactional_id, one.producer_id, one.producer_epoch, partitions, TV_2)
         if one.verify_only:
-            errors = _unknown(self._ctx, asked, is_client=False)
+            errors = _unknown(self._ctx, asked, None)
             errors = errors or self._ctx.services.transactions.verify(asked)
             self._told(place, asked, _results(errors, self._ctx.api_version))
         else:
-            self._wait(place, asked, _add(self._ctx, asked, one.topics, is_client=False))
+            self._wait(place, asked, _add(self._ctx, asked, one.topics, None))
 
     def _wait(self, place: int, asked: AddRequest, results: Deferred[list[Fields]]) -> None:
         results.listen(lambda done: self._told(place, asked, done.result()))
@@ -121,11 +144,12 @@ def _partitions(topics: Iterable[Any]) -> frozenset[TopicPartition]:
 
 
 def _add(
-    ctx: RequestContext, asked: AddRequest, topics: Sequence[Any], *, is_client: bool
+    ctx: RequestContext, asked: AddRequest, topics: Sequence[Any], may_write: Callable[[str], bool] | None
 ) -> Deferred[list[Fields]]:
-    """What becomes of each partition of ``topics``; it never fails."""
+    """What becomes of each partition of ``topics``; it never fails. ``may_write``: to which topics a client
+    may write, where it is one that asks."""
     answer: Deferred[list[Fields]] = Deferred()
-    unknown = _unknown(ctx, asked, is_client=is_client)
+    unknown = _unknown(ctx, asked, may_write)
     if unknown:
         answer.resolve(_results(unknown, ctx.api_version))
         return answer
@@ -145,13 +169,13 @@ def _add(
     return answer
 
 
-def _unknown(ctx: RequestContext, asked: AddRequest, *, is_client: bool) -> Errors:
+def _unknown(ctx: RequestContext, asked: AddRequest, may_write: Callable[[str], bool] | None) -> Errors:
     """Empty, or why the partitions cannot be written to: some of them, and the others for their sake."""
     topics = ctx.services.metadata.image.topics
     errors: dict[TopicPartition, ErrorCode] = {}
     for where in asked.partitions:
         topic = topics.get(where.topic)
-        if is_client and not _may_write(ctx, where.topic):
+        if may_write is not None and not may_write(where.topic):
             errors[where] = ErrorCode.topic_authorization_failed
         elif topic is None or not 0 <= where.partition < len(topic.partitions):
             errors[where] = ErrorCode.unknown_topic_or_partition
@@ -172,10 +196,6 @@ def _alike(topics: Iterable[Any], code: ErrorCode) -> list[Fields]:
         }
         for topic in topics
     ]
-
-
-def _may_write(ctx: RequestContext, topic: str) -> bool:
-    return topic not in INTERNAL_TOPICS and ctx.may(Operation.WRITE, ResourceType.TOPIC, topic)
 
 
 def _results(errors: Errors, version: int) -> list[Fields]:

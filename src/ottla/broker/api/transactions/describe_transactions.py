@@ -1,4 +1,4 @@
-"""DescribeTransactions: what there is of transactional ids that this node coordinates (KIP-664)."""
+"""DescribeTransactions: the state of transactional ids that this node coordinates (KIP-664)."""
 
 from __future__ import annotations
 

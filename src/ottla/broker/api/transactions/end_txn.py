@@ -2,7 +2,8 @@
 
 v0-1 plain; v2 PRODUCER_FENCED; v3 flexible; v4 TRANSACTION_ABORTABLE; v5 a new epoch for each transaction:
 the answer says which, and which producer id once the epochs are used up. It is answered once it is decided;
-the markers follow.
+the markers follow. With transaction.version 0 v5 is served as well: Kafka cannot write what it asks for, and
+the id stays busy.
 """
 
 from __future__ import annotations

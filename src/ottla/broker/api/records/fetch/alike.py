@@ -30,7 +30,7 @@ class Alike:
     __slots__ = (
         "_answer", "_committed", "_current_leader_epoch", "_fetch_offset", "_high_watermark",
         "_last_fetched_epoch", "_leader_epoch", "_leads", "_log_start", "_max_bytes", "_min_bytes",
-        "_partition_epoch", "_stable", "_template", "_topic", "_version",
+        "_partition_epoch", "_stable", "_template", "_topic", "_version", "size",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,8 @@ class Alike:
         self._log_start = partition.log.log_start_offset
         # What it says of the partition, and the whole of it, once it is made.
         self._answer: dict[str, Any] = {}
+        # Bytes of its records.
+        self.size = 0
         self._template: Template | None = None
 
     def is_for(self, version: int, partition: Partition, want: Want, limits: Limits, max_bytes: int) -> bool:
@@ -149,5 +151,6 @@ def keep(answers: Answers, alike: Alike, collected: Collected, limits: Limits, p
     partition = found.want.replica
     if partition is None or found.answer["error_code"]:
         return
+    alike.size = collected.size
     alike.made(found.answer, pieces)
     answers.setdefault(partition, []).append(alike)

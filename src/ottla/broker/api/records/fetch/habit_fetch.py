@@ -13,6 +13,7 @@ from ottla.broker.api.records.fetch.reader import Collected, Found, Limits, Read
 from ottla.broker.api.records.fetch.rights import rights_of
 from ottla.broker.api.records.fetch.session import FINAL_EPOCH, Want
 from ottla.broker.api.records.fetch.slowly import Told, look_and_read
+from ottla.broker.metering import metered
 from ottla.broker.request import Framed, RequestContext
 from ottla.broker.views.leader import leader_nodes
 from ottla.env.clock import Timer
@@ -121,8 +122,8 @@ class HabitFetch:
     """One request. What there is to do is done at once, where it is little; otherwise in pieces."""
 
     __slots__ = (
-        "_ctx", "_expired", "_habit", "_kept", "_look_again", "_looking", "_reader", "_timer", "_work",
-        "reply",
+        "_ctx", "_expired", "_habit", "_kept", "_look_again", "_looking", "_reader", "_timer", "_waits",
+        "_work", "reply",
     )  # fmt: skip
 
     def __init__(self, ctx: RequestContext, kept: KeptHabit, habit: Habit, limits: Limits) -> None:
@@ -135,6 +136,7 @@ class HabitFetch:
         # A look is due at the end of this turn; one in pieces is under way, or a part of a log is being read;
         # something has happened meanwhile.
         self._looking = False
+        self._waits = False
         self._work: asyncio.Future[Any] | None = None
         self._look_again = False
         self.reply: Deferred[Framed] = Deferred(on_cancel=self._stop)
@@ -145,6 +147,8 @@ class HabitFetch:
         if self.reply.done:
             return self.reply.result()
         ctx.services.fetch_sessions.without.add(self, ctx.elements)
+        self._waits = True
+        ctx.services.fetch_sessions.waiting += 1
         if not self._expired:
             self._timer = ctx.services.deadlines.add(self._reader.limits.max_wait_ms, self._expire)
         return self.reply
@@ -219,7 +223,8 @@ class HabitFetch:
         self._answer(told)
 
     def _look_slowly(self) -> None:
-        work = asyncio.ensure_future(look_and_read(self._ctx, self._habit, self._reader, self._is_enough))
+        looks = look_and_read(self._ctx, self._habit, self._reader, self._is_enough)
+        work = asyncio.ensure_future(metered(self._ctx, looks))
         self._work = work
         work.add_done_callback(self._looked)
 
@@ -251,7 +256,7 @@ class HabitFetch:
             "throttle_time_ms": 0,
             "node_endpoints": leader_nodes(ctx, told.refused),
         }
-        framed = Framed(frame_response(ctx.header, fields))
+        framed = Framed(frame_response(ctx.header, fields), told.refused)
         self._stop()
         self.reply.resolve(framed)
 
@@ -261,6 +266,9 @@ class HabitFetch:
 
     def _stop(self) -> None:
         """Nobody waits any more."""
+        if self._waits:
+            self._waits = False
+            self._ctx.services.fetch_sessions.waiting -= 1
         self._habit.waiter = None
         if self._timer is not None:
             self._timer.cancel()

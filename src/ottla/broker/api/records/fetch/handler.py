@@ -65,7 +65,7 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Framed | Later
     by_id = version >= 13
     wants = wants_of(request, by_id)
     if wants is None or (ctx.services.replicas.unopened and _any_absent(ctx, wants, by_id)):
-        return later(fetch_many(ctx, request, limits, refused))
+        return later(ctx, fetch_many(ctx, request, limits, refused))
     if refused is not None:
         refusing = Refusing(ctx, wants, limits, refused)
         return refusing.respond(None, refusing.collect())
@@ -75,7 +75,8 @@ def handle(ctx: RequestContext, request: Any) -> dict[str, Any] | Framed | Later
             return kept
     session = session_of(ctx, request, wants, forgotten_by(request, by_id), limits, len(wants))
     if session is not None and len(session.due) > PIECE:
-        return later(LargeFetch(ctx, session, Reader(ctx, session, wants, limits, notes=False)).answer())
+        reader = Reader(ctx, session, wants, limits, notes=False)
+        return later(ctx, LargeFetch(ctx, session, reader).answer())
     reader = Reader(ctx, session, wants, limits)
     try:
         collected = reader.collect()

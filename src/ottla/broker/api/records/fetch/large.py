@@ -23,6 +23,7 @@ from ottla.broker.api.records.fetch.refusing import Refusing
 from ottla.broker.api.records.fetch.session import Key, Listener, Session, Want
 from ottla.broker.api.records.fetch.slowly import Looks, pieces, taken
 from ottla.broker.large import Lazy, given_away, in_pieces
+from ottla.broker.metering import metered
 from ottla.broker.request import Framed, RequestContext
 from ottla.broker.views.leader import leader_nodes
 from ottla.env.deferred import Deferred
@@ -42,9 +43,9 @@ async def fill(
     ctx.services.fetch_sessions.grown(session)
 
 
-def later(work: Coroutine[Any, Any, Framed]) -> Deferred[Framed]:
+def later(ctx: RequestContext, work: Coroutine[Any, Any, Framed]) -> Deferred[Framed]:
     """What ``work`` gives; it ends when nobody waits for that any more."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(metered(ctx, work))
     deferred: Deferred[Framed] = Deferred(on_cancel=task.cancel)
     task.add_done_callback(deferred.take_over)
     return deferred
@@ -137,11 +138,14 @@ class LargeFetch:
                 if enough or expired or left_ms <= 0 or ctx.services.replicas.stopping:
                     return await self._answer(collected)
                 if listens:
+                    ctx.services.fetch_sessions.waiting += 1
                     try:
                         async with asyncio.timeout(left_ms / 1000):
                             await self._woken.wait()
                     except TimeoutError:
                         expired = True
+                    finally:
+                        ctx.services.fetch_sessions.waiting -= 1
                 # Nobody has told what came while it looked for the first time: it looks once more.
                 listens = True
                 reader.look_again()

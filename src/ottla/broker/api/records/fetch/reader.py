@@ -413,6 +413,8 @@ class Reader:
         size = 0
         for item in collected.found:
             if item.slice is not None:
+                if item.want.replica is not None:
+                    item.want.replica.traffic.sent(item.slice.size, to_follower=self._is_follower)
                 size += item.slice.size
                 if size > READ_AT_ONCE_BYTES_MAX:
                     later.append(item)

@@ -53,6 +53,10 @@ class FetchSessions:
         self._sessions: OrderedDict[int, Session] = OrderedDict()
         # Partitions of all sessions.
         self.partitions = 0
+        # Fetches that wait for more records, with a session or without.
+        self.waiting = 0
+        # How many gave way to others.
+        self.evicted = 0
         # Clients that go without one.
         self.without = LargeWaits()
         # What is kept of them, where they ask for the same each time.
@@ -156,13 +160,17 @@ class FetchSessions:
         if oldest is None:
             return False
         if now_ms - oldest.used_ms > self._eviction_ms_min:
-            self.close(oldest.session_id)
+            self._give_way(oldest.session_id)
             return True
         evictable = self._evictable_by_followers if worth[0] else self._evictable_by_all
         if not evictable or worth < evictable[0]:
             return False
-        self.close(evictable[0][2])
+        self._give_way(evictable[0][2])
         return True
+
+    def _give_way(self, session_id: int) -> None:
+        self.evicted += 1
+        self.close(session_id)
 
 
 def _discard(evictable: list[Worth], worth: Worth) -> None:

@@ -34,6 +34,7 @@ class Wait:
         "_reader",
         "_session",
         "_timer",
+        "_waits",
         "_warming",
         "reply",
     )
@@ -50,6 +51,8 @@ class Wait:
         self._reader = reader
         self._looking = False
         self._warming: asyncio.Future[Any] | None = None
+        self._waits = True
+        ctx.services.fetch_sessions.waiting += 1
         self._cold_reads = 0
         max_wait_ms = reader.limits.max_wait_ms
         self._expired = max_wait_ms <= 0
@@ -105,6 +108,8 @@ class Wait:
             if answers is not None and want is not None:
                 made = alike.find(answers, ctx, reader, want)
                 if made is not None:
+                    if want.replica is not None:
+                        want.replica.traffic.sent(made.size, to_follower=False)
                     self._give(made.pieces_for(ctx.header, session, want))
                     return
                 begun = alike.begin(answers, ctx, reader, want)
@@ -117,7 +122,8 @@ class Wait:
                 return
             answer: Any = reader.respond(session, collected)
             if answers is not None and begun is not None and isinstance(answer, dict):
-                answer = Framed(frame_response(ctx.header, answer))
+                refused = [found.answer for found in collected.found if found.answer["error_code"]]
+                answer = Framed(frame_response(ctx.header, answer), refused)
                 alike.keep(answers, begun, collected, reader.limits, answer.pieces)
         except ColdRead as cold:
             self._warm(cold)
@@ -162,6 +168,9 @@ class Wait:
         self.reply.fail(error)
 
     def _stop_waiting(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._ctx.services.fetch_sessions.waiting -= 1
         if self._timer is not None:
             self._timer.cancel()
         wake = self._wake

@@ -36,6 +36,15 @@ def leader_of(ctx: RequestContext, topic: Any, index: int, error: KafkaError) ->
     return {} if leader is None else {"current_leader": leader}
 
 
+def log_start(ctx: RequestContext, topic: Any, index: int, by_id: bool) -> int:
+    """Where a partition's log begins, -1 where there is none here."""
+    replicas = ctx.services.replicas
+    try:
+        return replicas.get(replicas.topic_name(topic) if by_id else topic, index).log.log_start_offset
+    except KafkaError:
+        return -1
+
+
 def refusal(index: int, error: KafkaError, log_start_offset: int = -1) -> Fields:
     """The answer for a partition of which nothing was appended."""
     return {

@@ -29,6 +29,7 @@ from ottla.broker.api.records.produce.commit import (
     Uncommitted,
     add_nodes,
     leader_of,
+    log_start,
     refusal,
     when_both,
     when_flushed,
@@ -154,15 +155,15 @@ def _handle(ctx: RequestContext, request: Any, verified: Verified | None) -> Rep
     if isinstance(request, OneBatch):
         return _handle_one(ctx, request, by_id, now_ms, verified)
     made = Made(verified)
+    if ctx.elements > APPENDED_AT_ONCE_MAX:
+        return _append_many(ctx, request, by_id, now_ms, made)
     if ctx.elements > _OF_ONE:
         made.ends_ms = ctx.services.turn.deadline_ms()
     late: list[Late] = []
     key = "topic_id" if by_id else "name"
     responses = []
-    # What is much is all done as what takes long.
-    append_all = _put_off if ctx.elements > APPENDED_AT_ONCE_MAX else _append_all
     for topic in request.topic_data:
-        answers = append_all(ctx, request, topic, by_id, now_ms, made, late)
+        answers = _append_all(ctx, request, topic, by_id, now_ms, made, late)
         responses.append({key: topic[0], "partition_responses": answers})
     fields: Fields = {"responses": responses, "throttle_time_ms": 0}
     if late:
@@ -235,13 +236,20 @@ def _append_all(
     return answers
 
 
-def _put_off(
-    ctx: RequestContext, request: Any, topic: Any, by_id: bool, now_ms: int, made: Made, late: list[Late]
-) -> list[Fields]:
-    """As ``_append_all``, with nothing done at once."""
-    answers: list[Fields] = [{}] * len(topic.partition_data)
-    late += [(topic, data, answers, place) for place, data in enumerate(topic.partition_data)]
-    return answers
+async def _append_many(ctx: RequestContext, request: Any, by_id: bool, now_ms: int, made: Made) -> Reply:
+    """What is much is all done as what takes long."""
+    key = "topic_id" if by_id else "name"
+    late: list[Late] = []
+    responses: list[Fields] = []
+    pace = Pace(ctx)
+    for topic in request.topic_data:
+        if pace.is_over():
+            await pace.pause()
+        answers: list[Fields] = [{}] * len(topic.partition_data)
+        late += [(topic, data, answers, place) for place, data in enumerate(topic.partition_data)]
+        responses.append({key: topic[0], "partition_responses": answers})
+    fields: Fields = {"responses": responses, "throttle_time_ms": 0}
+    return await _append_late(ctx, request, by_id, now_ms, late, fields, made)
 
 
 def check_pulse(ctx: RequestContext) -> None:
@@ -340,7 +348,10 @@ async def _open_cold(ctx: RequestContext, late: list[Late]) -> None:
     if not replicas.unopened:
         return
     wanted = []
+    pace = Pace(ctx)
     for topic, data, _, _ in late:
+        if pace.is_over():
+            await pace.pause()
         try:
             name = writable(ctx, topic[0])
         except KafkaError:
@@ -392,21 +403,12 @@ def _refused(
     made.failed = str(error)
     index, start = data.index, -1
     if error.code not in _TELL_NO_START and not isinstance(error, NotOneBatch | Unverified):
-        start = _log_start(ctx, topic, index, by_id)
+        start = log_start(ctx, topic, index, by_id)
     answer = refusal(index, error, start) | leader_of(ctx, topic, index, error)
     if isinstance(error, RecordsRefused) and error.search is not None:
         made.searches.append((error.search, answer))
     remember(ctx, topic, data, error)
     return answer
-
-
-def _log_start(ctx: RequestContext, topic: Any, index: int, by_id: bool) -> int:
-    """Where a partition's log begins, -1 where there is none here."""
-    replicas = ctx.services.replicas
-    try:
-        return replicas.get(replicas.topic_name(topic) if by_id else topic, index).log.log_start_offset
-    except KafkaError:
-        return -1
 
 
 def _append(ctx: RequestContext, request: Any, topic: Any, data: Any, now_ms: int, made: Made) -> Fields:

@@ -8,16 +8,20 @@ transaction nobody is asked. What the connection sends meanwhile waits.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from typing import Any, Final
+from uuid import UUID
 
 from ottla.broker.api.records.produce.rights import writable
+from ottla.broker.large import Pace, is_large
+from ottla.broker.metering import metered
 from ottla.broker.pending import Unbegun
 from ottla.broker.request import RequestContext
 from ottla.coordinators.transactions.verification import FINAL, Errors, Operation, of_produce
 from ottla.env.deferred import Deferred
 from ottla.errors import ErrorCode, KafkaError
 from ottla.log.verification import EXEMPT, VerificationGuard
+from ottla.pieces import whole
 from ottla.types import Buffer, TopicPartition
 from ottla.wire.produce import TOPIC_ID_SINCE, OneBatch
 from ottla.wire.records import HEADER_BYTES, MAGIC, STAMP_BYTES, TRANSACTIONAL_BIT, header_at
@@ -26,6 +30,8 @@ from ottla.wire.records import HEADER_BYTES, MAGIC, STAMP_BYTES, TRANSACTIONAL_B
 ATTRIBUTES_POSITION: Final = 22
 # How soon a transaction that waits for the one before is asked for again: at first, and doubled from then on.
 RETRY_MS_MIN: Final = 2
+# Batches that are looked at in one piece, where there are more.
+LOOKED_AT_ONCE_MAX: Final = 200
 
 # What clients do not know that it passes, and are told as if replicas were missing: then they ask again, and
 # not for metadata first.
@@ -47,9 +53,11 @@ class Unverified(KafkaError):
 class Verified:
     """What a request's batches may be appended with, and which of them may not be."""
 
-    __slots__ = ("_guards", "_refused")
+    __slots__ = ("_guards", "_is_exempt", "_refused")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_exempt: bool = False) -> None:
+        """``is_exempt``: no coordinator is asked."""
+        self._is_exempt = is_exempt
         self._guards: dict[TopicPartition, VerificationGuard] = {}
         self._refused: dict[TopicPartition, Unverified] = {}
 
@@ -77,6 +85,11 @@ class Verified:
         ]
 
     @property
+    def must_ask(self) -> bool:
+        """Whether there is something to ask a coordinator about."""
+        return bool(self._guards) and not self._is_exempt
+
+    @property
     def asked(self) -> frozenset[TopicPartition]:
         """The partitions that a coordinator has to be asked about."""
         return frozenset(self._guards)
@@ -92,6 +105,11 @@ def _refusal(code: ErrorCode, operation: Operation) -> Unverified:
     return Unverified(code)
 
 
+# A batch, and the partition that it is for.
+Batch = tuple[TopicPartition, Buffer]
+# Its id and epoch.
+Producer = tuple[int, int]
+
 # What goes on with a request once it is known what may be appended.
 Then = Callable[[RequestContext, Any, Verified], Any]
 
@@ -101,29 +119,57 @@ def when_verified(ctx: RequestContext, request: Any, then: Then) -> Any:
 
     KafkaError INVALID_PRODUCER_ID_MAPPING where the batches are of several producers.
     """
+    if ctx.services.replicas.unopened or is_large(ctx):
+        return _slowly(ctx, request, then)
+    looked_at = whole(_look_at(ctx, _batches(ctx, request)))
+    return _verify(ctx, request, then, *looked_at)
+
+
+async def _slowly(ctx: RequestContext, request: Any, then: Then) -> Any:
+    """In pieces. Logs are opened that are not yet: only they know which transactions are open."""
+    batches: list[Batch | None] = []
+    pace = Pace(ctx)
+    for batch in _batches(ctx, request):
+        batches.append(batch)
+        if pace.is_over():
+            await pace.pause()
     if ctx.services.replicas.unopened:
-        return _when_open(ctx, request, then)
-    return _verify(ctx, request, then)
-
-
-async def _when_open(ctx: RequestContext, request: Any, then: Then) -> Any:
-    """Logs are opened that are not yet: only they know which transactions are open."""
-    await ctx.services.replicas.open([(topic, index) for (topic, index), _ in _batches(ctx, request)])
-    result = _verify(ctx, request, then)
+        await ctx.services.replicas.open([batch[0] for batch in batches if batch is not None])
+    verified, producer = await ctx.services.slices.run(_look_at(ctx, batches))
+    result = _verify(ctx, request, then, verified, producer)
     if isinstance(result, Deferred):
         # The connection goes on once what is to be appended has been.
         return await result
     return await result if _is_coroutine(result) else result
 
 
-def _verify(ctx: RequestContext, request: Any, then: Then) -> Any:
+def _verify(
+    ctx: RequestContext, request: Any, then: Then, verified: Verified, producer: Producer | None
+) -> Any:
+    if producer is None or not verified.must_ask:
+        return then(ctx, request, verified)
+    operation = of_produce(ctx.header.api_version)
+    return _Question(ctx, request, then, producer, verified, operation).begin()
+
+
+def _look_at(
+    ctx: RequestContext, batches: Iterable[Batch | None]
+) -> Generator[None, None, tuple[Verified, Producer | None]]:
+    """What is known of the batches' transaction already, and whose they are; in pieces."""
     operation = of_produce(ctx.header.api_version)
     is_exempt = operation is not Operation.ADD_PARTITION and not ctx.services.config.get(
         "transaction.partition.verification.enable"
     )
-    verified = Verified()
-    producer: tuple[int, int] | None = None
-    for where, records in _batches(ctx, request):
+    verified = Verified(is_exempt=is_exempt)
+    producer: Producer | None = None
+    count = 0
+    for batch in batches:
+        count += 1
+        if count % LOOKED_AT_ONCE_MAX == 0:
+            yield
+        if batch is None:
+            continue
+        where, records = batch
         if not _has_producer(records):
             continue
         header = header_at(records, 0)
@@ -135,16 +181,14 @@ def _verify(ctx: RequestContext, request: Any, then: Then) -> Any:
             verified.begun(where, EXEMPT)
         else:
             _begin(ctx, where, header.base_sequence, producer, operation, verified)
-    if producer is None or is_exempt or not verified.asked:
-        return then(ctx, request, verified)
-    return _Question(ctx, request, then, producer, verified, operation).begin()
+    return verified, producer
 
 
 def _begin(
     ctx: RequestContext,
     where: TopicPartition,
     sequence: int,
-    producer: tuple[int, int],
+    producer: Producer,
     operation: Operation,
     verified: Verified,
 ) -> None:
@@ -179,7 +223,7 @@ class _Question:
         ctx: RequestContext,
         request: Any,
         then: Then,
-        producer: tuple[int, int],
+        producer: Producer,
         verified: Verified,
         operation: Operation,
     ) -> None:
@@ -231,7 +275,7 @@ class _Question:
             return
         if _is_coroutine(result):
             # There is more to append: the connection waits for that.
-            self._answer.follow(result)
+            self._answer.follow(metered(self._ctx, result))
         else:
             self._answer.resolve(result)
 
@@ -262,32 +306,34 @@ def _is_coroutine(result: Any) -> bool:
     )
 
 
-def _batches(ctx: RequestContext, request: Any) -> list[tuple[TopicPartition, Buffer]]:
-    """The transactional batches, of topics that are there and that the client may write to."""
+def _batches(ctx: RequestContext, request: Any) -> Iterator[Batch | None]:
+    """The transactional batches, of topics that are there and that the client may write to; None for what is
+    passed over."""
     if isinstance(request, OneBatch):
         topic, records = request.topic, request.records
-        if not is_transactional(records):
-            return []
-        try:
-            name = writable(ctx, topic)
-        except KafkaError:
-            # As below.
-            return []
-        return [(TopicPartition(name, request.index), records)]
+        if is_transactional(records) and (name := _writable(ctx, topic)) is not None:
+            yield TopicPartition(name, request.index), records
+        return
     by_id = ctx.header.api_version >= TOPIC_ID_SINCE
-    found = []
     for topic in request.topic_data:
-        try:
-            name = writable(ctx, topic.topic_id if by_id else topic.name)
-        except KafkaError:
-            # It is told where it is appended to.
+        # Also where there is no partition of it.
+        yield None
+        name = _writable(ctx, topic.topic_id if by_id else topic.name)
+        if name is None:
             continue
-        found += [
-            (TopicPartition(name, data.index), data.records)
-            for data in topic.partition_data
-            if data.records is not None and is_transactional(data.records)
-        ]
-    return found
+        for data in topic.partition_data:
+            if data.records is not None and is_transactional(data.records):
+                yield TopicPartition(name, data.index), data.records
+            else:
+                yield None
+
+
+def _writable(ctx: RequestContext, topic: str | UUID) -> str | None:
+    """The name of a topic to which the client may write. None: it is told why where it is appended to."""
+    try:
+        return writable(ctx, topic)
+    except KafkaError:
+        return None
 
 
 def _has_producer(records: Buffer) -> bool:
