@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+
+from ottla.testing import Broker, plugin
 
 PRELUDE = """
 from confluent_kafka import Producer
@@ -138,3 +142,97 @@ def test_it_can_be_turned_off(pytester: pytest.Pytester) -> None:
 def test_help_names_the_options(pytester: pytest.Pytester) -> None:
     done = pytester.run(sys.executable, "-m", "pytest", "--help")
     done.stdout.fnmatch_lines(["*--ottla-port=PORT*", "*--ottla-data=DIR*", "*--ottla-config=NAME=VALUE*"])
+
+
+def test_brokers_of_a_test_alone_and_a_cluster(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nottla_config = num.partitions=3")
+    pytester.makepyfile(
+        PRELUDE
+        + """
+brokers = []
+
+def test_one(ottla_own_broker, ottla_broker):
+    assert ottla_own_broker is not ottla_broker
+    brokers.append(ottla_own_broker)
+    assert ottla_own_broker._node.config.get("num.partitions") == 3
+
+def test_two(ottla_make_broker):
+    assert not brokers[0].running
+    one = ottla_make_broker(topics=["a"], config={"num.partitions": 5})
+    other = ottla_make_broker(topics=["b"])
+    assert (one.topics(), other.topics()) == ({"a": 1}, {"b": 1})
+    assert one._node.config.get("num.partitions") == 5
+
+def test_a_cluster(ottla_cluster):
+    ottla_cluster.create_topic("orders")
+    ottla_cluster.kill(2)
+
+def test_it_is_as_it_was(ottla_cluster):
+    assert ottla_cluster.running == (1, 2, 3)
+    assert ottla_cluster.topics() == {}
+"""
+    )
+    run(pytester).assert_outcomes(passed=4)
+
+
+OUTSIDE = (
+    PRELUDE
+    + """
+import pytest
+
+@pytest.mark.ottla(partitions=2)
+def test_topic(ottla_broker, ottla_topic):
+    send(ottla_broker, ottla_topic, b"1")
+    assert [r.value for r in ottla_broker.wait_for_records(ottla_topic)] == [b"1"]
+    assert ottla_broker.topics()[ottla_topic] == 2
+    with pytest.raises(AttributeError, match="'restart' needs a broker in the test's process"):
+        ottla_broker.restart()
+
+def test_faults(ottla_faults): ...
+def test_own(ottla_own_broker): ...
+def test_cluster(ottla_cluster): ...
+"""
+)
+
+
+def test_a_broker_outside(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(OUTSIDE)
+    with Broker() as broker:
+        ran = run(pytester, "-rs", f"--ottla-bootstrap={broker.bootstrap_servers}")
+        ran.assert_outcomes(passed=1, skipped=3)
+        ran.stdout.fnmatch_lines(
+            [
+                f"ottla: the tests use the broker at {broker.bootstrap_servers}",
+                "*ottla_faults needs a broker in the test's process, and the tests use that at 127.0.0.1:*",
+            ]
+        )
+        # Nothing is left of the tests.
+        assert broker.topics() == {}
+
+
+def config(**options: object) -> pytest.Config:
+    """What the plugin reads of pytest's configuration."""
+    asked = {"--ottla-bootstrap": None, "--ottla-config": [], "--ottla-data": None, "--ottla-port": 0}
+    asked |= {f"--ottla-{name}": value for name, value in options.items()}
+    return cast(pytest.Config, SimpleNamespace(getoption=asked.__getitem__))
+
+
+def test_where_a_broker_outside_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OTTLA_TEST_BOOTSTRAP", raising=False)
+    # That of the commands may be of a cluster in which no test is to create and delete topics.
+    monkeypatch.setenv("OTTLA_BOOTSTRAP", "production:9092")
+    assert plugin.outside(config(port=9092)) is None
+    monkeypatch.setenv("OTTLA_TEST_BOOTSTRAP", "from.env:9092")
+    assert plugin.outside(config()) == "from.env:9092"
+    assert plugin.outside(config(bootstrap="asked:9092")) == "asked:9092"
+    with pytest.raises(pytest.UsageError, match="--ottla-port has no effect on the broker outside"):
+        plugin.outside(config(port=9092))
+
+
+def test_an_option_that_the_marker_does_not_have() -> None:
+    assert plugin.topic_options(pytest.mark.ottla(partitions=3).mark) == {"partitions": 3}
+    assert plugin.topic_options(None) == {}
+    with pytest.raises(pytest.UsageError, match=r"has no option 'partition'\. Did you mean 'partitions'"):
+        plugin.topic_options(pytest.mark.ottla(partition=3).mark)
+    with pytest.raises(pytest.UsageError, match=r"has no option 'x'\. The options are 'config', 'p"):
+        plugin.topic_options(pytest.mark.ottla(x=3).mark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -22,10 +24,11 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.node import StartError
 from ottla.testing import Broker
 
-# Of the process's CPU, on the machine of known speed (`measuring`): a start with its topics, and the first
-# start of a process, with Python's own and all imports.
-START_CPU_S_MAX = 0.25
-FIRST_START_CPU_S_MAX = 0.5
+# Of the process's CPU, on the machine of known speed (`measuring`): a start with its topics takes 0.006, the
+# first start of a process, with Python's own and all imports, 0.18. Much of that is the kernel's, and is not
+# compared with what it takes elsewhere.
+START_CPU_S_MAX = 0.06
+FIRST_START_CPU_S_MAX = 0.40
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,11 @@ def _no_fault_outlives_its_test(broker: Broker) -> Iterator[None]:
     broker.faults.forget()
     yield
     broker.faults.clear()
+
+
+def test_a_topic_id_that_comes_while_it_starts_or_stops_has_no_name() -> None:
+    """Consumers go on to fetch by topic ids until the last moment."""
+    assert Broker()._topic_name(uuid4()) is None
 
 
 def producer(broker: Broker, **settings: Any) -> Producer:
@@ -104,16 +112,25 @@ def test_start_takes_little_cpu_and_the_data_go_with_it() -> None:
         assert not broker.running
 
 
-def test_the_first_start_of_a_process_takes_little_cpu() -> None:
+def test_the_first_start_of_a_process_takes_little_cpu(tmp_path: Path) -> None:
+    """Where sources are compiled already, as pip leaves them; this environment may keep no bytecode."""
     script = """
 import time
 from ottla.testing import Broker
 Broker(topics=["a"]).start()
 print(time.process_time())
 """
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+
+    def cpu_s() -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    assert cpu_s() > 0  # which compiles
     for attempt in cpu_at_most(FIRST_START_CPU_S_MAX):
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        attempt.took(float(done.stdout))
+        attempt.took(cpu_s())
 
 
 def test_a_broker_loads_nothing_that_few_brokers_need() -> None:
@@ -126,8 +143,10 @@ print(*sys.modules)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "ottla.security.principals" in loaded
-    # Security, quotas, a cluster, and what administrators ask for.
+    # Security, quotas, a cluster, and what administrators ask for; what packages load for themselves alone.
     assert not loaded & {
+        "argparse",
+        "importlib.metadata",
         "ottla.broker.api.configs.describe_configs",
         "ottla.broker.api.transactions.patterns",
         "ottla.broker.error_responses",
@@ -136,6 +155,9 @@ print(*sys.modules)
         "ottla.metadata.access",
         "ottla.metadata.membership",
         "ottla.metadata.stores",
+        "ottla.observe.catalogue",
+        "ottla.observe.http",
+        "ottla.observe.observer",
         "ottla.replication.fetchers",
         "ottla.security.acl",
         "ottla.security.demands",
@@ -264,12 +286,12 @@ def test_what_hinders_the_start_is_raised_and_nothing_stays_behind(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("num.partitionz", "'num.partitionz' is no broker configuration: is it 'num.partitions'?"),
+        ("num.partitionz", "'num.partitionz' is no broker configuration. Did you mean 'num.partitions'?"),
         (
             "retention.ms",
             "'retention.ms' is a configuration of topics; that of brokers is 'log.retention.ms'",
         ),
-        ("zzz", "'zzz' is no broker configuration"),
+        ("zzz", "'zzz' is no broker configuration."),
     ],
 )
 def test_a_setting_that_does_not_exist_is_refused(name: str, said: str) -> None:
@@ -285,7 +307,7 @@ def test_a_setting_of_one_listener_is_none_that_does_not_exist() -> None:
 def test_a_forgotten_broker_does_not_keep_the_process_alive() -> None:
     script = "from ottla.testing import Broker; Broker(topics=['a']).start(); print('done')"
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "done\n"
 
@@ -330,7 +352,7 @@ def test_records_sees_what_clients_wrote_and_clients_read_what_produce_wrote(bro
         {"bootstrap.servers": broker.bootstrap_servers, "group.id": "both", "auto.offset.reset": "earliest"}
     )
     reader.subscribe(["both"])
-    assert [m.value() for m in reader.consume(3, timeout=20)] == [b"1", b"2", b"3"]
+    assert [m.value() for m in reader.consume(3, timeout=60)] == [b"1", b"2", b"3"]
     reader.commit(asynchronous=False)
     reader.close()
     assert broker.committed("both") == {("both", 0): 3}
@@ -366,7 +388,7 @@ def test_a_producer_that_wants_no_answer_loses_its_connection(broker: Broker) ->
         client.flush(20)
         broker.faults.wait_for("Produce", topic="unanswered")
         # Until the client notices, what it sends goes to the connection that is lost.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(broker.faults.seen("Produce", topic="unanswered")) < 2 and time.monotonic() < deadline:
             client.produce("unanswered", b"x", partition=0)
             client.flush(20)
@@ -427,7 +449,7 @@ def test_refused_connections_come_through_later(broker: Broker) -> None:
 
 def test_while_connections_are_refused_there_is_no_way_in(broker: Broker) -> None:
     with broker.faults.refuse_connections():
-        with socket.create_connection((broker.host, broker.port), timeout=10) as client:
+        with socket.create_connection((broker.host, broker.port), timeout=60) as client:
             assert is_closed(client)
         with pytest.raises(KafkaException):
             Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": "g"}).list_topics(
@@ -436,7 +458,7 @@ def test_while_connections_are_refused_there_is_no_way_in(broker: Broker) -> Non
 
 
 def test_disconnect_closes_what_is_open(broker: Broker) -> None:
-    with socket.create_connection((broker.host, broker.port), timeout=10) as client:
+    with socket.create_connection((broker.host, broker.port), timeout=60) as client:
         client.sendall(b"\0")
         while not broker.connections:
             time.sleep(0.001)
@@ -458,7 +480,7 @@ def consumer(broker: Broker, group: str, **settings: Any) -> Consumer:
 
 def next_value(reader: Consumer) -> bytes | None:
     """The next record's value; errors that the client tells of on the way are passed over."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         message = reader.poll(1)
         if message is not None and message.error() is None:

@@ -14,22 +14,49 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ottla.config import ConfigError
+    from ottla.config.node import StartError
     from ottla.errors import KafkaError
-    from ottla.testing.broker import Broker, StoredRecord
+    from ottla.testing.broker import Broker
+    from ottla.testing.cluster import Cluster, ClusterNode
+    from ottla.testing.contents import StoredRecord
     from ottla.testing.faults import Faults, Request, Rule
+    from ottla.testing.inside import Group
+    from ottla.testing.outside import OutsideBroker
     from ottla.testing.security import Acl
     from ottla.testing.transactions import Transaction
 
-__all__ = ("Acl", "Broker", "Faults", "KafkaError", "Request", "Rule", "StoredRecord", "Transaction")
+__all__ = (
+    "Acl",
+    "Broker",
+    "Cluster",
+    "ClusterNode",
+    "ConfigError",
+    "Faults",
+    "Group",
+    "KafkaError",
+    "OutsideBroker",
+    "Request",
+    "Rule",
+    "StartError",
+    "StoredRecord",
+    "Transaction",
+)
 
 _HOMES = {
     "Acl": "ottla.testing.security",
     "Broker": "ottla.testing.broker",
+    "Cluster": "ottla.testing.cluster",
+    "ClusterNode": "ottla.testing.cluster",
+    "ConfigError": "ottla.config",
     "Faults": "ottla.testing.faults",
+    "Group": "ottla.testing.inside",
     "KafkaError": "ottla.errors",
+    "OutsideBroker": "ottla.testing.outside",
     "Request": "ottla.testing.faults",
     "Rule": "ottla.testing.faults",
-    "StoredRecord": "ottla.testing.broker",
+    "StartError": "ottla.config.node",
+    "StoredRecord": "ottla.testing.contents",
     "Transaction": "ottla.testing.transactions",
 }
 

@@ -10,36 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-import uvloop
-
 from ottla.config import check_known
-from ottla.env.disk import Disk, RealDisk
-from ottla.errors import ErrorCode, KafkaError
-from ottla.metadata.image import OFFSETS_TOPIC
-from ottla.metadata.topics import NewTopic
-from ottla.node import Node, NodeSettings
-from ottla.replication.internal_topic import InternalTopicLog
-from ottla.testing import transactions
+from ottla.env.disk import RealDisk
+from ottla.env.network import show_address
+from ottla.metadata.store import StoreError
+from ottla.node import Node, NodeSettings, StartError
+from ottla.testing import contents, groups, topics
 from ottla.testing.faults import Faults, Request
-from ottla.testing.transactions import Transaction
-from ottla.types import Record, TopicPartition
-from ottla.wire.records import build_batch, iter_batches, iter_records
+from ottla.testing.inside import Inside, to_text, topic_counts
+from ottla.testing.ports import HeldPort
+from ottla.testing.running import RunningNodes
+from ottla.testing.thread import CALL_TIMEOUT_S, LoopThread
 
 if TYPE_CHECKING:
+    from ottla.testing.control.server import Control
     from ottla.testing.security import Acl, Security
 
 T = TypeVar("T")
 
-# How long starting, stopping and each helper may take before the test fails instead of hanging.
-CALL_TIMEOUT_S = 30.0
+CONTROL_HOST = "127.0.0.1"
 
 # Where tests are better served by another value than Kafka's default: nobody waits for more members to
 # join a group, the topics of coordinators have one partition instead of 50, and each Fetch names all its
@@ -52,18 +47,7 @@ CONFIG: Mapping[str, str] = {
 }
 
 
-class StoredRecord(NamedTuple):
-    """A record as it lies in a topic. ``timestamp_ms`` is since the Unix epoch."""
-
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-
-
-class Broker:
+class Broker(Inside):
     """A Kafka broker for tests.
 
         with Broker(topics={"orders": 3}) as broker:
@@ -73,11 +57,12 @@ class Broker:
     broker settings under Kafka's names. ``data`` keeps the data in a directory of yours; otherwise it is in
     a temporary one until the broker is stopped for good. ``port`` 0 takes any free port, and keeps it
     across `restart`. ``tls`` has clients speak TLS, ``users`` (names and passwords) has them log in, ``acls``
-    lets them do nothing else; `client_properties` says how they come in.
+    lets them do nothing else; `client_properties` says how they come in. ``metrics``: serve them at
+    `metrics_address`. ``socket``: have `ottla trace --data` find it by its directory. ``control``: have
+    programs in other languages drive it by HTTP at `control_address`.
 
-    What cannot be done raises: ``ottla.config.ConfigError`` at once for a name that is no setting;
-    it and ``ottla.node.StartError`` at the start; ``ottla.errors.KafkaError`` from the helpers. All methods
-    may be called from any thread.
+    Errors are those of ``ottla.testing``: ConfigError at once for a name that is no setting; it and
+    StartError at the start; KafkaError from the helpers. All methods may be called from any thread.
     """
 
     def __init__(
@@ -92,21 +77,30 @@ class Broker:
         tls: bool = False,
         users: Mapping[str, str] | None = None,
         acls: Iterable[Acl] | None = None,
+        metrics: bool = False,
+        socket: bool = False,
+        control: bool = False,
     ) -> None:
         check_known(config or ())
-        if isinstance(topics, str):
-            # Its characters would each be a topic.
-            raise TypeError(f"topics={topics!r}: give a list of names, or names with partitions")
         self.host = host
         self.port = port
         self.node_id = node_id
         self.faults = Faults(self._topic_name)
-        self._topics = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics, 1)
-        self._config = {**CONFIG, **{name: _text(value) for name, value in (config or {}).items()}}
+        self._topics = topic_counts(topics)
+        self._config = {**CONFIG, **{name: to_text(value) for name, value in (config or {}).items()}}
+        if metrics:
+            self._config.setdefault("metrics.listener", f"{host}:0")
+        self._socket = socket
+        # Where the control port is to be, the same after each start; None: there is none.
+        self._control_port = 0 if control else None
+        self._control: Control | None = None
         self._data = Path(data) if data is not None else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._key_folder: tempfile.TemporaryDirectory[str] | None = None
-        self._running: _Running | None = None
+        self._thread: LoopThread | None = None
+        self._nodes = RunningNodes()
+        self._disk: RealDisk
+        self._held_port: HeldPort | None = None
         self._security: Security | None = None
         if tls or users is not None or acls is not None:
             # Most tests have nobody log in, and start without it.
@@ -118,35 +112,65 @@ class Broker:
 
     def start(self) -> Self:
         """Start, and return once clients can connect."""
-        if self._running is not None:
+        if self._thread is not None:
             raise RuntimeError("the broker runs already")
-        security = self._security
+        if not self.port:
+            # Nobody is to have it while the broker is down for a moment, such as a client's own end of a
+            # connection.
+            try:
+                self._held_port = HeldPort(self.host)
+            except OSError as error:
+                raise StartError(f"cannot listen on {self.host}: {error.strerror or error}") from error
+            self.port = self._held_port.number
+        self._thread = LoopThread()
+        try:
+            self._thread.call(self._start_node())
+            if (security := self._security) is not None:
+                self._call(lambda nodes: security.found(nodes.any))
+            if self._control_port is not None:
+                self._call(self._open_control)
+            self._create_missing()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    async def _start_node(self) -> None:
         settings = NodeSettings(
             data=str(self.data),
             host=self.host,
             port=self.port,
             node_id=self.node_id,
-            properties=self._config | (security.properties(self._keys) if security is not None else {}),
+            socket=self._socket,
+            properties=self._config | (self._security.properties(self._keys) if self._security else {}),
         )
-        self._running = _Running(lambda disk: Node(settings, disk=disk, faults=self.faults))
+        self._disk = RealDisk()
         try:
-            self.port = self._running.start()
-            if security is not None:
-                self._call(security.found)
-            existing = self.topics()
-            for name, partitions in self._topics.items():
-                if name not in existing:
-                    self.create_topic(name, partitions)
+            node = Node(settings, disk=self._disk, faults=self.faults)
+            await node.start()
+        except (OSError, StoreError, UnicodeError) as error:
+            self._disk.close()
+            raise StartError(f"the broker cannot start: {error}") from error
         except BaseException:
-            self.stop()
+            self._disk.close()
             raise
-        return self
+        self.port = node.address[1]
+        self._nodes.add(node)
+
+    def _create_missing(self) -> None:
+        existing = self.topics()
+        for name, partitions in self._topics.items():
+            if name not in existing:
+                self.create_topic(name, partitions)
 
     def stop(self) -> None:
         """Stop as on SIGTERM, and remove the data if they are temporary. Harmless when it is stopped."""
         try:
             self._end(kill=False)
         finally:
+            if self._held_port is not None:
+                self._held_port.release()
+                self._held_port = None
             if self._temporary is not None:
                 self._temporary.cleanup()
                 self._temporary = None
@@ -166,7 +190,7 @@ class Broker:
     @property
     def running(self) -> bool:
         """Whether clients can connect, as far as no fault hinders them."""
-        return self._running is not None
+        return bool(self._nodes.nodes)
 
     @property
     def bootstrap_servers(self) -> str:
@@ -174,6 +198,30 @@ class Broker:
         if not self.port:
             raise RuntimeError("the broker has no port before it is started")
         return f"{self.host}:{self.port}"
+
+    @property
+    def metrics_address(self) -> str:
+        """HOST:PORT where /metrics, /healthz and /readyz are served. RuntimeError where they are not."""
+        address = self._node.metrics_address
+        if address is None:
+            raise RuntimeError("metrics are not served: give Broker metrics=True")
+        return show_address(*address)
+
+    @property
+    def control_address(self) -> str:
+        """HOST:PORT of the control port, which is on this machine. RuntimeError where there is none."""
+        if self._control is None:
+            raise RuntimeError("there is no control port: give Broker control=True, and start it")
+        return show_address(*self._control.address)
+
+    async def _open_control(self, nodes: RunningNodes) -> None:
+        from ottla.testing.control.server import Control
+
+        assert self._control_port is not None
+        control = Control((CONTROL_HOST, self._control_port), faults=self.faults)
+        await control.bind()
+        await control.start(nodes.any)
+        self._control, self._control_port = control, control.address[1]
 
     @property
     def data(self) -> Path:
@@ -218,9 +266,24 @@ class Broker:
         await asyncio.to_thread(self.stop)
 
     def _end(self, *, kill: bool) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            running.end(kill=kill)
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        try:
+            if self._nodes.nodes:
+                thread.call(self._end_node(kill=kill))
+        finally:
+            thread.close()
+
+    async def _end_node(self, *, kill: bool) -> None:
+        node = self._node
+        if self._control is not None:
+            self._control.close()
+        self._nodes.remove(self.node_id)
+        try:
+            await (node.kill() if kill else node.stop())
+        finally:
+            self._disk.close()
 
     # ------------------------------------------------------------ what is in it
 
@@ -228,60 +291,21 @@ class Broker:
         self, name: str, partitions: int = 1, config: Mapping[str, str | int | bool] | None = None
     ) -> None:
         """Create a topic, ready to be used when this returns. KafkaError where it cannot be."""
-        configs = {name: _text(value) for name, value in (config or {}).items()}
-        self._call(lambda node: _create_topic(node, name, partitions, configs))
+        configs = {name: to_text(value) for name, value in (config or {}).items()}
+        self._call(lambda nodes: topics.create(nodes, name, partitions, -1, configs))
 
-    def topics(self) -> dict[str, int]:
-        """The topics and their numbers of partitions, without Kafka's internal ones."""
-        image = self._node.services.metadata.image
-        return {
-            name: len(topic.partitions) for name, topic in image.topics.items() if not name.startswith("__")
-        }
+    def reset(self) -> None:
+        """Make it as it was after the start, for the next test: faults end, ``requests`` is empty, all topics
+        and groups are deleted, and the ``topics`` that it was made with are made anew.
 
-    def produce(
-        self,
-        topic: str,
-        *values: str | bytes | None,
-        key: str | bytes | None = None,
-        partition: int = 0,
-        headers: Mapping[str, str | bytes | None] | None = None,
-        timestamp_ms: int | None = None,
-    ) -> int:
-        """Append records with these values as one batch, and return the offset of the first.
-
-        They share key, headers and timestamp (now). KafkaError where a client would get one.
+        Groups that have members now stay, without offsets.
         """
-        at_ms = self._node.services.clock.now_ms() if timestamp_ms is None else timestamp_ms
-        packed = tuple((name, _bytes(value)) for name, value in (headers or {}).items())
-        batch = build_batch(
-            [Record(0, at_ms, _bytes(key), _bytes(value), packed) for value in values],
-        )
-        return self._call(lambda node: _append(node, topic, partition, batch))
-
-    def records(
-        self, topic: str, partition: int | None = None, *, read_committed: bool = False
-    ) -> list[StoredRecord]:
-        """What lies in a topic, or in one partition of it, by partition and offset. KafkaError if unknown.
-
-        ``read_committed``: without what was aborted, and up to the first transaction that is open.
-        """
-        return self._call(lambda node: _records(node, topic, partition, read_committed))
-
-    def committed(self, group: str) -> dict[TopicPartition, int]:
-        """The offsets that a group has committed; empty where it has none. Keys equal plain pairs of topic
-        and partition."""
-        return self._call(lambda node: _committed(node, group))
-
-    def transactions(self) -> dict[str, Transaction]:
-        """All transactional ids, with their producers and the states of their transactions."""
-        return self._call(transactions.transactions)
-
-    def abort(self, transactional_id: str) -> None:
-        """Abort the open transaction of an id, and fence its producer, as the next one of that id does.
-
-        KafkaError TRANSACTIONAL_ID_NOT_FOUND. Nothing happens where no transaction is open.
-        """
-        self._call(lambda node: transactions.abort(node, transactional_id))
+        self.faults.clear()
+        for name in self.topics():
+            self.delete_topic(name)
+        self._call(groups.delete_empty)
+        self._create_missing()
+        self.faults.forget()
 
     @property
     def requests(self) -> tuple[Request, ...]:
@@ -295,147 +319,28 @@ class Broker:
 
     def disconnect(self) -> None:
         """Close every connection that there is, at once and without a word."""
-        self._call(_disconnect)
+        self._call(lambda nodes: contents.disconnect(nodes.any))
 
     # ------------------------------------------------------------ across the threads
 
     @property
     def _node(self) -> Node:
-        if self._running is None:
+        if not self._nodes.nodes:
             raise RuntimeError("the broker is not running")
-        return self._running.node
+        return self._nodes.any
 
-    def _call(self, work: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
-        if self._running is None:
+    def _call(self, work: Callable[[RunningNodes], Coroutine[Any, Any, T]], timeout_s: float = 0) -> T:
+        thread = self._thread
+        if thread is None or not self._nodes.nodes:
             raise RuntimeError("the broker is not running")
-        return self._running.call(work)
+        return thread.call(on_loop(work, self._nodes), CALL_TIMEOUT_S + timeout_s)
 
     def _topic_name(self, topic_id: UUID) -> str | None:
-        topic = self._node.services.metadata.image.topics_by_id.get(topic_id)
+        # Requests also come while the node starts and while it stops.
+        topic = self._nodes.image.topics_by_id.get(topic_id)
         return None if topic is None else topic.name
 
 
-class _Running:
-    """A node that runs on an event loop in a thread, from `start` to `end`."""
-
-    def __init__(self, make: Callable[[Disk], Node]) -> None:
-        self.node: Node
-        self._make = make
-        self._loop = uvloop.new_event_loop()
-        self._started: Future[int] = Future()
-        self._ending: asyncio.Event
-        self._kill = False
-        self._ended: Future[None] = Future()
-        # A test that forgets to stop the broker must still be able to end.
-        self._thread = threading.Thread(target=self._run, name="ottla", daemon=True)
-
-    def start(self) -> int:
-        """Start the node; the port that it listens on. Raises what the node raises."""
-        self._thread.start()
-        return self._started.result(CALL_TIMEOUT_S)
-
-    def end(self, *, kill: bool) -> None:
-        """End the node and the thread. Raises what the node raises."""
-        if self._started.exception() is None:
-            self._kill = kill
-            self._loop.call_soon_threadsafe(self._ending.set)
-        self._thread.join(CALL_TIMEOUT_S)
-        self._ended.result(0)
-
-    def call(self, work: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
-        """Run on the node's loop, and wait for the result."""
-        return asyncio.run_coroutine_threadsafe(work(self.node), self._loop).result(CALL_TIMEOUT_S)
-
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
-            self._ended.set_exception(error)
-        else:
-            self._ended.set_result(None)
-
-    async def _serve(self) -> None:
-        self._ending = asyncio.Event()
-        disk = RealDisk()
-        try:
-            self.node = self._make(disk)
-            await self.node.start()
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for it
-            self._started.set_exception(error)
-        else:
-            self._started.set_result(self.node.address[1])
-            await self._ending.wait()
-            await (self.node.kill() if self._kill else self.node.stop())
-        finally:
-            disk.close()
-
-
-async def _create_topic(node: Node, name: str, partitions: int, configs: dict[str, str]) -> None:
-    new = NewTopic(name, num_partitions=partitions, configs=configs)
-    (result,) = await node.services.metadata.controller.create_topics([new])
-    if result.error is not None:
-        raise result.error
-
-
-def _check_exists(node: Node, topic: str, partition: int) -> None:
-    """KafkaError as a client would get it, but with a message that says what is missing."""
-    image = node.services.metadata.image.topics.get(topic)
-    if image is None:
-        raise KafkaError(
-            ErrorCode.unknown_topic_or_partition, f"Topic {topic!r} does not exist: create it first."
-        )
-    count = len(image.partitions)
-    if not 0 <= partition < count:
-        raise KafkaError(
-            ErrorCode.unknown_topic_or_partition,
-            f"Topic {topic!r} has no partition {partition}: it has {count}, from 0.",
-        )
-
-
-async def _append(node: Node, topic: str, partition: int, batch: bytes) -> int:
-    services = node.services
-    _check_exists(node, topic, partition)
-    replica = services.replicas.get(topic, partition)
-    return replica.append(batch, now_ms=services.clock.now_ms(), acks=-1).base_offset
-
-
-async def _records(node: Node, topic: str, partition: int | None, read_committed: bool) -> list[StoredRecord]:
-    services = node.services
-    _check_exists(node, topic, partition or 0)
-    count = len(services.metadata.image.topics[topic].partitions)
-    log = InternalTopicLog(topic, services.replicas, services.clock, services.disk)
-    found: list[StoredRecord] = []
-    for index in range(count) if partition is None else (partition,):
-        start = services.replicas.get(topic, index).log.log_start_offset
-        batches = [one async for piece in log.read_all(index) for one in iter_batches(piece)]
-        for header, batch in transactions.read_committed(batches) if read_committed else batches:
-            if not header.is_control:
-                found += (
-                    StoredRecord(index, *record) for record in iter_records(batch) if record.offset >= start
-                )
-    return found
-
-
-async def _committed(node: Node, group: str) -> dict[TopicPartition, int]:
-    if OFFSETS_TOPIC not in node.services.metadata.image.topics:
-        return {}
-    topics = node.services.groups.fetch(group, None, require_stable=False)
-    return {TopicPartition(t.topic, p.partition): p.offset for t in topics for p in t.partitions}
-
-
-async def _disconnect(node: Node) -> None:
-    node.disconnect()
-
-
-def _text(value: str | int | bool) -> str:
-    """A setting's value as Kafka writes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    if isinstance(value, str):
-        return value.encode()
-    if value is None or isinstance(value, bytes):
-        return value
-    raise TypeError(f"give bytes, str or None, not {type(value).__name__}")
+async def on_loop(work: Callable[[RunningNodes], Coroutine[Any, Any, T]], nodes: RunningNodes) -> T:
+    """Have also what makes the coroutine run on the loop of the nodes."""
+    return await work(nodes)

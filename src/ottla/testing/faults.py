@@ -20,8 +20,9 @@ call the rest, from any thread.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from types import TracebackType
@@ -30,6 +31,7 @@ from uuid import UUID
 
 from ottla.broker.faults import TOPIC_LISTS, Fault, element_name
 from ottla.errors import ErrorCode
+from ottla.testing.names import did_you_mean
 from ottla.wire.apis import APIS, BY_NAME
 
 # How many of the latest requests are kept to be asserted on.
@@ -68,6 +70,9 @@ class Request(NamedTuple):
     fault: Fault | None
 
 
+Listener = Callable[[Request], None]
+
+
 class Selector(NamedTuple):
     """Which requests are meant."""
 
@@ -96,6 +101,7 @@ class Rule:
     def __init__(
         self, fault: Fault, selector: Selector, times: int | None, end: Callable[[Rule], None]
     ) -> None:
+        self.id = 0  # its number, from 1 on, among all faults of the broker
         self.fault = fault
         self.selector = selector
         self.hits = 0  # requests it applied to so far
@@ -119,13 +125,23 @@ class Rule:
 
 
 class Faults:
-    """The faults of one broker, and the requests it has seen. ``topic_name`` finds the name of a topic id."""
+    """The faults of one broker, or of the nodes of a cluster, and the requests they have seen."""
 
-    def __init__(self, topic_name: Callable[[UUID], str | None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        topic_name: Callable[[UUID], str | None] = lambda _: None,
+        *,
+        spares: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """``topic_name`` finds the name of a topic id. ``spares``: the client ids that only a fault with a
+        ``client_id`` applies to, and whose requests are seen only where one does."""
         self._topic_name = topic_name
+        self._spares = spares
         self._rules: tuple[Rule, ...] = ()
         self._requests: deque[Request] = deque(maxlen=REQUESTS_MAX)
         self._changed = threading.Condition()
+        self._numbers = itertools.count(1)
+        self._listeners: tuple[Listener, ...] = ()
 
     # ------------------------------------------------------------ faults
 
@@ -207,6 +223,7 @@ class Faults:
 
     def _start(self, rule: Rule) -> Rule:
         with self._changed:
+            rule.id = next(self._numbers)
             self._rules = (*self._rules, rule)
         return rule
 
@@ -244,8 +261,23 @@ class Faults:
         with self._changed:
             if not self._changed.wait_for(lambda: len(self._seen(selector)) >= count, timeout_s):
                 got = len(self._seen(selector))
-                raise TimeoutError(f"the broker saw {got} of {count} requests ({selector}) in {timeout_s} s")
+                each = Counter(asked.api for asked in self._requests)
+                seen = ", ".join(f"{name} {times}" for name, times in sorted(each.items())) or "none"
+                raise TimeoutError(
+                    f"the broker saw {got} of {count} requests ({selector}) in {timeout_s:g} s; all requests "
+                    f"that it has recorded, by API: {seen}"
+                )
             return self._seen(selector)
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` with each request from now on, on the broker's event loop; it must not block."""
+        with self._changed:
+            self._listeners = (*self._listeners, listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        """Call it no more."""
+        with self._changed:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
 
     def forget(self) -> None:
         """Start `requests` anew."""
@@ -264,11 +296,22 @@ class Faults:
         api = APIS[ctx.api_key].name
         topics = tuple(topics_of(request, self._topic_name))
         with self._changed:
-            hit = [rule for rule in self._rules if rule.selector.matches(api, ctx.client_id, topics)]
+            spared = self._spares(ctx.client_id)
+            hit = [
+                rule
+                for rule in self._rules
+                if rule.selector.matches(api, ctx.client_id, topics)
+                and not (spared and rule.selector.client_id is None)
+            ]
+            if spared and not hit:
+                return None
             fault = combine(self._count(hit))
             fields = plain_fields(request)
-            self._requests.append(Request(api, ctx.api_version, ctx.client_id, topics, fields, fault))
+            seen = Request(api, ctx.api_version, ctx.client_id, topics, fields, fault)
+            self._requests.append(seen)
             self._changed.notify_all()
+        for listener in self._listeners:
+            listener(seen)
         return fault
 
     def refuses_connections(self) -> bool:
@@ -330,7 +373,8 @@ def api_names(api: Apis) -> frozenset[str] | None:
     names = frozenset((api,) if isinstance(api, str) else api)
     for name in names:
         if name not in BY_NAME:
-            raise ValueError(f"{name!r} is no API that Ottla serves; it is one of {', '.join(BY_NAME)}")
+            near = did_you_mean(name, BY_NAME) or f" The APIs are {', '.join(BY_NAME)}."
+            raise ValueError(f"{name!r} is no API that Ottla serves.{near}")
     return names
 
 
@@ -341,7 +385,9 @@ def error_code(error: str | int) -> int:
     except (KeyError, ValueError):
         code = ErrorCode.none
     if code == ErrorCode.none:
-        raise ValueError(f"{error!r} is no error of Kafka's; an example is NOT_ENOUGH_REPLICAS")
+        names = [each.name.upper() for each in ErrorCode if each != ErrorCode.none]
+        near = did_you_mean(error, names) if isinstance(error, str) else ""
+        raise ValueError(f"{error!r} is no error of Kafka's.{near or ' An example is NOT_ENOUGH_REPLICAS.'}")
     return int(code)
 
 

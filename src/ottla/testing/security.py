@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ottla.config.security import STANDARD_AUTHORIZER
+from ottla.extras import needed
 from ottla.security.acl_bindings import (
     CLUSTER_NAME,
     WILDCARD,
@@ -91,10 +92,13 @@ class Security:
         self.users = None if users is None else dict(users)
         self._acls = None if acls is None else [acl.binding() for acl in acls]
         self._host = host
+        # As whom nodes log in to each other, which makes them super users.
+        self._own_password = (self.users or {}).get(_OWN) or os.urandom(SALT_BYTES).hex()
         self._authority: Authority | None = None
         if tls:
             # cryptography takes a while to load.
-            from ottla.security.authority import Authority
+            with needed("tls=True"):
+                from ottla.security.authority import Authority
 
             self._authority = Authority("ottla tests")
 
@@ -107,10 +111,9 @@ class Security:
         if self._authority is not None:
             made |= self._tls(self._authority, folder())
         if self.users is not None:
-            users = " ".join(
-                f"{_quoted(f'user_{name}')}={_quoted(word)}" for name, word in self.users.items()
-            )
-            own = f'username="{_OWN}" password={_quoted(os.urandom(SALT_BYTES).hex())}'
+            known = {_OWN: self._own_password} | self.users
+            users = " ".join(f"{_quoted(f'user_{name}')}={_quoted(word)}" for name, word in known.items())
+            own = f'username="{_OWN}" password={_quoted(self._own_password)}'
             made |= {
                 "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
                 "sasl.mechanism.inter.broker.protocol": "PLAIN",
@@ -118,11 +121,16 @@ class Security:
             }
         if self._acls is not None:
             made["authorizer.class.name"] = STANDARD_AUTHORIZER
+            if self._authority is not None and self.users is None:
+                # The name in the certificate that nodes show each other.
+                made["super.users"] = f"User:{_OWN}"
         return made
 
     def _tls(self, authority: Authority, folder: Path) -> dict[str, str]:
-        (folder / "ca.pem").write_bytes(authority.pem)
-        (folder / "broker.pem").write_bytes(authority.issue("broker", (self._host, "localhost", "127.0.0.1")))
+        # Once: other nodes of a cluster may be reading it.
+        if not (folder / "ca.pem").exists():
+            (folder / "ca.pem").write_bytes(authority.pem)
+            (folder / "broker.pem").write_bytes(authority.issue(_OWN, (self._host, "localhost", "127.0.0.1")))
         return {
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(folder / "broker.pem"),
@@ -174,7 +182,7 @@ class Security:
         return made
 
 
-# As whom the broker would log in to others.
+# The name of nodes among themselves.
 _OWN = "broker"
 
 

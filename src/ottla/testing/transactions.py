@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from ottla.coordinators.transactions.requests import InitRequest
@@ -10,6 +11,7 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.log.markers import read_marker
 from ottla.metadata.image import TRANSACTION_STATE_TOPIC
 from ottla.node import Node
+from ottla.testing.running import RunningNodes
 from ottla.types import Buffer, TopicPartition
 from ottla.wire.records import BatchHeader
 
@@ -28,10 +30,21 @@ class Transaction(NamedTuple):
     partitions: tuple[TopicPartition, ...]
 
 
-async def transactions(node: Node) -> dict[str, Transaction]:
-    """All transactional ids of a node."""
-    if TRANSACTION_STATE_TOPIC not in node.services.metadata.image.topics:
-        return {}
+async def transactions(nodes: RunningNodes) -> dict[str, Transaction]:
+    """All transactional ids of all nodes that run, once all coordinators are loaded."""
+    return await nodes.served(partial(_all, nodes))
+
+
+async def _all(nodes: RunningNodes) -> dict[str, Transaction]:
+    nodes.check_served(TRANSACTION_STATE_TOPIC)
+    found: dict[str, Transaction] = {}
+    for node in nodes.nodes.values():
+        found |= _of_node(node)
+    return dict(sorted(found.items()))
+
+
+def _of_node(node: Node) -> dict[str, Transaction]:
+    """KafkaError while one of its coordinators is being loaded."""
     coordinator = node.services.transactions
     found = {}
     for listed in sorted(coordinator.transactions()):
@@ -45,13 +58,21 @@ async def transactions(node: Node) -> dict[str, Transaction]:
     return found
 
 
-async def abort(node: Node, transactional_id: str) -> None:
+async def abort(nodes: RunningNodes, transactional_id: str) -> None:
     """Abort what is open, and fence who opened it, as another producer of that id does at its start.
 
     KafkaError TRANSACTIONAL_ID_NOT_FOUND where nobody has had the id. Nothing happens where nothing is open.
     """
-    known = (await transactions(node)).get(transactional_id)
-    if known is None:
+    await nodes.served(partial(_abort, nodes, transactional_id))
+
+
+async def _abort(nodes: RunningNodes, transactional_id: str) -> None:
+    node = await nodes.coordinator(TRANSACTION_STATE_TOPIC, transactional_id)
+    known = None
+    if node is not None:
+        node.services.transactions.host.shard(transactional_id)
+        known = _of_node(node).get(transactional_id)
+    if node is None or known is None:
         raise KafkaError(ErrorCode.transactional_id_not_found, f"nobody had {transactional_id!r} so far")
     if known.state != "Ongoing":
         return
