@@ -70,7 +70,7 @@ def output_of(process: subprocess.Popen[str], timeout_s: float = RUN_TIMEOUT_S) 
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)
         try:
-            output = process.communicate(timeout=15)[0]
+            output = process.communicate(timeout=60)[0]
         except subprocess.TimeoutExpired:
             process.kill()
             output = process.communicate()[0]

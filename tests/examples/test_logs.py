@@ -27,10 +27,10 @@ def read_lines(bootstrap: str) -> list[tuple[int, int, int, topics.Line]]:
     """Every line of the topic: partition, offset, when it arrived in ms, and the line."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test", "enable.auto.commit": False})
     at = [TopicPartition(topics.LINES, p, 0) for p in range(topics.LINES_PARTITIONS)]
-    count = sum(consumer.get_watermark_offsets(partition, timeout=20)[1] for partition in at)
+    count = sum(consumer.get_watermark_offsets(partition, timeout=60)[1] for partition in at)
     consumer.assign(at)
     messages: list[Any] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(messages) < count:
         assert time.monotonic() < deadline
         messages += consumer.consume(count - len(messages), 0.5)
@@ -286,7 +286,7 @@ def test_rsyslog_keeps_lines_while_the_broker_is_away(ottla_process: Any) -> Non
             )
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
     assert process.returncode == 0
 
 

@@ -19,7 +19,7 @@ ORDERS = 320
 def read_all(bootstrap: str, topic: str) -> list[Any]:
     """All messages of a topic with one partition."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test", "enable.auto.commit": False})
-    _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)
+    _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=60)
     consumer.assign([TopicPartition(topic, 0, 0)])
     messages: list[Any] = []
     while len(messages) < end:

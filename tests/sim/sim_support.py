@@ -11,10 +11,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sim.loop import Process, VirtualLoop
-from sim.machine import Machine
-from sim.network import Fabric
-from sim.trace import Trace
+from ottla.explore.world.loop import Process, VirtualLoop
+from ottla.explore.world.machine import Machine
+from ottla.explore.world.network import Fabric
+from ottla.explore.world.trace import Trace
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,7 +144,8 @@ def replay(seed: int, hash_seed: str, tmp_path: Path, *arguments: str) -> tuple[
         [
             sys.executable,
             "-m",
-            "sim",
+            "ottla.cli.main",
+            "simulate",
             "--seed",
             str(seed),
             "--seconds",

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from sim.disk import SimDisk, Volume
-from sim.loop import VirtualLoop
-from sim.machine import Machine
+from ottla.explore.world.disk import SimDisk, Volume
+from ottla.explore.world.loop import VirtualLoop
+from ottla.explore.world.machine import Machine
 
 
 class Box:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from measuring import not_waiting
-from sim.loop import CURRENT, Deadlock, OutOfTime, Process, VirtualLoop
-from sim.machine import EPOCH_MS, Machine
+from ottla.explore.world.loop import CURRENT, Deadlock, OutOfTime, Process, VirtualLoop
+from ottla.explore.world.machine import EPOCH_MS, Machine
 
 
 @pytest.fixture
@@ -180,11 +180,31 @@ def test_nothing_of_a_dead_process_runs_not_even_its_cleanup(loop: VirtualLoop) 
         process.context.run(loop.call_later, 1, log.append, "timer")
         await asyncio.sleep(0.5)
         loop.kill(process)
-        loop.hand_over(process, log.append, "handed over")
+        loop.hand_over(process, "a connection", log.append, "handed over")
         await asyncio.sleep(5)
 
     loop.run(main())
     assert log == []
+
+
+def test_a_process_is_struck_after_so_many_of_its_own_steps(loop: VirtualLoop) -> None:
+    struck, other = Process("struck"), Process("other")
+    log: list[int] = []
+
+    async def work(is_struck: bool) -> None:
+        for number in range(10):
+            if is_struck:
+                log.append(number)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        loop.spawn(other, work(False))
+        loop.spawn(struck, work(True))
+        struck.after_steps(4, lambda: loop.kill(struck))
+        await asyncio.sleep(1)
+
+    loop.run(main())
+    assert log == [0, 1, 2, 3]
 
 
 def test_dying_while_paused_is_for_ever(loop: VirtualLoop) -> None:
@@ -221,6 +241,29 @@ def test_clocks_jump_and_count_from_the_boot(loop: VirtualLoop) -> None:
     loop.run(main())
     # A timer for a deadline in whole milliseconds is not early by a rounding error.
     assert fired == [2300]
+
+
+@pytest.mark.parametrize("kind", ["tasks", "futures"])
+def test_a_set_of_tasks_or_futures_is_gone_through_in_the_same_order_wherever_they_lie(kind: str) -> None:
+    """By default their addresses order them, and `asyncio.wait` goes through sets."""
+
+    def order(junk: int) -> list[int]:
+        made = VirtualLoop()  # type: ignore[abstract]
+        kept = []
+
+        async def main() -> list[int]:
+            ones: list[Any] = []
+            for number in range(100):
+                # Of their size, and in their way.
+                kept.append([asyncio.Future(loop=made) for _ in range(number * junk % 7)])
+                ones.append(made.create_future() if kind == "futures" else made.create_task(asyncio.sleep(0)))
+            return [ones.index(one) for one in set(ones)]
+
+        found = made.run(main())
+        made.close()
+        return found
+
+    assert order(0) == order(1) == order(3)
 
 
 def test_the_order_of_work_repeats(loop: VirtualLoop) -> None:

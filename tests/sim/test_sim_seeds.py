@@ -9,21 +9,21 @@ import pytest
 from sim_support import replay
 
 import soak
-from sim.cluster import Options, Result, run
-from sim.faults import KINDS
+from ottla.explore.campaign.cluster import Options, Result, run
+from ottla.explore.faults.kinds import KINDS
 
 # Seeds of a five-node cluster, of three nodes, and of one node by itself.
 CHUNK = 10
-CLUSTER_SEEDS = 220 * soak.FACTOR
-SMALL_SEEDS = 60 * soak.FACTOR
-SINGLE_SEEDS = 60 * soak.FACTOR
+CLUSTER_SEEDS = soak.amount(40, 11_000)
+SMALL_SEEDS = soak.amount(20, 3_000)
+SINGLE_SEEDS = soak.amount(20, 3_000)
 # Where to begin, for whoever wants to look at others than last time.
 FIRST = int(os.environ.get("OTTLA_SIM_FIRST_SEED", "1"))
 
 
 def check(result: Result, nodes: int) -> None:
     if result.violation is not None:
-        again = f"python -m sim --seed {result.seed} --nodes {nodes}"
+        again = f"ottla simulate --seed {result.seed} --nodes {nodes}"
         pytest.fail("\n".join([f"{result.violation}", f"again: {again}", *result.lines[-40:]]))
 
 
@@ -62,7 +62,7 @@ def test_every_kind_of_fault_strikes() -> None:
 
 def test_a_seed_repeats_exactly_in_any_process(tmp_path: Path) -> None:
     """Neither the order of hashes, nor addresses, nor what ran before in the process makes a difference."""
-    for seed in (3, 10, 17):
+    for seed in (3, 17):
         one = replay(seed, "1", tmp_path)
         other = replay(seed, "2", tmp_path)
         assert one == other

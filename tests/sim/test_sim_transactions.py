@@ -8,11 +8,11 @@ import pytest
 from sim_support import replay
 
 import soak
-from sim import txn_protocol
-from sim.cluster import Options, Result
-from sim.mutations import Mutation
-from sim.txn_cluster import run_transactions
-from sim.txn_mutations import TRANSACTION_MUTATIONS
+from ottla.explore.campaign import txn_protocol
+from ottla.explore.campaign.cluster import Options, Result
+from ottla.explore.campaign.mutations import Mutation
+from ottla.explore.campaign.txn_cluster import run_transactions
+from ottla.explore.campaign.txn_mutations import TRANSACTION_MUTATIONS
 
 SECONDS = 8.0
 SINGLE_SEEDS = 6 * soak.FACTOR
@@ -21,7 +21,7 @@ CLUSTER_SEEDS = 10 * soak.FACTOR
 
 def check(result: Result, nodes: int) -> None:
     if result.violation is not None:
-        again = f"python -m sim --transactions --seed {result.seed} --nodes {nodes} --seconds {SECONDS:.0f}"
+        again = f"ottla simulate --transactions --seed {result.seed} --nodes {nodes} --seconds {SECONDS:.0f}"
         pytest.fail("\n".join([f"{result.violation}", f"again: {again}", *result.lines[-40:]]))
 
 

@@ -1,0 +1,136 @@
+"""The seeds of one test, as `ottla explore` runs them: with progress, and with its failures told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from ottla.cli import output
+from ottla.explore.finding import Finding, document, find, left, report
+from ottla.explore.plan import Plan, Run
+from ottla.explore.workers import Workers
+
+# So many seeds are named, of those that failed.
+NAMED_MAX = 10
+# A range with more seeds than this is one without an end.
+SEEDS_MAX = 10**9
+HOUR_S = 3600
+
+
+@dataclass(slots=True, kw_only=True)
+class Explored:
+    """What is to be run, and what has become of it so far. ``plan``: that of each seed, but for the seed."""
+
+    workers: Workers
+    target: str
+    plan: Plan
+    first: int
+    last: int
+    goes_on: bool = False
+    shrink_s: float = 0.0
+    picture: str = ""
+    is_json: bool = False
+    done: int = 0
+    virtual_s: float = 0.0
+    faults: int = 0
+    # The first run that failed of each kind, and the seeds of all of them: runs are large, and may be many.
+    failed: dict[str, Run] = field(default_factory=dict)
+    seeds: dict[str, list[int]] = field(default_factory=dict)
+
+    def explore(self) -> bool:
+        """Run the seeds, and tell what failed; whether any did. Ctrl-C ends it with what was found.
+
+        KeyboardInterrupt is raised once that is said.
+        """
+        is_interrupted = False
+        try:
+            self._run()
+        except KeyboardInterrupt:
+            is_interrupted = True
+        picture = self.picture
+        for kind, run in self.failed.items():
+            finding = self._found(run, picture, is_interrupted)
+            is_interrupted = is_interrupted or finding.is_interrupted
+            picture = ""
+            self._tell(finding, self.seeds[kind][1:])
+        self._tell_summary()
+        if is_interrupted:
+            raise KeyboardInterrupt
+        return bool(self.failed)
+
+    def _run(self) -> None:
+        """All seeds, or up to the first one that fails."""
+        begun_s = time.monotonic()
+        total = self.last - self.first + 1
+        with output.progress("seeds", total if total <= SEEDS_MAX else None) as show:
+            for run in self.workers.runs(self._plans()):
+                self.done += 1
+                self.virtual_s += run.virtual_s
+                self.faults += sum(run.faults.values())
+                if run.error:
+                    self.failed.setdefault(run.kind, run)
+                    self.seeds.setdefault(run.kind, []).append(run.seed)
+                    if not self.goes_on:
+                        return
+                show(self.done, self._progress(time.monotonic() - begun_s))
+
+    def _plans(self) -> Iterator[Plan]:
+        plan = self.plan
+        if self.picture and self.first == self.last:
+            # Of one run there is a picture whether it fails or not.
+            plan = replace(plan, is_recorded=True, picture=self.picture)
+        return (replace(plan, seed=seed) for seed in range(self.first, self.last + 1))
+
+    def _progress(self, real_s: float) -> str:
+        failed = sum(map(len, self.seeds.values()))
+        return (
+            f"{self.virtual_s / HOUR_S:.1f} virtual hours ({self.virtual_s / max(real_s, 0.001):.0f} times "
+            f"real time), {output.counted(self.faults, 'fault')}, {failed or 'none'} failed; seeds"
+        )
+
+    def _found(self, run: Run, picture: str, is_interrupted: bool) -> Finding:
+        """The failure, made smaller if there is time."""
+        plan = replace(self.plan, seed=run.seed, picture=picture)
+        if is_interrupted:
+            return Finding(target=self.target, whole=run, plan=plan, run=run, tried=0)
+        tried = 0
+        with output.progress(f"Looking for less than seed {run.seed}; runs") as show:
+
+            def said(_plan: Plan, smaller: Run) -> None:
+                nonlocal tried
+                tried += 1
+                show(tried, f"Seed {run.seed} fails with {left(run, smaller)}; smaller runs")
+
+            return find(self.workers, self.target, plan, run, self.shrink_s, said)
+
+    def _tell(self, finding: Finding, others: list[int]) -> None:
+        if self.is_json:
+            output.print_json_line(document(finding) | {"other_seeds": others}, flush=True)
+            return
+        for line in report(finding).splitlines():
+            output.say(line)
+        if others:
+            output.say(f"So fail {output.counted(len(others), 'other seed')}: {_named(others)}")
+        output.say()
+
+    def _tell_summary(self) -> None:
+        failed = sorted(seed for seeds in self.seeds.values() for seed in seeds)
+        if self.is_json:
+            output.print_json_line(
+                {"test": self.target, "seeds": self.done, "virtual_s": self.virtual_s, "failed": failed},
+                flush=True,
+            )
+            return
+        what = f"failed on {_named(failed)}" if failed else "none failed"
+        output.say(
+            f"{self.target}: {output.counted(self.done, 'seed')}, "
+            f"{self.virtual_s / HOUR_S:.1f} virtual hours; {what}",
+            flush=True,
+        )
+
+
+def _named(seeds: list[int]) -> str:
+    named = ", ".join(map(str, seeds[:NAMED_MAX]))
+    more = len(seeds) - NAMED_MAX
+    return f"{named} and {more} more" if more > 0 else named

@@ -1,0 +1,195 @@
+"""`explore`: a test that runs once for each of many seeds, each in a world of its own, until one fails.
+
+The runs are in processes of their own, since clocks and chance are the run's in there (`programs.runner`). A
+failure names its seed, the command that repeats exactly this run, and a story of what happened in it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ottla.env import processors
+from ottla.explore import decorated
+from ottla.explore.faults.choice import Faults
+from ottla.explore.finding import Finding, find, report
+from ottla.explore.plan import CPU_MAX_S, Plan, Run
+from ottla.explore.seeds import first_and_last
+from ottla.explore.workers import Workers
+
+Test = Callable[[Any], Coroutine[Any, Any, None]]
+# Other seeds than a test has, for a run at night: `4711`, `1..5000`, or `100000..` for as many from there on.
+SEEDS_VARIABLE = "OTTLA_EXPLORE_SEEDS"
+
+
+class Found(AssertionError):
+    """A seed on which the test failed; ``str()`` has the report. ``run`` is the smallest run of it."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(report(finding))
+        self.run = finding.run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exploration:
+    """A test and the worlds that it is run in."""
+
+    test: Test
+    seeds: int
+    nodes: int
+    topics: Mapping[str, int]
+    faults: Faults
+    config: Mapping[str, str]
+    any_order: bool
+    cpu_s: float
+    jobs: int | None
+
+    @property
+    def target(self) -> str:
+        """FILE::NAME, for the command line."""
+        return decorated.target_of(self.test)
+
+    def listed(self) -> dict[str, float]:
+        """What is told of it to the process that has it run."""
+        return {"seeds": self.seeds, "nodes": self.nodes, "cpu_s": self.cpu_s}
+
+
+def explore(
+    *,
+    seeds: int = 100,
+    nodes: int = 3,
+    topics: Mapping[str, int] | None = None,
+    faults: Faults = None,
+    config: Mapping[str, str] | None = None,
+    any_order: bool = False,
+    cpu_s: float = CPU_MAX_S,
+    jobs: int | None = None,
+) -> Callable[[Test], Callable[[], None]]:
+    """Make a coroutine function that takes a `World` a test which explores seeds 1 to ``seeds``.
+
+    ``topics`` are created with their partitions before the test begins. ``faults``: a preset's name, kinds,
+    or weights by kind; None for a mixture that each seed draws. ``config``: broker settings by Kafka's names.
+    ``any_order``: callbacks of programs run in orders that asyncio rules out, too, for whoever hunts races
+    that another loop would show.
+    A run that takes more than ``cpu_s`` of CPU is ended, and has failed. ``jobs``: how many processes run
+    seeds; None for as many as there are processors, and for one in a worker of pytest-xdist.
+
+    The test takes no argument, and raises `Found`. `SEEDS_VARIABLE` has it explore other seeds: `4711`,
+    `1..5000`, or `100000..` for as many from there on. ValueError for values that no world has.
+    """
+    decorated.check_seeds(seeds)
+    if cpu_s <= 0 or (jobs is not None and jobs < 1):
+        raise ValueError(f"cpu_s={cpu_s}, jobs={jobs}: both have to be above 0")
+
+    def decorate(test: Test) -> Callable[[], None]:
+        if not inspect.iscoroutinefunction(test) or "<locals>" in test.__qualname__:
+            raise TypeError(f"{test.__qualname__}: explore takes coroutine functions of a module")
+        _check_parameters(test)
+        exploration = Exploration(
+            test=test,
+            seeds=seeds,
+            nodes=nodes,
+            topics=dict(topics or {}),
+            faults=faults,
+            config=dict(config or {}),
+            any_order=any_order,
+            cpu_s=cpu_s,
+            jobs=jobs,
+        )
+
+        def explored() -> None:
+            # For pytest: the report says it all.
+            __tracebackhide__ = True
+            finding = first_failure(exploration)
+            if finding is None:
+                return
+            if finding.is_interrupted:
+                raise KeyboardInterrupt(report(finding))
+            raise Found(finding)
+
+        decorated.stand_for(test, explored, exploration)
+        return explored
+
+    return decorate
+
+
+def _check_parameters(test: Test) -> None:
+    """TypeError for a test that takes something else than a world."""
+    if "." in test.__qualname__:
+        raise TypeError(
+            f"{test.__qualname__}: explore takes functions of a module: make this method one, without `self`"
+        )
+    parameters = list(inspect.signature(test).parameters.values())
+    if len(parameters) != 1 or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise TypeError(
+            f"{test.__qualname__}{inspect.signature(test)}: a test that is explored takes the world and no "
+            "fixtures, since each of its runs is in a process of its own: let it call what it needs"
+        )
+
+
+def first_failure(exploration: Exploration) -> Finding | None:
+    """The lowest of its seeds that fails, made smaller; None if none does."""
+    first, last = seeds_of(exploration.seeds)
+    target = exploration.target
+    file, test = split(target)
+    jobs = jobs_of(exploration.jobs)
+    with Workers(file, min(jobs, last - first + 1)) as workers:
+        plan = Plan(test=test, seed=first, cpu_max_s=exploration.cpu_s)
+        for run in workers.runs(replace(plan, seed=seed) for seed in range(first, last + 1)):
+            if run.error:
+                return find(workers, target, replace(plan, seed=run.seed), run)
+    return None
+
+
+def seeds_of(count: int) -> tuple[int, int]:
+    """The first and the last seed of a test that explores so many: others, if the environment says so."""
+    text = os.environ.get(SEEDS_VARIABLE, "")
+    if not text:
+        return 1, count
+    try:
+        first, last = first_and_last(text)
+    except ValueError as error:
+        raise ValueError(f"{SEEDS_VARIABLE}: {error}") from None
+    return first, first + count - 1 if last is None else last
+
+
+def jobs_of(jobs: int | None) -> int:
+    """How many processes run seeds: as many as there are processors, if nothing is said.
+
+    One in each worker of pytest-xdist, which are as many as somebody has chosen.
+    """
+    if jobs is not None:
+        return jobs
+    return 1 if "PYTEST_XDIST_WORKER" in os.environ else processors.usable()
+
+
+def runs(target: str, first: int, last: int, jobs: int = 1) -> Iterator[Run]:
+    """The runs of seeds ``first`` to ``last`` of a test, FILE::NAME, one by one, in processes of their own.
+
+    RuntimeError if such a process ends by itself: the file cannot be imported, for example.
+    """
+    file, test = split(target)
+    with Workers(file, jobs) as workers:
+        if test not in workers.tests:
+            raise RuntimeError(f"{file} has no test {test} that is decorated with @explore")
+        yield from workers.runs(Plan(test=test, seed=seed) for seed in range(first, last + 1))
+
+
+def recorded(target: str, run: Run) -> Run:
+    """The same run again, with its story."""
+    file, test = split(target)
+    with Workers(file) as workers:
+        (again,) = workers.runs([Plan(test=test, seed=run.seed, is_recorded=True)])
+    return again
+
+
+def split(target: str) -> tuple[str, str]:
+    """File and name of FILE::NAME."""
+    file, _, name = target.partition("::")
+    return file, name

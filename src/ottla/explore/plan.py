@@ -1,0 +1,73 @@
+"""What is to be run, a test with a seed or less than all of that, and what became of it.
+
+Both go between processes as lines of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# A run that takes more CPU than this is ended: some program spins and awaits nothing.
+CPU_MAX_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One run of ``test``. The same plan is the same run, to the last message; None is as the test has it.
+
+    ``strikes``: the numbers of the faults that strike, in their order; the others are left out, and these
+    strike when they would. ``run_max_s``: how long each `World.run` takes at most, in virtual seconds.
+    """
+
+    test: str
+    seed: int
+    strikes: tuple[int, ...] | None = None
+    nodes: int | None = None
+    run_max_s: float | None = None
+    cpu_max_s: float = CPU_MAX_S
+    # Whether its story is told from all that its programs asked and were answered.
+    is_recorded: bool = False
+    # The file that a picture of it is written to; none if empty.
+    picture: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Plan:
+        strikes = given["strikes"]
+        return cls(**{**given, "strikes": None if strikes is None else tuple(strikes)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What became of a plan. ``error``: empty if the test passed. ``digest``: the same for the same run."""
+
+    seed: int
+    error: str = ""
+    # Failures of one kind are failures at the same place, of the same check.
+    kind: str = ""
+    traceback: str = ""
+    digest: str = ""
+    virtual_s: float = 0.0
+    # How often which fault has struck; and of a failure all strikes: number, kind, seconds, what happened.
+    faults: Mapping[str, int] = field(default_factory=dict)
+    strikes: Sequence[tuple[int, str, float, str]] = ()
+    nodes: int = 0
+    # How long the longest `World.run` took, in virtual seconds.
+    longest_run_s: float = 0.0
+    story: Sequence[str] = ()
+    # The last of what a test that failed has printed.
+    printed: str = ""
+    cpu_s: float = field(default=0.0, compare=False)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Run:
+        strikes = tuple((number, kind, at_s, text) for number, kind, at_s, text in given["strikes"])
+        return cls(**{**given, "strikes": strikes})

@@ -1,0 +1,113 @@
+"""Run a test in its world with one seed: the same seed, the same run, to the last message."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from ottla.explore.programs import chance, clocks, current, machine, refusing
+from ottla.explore.programs.world import World
+from ottla.explore.world.loop import CURRENT
+
+Test = Callable[[World], Coroutine[Any, Any, None]]
+# A run takes so much virtual time at most, and so many steps; one that takes more spins somewhere.
+TIME_MAX_S = 24 * 3600.0
+STEPS_MAX = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run. ``error`` None: the test passed. ``digest`` is the same for the same run."""
+
+    error: BaseException | None
+    digest: str
+    virtual_s: float
+    steps: int
+
+
+def outcome_of(world: World, error: BaseException | None) -> Outcome:
+    """What became of the run of the world, which has ended, or ends now."""
+    return Outcome(
+        error=error,
+        digest=world.trace.digest(),
+        virtual_s=world.loop.time(),
+        steps=world.loop.steps,
+    )
+
+
+class _Lines(logging.Handler):
+    """Warnings of nodes and programs become remarks beside the trace."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.WARNING)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            said = record.getMessage()
+        except Exception:  # noqa: BLE001 - as logging does: a line that cannot be made ends no program
+            self.handleError(record)
+            return
+        self._world.trace.note(f"{CURRENT.get()} {record.levelname} {said}")
+
+
+def install() -> None:
+    """Put virtual clocks, chance and refusals into this process, before the programs are imported.
+
+    The process is to be one of its own: see `clocks`, `chance` and `refusing`.
+    """
+    clocks.install()
+    chance.install()
+    refusing.install()
+    machine.install()
+    current.threads = find_spec("greenlet") is not None
+    if current.threads:
+        from ottla.explore.programs import sockets, threads
+
+        threads.install()
+        sockets.install()
+
+
+@contextmanager
+def _surroundings(world: World) -> Iterator[None]:
+    logger, lines = logging.getLogger(), _Lines(world)
+    logger.addHandler(lines)
+    before = chance.begin(world.seed)
+    current.enter(world.loop)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+        current.leave()
+        chance.end(before)
+        logger.removeHandler(lines)
+
+
+def run_seed(test: Test, world: World) -> Outcome:
+    """Run the test in the world, to its end or to its first failure."""
+    error: BaseException | None = None
+
+    async def main() -> None:
+        await world.prepare()
+        await test(world)
+
+    with _surroundings(world):
+        try:
+            world.loop.run(main(), time_max_s=TIME_MAX_S, steps_max=STEPS_MAX)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - whatever a test fails by, as `pytest.fail`, is its outcome
+            error = raised
+        if error is None and world.loop.failures:
+            error = AssertionError("an exception that nobody caught: " + world.loop.failures[0])
+        outcome = outcome_of(world, error)
+        world.loop.close()
+    return outcome

@@ -1,0 +1,93 @@
+"""What became of a run, as whoever asked for it is told: its failure, its story, its faults."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from ottla.explore.plan import Plan, Run
+from ottla.explore.programs import limits, lines
+from ottla.explore.programs.checks import Broken
+from ottla.explore.programs.runner import Outcome, outcome_of
+from ottla.explore.programs.story import story_of
+from ottla.explore.programs.world import NotSettled, World
+from ottla.explore.recording.recorder import Recorder
+
+# Failures that have no line of the user's are told apart by their first words.
+WORDS_MAX = 8
+NUMBER = re.compile(r"\d[\d.]*")
+
+
+def kind_of(error: BaseException) -> str:
+    """What two failures have in common that are the same: the error, the check, and the line of the test."""
+    name, where = type(error).__name__, lines.of_error(error)
+    if isinstance(error, Broken):
+        name += f" by {_check(error)}"
+    elif isinstance(error, NotSettled):
+        name += f", {error.reason}"
+    return f"{name} at {where}" if where else f"{name}: {_words(str(error))}"
+
+
+def _check(error: Broken) -> str:
+    """The name of the function that found it broken."""
+    return traceback.extract_tb(error.__traceback__)[-1].name
+
+
+def _words(text: str) -> str:
+    return " ".join(NUMBER.sub("N", text).split()[:WORDS_MAX])
+
+
+def run_of(world: World, plan: Plan, outcome: Outcome, recorder: Recorder | None = None) -> Run:
+    """All that is told of a run that has come to its end."""
+    error = outcome.error
+    if error is None:
+        return _run(world, plan, outcome)
+    name = type(error).__name__
+    return _run(
+        world,
+        plan,
+        outcome,
+        error=f"{name}: {error}" if str(error) else name,
+        kind=kind_of(error),
+        traceback="".join(traceback.format_exception(error)),
+        story=_story(recorder, error),
+    )
+
+
+def _story(recorder: Recorder | None, error: BaseException) -> Sequence[str]:
+    return () if recorder is None else story_of(recorder.recording(), error)
+
+
+def ended(
+    world: World, plan: Plan, reason: str, frame: FrameType | None, recorder: Recorder | None = None
+) -> Run:
+    """All that is told of a run that would not end."""
+    where = lines.of_stack(frame)
+    error = f"{reason}: it was ended at {where}"
+    outcome = outcome_of(world, RuntimeError(error))
+    return _run(
+        world,
+        plan,
+        outcome,
+        error=error,
+        kind=f"{_words(reason)} at {where}",
+        traceback="".join(traceback.format_stack(frame)),
+        story=_story(recorder, RuntimeError(error)),
+    )
+
+
+def _run(world: World, plan: Plan, outcome: Outcome, **failure: Any) -> Run:
+    return Run(
+        seed=plan.seed,
+        digest=outcome.digest,
+        virtual_s=outcome.virtual_s,
+        faults=world.faults.counts,
+        strikes=world.faults.strikes if failure else (),
+        nodes=len(world.nodes),
+        longest_run_s=world.longest_run_s,
+        cpu_s=limits.cpu_s(),
+        **failure,
+    )

@@ -1,0 +1,79 @@
+"""The process of a function that is a program: `python -m ottla.explore.real.launch FILE`.
+
+FILE has a line of JSON, where to find the function, and then its arguments, pickled. It is found by the file
+of its module, since a test's module cannot always be imported by its name. A coroutine function is run by
+`asyncio.run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# What `multiprocessing` calls the main module of the process that started it.
+MAIN, ITS_MAIN = "__main__", "__mp_main__"
+
+
+def packed(main: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+    """What FILE is to have. TypeError for a function that another process does not find."""
+    if not inspect.isfunction(main) or "<locals>" in main.__qualname__ or "<lambda>" in main.__qualname__:
+        raise TypeError(
+            f"{getattr(main, '__qualname__', main)!r} cannot be a program: give a command, as a list, or a "
+            "function of a module, which another process can import"
+        )
+    where = {
+        "path": sys.path,
+        "module": main.__module__,
+        "file": str(Path(inspect.getfile(main)).resolve()),
+        "name": main.__qualname__,
+    }
+    return json.dumps(where).encode() + b"\n" + pickle.dumps(arguments)
+
+
+def run(file: Path) -> None:
+    """Do as FILE says."""
+    with file.open("rb") as opened:
+        where = json.loads(opened.readline())
+        sys.path[:] = where["path"]
+        found: Any = module_of(where["module"], Path(where["file"]))
+        # Its arguments may be of classes of the module.
+        arguments = pickle.load(opened)
+    for name in where["name"].split("."):
+        found = getattr(found, name)
+    result = found(*arguments)
+    if inspect.iscoroutine(result):
+        asyncio.run(result)
+
+
+def module_of(name: str, file: Path) -> ModuleType:
+    """The module of a file, under this name; imported, if the name leads to the file."""
+    if name != MAIN and _is_found(name, file):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(ITS_MAIN if name == MAIN else name, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _is_found(name: str, file: Path) -> bool:
+    """Whether the name leads to the file."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == file
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Machines under virtual time: loop, disks and network, the metadata store, and nodes that run on them."""

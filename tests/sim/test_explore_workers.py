@@ -1,0 +1,227 @@
+"""Processes that run plans: in order whatever their number, each run as if it were the first, and bounded."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ottla.explore import addresses
+from ottla.explore.finding import find, report
+from ottla.explore.plan import Plan, Run
+from ottla.explore.workers import Workers
+
+ODDITIES = Path(__file__).with_name("oddities.py")
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(str(ODDITIES), jobs=2) as made:
+        yield made
+
+
+def only(workers: Workers, plan: Plan) -> Run:
+    (run,) = workers.runs([plan])
+    return run
+
+
+def test_objects_lie_at_the_same_addresses_in_each_process_if_the_kernel_allows_it(workers: Workers) -> None:
+    libc = ctypes.CDLL(None)
+    before = libc.personality(addresses.LOOK)
+    is_allowed = libc.personality(before | addresses.ADDR_NO_RANDOMIZE) >= 0
+    libc.personality(before)
+    # Both of the workers run one of the first two.
+    plan = Plan(test="tells_an_address", seed=1)
+    found = {run.error for run in workers.runs([plan] * 4)}
+    assert (len(found) == 1) == is_allowed
+
+
+def test_what_is_drawn_when_the_file_is_imported_is_the_same_in_each_process(workers: Workers) -> None:
+    # Both of the workers run one of the first two.
+    plan = Plan(test="tells_what_was_drawn", seed=1)
+    assert len({run.error for run in workers.runs([plan] * 2)}) == 1
+
+
+def test_the_tests_of_a_file_are_told(workers: Workers) -> None:
+    assert workers.tests["listed"] == {"seeds": 7, "nodes": 3, "cpu_s": 60.0}
+    assert "COUNTED" not in workers.tests
+
+
+def test_a_program_that_spins_is_ended_at_its_line(workers: Workers) -> None:
+    run = only(workers, Plan(test="spins", seed=1, cpu_max_s=1.0, is_recorded=True))
+    assert run.error.startswith("the run has taken 1 s of CPU: it was ended at ")
+    line = int(run.error.rpartition(":")[2])
+    begin = 1 + ODDITIES.read_text().splitlines().index("        while True:")
+    assert begin <= line <= begin + 4 and "oddities.py:" in run.error
+    assert "in spinner" in run.traceback
+    assert any("spinner starts" in line for line in run.story)
+
+
+def test_a_function_in_c_that_does_not_return_is_ended_too(workers: Workers) -> None:
+    run = only(workers, Plan(test="spins_in_c", seed=1, cpu_max_s=1.0))
+    assert "ended before its time, with SIGXCPU" in run.error
+    assert "before the sum" in run.printed
+    assert "in spins_in_c" in run.printed
+
+
+@pytest.mark.parametrize("statm", ["/proc/self/statm", "/nowhere"])
+def test_a_run_that_waits_for_something_real_is_ended(statm: str) -> None:
+    """Also where the system does not say how much memory a process has, as macOS."""
+    code = (
+        "import os, pathlib, threading\n"
+        "from ottla.explore.programs import limits\n"
+        f"limits.STATM = pathlib.Path({statm!r})\n"
+        "from ottla.explore.world.loop import VirtualLoop\n"
+        "def ended(reason, frame):\n"
+        "    print(reason, frame is not None, flush=True)\n"
+        "    os._exit(0)\n"
+        "limits.LOOK_S = 0.1\n"
+        "limits.begin(VirtualLoop(), 60, ended)\n"
+        "threading.Event().wait()\n"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout == "nothing has gone on for 1 s of real time True\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "error"),
+    [
+        ("ends_the_process", "the process of the run ended before its time, with exit code 3"),
+        ("leaves", "SystemExit: no more"),
+        ("logs_what_cannot_be_said", "ValueError: after the line"),
+        ("has_a_fault_that_fails", "ValueError: Total of weights must be greater than zero"),
+        ("fails_by_pytest", "Failed: no boots"),
+        ("has_a_program_that_fails_by_pytest", "Failed: no shoes"),
+        ("takes_all_memory", "MemoryError"),
+    ],
+)
+def test_a_run_that_ends_in_another_way_has_failed(workers: Workers, test: str, error: str) -> None:
+    for _ in range(2):
+        run = only(workers, Plan(test=test, seed=5))
+        assert run.error == error and run.seed == 5 and run.kind
+        assert ("before the end" in run.printed) == (test == "ends_the_process")
+
+
+def test_a_run_finds_nothing_of_the_one_before(workers: Workers) -> None:
+    assert [run.error for run in workers.runs([Plan(test="counts", seed=seed) for seed in (1, 2, 3)])] == [
+        ""
+    ] * 3
+
+
+def test_answers_come_in_the_order_of_the_plans_and_a_run_that_nobody_waits_for_is_ended(
+    workers: Workers,
+) -> None:
+    slow = Plan(test="spins", seed=1, cpu_max_s=2.0)
+    fast = [Plan(test="counts", seed=seed) for seed in (2, 3, 4)]
+    assert [run.seed for run in workers.runs([slow, *fast])] == [1, 2, 3, 4]
+    endless = Plan(test="spins", seed=9, cpu_max_s=10_000.0)
+    for run in workers.runs([fast[0], endless]):
+        assert run.seed == 2
+        break
+    assert [run.seed for run in workers.runs(fast)] == [2, 3, 4]
+
+
+def test_runs_that_an_iterator_has_left_under_way_are_none_of_the_next_one(workers: Workers) -> None:
+    quick = Plan(test="counts", seed=1)
+    left = workers.runs([quick, Plan(test="spins", seed=2, cpu_max_s=3.0)])
+    assert next(left).seed == 1
+    assert [run.seed for run in workers.runs([replace(quick, seed=3)])] == [3]
+    assert list(left) == []
+
+
+def test_what_no_world_has_is_said(workers: Workers) -> None:
+    with (
+        Workers(str(ODDITIES)) as others,
+        pytest.raises(RuntimeError, match=r"shaken: there is no preset 'earthquake'.*choose of"),
+    ):
+        only(others, Plan(test="shaken", seed=1))
+
+
+def test_a_strike_that_is_left_out_leaves_the_others_alone(workers: Workers) -> None:
+    (whole,) = workers.runs([Plan(test="listed", seed=3)])
+    assert whole.error == "AssertionError: the end of 30 s" and whole.longest_run_s == pytest.approx(30)
+    numbers = [number for number, *_ in whole.strikes]
+    assert len(numbers) > 5 and numbers == sorted(numbers)
+    some = tuple(numbers[1::2])
+    (rest,) = workers.runs([Plan(test="listed", seed=3, strikes=some)])
+    assert tuple(number for number, *_ in rest.strikes) == some
+    times = {number: (kind, round(at_s, 2)) for number, kind, at_s, _ in whole.strikes}
+    assert {number: (kind, round(at_s, 2)) for number, kind, at_s, _ in rest.strikes} == {
+        number: times[number] for number in some
+    }
+    assert rest.kind == whole.kind and "oddities.py:" in rest.kind
+    (smaller,) = workers.runs([Plan(test="listed", seed=3, strikes=(), nodes=1, run_max_s=2.0)])
+    assert (smaller.strikes, smaller.nodes, smaller.error) == ((), 1, "AssertionError: the end of 2 s")
+    assert smaller.kind == whole.kind
+
+
+def test_the_number_of_processes_changes_nothing(workers: Workers) -> None:
+    plans = [Plan(test="listed", seed=seed) for seed in (1, 2, 3)]
+    with Workers(str(ODDITIES)) as one:
+        alone = list(one.runs(plans))
+    assert list(workers.runs(plans)) == alone
+    assert [run.seed for run in alone] == [1, 2, 3]
+
+
+def test_a_failure_is_made_smaller_and_drawn(workers: Workers, tmp_path: Path) -> None:
+    picture = tmp_path / "run.html"
+    plan = Plan(test="listed", seed=3, picture=str(picture))
+    (whole,) = workers.runs([plan])
+    finding = find(workers, "oddities.py::listed", plan, whole)
+    assert finding.plan == Plan(test="listed", seed=3, strikes=(), nodes=1, run_max_s=0.1)
+    assert finding.is_repeatable and finding.run.kind == whole.kind
+    assert "--seed 3 --strikes none --nodes 1 --seconds 0.1\n" in report(finding)
+    assert "listed, seed 3" in picture.read_text(encoding="utf-8")
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        direct = [int(word) for word in children.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [*direct, *(below for child in direct for below in descendants(child))]
+
+
+def is_alive(pid: int) -> bool:
+    """Neither gone nor waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_ctrl_c_ends_at_once_with_what_was_found_and_no_process_is_left() -> None:
+    arguments = [f"{ODDITIES}::spins", "--jobs", "2", "--seeds", "1..", "--cpu-seconds", "10000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ottla.cli.main", "explore", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        # Two processes, and a run of each.
+        wait_until(lambda: process.poll() is not None or len(descendants(process.pid)) == 4)
+        below = descendants(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert out.endswith("spins: 0 seeds, 0.0 virtual hours; none failed\n")
+    assert len(below) == 4
+    wait_until(lambda: not any(map(is_alive, below)))

@@ -1,0 +1,210 @@
+"""`ottla explore`: which tests and seeds it runs, what it says of them, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from ottla.cli.app import run
+from ottla.cli.errors import CliError, ExitCode
+from ottla.explore import workers
+from ottla.explore.plan import Plan, Run
+
+Verdict = Callable[[Plan], str]
+
+
+class Fake:
+    """In the place of `Workers`: runs fail by the kind that ``verdict`` says, or pass if it is empty."""
+
+    tests: ClassVar = {
+        "one": {"seeds": 3, "nodes": 3, "cpu_s": 60.0},
+        "two": {"seeds": 2, "nodes": 3, "cpu_s": 60.0},
+    }
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self.plans: list[Plan] = []
+        self.jobs = 0
+
+    def __call__(self, file: str, jobs: int) -> Fake:
+        if file == "nowhere.py":
+            raise RuntimeError("Traceback (…)\nthere is no file nowhere.py\n")
+        self.jobs = jobs
+        return self
+
+    def __enter__(self) -> Fake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def runs(self, plans: Iterable[Plan], deadline_s: float | None = None) -> Iterator[Run]:
+        for plan in plans:
+            self.plans.append(plan)
+            kind = self.verdict(plan)
+            given: dict[str, Any] = {
+                "virtual_s": 3600.0,
+                "nodes": plan.nodes or 3,
+                "longest_run_s": plan.run_max_s or 20.0,
+            }
+            if kind:
+                given |= {"error": f"{kind}!", "kind": kind, "story": ["1.0 shipping.1 is killed"]}
+                numbers = (1, 2, 3, 4) if plan.strikes is None else plan.strikes
+                given["strikes"] = [(number, "kill", 1.0, f"n{number} is killed") for number in numbers]
+            yield Run(seed=plan.seed, **given)
+
+
+@pytest.fixture
+def explored(monkeypatch: pytest.MonkeyPatch) -> Callable[[Verdict], Fake]:
+    def made(verdict: Verdict) -> Fake:
+        fake = Fake(verdict)
+        monkeypatch.setattr(workers, "Workers", fake)
+        return fake
+
+    return made
+
+
+Explored = Callable[[Verdict], Fake]
+
+
+def lost_on_2(plan: Plan) -> str:
+    """Seed 2 of the first test fails if its third fault strikes."""
+    has_struck = (plan.strikes is None or 3 in plan.strikes) and plan.run_max_s is None
+    return "lost" if plan.test == "one" and plan.seed == 2 and has_struck else ""
+
+
+def test_the_first_failure_is_told_made_smaller_and_ends_with_1(
+    explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = explored(lost_on_2)
+    assert run(["explore", "shop.py::one"]) == ExitCode.FAILED
+    said = capsys.readouterr().out
+    assert said.startswith("seed 2: lost!\n")
+    assert "It fails with 1 of 4 faults, 1 of 3 nodes, 20 seconds, after 3600.0 virtual seconds." in said
+    assert "    ottla explore shop.py::one --seed 2 --strikes 3 --nodes 1\n" in said
+    assert "n3 is killed" in said and "shipping.1 is killed" in said
+    assert said.endswith("shop.py::one: 2 seeds, 2.0 virtual hours; failed on 2\n")
+    assert not any(plan.is_recorded for plan in fake.plans[:-1])
+    assert fake.plans[-1].is_recorded
+
+
+def test_failures_are_told_by_their_kind(explored: Explored, capsys: pytest.CaptureFixture[str]) -> None:
+    explored(lambda plan: ("", "lost", "twice")[plan.seed % 3] if plan.strikes is None else "")
+    arguments = ["explore", "shop.py::one", "--seeds", "1..8", "--keep-going", "--shrink", "0"]
+    assert run(arguments) == ExitCode.FAILED
+    said = capsys.readouterr().out
+    assert said.count("What happened:") == 2
+    assert "seed 1: lost!" in said and "So fail 2 other seeds: 4, 7" in said
+    assert "seed 2: twice!" in said and "So fail 2 other seeds: 5, 8" in said
+    assert "8 seeds, 8.0 virtual hours; failed on 1, 2, 4, 5, 7, 8" in said
+
+
+def test_for_programs_there_is_a_line_of_json_for_each(
+    explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explored(lost_on_2)
+    assert run(["explore", "shop.py", "--json"]) == ExitCode.FAILED
+    failure, *summaries = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (failure["test"], failure["seed"], failure["kind"]) == ("shop.py::one", 2, "lost")
+    assert failure["command"] == "ottla explore shop.py::one --seed 2 --strikes 3 --nodes 1"
+    assert [strike["number"] for strike in failure["strikes"]] == [3]
+    assert summaries == [
+        {"test": "shop.py::one", "seeds": 2, "virtual_s": 7200.0, "failed": [2]},
+        {"test": "shop.py::two", "seeds": 2, "virtual_s": 7200.0, "failed": []},
+    ]
+
+
+def test_a_part_of_a_run_is_repeated_as_it_was_asked_for(
+    explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = explored(lambda plan: "lost")
+    arguments = ["--seed", "7", "--strikes", "17,3", "--nodes", "1", "--seconds", "2.5", "--jobs", "8"]
+    assert run(["explore", "shop.py::two", *arguments]) == ExitCode.FAILED
+    # Twice: nothing smaller is looked for, and the second time for its story.
+    plans = [
+        Plan(test="two", seed=7, strikes=(3, 17), nodes=1, run_max_s=2.5, is_recorded=no > 0) for no in (0, 1)
+    ]
+    assert fake.plans == plans and fake.jobs == 1
+    assert "--seed 7 --strikes 3,17 --nodes 1 --seconds 2.5\n" in capsys.readouterr().out
+    assert run(["explore", "shop.py::two", "--seed", "7", "--strikes", "none"]) == ExitCode.FAILED
+    assert fake.plans[-1].strikes == ()
+
+
+def test_a_run_that_does_not_repeat_is_said_to_depend_on_something_else(
+    explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explored(lambda plan: "" if plan.is_recorded else "lost")
+    assert run(["explore", "shop.py::one"]) == ExitCode.FAILED
+    assert "When it was repeated it did not fail in this way." in capsys.readouterr().out
+
+
+def test_ctrl_c_tells_what_was_found_and_ends_with_130(
+    explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verdict(plan: Plan) -> str:
+        if plan.seed == 3:
+            raise KeyboardInterrupt
+        return "lost" if plan.seed == 2 else ""
+
+    fake = explored(verdict)
+    assert run(["explore", "shop.py", "--keep-going"]) == ExitCode.INTERRUPTED
+    said = capsys.readouterr().out
+    assert "seed 2: lost!" in said and "It fails with 4 faults" in said
+    assert said.endswith("shop.py::one: 2 seeds, 2.0 virtual hours; failed on 2\n")
+    assert len(fake.plans) == 3
+
+
+def test_ctrl_c_while_a_smaller_run_is_looked_for_tells_the_smallest_so_far(
+    explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verdict(plan: Plan) -> str:
+        if plan.strikes is not None and len(plan.strikes) == 1:
+            raise KeyboardInterrupt
+        return "lost" if plan.strikes != () else ""
+
+    explored(verdict)
+    assert run(["explore", "shop.py::one"]) == ExitCode.INTERRUPTED
+    assert "It fails with 2 of 4 faults, 1 of 3 nodes" in capsys.readouterr().out
+
+
+def test_what_passes_ends_with_0(explored: Explored, capsys: pytest.CaptureFixture[str]) -> None:
+    explored(lambda plan: "")
+    assert run(["explore", "shop.py"]) == ExitCode.OK
+    assert capsys.readouterr().out == (
+        "shop.py::one: 3 seeds, 3.0 virtual hours; none failed\n"
+        "shop.py::two: 2 seeds, 2.0 virtual hours; none failed\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem", "code"),
+    [
+        (["nowhere.py::one"], "nowhere.py could not be run: there is no file nowhere.py", ExitCode.NOT_FOUND),
+        (["shop.py::three"], "has no test three .*; it has one, two", ExitCode.NOT_FOUND),
+        (["shop.py::Tests::one"], "not methods of a class", ExitCode.USAGE),
+        (["shop.py::one", "--jobs", "none"], "not a whole number", ExitCode.USAGE),
+        (["shop.py::one", "--strikes", "3,x"], "no list of numbers", ExitCode.USAGE),
+        (["shop.py::one", "--seeds", "3..1"], "first seed is above", ExitCode.USAGE),
+        (["shop.py::one", "--picture", "no/such/folder.html"], "no folder for", ExitCode.NOT_FOUND),
+    ],
+)
+def test_mistakes_are_said(arguments: list[str], problem: str, code: ExitCode, explored: Explored) -> None:
+    explored(lambda plan: "")
+    with pytest.raises(CliError, match=problem) as raised:
+        run(["explore", *arguments])
+    assert raised.value.code == code
+
+
+def test_a_picture_is_of_the_smallest_run_of_the_first_failure(explored: Explored, tmp_path: Path) -> None:
+    fake = explored(lost_on_2)
+    picture = str(tmp_path / "run.html")
+    assert run(["explore", "shop.py::one", "--picture", picture]) == ExitCode.FAILED
+    assert [plan.picture for plan in fake.plans if plan.picture] == [picture]
+    assert fake.plans[-1].picture == picture and fake.plans[-1].strikes == (3,)
+    fake.plans.clear()
+    assert run(["explore", "shop.py::two", "--seed", "1", "--picture", picture]) == ExitCode.OK
+    assert fake.plans == [Plan(test="two", seed=1, is_recorded=True, picture=picture)]

@@ -1,0 +1,129 @@
+"""The records that a check is about: where they are found, and which steps are told of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from picture_support import LOST, committed, read, shop, written
+
+from ottla.explore.recording.picture_marked import STEPS_MAX, Marked, Place, marked_of
+from ottla.explore.recording.recording import TEXT_MAX, Kind, Span
+from ottla.explore.world.machine import EPOCH_MS
+from ottla.testing.contents import StoredRecord
+
+
+def told(marked: Marked, number: int = 0) -> list[tuple[float, str, str]]:
+    return [(step.at_s, step.lane, step.text) for step in marked.told[number].steps]
+
+
+def test_a_lost_record_is_told_of_from_its_write_to_what_is_read_instead() -> None:
+    marked = marked_of(shop(), [LOST])
+    assert marked.places == {Place("orders", 0, 3)}
+    assert told(marked) == [
+        (1.3, "shop", "sends it to orders-0, where it lies at offset 3, hears of it 10 ms later"),
+        (1.35, "shipping", "reads it: offset 3 of orders-0"),
+        (1.4, "shipping", "commits offset 4 of orders-0 for group billing: it counts as done"),
+        (1.45, "shipping", "loses power"),
+        (4.0, "shipping", "starts again"),
+        (4.5, "shipping", "reads on: offset 4 of orders-0"),
+    ]
+    assert marked.told[0].name == "order 3"
+    assert marked.told[0].alike == "No other record has this value."
+
+
+def test_a_record_that_was_written_twice_is_one_story() -> None:
+    recording = shop()
+    again = replace(written(0, 5.0, b"order 3"), topic="shipped", program="shipping")
+    recording.written += [again, replace(again, offset=1, sent_s=6.0, acknowledged_s=None)]
+    records = [StoredRecord(0, at, EPOCH_MS + (5 + at) * 1_000, None, b"order 3", ()) for at in (0, 1)]
+    marked = marked_of(recording, records)
+    assert marked.places == {Place("orders", 0, 3), Place("shipped", 0, 0), Place("shipped", 0, 1)}
+    assert len(marked.told) == 1
+    assert [text for at_s, _, text in told(marked) if at_s in (1.3, 5.0, 6.0)] == [
+        "sends it to orders-0, where it lies at offset 3, hears of it 10 ms later",
+        "sends it to shipped-0, where it lies at offset 0, hears of it 10 ms later",
+        "sends it to shipped-0, where it lies at offset 1, and never hears of it",
+    ]
+    assert marked.told[0].alike == "3 records have this value."
+
+
+def test_what_fails_again_and_again_is_one_step() -> None:
+    recording = shop()
+    failing = replace(
+        written(3, 1.1, b"order 3"), offset=None, acknowledged_s=None, result="NOT_ENOUGH_REPLICAS"
+    )
+    recording.written[3:3] = [replace(failing, sent_s=1.1 + number / 100) for number in range(20)]
+    assert told(marked_of(recording, [LOST]))[0] == (
+        1.1,
+        "shop",
+        "sends it to orders-0 20 times until 1.290 s, and is refused: NOT_ENOUGH_REPLICAS",
+    )
+
+
+def test_a_refused_commit_is_a_step_and_counts_for_nothing() -> None:
+    recording = shop()
+    recording.committed = [replace(committed(4, 1.4), result="ILLEGAL_GENERATION"), committed(5, 4.6)]
+    texts = [text for _, _, text in told(marked_of(recording, [LOST])) if "commits" in text]
+    assert texts == [
+        "commits offset 4 of orders-0 for group billing, and is refused: ILLEGAL_GENERATION",
+        "commits offset 5 of orders-0 for group billing: it counts as done",
+    ]
+
+
+def test_kills_between_which_nothing_was_done_are_one_step() -> None:
+    recording = shop()
+    for begin_s in (4.1, 4.2, 4.3):
+        recording.spans.append(
+            Span(lane="shipping", kind=Kind.DOWN, begin_s=begin_s, end_s=begin_s + 0.05, text="is killed")
+        )
+        recording.spans.append(Span(lane="shipping", kind=Kind.RUNS, begin_s=begin_s + 0.05))
+    ends = [step for step in told(marked_of(recording, [LOST])) if step[0] not in (1.3, 1.35, 1.4)]
+    assert ends == [
+        (1.45, "shipping", "loses power, 4 times until 4.300 s"),
+        (4.35, "shipping", "starts again"),
+        (4.5, "shipping", "reads on: offset 4 of orders-0"),
+    ]
+
+
+def test_the_writers_end_is_no_step_once_it_has_heard() -> None:
+    assert not any("has ended" in text for _, _, text in told(marked_of(shop(), [LOST])))
+    recording = shop()
+    recording.written[3] = replace(recording.written[3], acknowledged_s=None)
+    assert (2.0, "shop", "has ended") in told(marked_of(recording, [LOST]))
+
+
+def test_of_two_topics_the_one_is_meant_in_which_it_was_written_then() -> None:
+    recording = shop()
+    other = replace(written(3, 50.0, b"order 3"), topic="copies", key=b"k")
+    recording.written.append(other)
+    assert marked_of(recording, [LOST]).places == {Place("orders", 0, 3)}
+    late = StoredRecord(0, 3, EPOCH_MS + 50_000, b"k", b"order 3", ())
+    assert marked_of(recording, [late]).places == {Place("copies", 0, 3)}
+
+
+def test_long_values_are_known_by_what_is_kept_of_them() -> None:
+    recording = shop()
+    recording.written.append(written(9, 2.0, b"x" * TEXT_MAX))
+    found = marked_of(recording, [StoredRecord(0, 9, EPOCH_MS + 2_000, None, b"x" * (TEXT_MAX + 50), ())])
+    assert found.places == {Place("orders", 0, 9)}
+
+
+def test_what_the_recording_does_not_have_is_said() -> None:
+    marked = marked_of(shop(), [StoredRecord(0, 77, EPOCH_MS, None, b"order 3", ())])
+    assert not marked.places and not marked.told
+    assert marked.left_out == ("1 of the records that the check is about: the recording does not have them",)
+
+
+def test_records_that_all_have_one_value_are_not_one_record() -> None:
+    recording = shop()
+    recording.written = [written(offset, 1 + offset / 10, b"tick") for offset in range(30)]
+    marked = marked_of(recording, [StoredRecord(0, 5, EPOCH_MS + 1_500, None, b"tick", ())])
+    assert marked.places == {Place("orders", 0, 5)}
+
+
+def test_of_a_long_story_the_first_and_the_last_steps_are_told() -> None:
+    recording = shop()
+    recording.read += [replace(read(3, 3, 10 + at), program=f"p{at}") for at in range(40)]
+    steps = told(marked_of(recording, [LOST]))
+    assert len(steps) == STEPS_MAX
+    assert steps[0][0] == 1.3 and steps[-1][0] == 49
