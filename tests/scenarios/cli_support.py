@@ -8,7 +8,10 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
-TIMEOUT_S = 60
+from json_fields import check
+
+# A command starts a Python of its own, and some wait for a cluster: this is for what hangs.
+TIMEOUT_S = 150
 
 
 class Ran(NamedTuple):
@@ -25,6 +28,14 @@ class Ran(NamedTuple):
     @property
     def json_lines(self) -> list[Any]:
         return [json.loads(line) for line in self.out.splitlines()]
+
+
+def _documents(ran: Ran) -> list[Any]:
+    """What was printed: one document, or many, each on a line."""
+    try:
+        return [ran.json]
+    except ValueError:
+        return ran.json_lines
 
 
 class Ottla:
@@ -46,6 +57,8 @@ class Ottla:
         )
         ran = Ran(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
         assert "Traceback" not in ran.err, ran.err
+        if "--json" in arguments and ran.code == 0 and ran.out:
+            check(arguments, _documents(ran))
         return ran
 
     def __call__(self, *arguments: str, stdin: bytes = b"") -> Ran:

@@ -23,13 +23,14 @@ def topic() -> str:
     return f"cli-{uuid4().hex[:10]}"
 
 
-def test_a_topic_from_its_creation_to_its_end(ottla: Ottla, topic: str) -> None:
+def test_a_topic_from_its_creation_to_its_end(ottla: Ottla, topic: str, ottla_server: BrokerProcess) -> None:
     created = ottla("topic", "create", topic, "--partitions", "3", "--config", "retention.ms=60000")
     assert created.out == f"{topic}: created\n"
     assert {"topic": topic, "partitions": 3, "replication_factor": 1} in ottla("topic", "list", "--json").json
     (described,) = ottla("topic", "describe", topic, "--json").json
     assert described["configs"] == {"retention.ms": "60000"}
-    assert described["topic_id"]
+    metadata = (ottla_server.data / f"{topic}-0" / "partition.metadata").read_text()
+    assert f"topic_id: {described['topic_id']}" in metadata.splitlines()
     assert described["partitions"] == [
         {
             "partition": i,
@@ -65,11 +66,20 @@ def test_describe_counts_messages(ottla: Ottla, topic: str) -> None:
     ottla("produce", topic, stdin=b"a\nb\nc\n")
     head, columns, row = ottla("topic", "describe", topic).out.splitlines()
     assert head.startswith(f"{topic}: replication factor 1, id ")
-    assert columns.split() == ["PARTITION", "LEADER", "REPLICAS", "ISR", "START", "END", "MESSAGES"]
-    assert row.split() == ["0", str(NODE), str(NODE), str(NODE), "0", "3", "3"]
+    assert columns.split() == [
+        "PARTITION",
+        "LEADER",
+        "REPLICAS",
+        "ISR",
+        "START",
+        "END",
+        "MESSAGES",
+        "TROUBLE",
+    ]
+    assert row.split() == ["0", str(NODE), str(NODE), str(NODE), "0", "3", "3", "-"]
     # How much of it is left cannot be known once it is compacted.
     ottla("config", "set", "topic", topic, "cleanup.policy=compact")
-    assert ottla("topic", "describe", topic).out.splitlines()[-1].split()[-2:] == ["3", "-"]
+    assert ottla("topic", "describe", topic).out.splitlines()[-1].split()[-3:] == ["3", "-", "-"]
 
 
 def test_creating_what_exists(ottla: Ottla, topic: str) -> None:
@@ -84,6 +94,15 @@ def test_creating_what_exists(ottla: Ottla, topic: str) -> None:
 def test_deleting_what_does_not_exist(ottla: Ottla, topic: str) -> None:
     assert "ottla topic list" in ottla.fails(4, "topic", "delete", topic).err
     assert ottla("topic", "delete", topic, "--if-exists").out == f"{topic}: does not exist\n"
+
+
+def test_topics_of_the_brokers_are_deleted_only_when_told(ottla: Ottla, topic: str) -> None:
+    ottla("topic", "create", topic)
+    for name in ("__consumer_offsets", "__transaction_state", "__share_group_state"):
+        assert "give --internal" in ottla.fails(2, "topic", "delete", topic, name, "--if-exists").err
+    assert topic in ottla("topic", "list").out, "nothing is deleted where something is refused"
+    ran = ottla("topic", "delete", "__share_group_state", "--internal", "--if-exists")
+    assert ran.out == "__share_group_state: does not exist\n"
 
 
 def test_a_dry_run_creates_nothing(ottla: Ottla, topic: str) -> None:
@@ -165,6 +184,13 @@ def test_configurations_of_one_broker_and_of_all(ottla_process) -> None:  # type
     failed = ottla.fails(1, "config", "set", "broker", str(NODE), "min.insync.replicas=1")
     assert "cannot be altered while ELR is enabled" in failed.err
     ottla.fails(1, "config", "set", "broker", str(NODE), "broker.id=5")
+    unknown = ottla.try_("config", "set", "broker", "default", "log.retention.hour=1")
+    assert (unknown.code, unknown.out) == (0, "log.retention.hour: set to 1\n")
+    assert unknown.err == (
+        "ottla: brokers have no configuration 'log.retention.hour': the value is kept, and has no effect. "
+        "Did you mean 'log.retention.hours'?\n"
+    )
+    ottla("config", "delete", "broker", "default", "log.retention.hour")
     ottla.fails(1, "config", "set", "broker", "default", "message.max.bytes=x")
     assert f"give one of {NODE}," in ottla.fails(4, "config", "describe", "broker", "7").err
 

@@ -38,7 +38,7 @@ class LocalCluster:
         assert self.process.stdout is not None
         lines = []
         while (line := self.process.stdout.readline()) != "ottla: cluster ready\n":
-            assert line, lines
+            assert line, (lines, Path(self._err.name).read_text()[-3000:])
             lines.append(line)
         self.ottla = Ottla(self.state["bootstrap"])
 
@@ -58,6 +58,19 @@ class LocalCluster:
     def end(self, node: int, signum: int) -> None:
         """Have a node end, and wait until its cluster has noticed."""
         os.kill(self.pid(node), signum)
+        self.await_end(node)
+
+    def here(self, command: str, *arguments: str) -> Any:
+        """Run a command on the cluster's folder, as in another terminal."""
+        return self.ottla("cluster", command, "--data", str(self.directory), *arguments)
+
+    def states(self) -> dict[int, tuple[str, int | None]]:
+        """The state and the process of each node, as `ottla cluster status` has them."""
+        nodes = self.here("status", "--json").json["nodes"]
+        return {node["node_id"]: (node["state"], node["pid"]) for node in nodes}
+
+    def await_end(self, node: int) -> None:
+        """Wait until the cluster has noticed that a node has ended."""
         wait_until(lambda: self.brokers().get(node, {}).get("state") != "alive", what="the node's end")
 
     def brokers(self) -> dict[int, Any]:
@@ -128,16 +141,42 @@ def test_a_dead_node_is_seen_and_replaced(cluster: LocalCluster) -> None:
     ottla = cluster.ottla
     ottla("topic", "create", "t", "-p", "3", "-c", "min.insync.replicas=3")
     ottla("produce", "t", stdin=MESSAGES)
-    cluster.end(2, signal.SIGKILL)
+    assert {node: state for node, (state, _) in cluster.states().items()} == dict.fromkeys(
+        (1, 2, 3), "running"
+    )
+    assert cluster.states()[2] == ("running", pid := cluster.pid(2))
+    assert cluster.here("kill", "2").out == f"ottla: node 2 killed (pid {pid})\n"
+    assert cluster.here("kill", "2").out == "ottla: node 2 does not run\n"
+    assert (
+        "no node 7: it has 1-3"
+        in ottla.fails(4, "cluster", "kill", "7", "--data", str(cluster.directory)).err
+    )
+    cluster.await_end(2)
     wait_until(lambda: len(cluster.describe()["under_replicated_partitions"]) == 3)
+    report = cluster.here("status", "--json").json
+    assert report["under_replicated_partitions"] == ["t-0", "t-1", "t-2"]
+    (dead,) = (node for node in report["nodes"] if node["pid"] is None)
+    assert (dead["node_id"], dead["state"], dead["under_replicated"]) == (2, "dead", 3)
+    assert (
+        "2 of 3 nodes running, 3 under min.insync.replicas, 3 under-replicated" in cluster.here("status").out
+    )
     found = cluster.describe()
     assert {one["node_id"]: one["state"] for one in found["brokers"]} == {1: "alive", 2: "fenced", 3: "alive"}
     assert cluster.brokers()[2]["behind"] == 3
     assert len(found["under_min_isr_partitions"]) == 3
     assert found["offline_partitions"] == []
+    seen = ottla("top", "--once", "--json", "--interval", "0.1").json
+    assert [(one["node_id"], one["state"] == "away", one["behind"]) for one in seen["brokers"]] == [
+        (1, False, 0),
+        (2, True, 3),
+        (3, False, 0),
+    ]
+    assert [(one["topic"], one["under_replicated"], one["offline"]) for one in seen["topics"]] == [
+        ("t", 3, 0)
+    ]
     late = ottla.fails(1, "cluster", "wait", "--timeout", "0.5").err
-    assert "not in sync: t-0 t-1 t-2" in late
-    assert "3 short of replicas" in ottla("cluster", "describe").out
+    assert "not in sync: t-[0-2]" in late
+    assert "3 under-replicated" in ottla("cluster", "describe").out
     assert "--allow-fewer-replicas" in ottla.fails(1, "cluster", "drain", "2").err
     assert "is not there" in ottla.fails(1, "cluster", "reassign", "--all").err
     cluster.up("--nodes", "4")
@@ -155,13 +194,16 @@ def test_preferred_leaders_are_elected(cluster: LocalCluster) -> None:
     ottla = cluster.ottla
     ottla("topic", "create", "t", "-p", "3")
     before = {number: one["leader"] for number, one in cluster.partitions("t").items()}
-    cluster.end(1, signal.SIGTERM)
+    pid = cluster.pid(1)
+    assert cluster.here("kill", "1", "--clean").out == f"ottla: node 1 stopped (pid {pid})\n"
+    cluster.await_end(1)
+    assert cluster.states()[1] == ("stopped", None)
     away = cluster.partitions("t")
     assert all(one["leader"] != 1 for one in away.values())
     (number,) = [n for n, leader in before.items() if leader == 1]
     refused = ottla.fails(1, "cluster", "elect", "t")
     assert f"t-{number}" in refused.err
-    cluster.up()
+    assert "listening on" in cluster.here("start", "1").out
     wait_until(lambda: len(cluster.partitions("t")[number]["isr"]) == 3)
     assert ottla("cluster", "elect", "t", "-p", str(number)).out in (
         f"t-{number}: led by 1\n",
@@ -170,6 +212,10 @@ def test_preferred_leaders_are_elected(cluster: LocalCluster) -> None:
     )
     assert {n: one["leader"] for n, one in cluster.partitions("t").items()} == before
     assert ottla("cluster", "elect", "--all").out.startswith("nothing to elect")
+    assert cluster.here("down").out == "ottla: cluster stopped\n"
+    assert cluster.process.wait(60) == 0, "the command that runs the cluster ends with it"
+    assert {state for state, _ in cluster.states().values()} == {"stopped"}
+    assert cluster.here("down").out == "ottla: the cluster does not run\n"
 
 
 def test_replicas_are_changed_by_file_and_by_number(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -216,7 +262,7 @@ def test_moves_can_be_seen_and_cancelled(cluster: LocalCluster, tmp_path: Path) 
         assert moving.poll() is None
         assert ottla("cluster", "reassign", "--cancel").out == "t-0: cancelled\n"
         # What has come about is said, not what was planned.
-        out, err = moving.communicate(timeout=30)
+        out, err = moving.communicate(timeout=60)
         assert (moving.returncode, out) == (1, b"0 partitions changed\n"), err
         assert b"1 of 1 partitions are not as planned: t-0 was cancelled, and is at" in err
         assert ottla("cluster", "reassign").out.startswith("no partition is moving")
@@ -244,9 +290,9 @@ def test_what_keeps_a_node_out_of_a_cluster_is_one_line(cluster: LocalCluster, t
         assert "Traceback" not in err
         return line
 
-    assert "node 1 is there already" in fails(
-        "--node-id", "1", "--store", store, "--data", str(tmp_path / "other")
-    )
+    impostor = ("--node-id", "1", "--store", store, "--data", str(tmp_path / "other"))
+    assert "the cluster knows node 1" in fails(*impostor)
+    assert "node 1 is already registered" in fails(*impostor, "--replace")
     assert "in use by another broker" in fails(
         "--node-id", "1", "--store", store, "--data", str(cluster.directory / "node-1")
     )
@@ -258,7 +304,7 @@ def test_what_keeps_a_node_out_of_a_cluster_is_one_line(cluster: LocalCluster, t
         "--node-id", "3", "--store", store, "--cluster", "x", "--data", data
     )
     assert "belongs to cluster.id" in fails("--node-id", "3", "--data", data)
-    assert "etcd is out of reach" in fails(
+    assert "etcd cannot be reached" in fails(
         "--node-id", "3", "--store", "etcd://127.0.0.1:1?timeout-ms=300", "--data", data
     )
 
@@ -269,7 +315,7 @@ def test_a_node_that_waits_for_its_store_stops_when_asked(tmp_path: Path) -> Non
     while "waiting for the metadata store" not in (line := node.stderr.readline()):
         assert line, node.poll()
     node.terminate()
-    out, err = node.communicate(timeout=15)
+    out, err = node.communicate(timeout=60)
     assert (node.returncode, out) == (0, ""), err
     assert "Traceback" not in err
 

@@ -174,7 +174,7 @@ def test_a_dead_node_stays_dead_until_the_cluster_is_asked_for_again(directory: 
     assert not answers(before[2][0])
     second = up().ready()
     after = second.nodes()
-    assert second.process.wait(20) == 0
+    assert second.process.wait(60) == 0
     assert after.keys() == before.keys()
     assert after[1] == before[1] and after[3] == before[3]
     assert after[2][0] == before[2][0] and after[2][1] != before[2][1]
@@ -201,23 +201,45 @@ def test_a_node_can_be_started_by_hand_with_the_command_in_its_log(directory: Pa
         assert by_hand.poll() is None
         third = up().ready()
         assert third.nodes()[3] == (address, by_hand.pid)
-        assert third.end() == 0
-    finally:
-        by_hand.terminate()
+        # It is found, and stops with the others.
+        Ottla(address)("cluster", "down", "--data", str(directory))
+        assert third.process.wait(60) == 0
         assert by_hand.wait(60) == 0
+    finally:
+        by_hand.kill()
+        by_hand.wait()
 
 
 def test_another_node_is_added_while_the_cluster_runs(up: Start) -> None:
     first = up("--port", "0", "--nodes", "1").ready()
     second = up("--nodes", "2").ready()
-    assert second.process.wait(20) == 0
+    assert second.process.wait(60) == 0
     assert sorted(second.nodes()) == [1, 2]
     assert second.nodes()[1] == first.nodes()[1]
     refused = up("--nodes", "1")
-    assert refused.process.wait(20) == 2
+    assert refused.process.wait(60) == 2
     assert "node 2 runs, and cannot be left out" in refused.err
     assert answers(first.nodes()[2][0])
     assert first.end() == 0
+
+
+def test_a_cluster_runs_in_the_background_until_it_is_stopped(directory: Path, up: Start) -> None:
+    first = up("--port", "0", "--nodes", "1", "--detach")
+    assert first.process.wait(60) == 0, first.err
+    assert (READY in first.lines, first.err) == (True, "")
+    ((address, pid),) = first.nodes().values()
+    ottla = Ottla(address)
+    try:
+        assert answers(address)
+        again = up("--detach")
+        assert again.process.wait(60) == 0
+        assert again.nodes() == first.nodes()
+    finally:
+        assert ottla("cluster", "down", "--data", str(directory)).out == "ottla: cluster stopped\n"
+    assert gone(pid)
+    failed = up("--detach", "--etcd-members", "3")
+    assert failed.process.wait(60) == 2
+    assert "which cannot change" in failed.err and failed.err.count("\n") == 1
 
 
 def test_nothing_is_left_behind_when_it_is_killed(directory: Path, up: Start) -> None:
@@ -286,13 +308,13 @@ def test_a_second_signal_kills_what_does_not_stop(directory: Path, tmp_path: Pat
         process.wait(1)
     assert not any(gone(pid) for pid in pids)
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert all(gone(pid) for pid in pids)
 
 
 def test_without_etcd_it_says_what_to_install(directory: Path, up: Start, tmp_path: Path) -> None:
     failed = up(environment={**os.environ, "PATH": str(tmp_path)})
-    assert failed.process.wait(20) == 1
+    assert failed.process.wait(60) == 1
     (line,) = failed.err.splitlines()
     assert "etcd" in line and "not on the PATH" in line and "etcd-server" in line
     assert not list(directory.glob("node-*"))
@@ -301,7 +323,7 @@ def test_without_etcd_it_says_what_to_install(directory: Path, up: Start, tmp_pa
 def test_a_file_in_place_of_the_folder_is_one_line(directory: Path, up: Start) -> None:
     directory.write_text("")
     failed = up()
-    assert failed.process.wait(20) == 2
+    assert failed.process.wait(60) == 2
     assert failed.err.splitlines() == [f"ottla: --data {directory}: it is not a directory"]
 
 

@@ -70,7 +70,7 @@ def test_what_hangs_is_found_and_aborted(broker: BrokerProcess, ottla: Ottla, na
         return next((one for one in states if one["start_offset"] is not None), None)
 
     try:
-        wait_until(lambda: started() is not None, 30)
+        wait_until(lambda: started() is not None)
         found = started()
         assert (found["start_offset"], found["last_sequence"]) == (0, 0)
         assert (

@@ -10,14 +10,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from measuring import HANG_S
 from ottla.cli.bench import cold, processes, raw, runner, single, transactions, workers
 from ottla.cli.bench.processes import Usage
 from ottla.cli.bench.report import Result, percentiles, show
@@ -161,7 +164,7 @@ def test_a_listener_is_found_by_its_port_with_its_children() -> None:
         assert found is not None
         assert found.memory_bytes > 5_000_000
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)
     assert processes.listeners([port]) == frozenset()
     assert processes.usage([process.pid]) is None
 
@@ -182,6 +185,35 @@ def test_what_is_local() -> None:
     assert runner.is_local("localhost")
     assert not runner.is_local("192.0.2.1")
     assert not runner.is_local("no-such-host.invalid")
+
+
+def _work_of_no_time(load: object, barrier: Any, progress: Any, index: int) -> Any:
+    barrier.wait(HANG_S)
+    return load
+
+
+def test_a_load_that_is_over_at_once_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools: list[ThreadPoolExecutor] = []
+    shown: list[int] = []
+
+    def pool(count: int, context: object, initializer: Any, initargs: Any) -> ThreadPoolExecutor:
+        initializer(*initargs)
+        pools.append(ThreadPoolExecutor(count))
+        return pools[0]
+
+    @contextmanager
+    def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+        yield shown.append
+
+    def usage(brokers: object) -> None:
+        # What looks at the brokers takes longer than the load.
+        pools[0].shutdown()
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(runner.output, "progress", progress)
+    monkeypatch.setattr(runner.processes, "usage", usage)
+    done = runner.run("Producing", [(_work_of_no_time, "done")], frozenset(), 1).done
+    assert (done, shown) == (["done"], [0])
 
 
 def test_the_produce_request_is_one() -> None:
@@ -239,7 +271,7 @@ def server(respond: bytes, pieces: int) -> Iterator[int]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(60)
 
 
 def run_raw(

@@ -127,19 +127,46 @@ def test_one_address_of_several_is_enough(mute_port: int) -> None:
         connect(f"127.0.0.1:{unused_port()},127.0.0.1:{mute_port}")
 
 
-def test_an_unknown_client_property_is_a_usage_error() -> None:
-    with pytest.raises(CliError, match='No such configuration property: "nope"') as caught:
-        Cluster("127.0.0.1:1", ["nope=1"]).producer()
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nope=1", "there is no client property 'nope'"),
+        ("parse.key=true", "there is no client property 'parse.key': give --key-separator"),
+        ("print.offset=true", "there is no client property 'print.offset': give --format, or --json"),
+        ("security.protocol=X", 'Invalid value "X" for configuration property "security.protocol"'),
+        (
+            "ssl.ca.location=/nowhere",
+            "ssl.ca.location: the file cannot be read, or",
+        ),
+    ],
+)
+def test_a_wrong_client_property_is_a_usage_error_in_our_words(given: str, said: str) -> None:
+    tls = [] if given.startswith("security") else ["security.protocol=SSL"]
+    with pytest.raises(CliError) as caught:
+        Cluster("127.0.0.1:1", [*tls, given]).producer()
     assert caught.value.code is ExitCode.USAGE
+    assert str(caught.value).startswith(f"client properties (-X): {said}")
+    assert "error:" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
-        (["nope"], "No such command 'nope'"),
-        (["topic", "nope"], "No such command 'nope'"),
-        (["topic", "create"], "Missing argument 'TOPIC'"),
-        (["topic", "list", "--nope"], "No such option: --nope"),
+        (["nope"], "there is no command 'nope' in 'ottla'. See 'ottla --help'."),
+        (["topic", "nope"], "there is no command 'nope' in 'ottla topic'."),
+        (["topic", "create"], "'ottla topic create' needs TOPIC: The topics' names. See"),
+        (["topic", "list", "--nope"], "there is no option '--nope' in 'ottla topic list'. See"),
+        (["topic", "list", "--jason"], "in 'ottla topic list'. Did you mean --json? See"),
+        (["topic", "list", "more"], "'ottla topic list' takes no further argument, such as 'more'. See"),
+        (["topic", "list", "-b"], "-b needs a value. See 'ottla topic list --help'."),
+        (["topic", "list", "-b", "http://h:1"], "--bootstrap 'http://h:1': give HOST:PORT"),
+        (
+            ["user", "create", "alice", "-p", "x"],
+            "there is no option '-p' in 'ottla user create': give --pass",
+        ),
+        (["consume", "t", "-f", "%k %s"], "such as '%k %s': give a format as --format '{key} {value}'"),
+        (["config", "describe", "grup", "g"], "KIND: 'grup' is not one of 'topic'"),
+        (["group", "describe", "g", "--member"], "Did you mean --members?"),
         (["topic", "create", "t", "--partitions", "0"], "--partitions"),
         (["topic", "create", "t", "--partitions", "x"], "--partitions"),
         (["topic", "create", "t", "--config", "x"], "--config 'x': give NAME=VALUE"),
@@ -189,7 +216,7 @@ def test_a_misspelt_command_is_told_which_was_meant(capsys: pytest.CaptureFixtur
         main(["topic", "lst"])
     assert end.value.code == ExitCode.USAGE
     said = capsys.readouterr().err
-    assert said == "ottla: No such command 'lst'. Did you mean 'list'? See 'ottla topic --help'.\n"
+    assert said == "ottla: there is no command 'lst' in 'ottla topic'. Did you mean 'ottla topic list'?\n"
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

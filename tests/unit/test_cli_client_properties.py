@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ottla.cli.client_properties import FILE_VARIABLE, client_properties
+from ottla.cli.client_properties import client_properties
 from ottla.cli.errors import CliError
 
 KAFKAS = """
@@ -36,14 +36,6 @@ def test_properties_of_kafkas_tools(tmp_path: Path) -> None:
         "ssl.endpoint.identification.algorithm": "none",
         "client.id": "x",
     }
-
-
-def test_a_file_for_all_commands_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "client.properties"
-    file.write_text("sasl.username=alice\nclient.id=file\n")
-    monkeypatch.setenv(FILE_VARIABLE, str(file))
-    assert client_properties(["client.id=x"]) == {"sasl.username": "alice", "client.id": "x"}
-    assert client_properties(None)["client.id"] == "file"
 
 
 @pytest.mark.parametrize(

@@ -352,6 +352,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="no such file") as missing:
         dump_file(tmp_path / "x.log")
     assert missing.value.code is ExitCode.NOT_FOUND
+    with pytest.raises(CliError, match="nofile: no such file") as missing:
+        dump_file(tmp_path / "nofile")
+    assert missing.value.code is ExitCode.NOT_FOUND
     (tmp_path / "notes.txt").write_bytes(b"")
     with pytest.raises(CliError, match="--type") as unknown:
         dump_file(tmp_path / "notes.txt")

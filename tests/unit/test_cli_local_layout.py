@@ -149,6 +149,41 @@ def test_a_damaged_file_is_one_line(text: str) -> None:
         Layout.from_json(text, "/d/cluster.json")
 
 
+@pytest.mark.parametrize(
+    ("part", "number", "changes"),
+    [
+        ("etcd", 0, {"name": "../other"}),
+        ("etcd", 0, {"name": None}),
+        ("etcd", 0, {"client_port": "1"}),
+        ("nodes", 0, {"id": "../other"}),
+        ("nodes", 0, {"id": True}),
+        ("nodes", 0, {"port": 1e400}),
+        ("nodes", 0, {"rack": {}}),
+        ("nodes", 1, {"id": 1}),
+        ("etcd", None, []),
+        ("nodes", None, []),
+        ("settings", None, []),
+        ("settings", None, {"a": 1}),
+        ("secure", None, "yes"),
+    ],
+)
+def test_a_file_with_names_that_no_cluster_has_is_damaged(
+    part: str, number: int | None, changes: Any
+) -> None:
+    document = make(nodes=2).to_json()
+    if number is None:
+        document[part] = changes
+    else:
+        document[part][number] |= changes
+    with pytest.raises(CliError, match="is damaged"):
+        Layout.from_json(json.dumps(document), "/d/cluster.json")
+
+
+def test_a_file_that_is_nested_too_deeply_is_damaged() -> None:
+    with pytest.raises(CliError, match="is damaged"):
+        Layout.from_json("[" * 100_000, "/d/cluster.json")
+
+
 def test_a_file_of_another_version_is_refused() -> None:
     with pytest.raises(CliError, match="of another version"):
         Layout.from_json('{"version": 2}', "/d/cluster.json")
@@ -174,6 +209,25 @@ def test_the_command_of_a_node_is_one_that_serve_understands() -> None:
             "x": "y=z",
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "isr"),
+    [
+        (1, {}, None),
+        (2, {}, None),
+        (3, {}, "2"),
+        (4, {}, "2"),
+        (3, {"min.insync.replicas": "1"}, "1"),
+    ],
+)
+def test_what_three_nodes_acknowledge_is_on_two(
+    nodes: int, settings: dict[str, str], isr: str | None
+) -> None:
+    layout = make(nodes=nodes, settings=settings)
+    options = serve.parse(layout.node_command(["ottla", "serve"], "/d", layout.nodes[0])[2:])
+    assert options is not None
+    assert options.overrides.get("min.insync.replicas") == isr
 
 
 def test_members_of_etcd_know_one_another() -> None:

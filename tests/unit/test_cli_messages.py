@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ottla.cli import consume, reader
 from ottla.cli.errors import CliError
-from ottla.cli.messages import Format, Message, from_json, from_line, parse_headers, to_json, unescape
+from ottla.cli.messages import (
+    BadLine,
+    Format,
+    Message,
+    from_json,
+    parse_headers,
+    split_lines,
+    to_json,
+    unescape,
+)
+from ottla.cli.topic import kafka_id
+from ottla.text import id_text
+from ottla.types import TopicPartition
 
 data = st.none() | st.binary(max_size=50) | st.text(max_size=50).map(lambda text: text.encode())
 header_names = st.text(max_size=10)
@@ -21,6 +39,7 @@ header_names = st.text(max_size=10)
     headers=st.lists(st.tuples(header_names, data), max_size=3).map(tuple),
     partition=st.integers(0, 2**31 - 1),
     timestamp_ms=st.integers(-1, 2**63 - 1),
+    timestamp_type=st.sampled_from([None, "CreateTime", "LogAppendTime"]),
 )
 def test_json_brings_every_byte_back(
     key: bytes | None,
@@ -28,11 +47,12 @@ def test_json_brings_every_byte_back(
     headers: tuple[tuple[str, bytes | None], ...],
     partition: int,
     timestamp_ms: int,
+    timestamp_type: str | None,
 ) -> None:
-    message = Message(key, value, headers, "t", partition, 5, timestamp_ms)
+    message = Message(key, value, headers, "t", partition, 5, timestamp_ms, timestamp_type)
     line = to_json(message)
     assert "\n" not in line
-    assert from_json(line.encode()) == message._replace(topic="", offset=-1)
+    assert from_json(line.encode()) == message._replace(topic="", offset=-1, timestamp_type=None)
 
 
 def test_text_stays_readable_and_the_rest_is_base64() -> None:
@@ -77,18 +97,16 @@ def test_json_that_is_no_message(line: bytes, reason: str) -> None:
         from_json(line)
 
 
-@pytest.mark.parametrize(
-    ("line", "separator", "expected"),
-    [
-        (b"a:b:c", b":", (b"a", b"b:c")),
-        (b"abc", b":", (None, b"abc")),
-        (b":v", b":", (b"", b"v")),
-        (b"a:b", None, (None, b"a:b")),
-        (b"", b":", (None, b"")),
-    ],
-)
-def test_lines(line: bytes, separator: bytes | None, expected: tuple[bytes | None, bytes]) -> None:
-    assert from_line(line, separator) == expected
+def test_lines_are_split_at_the_first_separator() -> None:
+    assert split_lines([b"a:b:c", b":v", b"k:"], b":") == ([b"a", b"", b"k"], [b"b:c", b"v", b""])
+    assert split_lines([], b":") == ([], [])
+
+
+@pytest.mark.parametrize("line", [b"abc", b""])
+def test_a_line_without_its_separator_is_refused_as_kafka_does(line: bytes) -> None:
+    with pytest.raises(BadLine, match="there is no ':' in it to end a key") as caught:
+        split_lines([b"k:v", line, b"k:v"], b":")
+    assert caught.value.index == 1
 
 
 @pytest.mark.parametrize(
@@ -117,3 +135,65 @@ def test_a_format_renders_raw_bytes() -> None:
 def test_a_format_that_makes_no_sense(template: str) -> None:
     with pytest.raises(CliError, match="--format: "):
         Format(template)
+
+
+def test_ids_of_topics_are_as_kafka_writes_them() -> None:
+    raw = bytes(range(0xF0, 0x100))
+    assert kafka_id(base64.b64encode(raw).decode()) == id_text(UUID(bytes=raw))
+    assert "_" in id_text(UUID(bytes=raw))
+    assert kafka_id("AAAAAAAAAAAAAAAAAAAAAA==") is None
+
+
+class Joining:
+    """A consumer whose group assigns partitions after some time."""
+
+    def __init__(self, assigned_s: float | None) -> None:
+        self.now_s, self.assigned_s = 1000.0, assigned_s
+        self.assign: Callable[[Any, list[Any]], None] = lambda consumer, partitions: None
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def subscribe(self, topics: list[str], *, on_assign: Any, on_revoke: Any) -> None:
+        self.assign = on_assign
+
+    def consume(self, count: int, timeout_s: float) -> list[Any]:
+        self.now_s += timeout_s
+        if self.assigned_s is not None and self.now_s - 1000 >= self.assigned_s:
+            self.assign(self, [TopicPartition("t", 0)])
+            self.assigned_s = None
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("assigned_s", "ends_s"), [(3.0, 5.0), (0.0, 2.0), (None, reader.JOIN_S_MAX + 2)])
+def test_the_idle_time_begins_when_partitions_are_assigned(
+    monkeypatch: pytest.MonkeyPatch, assigned_s: float | None, ends_s: float
+) -> None:
+    """A new group waits for more members, three seconds as a rule; one that assigns none is not for ever."""
+    consumer: Any = Joining(assigned_s)
+    monkeypatch.setattr(reader, "time", consumer)
+    made = reader.Reader(
+        consumer, reader.render_values, follow=True, count_max=None, idle_s_max=2.0, commits=True
+    )
+    made.subscribe(["t"])
+    made.run(lambda count: None)
+    assert ends_s - 1 <= consumer.now_s - 1000 <= ends_s + 1
+
+
+def test_a_topic_without_the_partitions_keeps_no_other_from_being_found() -> None:
+    known = {"a": 4, "b": 1, "c": 4}
+
+    def partitions(name: str) -> list[TopicPartition]:
+        return [TopicPartition(name, number) for number in range(known[name])]
+
+    cluster: Any = SimpleNamespace(
+        refresh=lambda: None, metadata=SimpleNamespace(topics=known), partitions=partitions
+    )
+    find = consume._finder(cluster, ".", consume.matching(".", True), "2-3")
+    assert find is not None
+    assert find() == [TopicPartition(name, number) for name in "ac" for number in (2, 3)]
+    known.clear()
+    assert find() == []

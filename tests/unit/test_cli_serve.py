@@ -13,6 +13,8 @@ from ottla import process
 from ottla.cli import app, serve
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.serve import Serve, parse
+from ottla.config import ConfigError
+from ottla.config.node import NodeSettings
 
 EVERYTHING = [
     "--data=/d",
@@ -27,8 +29,15 @@ EVERYTHING = [
     "blue.1",
     "--rack",
     "zone b",
+    "--replace",
     "--processes",
     "auto",
+    "--metrics",
+    "127.0.0.1:9308",
+    "--slow-request-ms",
+    "250",
+    "--control",
+    "127.0.0.1:0",
     "--config",
     "server.properties",
     "--set",
@@ -51,7 +60,11 @@ def test_every_option_is_understood() -> None:
         store="etcds://h1:2379,h2:2379",
         cluster="blue.1",
         rack="zone b",
+        replace=True,
         processes="auto",
+        metrics="127.0.0.1:9308",
+        slow_request_ms=250,
+        control="127.0.0.1:0",
         config_file="server.properties",
         overrides={"a": "1", "b": "x=y"},
         log_format="json",
@@ -82,9 +95,12 @@ def test_the_unusual_is_left_to_the_typer_app(arguments: list[str]) -> None:
         (Serve(listen="h:-1"), "--listen"),
         (Serve(listen="SSL://:9092"), "--listen"),
         (Serve(advertise="h:0"), "--advertise"),
+        (Serve(metrics="9308"), "--metrics"),
+        (Serve(metrics=""), "--metrics"),
         (Serve(node_id=-1), "--node-id"),
         (Serve(rack=" "), "--rack"),
         (Serve(cluster="x"), "--cluster"),
+        (Serve(replace=True), "--replace"),
         (Serve(store="etcd://h:1", node_id=1, cluster="a/b"), "--cluster"),
         (Serve(store="etcd://h:1", node_id=1, cluster=""), "--cluster"),
         (Serve(store="h1:2379", node_id=1), "--store"),
@@ -189,7 +205,7 @@ def test_what_the_system_refuses_is_said_without_its_number(
     def work(settings: object) -> int:
         raise error
 
-    options = dict.fromkeys(("store", "node_id", "listen", "advertise", "data", "cluster", "rack"))
+    options = dict.fromkeys(("store", "node_id", "listen", "advertise", "data", "cluster", "rack", "replace"))
     assert process.with_settings(work, None, {}, options) == ExitCode.FAILED
     assert capsys.readouterr().err == f"ottla: {said}\n"
 
@@ -206,4 +222,20 @@ def test_serving_imports_none_of_what_the_other_commands_need() -> None:
         "heavy = {'typer', 'click', 'rich', 'confluent_kafka', 'argparse'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_refused_start_tells_of_names_that_are_no_configuration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The cause may be among them."""
+
+    def work(settings: NodeSettings) -> int:
+        raise ConfigError("no")
+
+    given = {"num.partition": "3", "listener.name.client.ssl.client.auth": "none", "log.retention.ms": "5"}
+    options = dict.fromkeys(("store", "node_id", "listen", "advertise", "data", "cluster", "rack", "replace"))
+    assert process.with_settings(work, None, given, options) == ExitCode.FAILED
+    first, last = capsys.readouterr().err.splitlines()
+    assert last == "ottla: no"
+    assert "'num.partition' was supplied" in first and first.endswith("Did you mean 'num.partitions'?")

@@ -17,10 +17,10 @@ from ottla.cli.errors import CliError, ExitCode
 from ottla.config import BrokerConfig
 from ottla.env.clock import SystemClock
 from ottla.env.disk import RealDisk
-from ottla.log.checkpoints import encode_uuid
 from ottla.log.log import Log
 from ottla.log.manager import LogManager
 from ottla.log.settings import LogConfig
+from ottla.text import id_text
 from ottla.types import TopicPartition
 
 OLD, NEW = UUID(int=1), UUID(int=2)
@@ -75,7 +75,7 @@ def test_the_metadata_was_lost_and_the_records_come_back(
     size = sum(path.stat().st_size for path in (tmp_path / folder).iterdir() if path.name[0] == "0")
     [shown] = ask(capsys, "list", str(tmp_path))
     assert shown == {
-        "folder": folder, "topic": "orders", "partition": 3, "topic_id": encode_uuid(OLD),
+        "folder": folder, "topic": "orders", "partition": 3, "topic_id": id_text(OLD),
         "start": 2, "end": 8, "epoch": 4, "bytes": size,
     }  # fmt: skip
     # The topic is made again, with another id; nobody has written to it yet.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
-import threading
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.produce import Source
-from ottla.cli.transactional_sender import TransactionalSender, timed_lines
+from ottla.cli.transactional_sender import TransactionalSender
 
 PLAIN = Source(json=False, key=None, key_separator=None, headers=(), partition=-1, null=None)
 JSON = Source(json=True, key=None, key_separator=None, headers=(), partition=-1, null=None)
@@ -45,7 +45,8 @@ class FakeProducer:
         self.failures: dict[str, list[BaseException]] = {}
         self.refusal: KafkaError | None = None
         self._open: list[bytes] | None = None
-        self._waiting: list[Any] = []
+        self._waiting = 0
+        self.told: Any = None
         self._offset = 0
 
     def _call(self, name: str) -> None:
@@ -72,24 +73,53 @@ class FakeProducer:
         assert self._open is not None
         self._open = None
 
-    def produce(self, topic: str, *, value: bytes, on_delivery: Any, key: bytes | None) -> None:
+    def produce(self, topic: str, value: bytes, *others: Any) -> None:
         assert self._open is not None
         self._open.append(value)
-        self._waiting.append(on_delivery)
+        self._waiting += 1
+
+    def __len__(self) -> int:
+        return self._waiting
 
     def poll(self, timeout_s: float) -> int:
         return 0
 
     def flush(self, timeout_s: float = -1) -> int:
-        for told in self._waiting:
-            told(self.refusal, Delivered(self._offset))
+        while self._waiting:
+            self._waiting -= 1
+            self.told(self.refusal, Delivered(self._offset))
             self._offset += 1
-        self._waiting.clear()
         return 0
 
 
-def sender(producer: Any, count: int | None = None, *, report: bool = False) -> TransactionalSender:
-    return TransactionalSender(producer, "t", report, count, None)
+def sender(
+    producer: Any,
+    count: int | None = None,
+    seconds: float | None = None,
+    *,
+    report: bool = False,
+    **clock: Any,
+) -> TransactionalSender:
+    def make(told: Any) -> Any:
+        producer.told = told
+        return producer
+
+    return TransactionalSender(make, "t", report, count, seconds, **clock)
+
+
+@contextmanager
+def piped(text: bytes) -> Iterator[BinaryIO]:
+    """Standard input that has this text, less than a pipe holds."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as stream:
+        stream.write(text)
+    with os.fdopen(reading, "rb") as stream:
+        yield stream
+
+
+def run(made: TransactionalSender, text: bytes, source: Source = PLAIN) -> None:
+    with piped(text) as stream:
+        made.run(stream, source)
 
 
 def failure(code: int, **kinds: bool) -> KafkaException:
@@ -98,7 +128,7 @@ def failure(code: int, **kinds: bool) -> KafkaException:
 
 def failed(producer: FakeProducer, text: bytes, count: int | None = None, source: Source = PLAIN) -> CliError:
     with pytest.raises(CliError) as caught:
-        sender(producer, count).run(io.BytesIO(text), source)
+        run(sender(producer, count), text, source)
     return caught.value
 
 
@@ -106,7 +136,7 @@ def failed(producer: FakeProducer, text: bytes, count: int | None = None, source
 def test_each_line_is_in_one_transaction(lines: int, count: int | None) -> None:
     producer = FakeProducer()
     values = [str(number).encode() for number in range(lines)]
-    sender(producer, count).run(io.BytesIO(b"".join(value + b"\n" for value in values)), PLAIN)
+    run(sender(producer, count), b"".join(value + b"\n" for value in values), PLAIN)
     assert [value for committed in producer.committed for value in committed] == values
     size = count or max(lines, 1)
     assert [len(committed) for committed in producer.committed] == [
@@ -118,7 +148,7 @@ def test_each_line_is_in_one_transaction(lines: int, count: int | None) -> None:
 def test_places_are_told_once_they_are_committed(capsys: pytest.CaptureFixture[str]) -> None:
     producer = FakeProducer()
     with pytest.raises(CliError, match="line 4: "):
-        sender(producer, 2, report=True).run(io.BytesIO(b'{"value":"a"}\n' * 3 + b"x\n"), JSON)
+        run(sender(producer, 2, report=True), b'{"value":"a"}\n' * 3 + b"x\n", JSON)
     assert [line[-2] for line in capsys.readouterr().out.splitlines()] == ["0", "1"]
 
 
@@ -145,7 +175,7 @@ def test_steps_that_take_long_go_on() -> None:
     producer.failures = {
         name: [failure(slow, retriable=True), failure(slow, retriable=True)] for name in ("init", "commit")
     }
-    sender(producer).run(io.BytesIO(b"a\n"), PLAIN)
+    run(sender(producer), b"a\n", PLAIN)
     assert producer.calls == ["init"] * 3 + ["begin"] + ["commit"] * 3
     assert producer.committed == [[b"a"]]
 
@@ -175,51 +205,27 @@ def test_an_interruption_is_no_error(capsys: pytest.CaptureFixture[str]) -> None
     producer = FakeProducer()
     producer.failures = {"commit": [KeyboardInterrupt()]}
     with pytest.raises(KeyboardInterrupt):
-        sender(producer).run(io.BytesIO(b"a\n"), PLAIN)
+        run(sender(producer), b"a\n", PLAIN)
     assert producer.calls[-1] == "abort"
     assert capsys.readouterr().err == "ottla: nothing was committed, 1 aborted\n"
 
 
 def test_time_ends_a_transaction() -> None:
-    """By a clock that says so: the first is over when its second line comes."""
-    producer: Any = FakeProducer()
-    now_s = iter([0.0, 0.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0])
-    reading, writing = os.pipe()
-    os.write(writing, b"a\nb\nc\n")
-    os.close(writing)
-    made = TransactionalSender(producer, "t", False, None, 5.0, lambda: next(now_s))
-    with os.fdopen(reading, "rb") as stream:
-        made.run(stream, PLAIN)
+    """By a clock that says so: with the line behind its end, and if no line comes."""
+    producer = FakeProducer()
+    now_s = [0.0]
+    made = sender(producer, seconds=5.0, clock_s=lambda: now_s[0])
+    made._send_lines(PLAIN, [b"a"], 1)
+    assert made._wait_s() == 0.1
+    now_s[0] = 4.95
+    assert made._wait_s() == pytest.approx(0.05)
+    made._send_lines(PLAIN, [], 2)
+    assert producer.committed == []
+    now_s[0] = 9.0
+    made._send_lines(PLAIN, [b"b"], 2)
+    assert producer.committed == [[b"a", b"b"]]
+    assert made._wait_s() is None
+    made._send_lines(PLAIN, [b"c"], 3)
+    now_s[0] = 14.0
+    made._send_lines(PLAIN, [], 4)
     assert producer.committed == [[b"a", b"b"], [b"c"]]
-
-
-@given(st.lists(st.binary(max_size=20), max_size=10))
-def test_lines_of_a_pipe_are_those_of_a_file(pieces: list[bytes]) -> None:
-    reading, writing = os.pipe()
-
-    def write() -> None:
-        with os.fdopen(writing, "wb", buffering=0) as stream:
-            for piece in pieces:
-                stream.write(piece)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        found = list(timed_lines(reading, lambda: None))
-    finally:
-        thread.join()
-        os.close(reading)
-    assert found == [line.removesuffix(b"\n") for line in io.BytesIO(b"".join(pieces))]
-
-
-def test_a_pipe_that_is_silent_says_so() -> None:
-    reading, writing = os.pipe()
-    lines = timed_lines(reading, lambda: 0.0)
-    assert next(lines) is None
-    os.write(writing, b"on")
-    assert next(lines) is None
-    os.write(writing, b"e\ntwo")
-    assert next(lines) == b"one"
-    os.close(writing)
-    assert list(lines) == [b"two"]
-    os.close(reading)

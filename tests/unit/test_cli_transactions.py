@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ottla.cli import requests as requests_module
 from ottla.cli.app import run
 from ottla.cli.direct import DirectCluster, Unanswered
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.transactions import app as commands
-from ottla.cli.transactions import requests as requests_module
 from ottla.cli.transactions.hanging import Description, OpenTransaction, ProducerState, hanging, open_longer
 from ottla.cli.transactions.requests import Filters, TransactionRequests
 from ottla.errors import ErrorCode

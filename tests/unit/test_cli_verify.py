@@ -111,6 +111,20 @@ def test_what_follows_from_the_log_is_mended(
     assert broker(data, OLD) == [record.encode() for record in RECORDS]
 
 
+def test_epochs_that_are_forgotten_with_deleted_records_are_not_missed(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DeleteRecords moves the log's start into a segment, and the epochs' start with it."""
+    (data / FOLDER / "leader-epoch-checkpoint").write_bytes(b"0\n1\n0 1\n")
+    topic, _, partition = FOLDER.rpartition("-")
+    starts = data / "log-start-offset-checkpoint"
+    starts.write_text(f"0\n1\n{topic} {partition} 1\n")
+    assert ask(capsys, data)["problems"] == []
+    starts.unlink()
+    (problem,) = ask(capsys, data, code=ExitCode.FAILED)["problems"]
+    assert problem["problem"] == "offset 0 is of epoch 0, not -1"
+
+
 def test_a_damaged_batch_is_found_and_stays(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     second = logs(data)[1]
     flip(second, 70)

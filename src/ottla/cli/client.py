@@ -5,6 +5,7 @@ confluent-kafka is imported when the first client is made, not before.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,11 +13,12 @@ from concurrent.futures import Future
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ottla.cli.client_properties import client_properties
-from ottla.cli.errors import CliError, ExitCode
+from ottla.addresses import parse_address
+from ottla.cli.client_properties import BY_TOKEN, client_properties
+from ottla.cli.errors import CliError, DeniedError, ExitCode
 from ottla.cli.positions import Kind, Position
+from ottla.cli.rights import KINDS, Right
 from ottla.cli.values import is_host, shown
-from ottla.numbers import parse_whole
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PORT_DEFAULT = 9092
-PORT_MAX = 65535
 CONNECT_TIMEOUT_S = 4.0
 REQUEST_TIMEOUT_S = 30.0
+# Whoever is to be told why a login fails knows it by then.
+FIRST_LOOK_S = 1.5
 # Between two tries of what a new leader cannot say yet.
 RETRY_STEP_S = 0.1
 
@@ -43,6 +46,26 @@ NOT_FOUND = frozenset(
 )
 UNREACHABLE = frozenset(("_TRANSPORT", "_ALL_BROKERS_DOWN", "_TIMED_OUT", "_RESOLVE", "_TIMED_OUT_QUEUE"))
 
+# What no other try mends: what a client is, or what it trusts, is not what the broker asks for.
+REFUSED = frozenset(("_AUTHENTICATION", "_SSL"))
+_BROKER = re.compile(r"^[a-z_]+://\S+: ")
+_STATE = re.compile(r" \(after \d+ms in state [^()]*\)$")
+# OpenSSL's number of an error, the library and the function.
+_OPENSSL = re.compile(r"error:[0-9A-Fa-f]+:[^:]*:[^:]*:")
+# What librdkafka says of a listener without SASL, which answers SaslHandshake with ILLEGAL_SASL_STATE.
+_NO_LOGIN = "Request not valid in current SASL state"
+_MAKING = re.compile(r"^Failed to create [a-z ]+: ")
+_NO_FILE = re.compile(r"(ssl\.\S+) failed: ")
+_NO_PROPERTY = re.compile(r'No such configuration property: "([^"]*)"')
+# Properties of the readers and writers of Kafka's console clients, by how they begin, and what we have.
+OF_CONSOLES = {
+    ("parse.key", "key.separator"): "give --key-separator",
+    ("parse.headers", "headers."): "give --header NAME=VALUE",
+    ("print.key",): "give --key-separator, or --format",
+    ("print.", "line.separator", "null.literal"): "give --format, or --json",
+}
+NO_RIGHT = "the user lacks a right: the broker's log says which, 'ottla acl add' gives it"
+
 # What to do about an error, where the broker's own words do not say.
 ADVICE = {
     "NON_EMPTY_GROUP": "stop its consumers first",
@@ -52,6 +75,10 @@ ADVICE = {
     "TOPIC_ALREADY_EXISTS": "pick another name, or give --if-not-exists",
     "MSG_SIZE_TOO_LARGE": "the topic's max.message.bytes limits a message, and a batch of them",
     "_MSG_TIMED_OUT": "the broker did not take it in time",
+    "TOPIC_AUTHORIZATION_FAILED": NO_RIGHT,
+    "GROUP_AUTHORIZATION_FAILED": NO_RIGHT,
+    "CLUSTER_AUTHORIZATION_FAILED": NO_RIGHT,
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": NO_RIGHT,
     "INVALID_RECORD": "a compacted topic takes only messages with keys: give --key or --key-separator",
 }
 
@@ -61,15 +88,17 @@ def admin_api() -> Any:
     return import_module("confluent_kafka.admin")
 
 
-def explain(error: KafkaError, what: str) -> CliError:
-    """The error for the user when ``what`` (a topic, a group, an action) failed."""
+def explain(error: KafkaError, what: str, *rights: Right) -> CliError:
+    """The error for the user when ``what`` (a topic, a group, an action) failed. ``rights``: those that it
+    needs, of which the user lacks the one that the error is about."""
     name = error.name()
-    text = error.str().strip().rstrip(".").removeprefix("Broker: ") or name
+    text = _OPENSSL.sub("", error.str()).strip().rstrip(".").removeprefix("Broker: ") or name
     if name in UNREACHABLE:
         return CliError(
             f"{what}: the broker did not answer ({text}); is it still running?", ExitCode.UNREACHABLE
         )
-    advice = ADVICE.get(name)
+    kind = KINDS.get(error.code())
+    advice = next((str(right) for right in rights if right.kind == kind), ADVICE.get(name))
     # The broker's message often begins with what it is about, and says it better.
     subject = "" if text.lower().startswith(what.lower()) else f"{what}: "
     code = ExitCode.FAILED
@@ -77,22 +106,32 @@ def explain(error: KafkaError, what: str) -> CliError:
         code = ExitCode.NOT_FOUND
     elif name == "TOPIC_ALREADY_EXISTS":
         code = ExitCode.EXISTS
-    return CliError(subject + text + (f" ({advice})" if advice else ""), code)
+    made = CliError if kind is None else DeniedError
+    return made(subject + text + (f" ({advice})" if advice else ""), code)
+
+
+def _of_property(error: KafkaError) -> str:
+    """What librdkafka says of a client property, in our words."""
+    text = error.str().strip()
+    if found := _NO_PROPERTY.search(text):
+        advice = next((text for names, text in OF_CONSOLES.items() if found[1].startswith(names)), None)
+        return f"there is no client property {shown(found[1])}" + (f": {advice}" if advice else "")
+    if found := _NO_FILE.search(text):
+        return f"{found[1]}: the file cannot be read, or does not hold that in PEM"
+    return _OPENSSL.sub("", _MAKING.sub("", text))
 
 
 def parse_bootstrap(bootstrap: str) -> list[tuple[str, int]]:
     """The addresses of a bootstrap list; CliError (usage) where one is malformed."""
     addresses = []
     for part in filter(None, (part.strip() for part in bootstrap.split(","))):
-        host, colon, port = part.rpartition("://")[2].rpartition(":")
-        if not colon or port.endswith("]"):
-            host, port = f"{host}{colon}{port}", str(PORT_DEFAULT)
-        number = parse_whole(port, 1, PORT_MAX)
-        if number is None or not is_host(host):
+        found = parse_address(part.rpartition("://")[2], port_min=1, port_default=PORT_DEFAULT)
+        is_web = part.lower().startswith(("http://", "https://"))
+        if found is None or is_web or not is_host(found[0]):
             raise CliError(
                 f"--bootstrap {shown(part)}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE
             )
-        addresses.append((host.strip("[]"), number))
+        addresses.append(found)
     if not addresses:
         raise CliError("--bootstrap: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
     return addresses
@@ -111,6 +150,32 @@ def _probe(addresses: Iterable[tuple[str, int]], deadline_s: float) -> str | Non
     return reason
 
 
+def _why_nobody_answers(bootstrap: str, troubles: Iterable[KafkaError]) -> CliError:
+    """What there is to say of brokers that accept connections, and of what librdkafka met at them."""
+    subject = {"_AUTHENTICATION": "the login was refused", "_SSL": "TLS"}
+    words = "does it ask for TLS, or a login?"
+    told = [error for error in troubles if error.name() != "_ALL_BROKERS_DOWN"]
+    # What is decisive before what came last.
+    decisive = [error for error in told if error.name() in REFUSED]
+    if told:
+        words = (decisive or told)[-1].str()
+        words = _OPENSSL.sub("", words)
+        words = _STATE.sub("", _BROKER.sub("", words)).rstrip(".").removeprefix("SASL authentication error: ")
+    if _NO_LOGIN in words:
+        return CliError(
+            f"{bootstrap}: the login was refused: this listener has no login by SASL; set security.protocol "
+            "to PLAINTEXT or SSL (-X)",
+            ExitCode.UNREACHABLE,
+        )
+    if decisive:
+        return CliError(f"{bootstrap}: {subject[decisive[-1].name()]}: {words} (-X)", ExitCode.UNREACHABLE)
+    return CliError(
+        f"{bootstrap} accepts connections but does not answer as a Kafka broker ({words}); "
+        "check the port and the security properties (-X).",
+        ExitCode.UNREACHABLE,
+    )
+
+
 class Cluster:
     """One cluster, reached from its bootstrap list. Clients are made as a command asks for them."""
 
@@ -119,6 +184,12 @@ class Cluster:
         # Client properties as they were given.
         self.given = list(properties or ())
         self._properties = client_properties(self.given)
+        if BY_TOKEN in self._properties:
+            raise CliError(
+                "sasl.jaas.config has tokenauth=true, and this command comes in by librdkafka, which cannot "
+                "log in by delegation tokens: give a user's password",
+                ExitCode.USAGE,
+            )
         self._addresses = parse_bootstrap(bootstrap)
         self._admin: AdminClient | None = None
         self._metadata: Any = None
@@ -138,14 +209,13 @@ class Cluster:
         try:
             return factory(self._settings(extra))
         except KafkaException as error:
-            raise CliError(f"--property: {error.args[0].str()}", ExitCode.USAGE) from None
+            raise CliError(f"client properties (-X): {_of_property(error.args[0])}", ExitCode.USAGE) from None
 
     def connect(self) -> Cluster:
         """Find out within five seconds whether a broker answers, and load the metadata.
 
         A plain connection first: it fails at once where nothing listens, where librdkafka would keep trying.
         """
-        from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
         deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
@@ -155,16 +225,29 @@ class Cluster:
                 "Start one with 'ottla serve', or name another with --bootstrap HOST:PORT.",
                 ExitCode.UNREACHABLE,
             )
-        self._admin = self._make(AdminClient, {"socket.connection.setup.timeout.ms": 5000})
-        try:
-            self._metadata = self._admin.list_topics(timeout=max(1.0, deadline_s - time.monotonic()))
-        except KafkaException as error:
-            raise CliError(
-                f"{self.bootstrap} accepts connections but does not answer as a Kafka broker "
-                f"({error.args[0].str()}); check the port and the security properties (-X).",
-                ExitCode.UNREACHABLE,
-            ) from None
+        troubles: list[KafkaError] = []
+        self._admin = self._make(
+            AdminClient, {"socket.connection.setup.timeout.ms": 5000, "error_cb": troubles.append}
+        )
+        if not self._answers(FIRST_LOOK_S, troubles):
+            refused = any(trouble.name() in REFUSED for trouble in troubles)
+            # Another address may still let it in.
+            if (refused and len(self._addresses) == 1) or not self._answers(
+                max(1.0, deadline_s - time.monotonic()), troubles
+            ):
+                raise _why_nobody_answers(self.bootstrap, troubles)
         return self
+
+    def _answers(self, timeout_s: float, troubles: list[KafkaError]) -> bool:
+        """Whether the metadata came; librdkafka tells of ``troubles`` while it is polled."""
+        from confluent_kafka import KafkaException
+
+        try:
+            self._metadata = self.admin.list_topics(timeout=timeout_s)
+        except KafkaException:
+            self.admin.poll(0)
+            return False
+        return True
 
     def refresh(self) -> None:
         """Load the metadata again."""
@@ -197,11 +280,15 @@ class Cluster:
         broker = brokers.get(self.metadata.controller_id) or next(iter(brokers.values()))
         return broker.host, broker.port
 
-    def producer(self, **properties: Any) -> Producer:
-        """A producer; keyword names are librdkafka properties with '_' for '.'."""
+    def producer(self, *, on_delivery: Callable[..., None] | None = None, **properties: Any) -> Producer:
+        """A producer; keyword names are librdkafka properties with '_' for '.'.
+
+        ``on_delivery`` is given the error and the message of each delivery while the producer is polled.
+        """
         from confluent_kafka import Producer
 
-        return self._make(Producer, {name.replace("_", "."): value for name, value in properties.items()})
+        named = {name.replace("_", "."): value for name, value in properties.items()}
+        return self._make(Producer, named if on_delivery is None else {**named, "on_delivery": on_delivery})
 
     def consumer(self, *, stats: Callable[[str], None] | None = None, **properties: Any) -> Consumer:
         """A consumer; keyword names are librdkafka properties with '_' for '.'.
@@ -217,7 +304,9 @@ class Cluster:
         """The topic's metadata; CliError (not found) where there is no such topic."""
         topic = self.metadata.topics.get(name)
         if topic is None:
-            raise CliError(f"topic {name!r} does not exist; see 'ottla topic list'", ExitCode.NOT_FOUND)
+            # A topic that one may not describe is as if it were not there.
+            seen = ", or may not be seen by this user" if "security.protocol" in self._properties else ""
+            raise CliError(f"topic {name!r} does not exist{seen}; see 'ottla topic list'", ExitCode.NOT_FOUND)
         if topic.error is not None:
             raise explain(topic.error, f"topic {name!r}")
         return topic
@@ -234,28 +323,34 @@ class Cluster:
                 )
         return [TopicPartition(name, partition) for partition in wanted]
 
-    def wait(self, future: Future[T], what: str) -> T:
-        """An admin call's result, its error made plain."""
+    def wait(self, future: Future[T], what: str, *rights: Right) -> T:
+        """An admin call's result, its error made plain; ``rights`` as of ``explain``."""
         from confluent_kafka import KafkaException
 
         try:
             return future.result(REQUEST_TIMEOUT_S + 1)
         except KafkaException as error:
-            raise explain(error.args[0], what) from None
+            raise explain(error.args[0], what, *rights) from None
         except TimeoutError:
             raise CliError(f"{what}: the broker did not answer in time", ExitCode.UNREACHABLE) from None
 
     def outcomes(
-        self, kind: str, futures: Mapping[str, Future[Any]], result: str, forgiven: Mapping[ExitCode, str]
+        self,
+        kind: str,
+        futures: Mapping[str, Future[Any]],
+        result: str,
+        forgiven: Mapping[ExitCode, str],
+        operation: str,
     ) -> tuple[list[tuple[str, str]], list[CliError]]:
         """(name and result of what went through, errors of what did not) of an admin call for several things.
 
-        Errors with a code in ``forgiven`` count as gone through, with the result given there.
+        Errors with a code in ``forgiven`` count as gone through, with the result given there. ``operation``
+        is the one that the user must have the right to do.
         """
         done, errors = [], []
         for name, future in futures.items():
             try:
-                self.wait(future, f"{kind} {name!r}")
+                self.wait(future, f"{kind} {name!r}", Right(operation, kind, name))
                 done.append((name, result))
             except CliError as error:
                 if error.code in forgiven:
@@ -300,7 +395,8 @@ class Cluster:
             for key, future in futures.items():
                 name = TopicPartition(key.topic, key.partition)
                 if not (_is_too_early(future) and time.monotonic() < deadline_s):
-                    result[name] = self.wait(future, f"offsets of {name}").offset
+                    right = Right("describe", "topic", key.topic)
+                    result[name] = self.wait(future, f"offsets of {name}", right).offset
             missing = [partition for partition in partitions if partition not in result]
             if missing:
                 time.sleep(RETRY_STEP_S)

@@ -5,45 +5,52 @@ A file may be one that Kafka's own tools take (``--command-config``): its names 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.options import parse_pairs
+from ottla.config.definition import ConfigError
 from ottla.config.properties import decode_properties, parse_properties
+from ottla.env.small_files import read_within
 from ottla.security.jaas import JaasError, login_of, read_modules
 
 # Names a file whose properties count for every command, before those of -X.
 FILE_VARIABLE = "OTTLA_CLIENT_PROPERTIES"
 
+# Larger than any such file.
+FILE_BYTES_MAX = 4 * 1024 * 1024
+
 # Names of Kafka's Java client that librdkafka has under others, or that say nothing to it.
 _RENAMED = {"sasl.mechanism": "sasl.mechanisms"}
+# rpk's names of what it takes by -X.
+RPK = {"brokers": "bootstrap.servers", "user": "sasl.username", "pass": "sasl.password"}
+_RENAMED |= RPK
 _STORES = ("ssl.truststore.", "ssl.keystore.")
+# Set where a delegation token is what one logs in by: librdkafka has no name for it, nor does it know how.
+BY_TOKEN = "ottla.tokenauth"
 _TYPES = ("ssl.truststore.type", "ssl.keystore.type")
 
 
 def client_properties(pairs: Iterable[str] | None) -> dict[str, str]:
-    """Those of the file that OTTLA_CLIENT_PROPERTIES names, of ``-X NAME=VALUE`` and ``-X @FILE``; of two
-    with one name the later counts. CliError (usage) says what of them cannot be."""
+    """Those of ``-X NAME=VALUE`` and ``-X @FILE``, in librdkafka's words; of two with one name the later
+    counts. CliError (usage) says what of them cannot be."""
     found: dict[str, str] = {}
-    given = os.environ.get(FILE_VARIABLE)
-    if given:
-        found |= _of_file(given, FILE_VARIABLE)
     for pair in pairs or ():
-        found |= _of_file(pair[1:], "-X") if pair.startswith("@") else parse_pairs("--property", [pair])
-    return _in_librdkafkas_words(found)
+        found |= of_file(pair[1:], "-X") if pair.startswith("@") else parse_pairs("--property", [pair])
+    return in_librdkafkas_words(found)
 
 
-def _of_file(path: str, what: str) -> dict[str, str]:
+def of_file(path: str, what: str) -> dict[str, str]:
+    """The properties of a file, which ``what`` names, as they are written there."""
     try:
-        return parse_properties(decode_properties(Path(path).read_bytes()))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise CliError(f"{what} {path}: {reason.lower()}", ExitCode.USAGE) from None
+        return parse_properties(decode_properties(read_within(path, FILE_BYTES_MAX)))
+    except (OSError, ValueError, ConfigError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        raise CliError(f"{what} {path}: {reason}", ExitCode.USAGE) from None
 
 
-def _in_librdkafkas_words(given: Mapping[str, str]) -> dict[str, str]:
+def in_librdkafkas_words(given: Mapping[str, str]) -> dict[str, str]:
+    """Client properties of Kafka or librdkafka under the names that librdkafka has for them."""
     made = {_RENAMED.get(name, name): value for name, value in given.items()}
     jaas = made.pop("sasl.jaas.config", None)
     if jaas is not None:
@@ -79,4 +86,5 @@ def _login(jaas: str) -> dict[str, str]:
         raise CliError(f"sasl.jaas.config: {error}", ExitCode.USAGE) from None
     if login is None:
         raise CliError("sasl.jaas.config: it has no username and password", ExitCode.USAGE)
-    return {"sasl.username": login.username, "sasl.password": login.password.reveal()}
+    made = {"sasl.username": login.username, "sasl.password": login.password.reveal()}
+    return made | {BY_TOKEN: "true"} if login.by_token else made

@@ -12,7 +12,12 @@ from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
 from ottla.cli.direct import DirectConnection, security_of
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
+from ottla.cli.rights import Right
+from ottla.cli.values import shown
+from ottla.config import BROKER
+from ottla.config.unknown import advice
 from ottla.numbers import INT_MAX, parse_whole
 
 app = typer.Typer(
@@ -57,6 +62,17 @@ Name = Annotated[
 
 
 @app.command()
+@examples(
+    (
+        "ottla config describe topic orders",
+        "Show the configurations of a topic that differ from their defaults.",
+    ),
+    ("ottla config describe broker 1 --all", "Show all configurations of the broker with node id 1."),
+    (
+        "ottla config describe broker default",
+        "Show the configurations that are set for all brokers together.",
+    ),
+)
 def describe(
     kind: KindArgument,
     name: Name,
@@ -88,6 +104,14 @@ def describe(
 
 
 @app.command(name="set")
+@examples(
+    ("ottla config set topic orders max.message.bytes=2000000", "Let a topic take larger messages."),
+    ("ottla config set broker default log.retention.ms=86400000", "Set a configuration of all brokers."),
+    (
+        "ottla config set topic orders cleanup.policy=compact --dry-run",
+        "Have the broker check a change, and change nothing.",
+    ),
+)
 def set_(
     kind: KindArgument,
     name: Name,
@@ -106,6 +130,16 @@ def set_(
 
 
 @app.command()
+@examples(
+    (
+        "ottla config delete topic orders max.message.bytes",
+        "Return a configuration of a topic to its default.",
+    ),
+    (
+        "ottla config delete broker default log.retention.ms",
+        "Return a configuration of all brokers to its default.",
+    ),
+)
 def delete(
     kind: KindArgument,
     name: Name,
@@ -135,12 +169,27 @@ def _alter(
     cluster = connect(bootstrap, properties)
     check_exists(cluster, kind, name)
     alter_configs(cluster, kind, name, configs, dry_run=dry_run)
+    if kind == "broker":
+        _warn_of_unknown(cluster, name, [config for config, value in configs.items() if value is not None])
     if json:
         output.print_json({"kind": kind, "name": name, "configs": configs, "dry_run": dry_run})
         return
     would = "would be " if dry_run else ""
     for config, value in configs.items():
         output.say(f"{config}: {would}" + ("returned to its default" if value is None else f"set to {value}"))
+
+
+def _warn_of_unknown(cluster: Cluster, name: str, configs: list[str]) -> None:
+    """Say which configurations of a broker it does not know. It keeps them, as Kafka's do."""
+    asked = str(min(cluster.metadata.brokers)) if name == ALL_BROKERS else name
+    known = {
+        entry["name"] for entry in describe_configs(cluster, "broker", asked) if entry["value"] is not None
+    }
+    known |= BROKER.keys()
+    for config in configs:
+        if config not in known and not config.startswith("listener.name."):
+            said = f"brokers have no configuration {shown(config)}: the value is kept, and has no effect."
+            output.warn(said + advice(config, known))
 
 
 def check_exists(cluster: Cluster, kind: str, name: str) -> None:
@@ -187,7 +236,8 @@ def describe_configs(cluster: Cluster, kind: str, name: str, *, all_: bool = Tru
     api = admin_api()
     futures = cluster.admin.describe_configs([_resource(kind, name)], request_timeout=REQUEST_TIMEOUT_S)
     (future,) = futures.values()
-    entries = cluster.wait(future, f"{kind} {name!r}")
+    right = Right("describe-configs", *(("topic", name) if kind == "topic" else ("cluster",)))
+    entries = cluster.wait(future, f"{kind} {name!r}", right)
     return [
         {
             "name": entry.name,
@@ -238,4 +288,5 @@ def alter_configs(
         [_resource(kind, name, changes)], validate_only=dry_run, request_timeout=REQUEST_TIMEOUT_S
     )
     (future,) = futures.values()
-    cluster.wait(future, f"{kind} {name!r}")
+    right = Right("alter-configs", *(("topic", name) if kind == "topic" else ("cluster",)))
+    cluster.wait(future, f"{kind} {name!r}", right)

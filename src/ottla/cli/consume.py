@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import json as json_module
-import signal
-import sys
+import re
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from enum import StrEnum
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ottla.cli import messages, output, positions
-from ottla.cli.client import Cluster, connect, explain
+from ottla.cli import messages, output, positions, ranges
+from ottla.cli.client import Cluster, connect
 from ottla.cli.errors import CliError, ExitCode
-from ottla.cli.messages import Message
+from ottla.cli.examples import examples
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Properties, decimal_number, whole_number
 from ottla.cli.positions import Kind, Position
-from ottla.cli.values import check_group
+from ottla.cli.reader import Reader, Render, render_each, render_keys, render_values
+from ottla.cli.values import check_group, shown
 from ottla.numbers import LONG_MAX
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
 
-FETCH_MESSAGES_MAX = 1_000
-POLL_S = 0.2
+# How long a broker may keep a fetch if there is nothing new; and if that is what there is to learn, since
+# behind the last message there is the marker of a transaction.
+FETCH_WAIT_MS, END_WAIT_MS = 500, 50
 # How long no broker may be connected until it is worth a remark, and how often that is looked at.
 GONE_S = 5.0
 WATCH_MS = 1_000
@@ -41,17 +41,57 @@ class Isolation(StrEnum):
     READ_UNCOMMITTED = "read_uncommitted"
 
 
+@examples(
+    (
+        "ottla consume orders --follow --from end --format '{partition}/{offset} {key}: {value}'",
+        "Wait for new messages, and print the key and the place of each.",
+    ),
+    (
+        "ottla consume 'orders-.*' --regex --partition 0-3 --from 2h",
+        "Print what came in the last two hours into some partitions of several topics.",
+    ),
+    (
+        "ottla consume orders --group billing --max 100 --json",
+        "Read 100 messages as a member of a group, and print them as JSON.",
+    ),
+)
 def consume(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic to read.")],
+    topic: Annotated[
+        str,
+        typer.Argument(
+            metavar="TOPIC", help="The topic to read. With a '^' in front: those whose names match so."
+        ),
+    ],
     from_: Annotated[
-        str | None, typer.Option("--from", metavar="POSITION", help=f"Where to start: {positions.GRAMMAR}.")
-    ] = None,
-    partition: Annotated[
-        list[int] | None,
+        str | None,
         typer.Option(
-            "--partition", "-p", metavar="N", parser=whole_number(0), help="Only this partition. Repeatable."
+            "--from",
+            "--offset",
+            "-o",
+            metavar="POSITION",
+            show_default="beginning; with --group its offsets",
+            help=f"The position to start at: {positions.GRAMMAR}.",
         ),
     ] = None,
+    partition: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--partition",
+            "-p",
+            metavar="N,N-N",
+            show_default="all",
+            help="Only these partitions, such as 0-5,8. Repeatable.",
+        ),
+    ] = None,
+    regex: Annotated[
+        bool,
+        typer.Option(
+            "--regex",
+            "-r",
+            help="TOPIC is a regular expression: read each topic whose whole name matches it, except "
+            "internal ones. With --follow new topics, too.",
+        ),
+    ] = False,
     group: Annotated[
         str | None,
         typer.Option(
@@ -68,16 +108,21 @@ def consume(
             "-n",
             metavar="N",
             parser=whole_number(1, LONG_MAX),
+            show_default="no limit",
             help="Stop after this many messages.",
         ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            parser=decimal_number(0), metavar="SECONDS", help="Stop when nothing came for this long."
+            parser=decimal_number(0),
+            metavar="SECONDS",
+            help="Stop when nothing came for this long, once partitions are assigned.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each message.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON document in each line, one for each message.")
+    ] = False,
     format_: Annotated[
         str | None,
         typer.Option(
@@ -114,48 +159,130 @@ def consume(
             "--from with --group: give beginning or end (or see 'ottla group reset-offsets')", ExitCode.USAGE
         )
     render = _renderer(json, format_, key_separator)
+    partitions = ",".join(partition) if partition else None
+    if partitions is not None:
+        ranges.spans("--partition", partitions)
+    matches = matching(topic, regex)
     cluster = connect(bootstrap, property)
-    wanted = cluster.partitions(topic, partition)
-    consumer = _consumer(cluster, group, start, isolation)
-    reader = _Reader(consumer, render, follow=follow, count_max=max_, idle_s_max=timeout, commits=bool(group))
-    reader.with_headers = json or "{headers}" in (format_ or "")
-    reader.ends = {} if follow else cluster.offsets(wanted, Position(Kind.END))
+    names = _names(cluster, topic, matches)
+    wanted = _wanted(cluster, names, partitions)
+    consumer = _consumer(cluster, group, start, isolation, follow)
+    reader = Reader(consumer, render, follow=follow, count_max=max_, idle_s_max=timeout, commits=bool(group))
+    if follow:
+        reader.find = _finder(cluster, topic, matches, partitions)
+    else:
+        reader.ends = cluster.offsets(wanted, Position(Kind.END))
     if group:
-        reader.subscribe(topic)
+        reader.subscribe(names)
     else:
         starts = cluster.offsets(wanted, start)
         for remark in out_of_range(cluster, start, starts):
             output.warn(remark)
         reader.assign(starts)
-    with output.progress(f"Consuming {topic}", max_) as show:
+    if follow:
+        # It has no end to be on the way to.
+        reader.run(lambda count: None)
+        return
+    with output.progress(f"Consuming {topic}", max_, prints=True) as show:
         reader.run(show)
 
 
 def out_of_range(cluster: Cluster, start: Position, starts: dict[TopicPartition, int]) -> Iterator[str]:
-    """What there is to say where a position is not in a partition, so that reading starts elsewhere."""
+    """What there is to say where a position is not in partitions, so that reading starts elsewhere in them,
+    as a consumer of Kafka does whose auto.offset.reset is latest or earliest."""
     if start.kind is Kind.TIME and start.value > time.time() * 1000:
         if starts == cluster.offsets(starts, Position(Kind.END)):
             yield f"no message is as new as {positions.format_time(start.value)}"
     elif start.kind is Kind.OFFSET:
-        for partition, offset in starts.items():
-            if offset < start.value:
-                yield f"{partition} ends at offset {offset}, before {start.value}"
-            elif offset > start.value:
-                yield f"{partition} begins at offset {offset}, behind {start.value}"
+        short = [f"{key} ends at offset {offset}" for key, offset in starts.items() if offset < start.value]
+        if short:
+            yield f"{_several(short)}, before {start.value}: reading starts at the end"
+        late = [f"{key} begins at offset {offset}" for key, offset in starts.items() if offset > start.value]
+        if late:
+            yield f"{_several(late)}, behind {start.value}: reading starts at the beginning"
 
 
-def _renderer(json: bool, template: str | None, key_separator: str | None) -> Callable[[Message], bytes]:
+def _several(remarks: list[str]) -> str:
+    """The first remark, and how many partitions there are others like it about."""
+    others = len(remarks) - 1
+    return remarks[0] + (f" (and {output.counted(others, 'other partition')} likewise)" if others else "")
+
+
+def matching(topic: str, is_regex: bool) -> Callable[[str], Any] | None:
+    """What says whether a topic of a name is meant; None where ``topic`` is a name, not a regular expression.
+
+    As for Kafka's console consumer (--include) all of a name has to match, and the internal topics never do.
+    A leading '^', which no name has, makes a regular expression as in librdkafka: a beginning has to match.
+    CliError (usage) where it is no regular expression.
+    """
+    if not is_regex and not topic.startswith("^"):
+        return None
+    try:
+        pattern = re.compile(topic)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise CliError(f"{shown(topic)} is not a regular expression: {error}", ExitCode.USAGE) from None
+    match = pattern.fullmatch if is_regex else pattern.match
+    return lambda name: None if name in ranges.INTERNAL else match(name)
+
+
+def _wanted(cluster: Cluster, topics: Iterable[str], partitions: str | None) -> list[TopicPartition]:
+    """The partitions to read. CliError (not found) where there is no such topic or partition."""
+    found = []
+    for topic in topics:
+        known = cluster.partitions(topic)
+        if partitions is None:
+            found += known
+        else:
+            numbers = ranges.parse("--partition", partitions, [number for _, number in known])
+            found += [TopicPartition(topic, number) for number in numbers]
+    return found
+
+
+def _names(cluster: Cluster, topic: str, matches: Callable[[str], Any] | None) -> list[str]:
+    if matches is None:
+        return [topic]
+    names = sorted(name for name in cluster.metadata.topics if matches(name))
+    if not names:
+        raise CliError(f"no topic matches {shown(topic)}; see 'ottla topic list'", ExitCode.NOT_FOUND)
+    return names
+
+
+def _finder(
+    cluster: Cluster, topic: str, matches: Callable[[str], Any] | None, partitions: str | None
+) -> Callable[[], list[TopicPartition]] | None:
+    """What looks for topics that come later; None where only one of that name can."""
+    if matches is None:
+        return None
+
+    def find() -> list[TopicPartition]:
+        # If a broker is away, it is asked the next time. If a topic cannot be read, or lacks a partition that
+        # is asked for, the others are read.
+        found: list[TopicPartition] = []
+        with suppress(CliError):
+            cluster.refresh()
+            for name in _names(cluster, topic, matches):
+                with suppress(CliError):
+                    found += _wanted(cluster, [name], partitions)
+        return found
+
+    return find
+
+
+def _renderer(json: bool, template: str | None, key_separator: str | None) -> Render:
     if json:
-        return lambda message: messages.to_json(message).encode("utf-8", "surrogatepass")
+        return render_each(
+            lambda message: messages.to_json(message).encode("utf-8", "surrogatepass"), with_headers=True
+        )
     if template is not None:
-        return messages.Format(template).render
+        return render_each(messages.Format(template).render, with_headers="{headers}" in template)
     if key_separator is not None:
-        separator = messages.unescape(key_separator).encode("utf-8", "surrogateescape")
-        return lambda message: (message.key or b"") + separator + (message.value or b"")
-    return lambda message: message.value or b""
+        return render_keys(messages.unescape(key_separator).encode("utf-8", "surrogateescape"))
+    return render_values
 
 
-def _consumer(cluster: Cluster, group: str | None, start: Position, isolation: Isolation) -> Consumer:
+def _consumer(
+    cluster: Cluster, group: str | None, start: Position, isolation: Isolation, follow: bool
+) -> Consumer:
     return cluster.consumer(
         # A consumer must name a group even where it neither joins one nor commits.
         group_id=group or "ottla-consume",
@@ -166,6 +293,7 @@ def _consumer(cluster: Cluster, group: str | None, start: Position, isolation: I
         enable_partition_eof=True,
         # librdkafka's default pauses for a second whenever it is ahead of us.
         fetch_queue_backoff_ms=10,
+        fetch_wait_max_ms=FETCH_WAIT_MS if follow else END_WAIT_MS,
         allow_auto_create_topics=False,
         statistics_interval_ms=WATCH_MS,
         stats=_Watch(cluster.bootstrap).see,
@@ -193,134 +321,3 @@ class _Watch:
                 f"no broker can be reached any more ({self._bootstrap}): waiting for one to come back"
             )
             self._is_gone = True
-
-
-@dataclass
-class _Reader:
-    """Reads until it is done, and knows when that is."""
-
-    consumer: Consumer
-    render: Callable[[Message], bytes]
-    follow: bool
-    count_max: int | None
-    idle_s_max: float | None
-    commits: bool
-    # Whether headers are printed: otherwise nobody looks at them.
-    with_headers: bool = False
-    # First offsets not to print, by partition; empty when following.
-    ends: dict[TopicPartition, int] = field(default_factory=dict)
-    # Partitions assigned and not yet read to their end; None until there is an assignment.
-    pending: set[TopicPartition] | None = None
-    stopped: bool = False
-    count: int = 0
-
-    def assign(self, starts: dict[TopicPartition, int]) -> None:
-        """Read these partitions from these offsets, without a group."""
-        from confluent_kafka import TopicPartition as ClientPartition
-
-        self.pending = {key for key, offset in starts.items() if self.follow or offset < self.ends[key]}
-        self.consumer.assign([ClientPartition(*key, starts[key]) for key in starts if key in self.pending])
-
-    def subscribe(self, topic: str) -> None:
-        """Join the group and read what it assigns."""
-        output.note("joining the group")
-
-        def assigned(consumer: Consumer, partitions: list[Any]) -> None:
-            self.pending = (self.pending or set()) | {
-                TopicPartition(p.topic, p.partition) for p in partitions
-            }
-
-        def revoked(consumer: Consumer, partitions: list[Any]) -> None:
-            self.pending = (self.pending or set()) - {
-                TopicPartition(p.topic, p.partition) for p in partitions
-            }
-
-        self.consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked)
-
-    def run(self, show: Callable[[int], None]) -> None:
-        """Print until the end, the limit, the idle time, or a signal."""
-        previous = [(number, signal.signal(number, self._stop)) for number in (signal.SIGINT, signal.SIGTERM)]
-        last_s = time.monotonic()
-        try:
-            while not self._finished():
-                before = self.count
-                self._batch()
-                show(self.count)
-                now = time.monotonic()
-                if self.count != before:
-                    last_s = now
-                elif self.idle_s_max is not None and now - last_s >= self.idle_s_max:
-                    break
-        finally:
-            self.consumer.close()
-            for number, handler in previous:
-                signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
-
-    def _finished(self) -> bool:
-        if self.stopped or (self.count_max is not None and self.count >= self.count_max):
-            return True
-        return not self.follow and self.pending is not None and not self.pending
-
-    def _batch(self) -> None:
-        limit = FETCH_MESSAGES_MAX
-        if self.count_max is not None:
-            limit = min(limit, self.count_max - self.count)
-        # One that we wait for, and those that are there already: nothing is held back to fill a batch.
-        batch = self.consumer.consume(1, POLL_S)
-        if batch and limit > 1:
-            batch += self.consumer.consume(limit - 1, 0)
-        lines, printed = [], []
-        for item in batch:
-            if item.error() is not None:
-                self._event(item)
-            elif (message := self._accept(item)) is not None:
-                lines.append(self.render(message))
-                printed.append(item)
-        if lines:
-            sys.stdout.buffer.write(b"\n".join(lines) + b"\n")
-            sys.stdout.buffer.flush()
-            self.count += len(lines)
-        if self.commits:
-            # Only what has left this process is committed: a reader that dies sees it again.
-            for item in printed:
-                self.consumer.store_offsets(item)
-
-    def _accept(self, item: Any) -> Message | None:
-        partition = TopicPartition(item.topic(), item.partition())
-        end = self.ends.get(partition)
-        if end is not None and self.pending is not None and item.offset() >= end - 1:
-            self.pending.discard(partition)
-            if item.offset() >= end:
-                return None
-        kind, timestamp_ms = item.timestamp()
-        return Message(
-            item.key(),
-            item.value(),
-            self._headers(item),
-            *partition,
-            item.offset(),
-            timestamp_ms if kind else -1,
-        )
-
-    def _headers(self, item: Any) -> tuple[messages.Header, ...]:
-        if not self.with_headers:
-            return ()
-        try:
-            return tuple(item.headers() or ())
-        except (UnicodeDecodeError, SystemError) as error:
-            # The binding makes a SystemError of the other one.
-            if not isinstance(error.__cause__ or error, UnicodeDecodeError):
-                raise
-            place = f"{item.topic()}-{item.partition()}, offset {item.offset()}"
-            raise CliError(f"{place}: the name of a header is not UTF-8, and cannot be shown") from None
-
-    def _event(self, item: Any) -> None:
-        error = item.error()
-        if error.name() == "_PARTITION_EOF":
-            if self.pending is not None and not self.follow:
-                self.pending.discard(TopicPartition(item.topic(), item.partition()))
-        elif not error.retriable() or error.fatal():
-            raise explain(error, f"topic {item.topic()!r}" if item.topic() else "consume")

@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ottla.cli.client import parse_bootstrap
+from ottla.cli.client import NO_RIGHT, parse_bootstrap
 from ottla.cli.client_properties import client_properties
-from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.errors import CliError, DeniedError, ExitCode
+from ottla.cli.rights import KINDS, Right
 from ottla.errors import ErrorCode
 from ottla.wire.apis import BY_NAME, Api
 from ottla.wire.messages import MalformedMessage, decode_response, frame_request, response_header_flexible
@@ -28,7 +29,7 @@ REQUEST_TIMEOUT_S = 30.0
 # What only reads is answered at once, by any broker: one that hangs is passed over.
 READS = {"ApiVersions", "DescribeCluster", "DescribeConfigs", "DescribeLogDirs", "Metadata"}
 READS |= {"ListPartitionReassignments", "DescribeProducers", "DescribeTransactions", "ListTransactions"}
-READS |= {"DescribeAcls", "DescribeClientQuotas", "DescribeUserScramCredentials"}
+READS |= {"DescribeAcls", "DescribeClientQuotas", "DescribeUserScramCredentials", "DescribeDelegationToken"}
 READ_TIMEOUT_S = 3.0
 # How long another broker is looked for where one does not answer.
 RETRY_S = 15.0
@@ -75,7 +76,10 @@ class DirectConnection:
             security.log_in(lambda name, version, fields: self.ask(name, fields, version))
 
     def _unanswered(self, error: OSError) -> Unanswered:
-        return Unanswered(f"{self.where}: {(error.strerror or str(error)).lower()}")
+        # What the check of a certificate found, without OpenSSL's names for it.
+        found = getattr(error, "verify_message", None)
+        reason = f"its certificate is not to be trusted: {found}" if found else error.strerror or str(error)
+        return Unanswered(f"{self.where}: {reason.lower()}")
 
     def close(self) -> None:
         self._stream.close()
@@ -150,17 +154,20 @@ class DirectCluster:
         """Take over from an answer where one broker is."""
         self._brokers[node] = address
 
-    def ask(self, name: str, fields: Mapping[str, Any], *, retry_s: float = RETRY_S) -> Any:
+    def ask(
+        self, name: str, fields: Mapping[str, Any], *, version_min: int = 0, retry_s: float = RETRY_S
+    ) -> Any:
         """The response of the controller, or of any broker where that does not answer.
 
-        ``retry_s`` is how long it is tried again at all of them. CliError (unreachable) where nobody answers.
+        ``version_min`` as of ``DirectConnection.ask``; ``retry_s`` is how long it is tried again at all of
+        them. CliError (unreachable) where nobody answers.
         """
         deadline_s = time.monotonic() + retry_s
         while True:
             why = "no broker is known"
             for address in self._order():
                 try:
-                    response = self._connection(address).ask(name, fields)
+                    response = self._connection(address).ask(name, fields, version_min=version_min)
                     self._silent.pop(address, None)
                     return response
                 except Unanswered as error:
@@ -202,14 +209,20 @@ _NOT_FOUND = (
     ErrorCode.unknown_topic_or_partition,
     ErrorCode.broker_id_not_registered,
     ErrorCode.transactional_id_not_found,
+    ErrorCode.group_id_not_found,
 )
 
 
-def check(error_code: int, message: str | None, what: str) -> None:
-    """CliError where a response has an error."""
+def check(error_code: int, message: str | None, what: str, *rights: Right) -> None:
+    """CliError where a response has an error. ``rights``: those that the request needs, of which the user
+    lacks the one that the error is about."""
     if error_code:
         code = ExitCode.NOT_FOUND if error_code in _NOT_FOUND else ExitCode.FAILED
-        raise CliError(f"{what}: {message or error_name(error_code)}", code)
+        text = f"{what}: {message or error_name(error_code)}"
+        if (kind := KINDS.get(error_code)) is not None:
+            lacking = next((str(right) for right in rights if right.kind == kind), NO_RIGHT)
+            raise DeniedError(f"{text.rstrip('.')} ({lacking})", code)
+        raise CliError(text, code)
 
 
 def error_name(error_code: int) -> str:

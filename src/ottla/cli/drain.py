@@ -10,6 +10,7 @@ import typer
 from ottla.cli import output
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.moves import report
 from ottla.cli.moves.plan import PlanError, copies, plan
 from ottla.cli.moves.requests import Requests, View
@@ -32,6 +33,13 @@ OF_SEVERAL = "one of several that 'ottla serve --processes' runs: stop that comm
 ROUNDS_MAX = 20
 
 
+@examples(
+    ("ottla cluster drain 3 --dry-run", "Show where the replicas of node 3 would go."),
+    (
+        "ottla cluster drain 3 --unregister",
+        "Empty node 3, wait until it is stopped, and remove it from the cluster.",
+    ),
+)
 def drain(
     node: Annotated[int, typer.Argument(metavar="NODE", parser=whole_number(0), help="The node's id.")],
     dry_run: DryRun = False,
@@ -121,7 +129,7 @@ def _empty(requests: Requests, view: View, node: int, how: How, *, fewer: bool) 
             wait(requests)
         view = requests.view()
     raise CliError(
-        f"node {node} gets new partitions all the time: {len(view.held_by(node))} are left; try again"
+        f"node {node} gets new partitions all the time; left: {len(view.held_by(node))}; try again"
     )
 
 

@@ -15,8 +15,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.cli.messages import to_json_bytes
 from ottla.coordinators.groups import schemas as group_schemas
 from ottla.coordinators.runtime.machine import SchemaError

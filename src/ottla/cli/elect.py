@@ -9,11 +9,16 @@ import typer
 from ottla.cli import output
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.moves.requests import Requests, View
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.types import TopicPartition
 
 
+@examples(
+    ("ottla cluster elect --all", "Give all partitions their preferred leaders."),
+    ("ottla cluster elect orders --partition 0", "Give one partition its preferred leader."),
+)
 def elect(
     topic: Annotated[
         list[str] | None, typer.Argument(metavar="TOPIC", help="Topics whose leaders to elect.")

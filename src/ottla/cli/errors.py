@@ -31,3 +31,7 @@ class CliError(Exception):
     def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(" ".join(message.split()))
         self.code = code
+
+
+class DeniedError(CliError):
+    """The broker refused for want of a right."""

@@ -12,6 +12,7 @@ from ottla import __version__
 from ottla.cli import output
 from ottla.cli.direct import DirectCluster, Unanswered, check
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs, whole_number
 from ottla.cli.values import shown
 from ottla.metadata.feature_levels import METADATA_VERSION, find_release, levels_of, release_of
@@ -49,11 +50,15 @@ class Shown(NamedTuple):
 
 
 @app.command()
+@examples(
+    ("ottla feature describe", "Show the level of each feature that is in force."),
+    ("ottla feature describe --node-id 1 --json", "Ask node 1, and print JSON."),
+)
 def describe(
     node_id: Annotated[
         int | None,
         typer.Option(
-            "--node-id", metavar="N", parser=whole_number(0), help="Ask this node; any, where none is named."
+            "--node-id", metavar="N", parser=whole_number(0), show_default="any", help="Ask this node."
         ),
     ] = None,
     json: Json = False,
@@ -78,6 +83,13 @@ def describe(
 
 
 @app.command()
+@examples(
+    (
+        "ottla feature upgrade --release-version 4.3 --dry-run",
+        "Have the broker check whether all features can have the levels of Kafka 4.3.",
+    ),
+    ("ottla feature upgrade --feature transaction.version=2", "Upgrade one feature."),
+)
 def upgrade(
     feature: FeatureOption = None,
     release_version: Annotated[
@@ -107,6 +119,16 @@ def upgrade(
 
 
 @app.command()
+@examples(
+    (
+        "ottla feature downgrade --feature transaction.version=1 --dry-run",
+        "Have the broker check whether a feature can have a lower level.",
+    ),
+    (
+        "ottla feature downgrade --release-version 4.0",
+        "Downgrade all features before the nodes go back to Kafka 4.0.",
+    ),
+)
 def downgrade(
     feature: FeatureOption = None,
     release_version: Annotated[

@@ -7,42 +7,48 @@ from typing import Annotated, Any
 
 import typer
 
+from ottla.cli import group_admin, output, positions, ranges
 from ottla.cli import members as group_members
-from ottla.cli import output, positions
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, connect
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.members import Group, Member
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.cli.positions import Kind, Position
-from ottla.cli.values import check_group, shown, whole
-from ottla.numbers import INT_MAX, LONG_MAX
+from ottla.cli.rights import Right
+from ottla.cli.values import check_group, shown
+from ottla.numbers import LONG_MAX
 from ottla.types import TopicPartition
 
-app = typer.Typer(no_args_is_help=True, help="List, describe, rewind and delete consumer groups.")
+app = typer.Typer(no_args_is_help=True, help="List, describe, rewind and delete groups, and remove members.")
 
 Name = Annotated[str, typer.Argument(metavar="GROUP", help="The group's id.")]
 Names = Annotated[list[str], typer.Argument(metavar="GROUP", help="The groups' ids.")]
 
 
 @app.command(name="list")
+@examples(
+    ("ottla group list", "List the groups and their states."),
+    ("ottla group list --json", "List them as JSON."),
+)
 def list_(json: Json = False, bootstrap: Bootstrap = BOOTSTRAP_DEFAULT, property: Properties = None) -> None:
     """List consumer groups and their states."""
     cluster = connect(bootstrap, property)
-    found = cluster.wait(cluster.admin.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S), "groups")
-    if found.errors:
-        output.warn(f"incomplete, a broker did not answer: {found.errors[0]}")
-    rows = sorted(
-        (group.group_id, _word(group, "state"), _word(group, "type")) for group in found.valid or ()
+    found = group_members.listed(cluster)
+    output.listing(
+        [one._asdict() for one in found],
+        ("group", "state", "type"),
+        found,
+        json,
+        none="no groups yet; 'ottla consume TOPIC --group NAME' makes one",
     )
-    if json:
-        output.print_json([{"group": name, "state": state, "type": kind} for name, state, kind in rows])
-    elif rows:
-        output.table(("group", "state", "type"), rows)
-    else:
-        output.note("no groups yet; 'ottla consume TOPIC --group NAME' makes one")
 
 
 @app.command()
+@examples(
+    ("ottla group describe billing", "Show the committed offset and the lag of each partition."),
+    ("ottla group describe billing --members", "Show the members of a group."),
+)
 def describe(
     group: Names,
     members: Annotated[bool, typer.Option("--members", help="Show members instead of offsets.")] = False,
@@ -68,25 +74,43 @@ def describe(
         if members and found["members"]:
             _print_members(found["members"])
         elif found["partitions"] and not members:
-            _print_partitions(found["partitions"])
+            _print_partitions(found["partitions"], has_members=bool(found["members"]))
 
 
-def _print_partitions(partitions: list[dict[str, Any]]) -> None:
+def _print_partitions(partitions: list[dict[str, Any]], *, has_members: bool) -> None:
     output.table(
-        ("topic", "partition", "committed", "end", "lag", "client", "host"),
+        ("topic", "partition", "committed", "end", "lag", "client", "host", "trouble"),
         [
             (
                 p["topic"],
                 p["partition"],
                 p["committed_offset"],
                 p["end_offset"],
-                p["lag"],
+                output.marked(p["lag"], output.WARNING, when=bool(p["lag"])),
                 p["client_id"],
                 p["host"],
+                _trouble(p, has_members=has_members),
             )
             for p in partitions
         ],
     )
+
+
+def _trouble(partition: dict[str, Any], *, has_members: bool) -> output.Cell:
+    """What is the matter with a partition, in words."""
+    words = []
+    if partition["end_offset"] is None:
+        words.append("offline or deleted")
+    if partition["committed_offset"] is None:
+        words.append("no committed offset")
+    elif partition["lag"]:
+        words.append(f"lag {partition['lag']}")
+    if has_members and partition["member_id"] is None:
+        words.append("no member")
+    if not words:
+        return None
+    is_alarm = partition["end_offset"] is None
+    return output.Marked(", ".join(words), output.ALARM if is_alarm else output.WARNING)
 
 
 def _print_members(members: list[dict[str, Any]]) -> None:
@@ -100,16 +124,32 @@ def _print_members(members: list[dict[str, Any]]) -> None:
 
 
 def _assigned(partitions: list[str] | None) -> str:
-    return "(not a consumer's)" if partitions is None else " ".join(partitions) or "-"
+    if partitions is None:
+        return "(not a consumer's)"
+    return " ".join(ranges.compressed_names(partitions)) or "-"
 
 
 @app.command(name="reset-offsets")
+@examples(
+    (
+        "ottla group reset-offsets billing --topic orders --to 2h",
+        "Show what would change if the group read the last two hours again.",
+    ),
+    (
+        "ottla group reset-offsets billing --topic orders --to beginning --execute",
+        "Have the group read a topic from its beginning.",
+    ),
+    (
+        "ottla group reset-offsets billing --topic orders:0,1 --shift -10 --execute",
+        "Move back by ten messages in two partitions.",
+    ),
+)
 def reset_offsets(
     group: Name,
     topic: Annotated[
         list[str] | None,
         typer.Option(
-            "--topic", "-t", metavar="TOPIC[:P,P]", help="A topic, or partitions of it. Repeatable."
+            "--topic", "-t", metavar="TOPIC[:N,N-N]", help="A topic, or partitions of it. Repeatable."
         ),
     ] = None,
     all_topics: Annotated[
@@ -142,7 +182,7 @@ def reset_offsets(
     target = None if to is None else positions.parse("--to", to, int(time.time() * 1000))
     cluster = connect(bootstrap, property)
     _check_idle(cluster, group)
-    committed = _committed(cluster, group)
+    committed = group_members.committed(cluster, group)
     chosen = sorted(committed) if all_topics else _chosen(cluster, topic or [])
     if not chosen:
         raise CliError(f"group {group!r} has no offsets; name a --topic", ExitCode.NOT_FOUND)
@@ -167,7 +207,15 @@ def reset_offsets(
         output.warn("nothing was changed; add --execute to do it")
 
 
+app.command(name="remove-member")(group_admin.remove_member)
+app.command(name="delete-offsets")(group_admin.delete_offsets)
+
+
 @app.command()
+@examples(
+    ("ottla group delete billing", "Delete a group that has no members, and its offsets."),
+    ("ottla group delete billing --if-exists", "Succeed if there is no such group."),
+)
 def delete(
     group: Names,
     if_exists: Annotated[bool, typer.Option("--if-exists", help="Succeed where there is none.")] = False,
@@ -181,25 +229,20 @@ def delete(
     cluster = connect(bootstrap, property)
     futures = cluster.admin.delete_consumer_groups(group, request_timeout=REQUEST_TIMEOUT_S)
     forgiven = {ExitCode.NOT_FOUND: "does not exist"} if if_exists else {}
-    output.report("group", *cluster.outcomes("group", futures, "deleted", forgiven), json)
-
-
-def _word(group: Any, attribute: str) -> str:
-    value = getattr(group, attribute, None)
-    return "-" if value is None else str(value.name).lower()
+    output.report("group", *cluster.outcomes("group", futures, "deleted", forgiven, "delete"), json)
 
 
 def _describe(cluster: Cluster, group: str) -> dict[str, Any]:
     found = group_members.describe(cluster, group)
-    committed = _committed(cluster, group)
+    committed = group_members.committed(cluster, group)
     # Brokers describe a group that does not exist as a dead one without members.
-    if found.state == "dead" and not committed:
+    if found.state == group_members.DEAD and not committed:
         raise CliError(f"group {group!r} does not exist; see 'ottla group list'", ExitCode.NOT_FOUND)
     owners = _owners(found)
-    known = [key for key in sorted(committed.keys() | owners.keys()) if _exists(cluster, key)]
-    ends = cluster.offsets(known, Position(Kind.END))
+    keys = sorted(committed.keys() | owners.keys(), key=lambda key: (*ranges.users_first(key.topic), key))
+    ends = cluster.offsets([key for key in keys if _has_leader(cluster, key)], Position(Kind.END))
     partitions = []
-    for key in sorted(committed.keys() | owners.keys()):
+    for key in keys:
         offset, end, owner = committed.get(key), ends.get(key), owners.get(key)
         partitions.append(
             {
@@ -235,23 +278,14 @@ def _describe(cluster: Cluster, group: str) -> dict[str, Any]:
     }
 
 
-def _exists(cluster: Cluster, key: TopicPartition) -> bool:
+def _has_leader(cluster: Cluster, key: TopicPartition) -> bool:
     topic = cluster.metadata.topics.get(key.topic)
-    return topic is not None and key.partition in topic.partitions
+    partition = None if topic is None else topic.partitions.get(key.partition)
+    return partition is not None and partition.leader >= 0
 
 
 def _owners(found: Group) -> dict[TopicPartition, Member]:
     return {partition: member for member in found.members for partition in member.partitions or ()}
-
-
-def _committed(cluster: Cluster, group: str) -> dict[TopicPartition, int]:
-    from confluent_kafka import ConsumerGroupTopicPartitions
-
-    futures = cluster.admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
-    )
-    found = cluster.wait(futures[group], f"group {group!r}")
-    return {TopicPartition(p.topic, p.partition): p.offset for p in found.topic_partitions if p.offset >= 0}
 
 
 def _check_idle(cluster: Cluster, group: str) -> None:
@@ -262,14 +296,14 @@ def _check_idle(cluster: Cluster, group: str) -> None:
 
 
 def _chosen(cluster: Cluster, topics: list[str]) -> list[TopicPartition]:
-    chosen = set()
+    chosen: set[TopicPartition] = set()
     for text in topics:
         name, colon, numbers = text.partition(":")
-        parts = numbers.split(",") if colon else []
         if not name or (colon and not numbers.strip()):
-            output.fail_usage(f"--topic {shown(text)}: give TOPIC or TOPIC:0,1")
-        wanted = [whole(f"--topic {shown(text)}", part, 0, INT_MAX) for part in parts]
-        chosen.update(cluster.partitions(name, wanted))
+            output.fail_usage(f"--topic {shown(text)}: give TOPIC or TOPIC:0-5,8")
+        known = sorted(cluster.topic(name).partitions)
+        wanted = ranges.parse(f"--topic {shown(text)}", numbers, known) if colon else known
+        chosen.update(TopicPartition(name, number) for number in wanted)
     return sorted(chosen)
 
 
@@ -305,7 +339,7 @@ def _commit(cluster: Cluster, group: str, offsets: dict[TopicPartition, int]) ->
         ],
         request_timeout=REQUEST_TIMEOUT_S,
     )
-    result = cluster.wait(futures[group], f"group {group!r}")
+    result = cluster.wait(futures[group], f"group {group!r}", Right("read", "group", group))
     for partition in result.topic_partitions:
         if partition.error is not None:
             raise CliError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from ottla.cli import output
+from ottla.cli import output, ranges
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster
 from ottla.cli.config import describe_configs
 from ottla.cli.direct import DirectCluster
@@ -17,7 +17,7 @@ from ottla.numbers import INT_MAX, parse_whole
 from ottla.types import TopicPartition
 
 ALIVE, FENCED = "alive", "fenced"
-# What is listed of partitions that are not well, in a table for people.
+# Of so many topics the partitions that are not well are named, for people.
 NAMES_MAX = 20
 
 
@@ -126,17 +126,19 @@ def unwell(view: View, min_isr: Callable[[Sequence[str]], Mapping[str, str | Non
     }
 
 
+# Troubles of partitions as `cluster describe` has them, their words, and their colours.
+TROUBLES = {
+    "offline_partitions": ("offline", output.ALARM),
+    "under_min_isr_partitions": (f"under {MIN_ISR}", output.ALARM),
+    "under_replicated_partitions": ("under-replicated", output.WARNING),
+    "moving_partitions": ("moving", ""),
+}
+
+
 def show(report: Mapping[str, Any]) -> None:
     """The report for people."""
-    labels = {
-        "offline_partitions": "without a leader",
-        "under_min_isr_partitions": "with too few in sync for acks=all (min.insync.replicas)",
-        "under_replicated_partitions": "short of replicas",
-        "moving_partitions": "moving",
-    }
-    state = ", ".join(f"{len(report[key])} {label}" for key, label in labels.items() if report[key])
     size = f"{output.counted(report['topics'], 'topic')}, {output.counted(report['partitions'], 'partition')}"
-    output.say(f"cluster {report['cluster_id'] or '-'}: {size}, {state or 'all in sync'}")
+    output.say_marked(f"cluster {report['cluster_id'] or '-'}: {size}", *troubles(report))
     output.table(
         ("broker", "address", "rack", "state", "leads", "replicas", "behind"),
         [
@@ -144,20 +146,32 @@ def show(report: Mapping[str, Any]) -> None:
                 str(b["node_id"]),
                 f"{b['host']}:{b['port']}" if b["host"] else None,
                 b["rack"],
-                "controller" if b["node_id"] == report["controller"] else b["state"],
+                "controller"
+                if b["node_id"] == report["controller"]
+                else output.marked(b["state"], output.ALARM, when=b["state"] == FENCED),
                 b["leads"],
                 b["replicas"],
-                b["behind"],
+                output.marked(b["behind"], output.WARNING, when=b["behind"] > 0),
             )
             for b in report["brokers"]
         ],
     )
-    for key, label in labels.items():
+    for key, (words, style) in TROUBLES.items():
         if report[key]:
-            output.say(f"{label}: {_some(report[key])}")
+            output.say_marked(output.Marked(f"{words}:", style), f" {_some(report[key])}")
+
+
+def troubles(report: Mapping[str, Any]) -> list[str | output.Marked]:
+    """What is the matter with partitions, as the rest of a line: ``, 3 under-replicated``."""
+    parts: list[str | output.Marked] = []
+    for key, (words, style) in TROUBLES.items():
+        if report.get(key):
+            parts += [", ", output.Marked(f"{len(report[key])} {words}", style)]
+    return parts or [", all in sync"]
 
 
 def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    left = len(names) - NAMES_MAX
-    return " ".join(names[:NAMES_MAX]) + (f" and {left} more" if left > 0 else "")
+    compressed = ranges.compressed_names(names)
+    left = len(compressed) - NAMES_MAX
+    more = f" and {output.counted(left, 'topic')} more" if left > 0 else ""
+    return " ".join(compressed[:NAMES_MAX]) + more

@@ -12,6 +12,7 @@ import typer
 
 from ottla.cli import output, stray
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.positions import format_time
 from ottla.cli.verify import verify
 from ottla.types import Buffer
@@ -47,6 +48,14 @@ def log() -> None:
 
 
 @app.command(name="dump")
+@examples(
+    ("ottla log dump ./data/orders-0", "Print what is in the files of a partition."),
+    (
+        "ottla log dump ./data/orders-0/00000000000000000000.log --records --json",
+        "Print the records of a segment as JSON.",
+    ),
+    ("ottla log dump ./data/orders-0 --type timeindex", "Print the entries of the time index."),
+)
 def dump_(
     file: Annotated[
         list[str],
@@ -63,7 +72,9 @@ def dump_(
             "--type", help="What the file is, where its name does not say; which files of a folder."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print a JSON line for each entry.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON document in each line, one for each entry.")
+    ] = False,
 ) -> None:
     """Print the batches of a segment, or the entries of an index, a snapshot or a checkpoint.
 
@@ -103,11 +114,13 @@ def _dump(path: str, kind: str | None, records: bool, json: bool) -> None:
     from ottla.cli import dump
 
     if kind is None:
+        if not os.path.lexists(path):
+            raise _no_file(path)
         raise CliError(f"{path}: not a log file by its name; say what it is with --type", ExitCode.USAGE)
     count = 0
     view = dump.view_of(path) if records else None
     data = _open(path)
-    with output.progress(f"Reading {path}", len(data)) as show:
+    with output.progress(f"Reading {path}", len(data), prints=True) as show:
         try:
             for entry in dump.READERS[kind](data, dump.base_offset_of(path), view):
                 count += 1
@@ -132,9 +145,13 @@ def _open(path: str) -> Buffer:
                 return b""
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
-        raise CliError(f"{path}: no such file", ExitCode.NOT_FOUND) from None
+        raise _no_file(path) from None
     except OSError as error:
         raise CliError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _no_file(path: str) -> CliError:
+    return CliError(f"{path}: no such file", ExitCode.NOT_FOUND)
 
 
 def _print(entry: dict[str, Any]) -> None:

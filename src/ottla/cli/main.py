@@ -18,9 +18,11 @@ import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
-from ottla import implementation  # noqa: E402
+from ottla import __version__, implementation  # noqa: E402
 from ottla.cli.errors import CliError, ExitCode  # noqa: E402
 from ottla.cli.streams import Interrupts, open_standard_streams  # noqa: E402
+from ottla.cli.values import shown  # noqa: E402
+from ottla.extras import MissingExtra, needed  # noqa: E402
 from ottla.text import printable  # noqa: E402
 
 if _early:
@@ -51,6 +53,9 @@ def _exit_code(arguments: list[str], interrupts: Interrupts) -> int | str | None
     except CliError as error:
         _say(str(error))
         code = error.code
+    except MissingExtra as error:
+        _say(str(error))
+        code = ExitCode.FAILED
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
@@ -89,9 +94,22 @@ def _run(arguments: list[str]) -> int:
 
         if options := serve.parse(arguments[1:]):
             return serve.run(options)
-    from ottla.cli.app import run
+    if arguments == ["--version"]:
+        print(f"ottla {__version__} ({implementation.name()})")
+        return ExitCode.OK
+    with needed(_command(arguments)):
+        from ottla.cli.app import run
 
-    return run(arguments)
+        return run(arguments)
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """What was asked for, as the subject of a sentence."""
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    if word is None:
+        return "the command line"
+    # Options of `ottla serve` that are right are read without the extra.
+    return "the help of the command 'serve'" if word == "serve" else f"the command {shown(word)}"
 
 
 if __name__ == "__main__":

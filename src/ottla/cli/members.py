@@ -10,18 +10,28 @@ from __future__ import annotations
 
 import struct
 from contextlib import closing
+from functools import partial
 from typing import Any, NamedTuple
 
+from ottla.cli import output
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster
 from ottla.cli.direct import DirectCluster, Unanswered, check
 from ottla.cli.errors import CliError
+from ottla.cli.requests import GROUP, NO_COORDINATOR, ClusterRequests, retry
+from ottla.cli.rights import Right
 from ottla.cli.values import check_group
 from ottla.errors import ErrorCode
 from ottla.types import TopicPartition
 
 # The type of the protocol whose assignments are partitions.
 CONSUMER = "consumer"
-_GROUP = 0
+# A state, and a type, as Kafka writes them.
+DEAD, CLASSIC = "Dead", "Classic"
+# States as librdkafka has them, where that is not what Kafka calls them.
+_STATES = {
+    "PREPARING_REBALANCING": "PreparingRebalance",
+    "COMPLETING_REBALANCING": "CompletingRebalance",
+}
 _SHORT, _INT = struct.Struct(">h"), struct.Struct(">i")
 
 
@@ -36,10 +46,10 @@ class Member(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A group. ``state`` and ``type`` are in small letters; ``coordinator`` is a node's id."""
+    """A group. ``state`` and ``type`` are as Kafka writes them; ``coordinator`` is a node's id."""
 
     state: str
-    type: str
+    type: str | None
     assignor: str | None
     coordinator: int | None
     members: list[Member]
@@ -51,6 +61,75 @@ def describe(cluster: Cluster, name: str) -> Group:
     return _over_plain_connection(cluster, name) or _through_librdkafka(cluster, name)
 
 
+class Listed(NamedTuple):
+    """A group as a listing has it. An old broker says neither state nor type."""
+
+    group: str
+    state: str | None
+    type: str | None
+
+
+def listed(cluster: Cluster) -> list[Listed]:
+    """The groups of all brokers. It is said of a broker that does not answer."""
+    try:
+        direct = DirectCluster(cluster.bootstrap, cluster.given)
+    except CliError:
+        return _listed_through_librdkafka(cluster)
+    found: dict[str, Listed] = {}
+    with closing(direct):
+        for node in ClusterRequests(direct).nodes():
+            try:
+                answer = direct.ask_node(node, "ListGroups", {"states_filter": [], "types_filter": []})
+                check(answer.error_code, None, f"groups of node {node}")
+            except (Unanswered, CliError) as error:
+                output.warn(f"incomplete, a broker did not answer: {error}")
+                continue
+            for one in answer.groups:
+                state = getattr(one, "group_state", None) or None
+                # Brokers write it in small letters, Kafka's tools do not.
+                kind = (getattr(one, "group_type", None) or "").capitalize() or None
+                found[one.group_id] = Listed(one.group_id, state, kind)
+    return [found[name] for name in sorted(found)]
+
+
+def _listed_through_librdkafka(cluster: Cluster) -> list[Listed]:
+    found = cluster.wait(cluster.admin.list_consumer_groups(request_timeout=REQUEST_TIMEOUT_S), "groups")
+    if found.errors:
+        output.warn(f"incomplete, a broker did not answer: {found.errors[0]}")
+    return sorted(
+        Listed(one.group_id, word_of(one.state), word_of(getattr(one, "type", None)))
+        for one in found.valid or ()
+    )
+
+
+class DescribeRequests(ClusterRequests):
+    """Asks the coordinator of a group about it."""
+
+    def described(self, name: str) -> Group | None:
+        """A group of the classic protocol; None where there is none of this name."""
+        return self._persist(partial(self._describe, name))
+
+    def _describe(self, name: str) -> Group | None:
+        what, right = f"group {name!r}", Right("describe", "group", name)
+        ((node, _),) = self._coordinators(GROUP, [name], lambda _: what).items()
+        fields = {"groups": [name], "include_authorized_operations": False}
+        answer = self._cluster.ask_node(node, "DescribeGroups", fields)
+        (group,) = answer.groups
+        if group.error_code == ErrorCode.group_id_not_found:
+            return None
+        retry(group.error_code, NO_COORDINATOR, what)
+        check(group.error_code, getattr(group, "error_message", None), what, right)
+        if group.group_state in ("", DEAD):
+            return None
+        return Group(
+            group.group_state,
+            CLASSIC,
+            group.protocol_data or None,
+            node,
+            [_member(one, group.protocol_type) for one in group.members],
+        )
+
+
 def _over_plain_connection(cluster: Cluster, name: str) -> Group | None:
     """A group of the classic protocol; None where there is none of this name, or no plain connection."""
     try:
@@ -58,34 +137,7 @@ def _over_plain_connection(cluster: Cluster, name: str) -> Group | None:
     except CliError:
         return None
     with closing(direct):
-        found = direct.ask("FindCoordinator", {"key": name, "key_type": _GROUP, "coordinator_keys": [name]})
-        coordinator = found.coordinators[0] if hasattr(found, "coordinators") else found
-        check(coordinator.error_code, coordinator.error_message, f"group {name!r}")
-        direct.learn_broker(coordinator.node_id, (coordinator.host, coordinator.port))
-        try:
-            answer = direct.ask_node(
-                coordinator.node_id,
-                "DescribeGroups",
-                {"groups": [name], "include_authorized_operations": False},
-            )
-        except Unanswered as error:
-            raise CliError(f"group {name!r}: its coordinator does not answer: {error}") from None
-    (group,) = answer.groups
-    state = group.group_state.lower().replace(" ", "")
-    if group.error_code == ErrorCode.group_id_not_found or state in ("", "dead"):
-        return None
-    check(group.error_code, getattr(group, "error_message", None), f"group {name!r}")
-    return Group(
-        _STATES.get(state, state),
-        "classic",
-        group.protocol_data or None,
-        int(coordinator.node_id),
-        [_member(one, group.protocol_type) for one in group.members],
-    )
-
-
-# As librdkafka writes them, so that scripts find the same words.
-_STATES = {"preparingrebalance": "preparing_rebalance", "completingrebalance": "completing_rebalance"}
+        return DescribeRequests(direct).described(name)
 
 
 def _member(found: Any, protocol_type: str) -> Member:
@@ -129,10 +181,10 @@ def decode_assignment(data: bytes) -> list[TopicPartition] | None:
 
 def _through_librdkafka(cluster: Cluster, name: str) -> Group:
     futures = cluster.admin.describe_consumer_groups([name], request_timeout=REQUEST_TIMEOUT_S)
-    found = cluster.wait(futures[name], f"group {name!r}")
+    found = cluster.wait(futures[name], f"group {name!r}", Right("describe", "group", name))
     return Group(
-        _word(found.state),
-        _word(getattr(found, "type", None)),
+        word_of(found.state) or "Unknown",
+        word_of(getattr(found, "type", None)),
         found.partition_assignor or None,
         None if found.coordinator is None else int(found.coordinator.id),
         [
@@ -148,5 +200,18 @@ def _through_librdkafka(cluster: Cluster, name: str) -> Group:
     )
 
 
-def _word(value: Any) -> str:
-    return "-" if value is None else str(value.name).lower()
+def word_of(value: Any) -> str | None:
+    """A state or type of librdkafka's as Kafka writes it; None where it has none."""
+    name = getattr(value, "name", "UNKNOWN")
+    return None if name == "UNKNOWN" else _STATES.get(name, name.capitalize())
+
+
+def committed(cluster: Cluster, group: str) -> dict[TopicPartition, int]:
+    """The committed offset of each partition for which the group has one."""
+    from confluent_kafka import ConsumerGroupTopicPartitions
+
+    futures = cluster.admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group)], request_timeout=REQUEST_TIMEOUT_S
+    )
+    found = cluster.wait(futures[group], f"group {group!r}", Right("describe", "group", group))
+    return {TopicPartition(p.topic, p.partition): p.offset for p in found.topic_partitions if p.offset >= 0}

@@ -18,11 +18,13 @@ from ottla.cli.values import check_text, shown
 from ottla.text import is_text
 
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\"}
-# What a line of JSON may hold; topic and offset are the place that it was read from.
-JSON_FIELDS = ("topic", "partition", "offset", "timestamp_ms", "key", "value", "headers")
+# What a line of JSON may hold; topic, offset and the timestamp's type tell of where it was read from.
+JSON_FIELDS = ("topic", "partition", "offset", "timestamp_ms", "timestamp_type", "key", "value", "headers")
 FIELDS = ("topic", "partition", "offset", "timestamp", "timestamp_ms", "key", "value", "headers")
 
 Header = tuple[str, bytes | None]
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Message(NamedTuple):
@@ -35,6 +37,8 @@ class Message(NamedTuple):
     partition: int = -1
     offset: int = -1
     timestamp_ms: int = -1
+    # "CreateTime" or "LogAppendTime", as the topic's message.timestamp.type has it; None without a timestamp.
+    timestamp_type: str | None = None
 
 
 def unescape(text: str) -> str:
@@ -74,22 +78,25 @@ def from_json_bytes(form: Any, name: str) -> bytes | None:
 
 def to_json(message: Message) -> str:
     """A message as one line of JSON."""
-    return json.dumps(
+    return _encode(
         {
             "topic": message.topic,
             "partition": message.partition,
             "offset": message.offset,
             "timestamp_ms": message.timestamp_ms,
+            "timestamp_type": message.timestamp_type,
             "key": to_json_bytes(message.key),
             "value": to_json_bytes(message.value),
             "headers": [{"key": key, "value": to_json_bytes(value)} for key, value in message.headers],
-        },
-        ensure_ascii=False,
+        }
     )
 
 
 def from_json(line: bytes) -> Message:
-    """A message from one line of JSON; ValueError says what is wrong. Topic and offset are not looked at."""
+    """A message from one line of JSON; ValueError says what is wrong.
+
+    Topic, offset and timestamp_type are not looked at.
+    """
     try:
         document = json.loads(line)
     except RecursionError:
@@ -127,13 +134,23 @@ def from_json(line: bytes) -> Message:
     )
 
 
-def from_line(line: bytes, key_separator: bytes | None) -> tuple[bytes | None, bytes]:
-    """(key, value) of a line without its newline. No key where the line lacks the separator."""
-    if key_separator:
-        key, found, value = line.partition(key_separator)
-        if found:
-            return key, value
-    return None, line
+class BadLine(ValueError):
+    """A line that is no message. ``index``: which one it is of those that were given, from 0."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+
+
+def split_lines(lines: list[bytes], key_separator: bytes) -> tuple[list[bytes], list[bytes]]:
+    """The keys and the values of lines. BadLine if one lacks the separator, as in Kafka's console producer:
+    whoever splits lines does not mean any to be without a key."""
+    parts = [line.partition(key_separator) for line in lines]
+    for index, (_, found, _) in enumerate(parts):
+        if not found:
+            text = repr(key_separator.decode("utf-8", "backslashreplace"))
+            raise BadLine(index, f"there is no {text} in it to end a key")
+    return [key for key, _, _ in parts], [value for _, _, value in parts]
 
 
 def parse_headers(pairs: list[str] | None) -> tuple[Header, ...]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.positions import SPAN_MS
 from ottla.cli.values import shown
 from ottla.numbers import INT_MAX, LONG_MAX, parse_double, parse_whole, trim
 
@@ -31,8 +34,8 @@ Properties = Annotated[
         "--property",
         "-X",
         metavar="NAME=VALUE|@FILE",
-        help="A librdkafka client property, such as security.protocol=SSL, or a file of such or of Kafka's "
-        "client properties. Repeatable; $OTTLA_CLIENT_PROPERTIES names a file for all commands.",
+        help="A client property, librdkafka's or Kafka's, such as security.protocol=SSL, or a file of such. "
+        "Repeatable.",
     ),
 ]
 
@@ -60,7 +63,7 @@ CompressionOption = Annotated[
     Compression, typer.Option("--compression", "-z", help="The codec of the batches.")
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 
 
 def parse_pairs(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
@@ -72,6 +75,38 @@ def parse_pairs(option: str, pairs: Sequence[str] | None) -> dict[str, str]:
             raise CliError(f"{option} {shown(pair)}: give NAME=VALUE", ExitCode.USAGE)
         result[name] = value
     return result
+
+
+def takes(
+    parameter: str, options: Mapping[str, tuple[Any, Any]], make: Callable[..., Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Have a command take several ``options`` in the place of one parameter, which gets what ``make`` makes
+    of them: for what more than one command takes. ``options``: the type and the default of each, by name."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        types = get_type_hints(command, include_extras=True)
+        found = []
+        for name, one in inspect.signature(command).parameters.items():
+            if name == parameter:
+                found += [
+                    inspect.Parameter(option, one.kind, default=default, annotation=kind)
+                    for option, (kind, default) in options.items()
+                ]
+            else:
+                found.append(one.replace(annotation=types[name]))
+
+        @wraps(command)
+        def taking(**given: Any) -> Any:
+            made = make(**{option: given.pop(option) for option in options})
+            return command(**given, **{parameter: made})
+
+        # Typer and the documentation go by these.
+        taking.__signature__ = inspect.Signature(found)  # type: ignore[attr-defined]
+        taking.__annotations__ = {one.name: one.annotation for one in found} | {"return": types.get("return")}
+        del taking.__wrapped__
+        return taking
+
+    return decorate
 
 
 SECONDS_MAX = 1e9
@@ -106,8 +141,36 @@ def decimal_number(low: float, high: float = SECONDS_MAX) -> Callable[[Any], flo
     return parse
 
 
+def duration_ms(low: int) -> Callable[[Any], int]:
+    """What reads a time of a command line, in milliseconds: ``12h``, ``7d``, or a number of them."""
+
+    def parse(value: Any) -> int:
+        if not isinstance(value, str):
+            return int(value)  # a default
+        text = trim(value)
+        number = parse_whole(text.rstrip("smhd"), low, LONG_MAX)
+        factor = SPAN_MS.get(text.lstrip("0123456789"), 0 if text[-1:] in SPAN_MS else 1)
+        if number is None or not factor or number * factor > LONG_MAX:
+            raise typer.BadParameter(f"{shown(value)} is no time such as 90s, 12h, 7d, or milliseconds.")
+        return number * factor
+
+    return parse
+
+
 def _range(low: float, high: float) -> str:
     """The bounds in words; that numbers end somewhere need not be said."""
     if high in (INT_MAX, LONG_MAX, SECONDS_MAX):
         return "" if low < 0 else f" of {low} or more"
     return f" from {low} to {high}"
+
+
+BrokerIds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--broker-id",
+        metavar="N",
+        parser=whole_number(0),
+        show_default="all",
+        help="Ask only this node. Repeatable.",
+    ),
+]

@@ -8,6 +8,7 @@ from typing import Any
 
 from ottla.cli.direct import DirectConnection, Unanswered, check
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.rights import Right
 
 # Connects to the broker that is to be asked.
 Connect = Callable[[], DirectConnection]
@@ -39,7 +40,8 @@ def describe(connect: Connect, kind: str, name: str, *, all_: bool) -> list[dict
         kind,
     )
     (result,) = response.results
-    check(result.error_code, result.error_message, _what(kind, name))
+    right = _right("describe-configs", kind, name)
+    check(result.error_code, result.error_message, _what(kind, name), right)
     return [
         {
             "name": entry.name,
@@ -64,7 +66,12 @@ def alter(connect: Connect, kind: str, name: str, configs: dict[str, str | None]
         connect, "IncrementalAlterConfigs", {"resources": [resource], "validate_only": dry_run}, kind
     )
     (result,) = response.responses
-    check(result.error_code, result.error_message, _what(kind, name))
+    right = _right("alter-configs", kind, name)
+    check(result.error_code, result.error_message, _what(kind, name), right)
+
+
+def _right(operation: str, kind: str, name: str) -> Right:
+    return Right(operation, "group", name) if kind == "group" else Right(operation, "cluster")
 
 
 def _what(kind: str, name: str) -> str:

@@ -43,6 +43,7 @@ class Position(NamedTuple):
 WORDS = {
     "beginning": Position(Kind.BEGINNING),
     "earliest": Position(Kind.BEGINNING),
+    "start": Position(Kind.BEGINNING),
     "end": Position(Kind.END),
     "latest": Position(Kind.END),
 }

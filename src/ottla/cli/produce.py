@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ottla.cli import messages
-from ottla.cli.client import Cluster, connect
+from ottla.cli.client import connect
 from ottla.cli.client_properties import client_properties
 from ottla.cli.errors import CliError, ExitCode
-from ottla.cli.messages import Message
+from ottla.cli.examples import examples
+from ottla.cli.lines import LINE_BYTES_MAX
 from ottla.cli.options import (
     BOOTSTRAP_DEFAULT,
     Acks,
@@ -25,7 +28,7 @@ from ottla.cli.options import (
     whole_number,
 )
 from ottla.cli.output import fail_usage
-from ottla.cli.sender import DELIVERY_TIMEOUT_MS, Sender
+from ottla.cli.sender import DELIVERY_TIMEOUT_MS, Delivered, Row, Sender
 from ottla.cli.transactional_sender import TransactionalSender
 from ottla.cli.values import check_transactional_id
 from ottla.numbers import LONG_MAX
@@ -35,8 +38,10 @@ if TYPE_CHECKING:
 
 # The client waits this long for a topic that the broker may be about to create.
 TOPIC_TIMEOUT_MS = 5_000
+# librdkafka takes the present time for it.
+NOW = 0
 # librdkafka's own limit is out of the way: how large a message may be is for the topic to say.
-MESSAGE_BYTES_MAX = 1_000_000_000
+MESSAGE_BYTES_MAX = LINE_BYTES_MAX
 
 TransactionalId = Annotated[
     str | None,
@@ -72,32 +77,72 @@ class Source:
     partition: int
     null: bytes | None
 
-    def read(self, line: bytes, number: int) -> Message:
+    def rows(self, topic: str, lines: list[bytes], number: int) -> tuple[list[Row], CliError | None]:
+        """What Producer.produce is to be called with; see ottla.cli.sender."""
         if self.json:
+            return self._json_rows(topic, lines, number)
+        keys: Iterable[bytes | None] = repeat(self.key)
+        values: Sequence[bytes | None] = lines
+        bad: CliError | None = None
+        if self.key_separator:
+            try:
+                keys, values = messages.split_lines(lines, self.key_separator)
+            except messages.BadLine as error:
+                bad = CliError(f"line {number + error.index}: {error}", ExitCode.USAGE)
+                keys, values = messages.split_lines(lines[: error.index], self.key_separator)
+        if self.null is not None:
+            values = [None if value == self.null else value for value in values]
+        rest: tuple[Any, ...] = ()
+        if self.headers:
+            rest = (None, None, NOW, list(self.headers))
+        return list(zip(repeat(topic), values, keys, repeat(self.partition), *map(repeat, rest))), bad
+
+    def _json_rows(self, topic: str, lines: list[bytes], number: int) -> tuple[list[Row], CliError | None]:
+        rows: list[Row] = []
+        for index, line in enumerate(lines, number):
+            if not line:
+                continue
             try:
                 message = messages.from_json(line)
             except ValueError as error:
-                raise CliError(f"line {number}: {error}", ExitCode.USAGE) from None
-            key, value, headers = message.key, message.value, self.headers + message.headers
+                return rows, CliError(f"line {index}: {error}", ExitCode.USAGE)
+            key = self.key if message.key is None else message.key
             partition = message.partition if self.partition < 0 else self.partition
-            return message._replace(
-                key=self.key if key is None else key, value=value, headers=headers, partition=partition
+            headers = [*self.headers, *message.headers] or None
+            rows.append(
+                (topic, message.value, key, partition, None, None, max(NOW, message.timestamp_ms), headers)
             )
-        key, text = messages.from_line(line, self.key_separator)
-        value = None if self.null is not None and text == self.null else text
-        return Message(self.key if key is None else key, value, self.headers, partition=self.partition)
+        return rows, None
 
 
+@examples(
+    ("echo hello | ottla produce orders", "Send one message."),
+    (
+        "printf 'k1:one\\nk2:two\\n' | ottla produce orders --key-separator : --header source=shell",
+        "Send two messages with keys, and a header on both.",
+    ),
+    (
+        "ottla produce orders --transactional-id loader --transaction-messages 1000 < orders.txt",
+        "Send the lines of a file in transactions of 1000 messages.",
+    ),
+)
 def produce(
     topic: Annotated[
         str, typer.Argument(metavar="TOPIC", help="The topic; the broker creates it where it allows that.")
     ],
     key: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The key of every message that has none of its own.")
+        str | None,
+        typer.Option(
+            "--key", "-k", metavar="TEXT", help="The key of every message that has none of its own."
+        ),
     ] = None,
     key_separator: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Split each line here into key and value, such as ':' or '\\t'."),
+        typer.Option(
+            metavar="TEXT",
+            help="Split each line here into key and value, such as ':' or '\\t'; a line without it is "
+            "refused.",
+        ),
     ] = None,
     header: Annotated[
         list[str] | None,
@@ -106,7 +151,12 @@ def produce(
     partition: Annotated[
         int | None,
         typer.Option(
-            parser=whole_number(0), help="The partition; else the key's, or any where there is no key."
+            "--partition",
+            "-p",
+            metavar="N",
+            parser=whole_number(0),
+            show_default="by the key, or any if there is no key",
+            help="The partition of every message.",
         ),
     ] = None,
     null: Annotated[
@@ -148,11 +198,15 @@ def produce(
     cluster = connect(bootstrap, property)
     if partition is not None and topic in cluster.metadata.topics:
         cluster.partitions(topic, [partition])
-    producer = _producer(cluster, acks, compression, property, transactional_id)
+    settings = _settings(acks, compression, property, transactional_id, report)
+
+    def make(delivered: Delivered) -> Producer:
+        return cluster.producer(on_delivery=delivered, **settings)
+
     if transactional_id is None:
-        sender = Sender(producer, topic, report)
+        sender = Sender(make, topic, report)
     else:
-        sender = TransactionalSender(producer, topic, report, transaction_messages, transaction_seconds)
+        sender = TransactionalSender(make, topic, report, transaction_messages, transaction_seconds)
     sender.run(sys.stdin.buffer, source)
 
 
@@ -161,23 +215,25 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _producer(
-    cluster: Cluster,
+def _settings(
     acks: Acks,
     compression: Compression,
     properties: list[str] | None,
     transactional_id: str | None,
-) -> Producer:
+    report: bool,
+) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "acks": acks.value,
         "compression_type": compression.value,
         "message_max_bytes": MESSAGE_BYTES_MAX,
         "message_timeout_ms": DELIVERY_TIMEOUT_MS,
         "topic_metadata_propagation_max_ms": TOPIC_TIMEOUT_MS,
+        # A call for each message that arrives takes longer than all else about it.
+        "delivery_report_only_error": not report,
     }
     # Idempotence keeps the order of lines through retries; it needs acks=all.
     if acks is Acks.ALL and "enable.idempotence" not in client_properties(properties):
         settings["enable_idempotence"] = True
     if transactional_id is not None:
         settings["transactional_id"] = transactional_id
-    return cluster.producer(**settings)
+    return settings

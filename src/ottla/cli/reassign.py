@@ -14,6 +14,7 @@ import typer
 from ottla.cli import output
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.moves import plan_file, report, throttle
 from ottla.cli.moves.outcome import Outcome, compare
 from ottla.cli.moves.plan import PlanError, copies, plan
@@ -43,6 +44,7 @@ Throttle = Annotated[
         "--throttle",
         metavar="BYTES",
         parser=whole_number(1, LONG_MAX),
+        show_default="no limit",
         help="Copy no more than so many bytes a second, each broker.",
     ),
 ]
@@ -64,15 +66,32 @@ class How:
     json: bool
 
 
+Targets = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="N,N,…",
+        show_default="all nodes that are there",
+        help="The nodes that are to hold the replicas.",
+    ),
+]
+
+
+@examples(
+    (
+        "ottla cluster reassign --all --dry-run",
+        "Show which replicas would move so that all nodes have their share.",
+    ),
+    (
+        "ottla cluster reassign --topics orders,payments --to 1,2,3 --throttle 10000000",
+        "Move two topics to three nodes, with 10 MB a second.",
+    ),
+    ("ottla cluster reassign", "Show what is moving."),
+)
 def reassign(
     topics: Topics = None,
     all_: Annotated[bool, typer.Option("--all", "-a", help="All topics, those of brokers too.")] = False,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", metavar="N,N,…", help="The nodes that are to hold the replicas: else all that are there."
-        ),
-    ] = None,
+    to: Targets = None,
     replication_factor: Annotated[
         int | None,
         typer.Option(
@@ -80,7 +99,8 @@ def reassign(
             "-r",
             metavar="N",
             parser=whole_number(1),
-            help="How many replicas: else as it is.",
+            show_default="as it is",
+            help="The number of replicas of each partition.",
         ),
     ] = None,
     file: Annotated[

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ottla.cli.client_properties import BY_TOKEN
 from ottla.cli.errors import CliError, ExitCode
 from ottla.errors import ErrorCode
 from ottla.security.sasl.client import BY_PASSWORD, ClientExchange, ServerRefused, log_in_as
@@ -63,7 +64,8 @@ class Security:
 
     def _exchange(self) -> ClientExchange:
         name, password = self._get("sasl.username", ""), Secret(self._get("sasl.password", ""))
-        return log_in_as(self._mechanism, name, password, os.urandom)
+        by_token = self._get(BY_TOKEN) == "true"
+        return log_in_as(self._mechanism, name, password, os.urandom, by_token=by_token)
 
     def _make_context(self) -> ssl.SSLContext:
         try:

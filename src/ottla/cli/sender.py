@@ -2,57 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from ottla.cli import output
 from ottla.cli.client import explain
-from ottla.cli.errors import CliError
-from ottla.cli.messages import Message
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.lines import read_lines
+from ottla.cli.streams import fewer_collections
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError, Producer
 
 # How long a message may take from the line that was read to the broker's acknowledgement.
 DELIVERY_TIMEOUT_MS = 30_000
-FULL_QUEUE_POLL_S = 0.1
+# librdkafka empties a full queue in some tenths of a second, and calls back for failures alone.
+FULL_QUEUE_POLL_S = 0.005
+# How soon a delivery, or its failure, is noticed while no line comes.
+NOTICE_S = 0.1
+
+# The arguments of Producer.produce, in its order.
+Row = tuple[Any, ...]
+Delivered = Callable[["KafkaError | None", Any], None]
 
 
 class Source(Protocol):
-    """How a line becomes a message."""
+    """How lines become messages."""
 
-    @property
-    def json(self) -> bool:
-        """Whether lines are JSON: an empty one is none then."""
-        ...
+    def rows(self, topic: str, lines: list[bytes], number: int) -> tuple[list[Row], CliError | None]:
+        """The messages of ``lines``, up to the first line that is none, and the error that says why.
 
-    def read(self, line: bytes, number: int) -> Message:
-        """The message of a line. CliError (usage) where it holds none."""
+        ``number`` is that of the first line.
+        """
         ...
 
 
 class Sender:
-    """Hands lines to librdkafka and counts what comes back; the first failure ends the command."""
+    """Hands lines to librdkafka in bulk; the first failure ends the command.
 
-    def __init__(self, producer: Producer, topic: str, report: bool) -> None:
-        self._producer, self._topic, self._report = producer, topic, report
-        self._sent = self._done = 0
+    A message costs no Python code of its own: librdkafka calls back for failures alone, except where places
+    are to be reported. What is delivered is what was sent without what librdkafka still has.
+    """
+
+    def __init__(self, make: Callable[[Delivered], Producer], topic: str, report: bool) -> None:
+        """``make`` makes the producer, which calls what it is given about deliveries."""
+        self._topic, self._report = topic, report
+        self._taken = self._failed = 0
+        # Of the messages that were taken, those that librdkafka does not have yet; and whether one has left
+        # the iterator for which there was no room.
+        self._left: Iterator[Row] = iter(())
+        self._refused = 0
         self._failure: KafkaError | None = None
+        # Partitions and offsets of messages, to be reported.
+        self._places: list[tuple[int, int]] = []
+        self._topic_json = json.dumps(topic)
         self._show: Callable[[int], None] = lambda count: None
+        self._producer = make(self._delivered)
 
     def run(self, stream: BinaryIO, source: Source) -> None:
         """Send all lines. CliError where one is no message, or is not delivered."""
         interactive = stream.isatty()
         if interactive:
             output.note("type a message and press Enter; Ctrl-D ends")
-        with output.progress(f"Producing to {self._topic}") as self._show:
+        with (
+            output.progress(
+                f"Producing to {self._topic}", prints=self._report, typed=interactive
+            ) as self._show,
+            fewer_collections(),
+        ):
             try:
                 self._start()
-                for number, line in self._lines(stream, skip_empty=source.json):
-                    self._send(self._read(source, line, number))
+                number = 1
+                for lines in read_lines(stream.fileno(), self._wait_s):
+                    self._send_lines(source, lines, number)
+                    number += len(lines)
                     if interactive:
                         self._producer.flush()
-                    self._raise()
+                    self._notice()
                 self._finish()
             except BaseException as error:
                 self._give_up(error)
@@ -65,70 +95,109 @@ class Sender:
     def _finish(self) -> None:
         """Behind the last line. CliError where anything was not delivered."""
         self._producer.flush()
-        self._raise()
+        self._notice()
 
     def _give_up(self, error: BaseException) -> None:
         """Something failed, or was interrupted: what was read before is still delivered."""
-        self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
+        try:
+            self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
+        finally:
+            # If Ctrl-C comes again, it ends the wait.
+            self._tell()
+            if isinstance(error, KeyboardInterrupt):
+                left = len(self._producer)
+                rest = f", {left} sent without an acknowledgement so far" if left else ""
+                output.warn(f"interrupted: {self._sum()} to {self._topic} delivered{rest}")
 
     def _sum(self) -> str:
         return output.counted(self._done, "message")
 
-    def _read(self, source: Source, line: bytes, number: int) -> Message:
-        try:
-            return source.read(line, number)
-        except CliError as error:
-            self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
-            raise CliError(
-                f"{error} (after {output.counted(self._done, 'message')} sent)", error.code
-            ) from None
+    @property
+    def _sent(self) -> int:
+        """The messages that librdkafka has got. They are right at any moment: Ctrl-C may come at any."""
+        return self._taken - length_hint(self._left) - self._refused
 
-    def _send(self, message: Message) -> None:
-        fields: dict[str, Any] = {"key": message.key, "value": message.value, "on_delivery": self._delivered}
-        if message.headers:
-            fields["headers"] = list(message.headers)
-        if message.partition >= 0:
-            fields["partition"] = message.partition
-        if message.timestamp_ms >= 0:
-            fields["timestamp"] = message.timestamp_ms
+    @property
+    def _done(self) -> int:
+        return max(0, self._sent - self._failed - len(self._producer))
+
+    def _wait_s(self) -> float | None:
+        """How long to wait for lines until ``_notice`` is due; None: for ever."""
+        return NOTICE_S if len(self._producer) else None
+
+    def _notice(self) -> None:
+        """Hear of deliveries. CliError where one has failed."""
+        self._producer.poll(0)
+        self._raise()
+        self._show(self._done)
+        self._tell()
+
+    def _send_lines(self, source: Source, lines: list[bytes], number: int) -> None:
+        """Send lines, of which the first is line ``number``; none where none came in time. CliError where
+        one is no message."""
+        rows, error = source.rows(self._topic, lines, number)
+        self._send(rows)
+        if error is not None:
+            raise self._malformed(error)
+
+    def _malformed(self, error: CliError) -> CliError:
+        self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
+        return CliError(f"{error} (after {self._sum()} sent)", error.code)
+
+    def _send(self, rows: Sequence[Row]) -> None:
+        """Hand messages to librdkafka, in order; where its queue is full, wait until there is room."""
         from confluent_kafka import KafkaException
 
+        count, left = len(rows), iter(rows)
+        # Ctrl-C is heard after calls, of which there is none between these two.
+        self._left = left
+        self._taken += count
         while True:
             try:
-                self._producer.produce(self._topic, **fields)
-                break
+                deque(starmap(self._producer.produce, self._left), maxlen=0)
+                return
             except BufferError:
-                self._producer.poll(FULL_QUEUE_POLL_S)
+                self._refused = 1
+                rows = rows[len(rows) - length_hint(self._left) - 1 :]
+                self._wait_for_room()
+                left = iter(rows)
+                self._left = left
+                self._refused = 0
             except KafkaException as error:
+                self._refused = 1
                 raise explain(error.args[0], f"topic {self._topic!r}") from None
-        self._sent += 1
-        self._producer.poll(0)
+
+    def _wait_for_room(self) -> None:
+        if not len(self._producer):
+            raise CliError(
+                f"topic {self._topic!r}: a message is larger than the whole queue of messages to send; "
+                "give -X queue.buffering.max.kbytes=NUMBER",
+                ExitCode.USAGE,
+            )
+        self._producer.poll(FULL_QUEUE_POLL_S)
+        self._notice()
 
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
+            self._failed += 1
             self._failure = self._failure or error
-            return
-        self._done += 1
-        self._show(self._done)
-        if self._report:
-            self._tell(
-                {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
-            )
+        elif self._report:
+            self._places.append((message.partition(), message.offset()))
 
-    def _tell(self, place: dict[str, Any]) -> None:
-        output.print_json(place)
+    def _tell(self) -> None:
+        """Report the places that are to be."""
+        # Taken before they are written: Ctrl-C may come while they are, and each is reported once.
+        places, self._places = self._places, []
+        if places:
+            output.write_lines(
+                f'{{"topic": {self._topic_json}, "partition": {partition}, "offset": {offset}}}'
+                for partition, offset in places
+            )
 
     def _raise(self) -> None:
         if self._failure is not None:
             self._producer.purge()
+            # What was purged comes back as failed, so that the count is exact.
+            self._producer.flush(DELIVERY_TIMEOUT_MS / 1000)
             what = f"topic {self._topic!r}: {self._done} of {self._sent} messages delivered, then"
             raise explain(self._failure, what)
-
-    def _lines(self, stream: BinaryIO, *, skip_empty: bool) -> Iterator[tuple[int, bytes]]:
-        for number, line in enumerate(self._read_lines(stream), 1):
-            line = line.removesuffix(b"\n").removesuffix(b"\r")
-            if line or not skip_empty:
-                yield number, line
-
-    def _read_lines(self, stream: BinaryIO) -> Iterator[bytes]:
-        return iter(stream)

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ottla.addresses import parse_address
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.values import check_text, is_host, shown
 from ottla.numbers import INT_MAX, parse_whole
 
-PORT_MAX = 65535
 # As many as the machine has processors.
 AUTO = "auto"
 PROCESSES_MAX = 256
@@ -28,6 +28,10 @@ STORE_EXAMPLE = "etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379"
 NAME_SHAPE = re.compile(r"[A-Za-z0-9._-]{1,100}")
 # Kafka's names for what --node-id says.
 NODE_ID_NAMES = frozenset(("node.id", "broker.id"))
+# What --metrics sets.
+METRICS_LISTENER = "metrics.listener"
+# What --slow-request-ms sets.
+SLOW_REQUEST = "slow.request.ms"
 
 # Long options and the fields of Serve that they set.
 OPTIONS = {
@@ -39,11 +43,18 @@ OPTIONS = {
     "cluster": "cluster",
     "rack": "rack",
     "processes": "processes",
+    "metrics": "metrics",
+    "slow-request-ms": "slow_request_ms",
+    "control": "control",
     "config": "config_file",
     "set": "overrides",
     "log-format": "log_format",
     "log-level": "log_level",
 }
+
+
+# Long options that take no value.
+FLAGS = {"replace": "replace"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +68,11 @@ class Serve:
     store: str | None = None
     cluster: str | None = None
     rack: str | None = None
+    replace: bool = False
     processes: int | str = 1
+    metrics: str | None = None
+    slow_request_ms: int | None = None
+    control: str | None = None
     config_file: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
     log_format: str = "text"
@@ -71,6 +86,10 @@ class Serve:
             _check_address("--listen", self.listen, port_min=0)
         if self.advertise is not None:
             _check_address("--advertise", self.advertise, port_min=1)
+        if self.metrics is not None:
+            _check_address("--metrics", self.metrics, port_min=0)
+        if self.control is not None:
+            self._check_control(self.control)
         if self.node_id is not None and self.node_id < 0:
             raise CliError(f"--node-id {self.node_id}: give 0 or more", ExitCode.USAGE)
         if self.rack is not None and not self.rack.strip():
@@ -85,9 +104,28 @@ class Serve:
             if value not in known:
                 raise CliError(f"{option} {shown(value)}: choose one of {', '.join(known)}", ExitCode.USAGE)
 
+    def _check_control(self, control: str) -> None:
+        _check_address("--control", control, port_min=0)
+        if self.store is not None or self.processes != 1:
+            other = "--store" if self.store is not None else "--processes"
+            raise CliError(
+                f"--control with {other}: the control port is for a broker by itself, in tests",
+                ExitCode.USAGE,
+            )
+
     def _check_texts(self) -> None:
         """Whatever is more than a path on this machine has to be text."""
-        for option in ("listen", "advertise", "store", "cluster", "rack", "log_format", "log_level"):
+        for option in (
+            "listen",
+            "advertise",
+            "metrics",
+            "control",
+            "store",
+            "cluster",
+            "rack",
+            "log_format",
+            "log_level",
+        ):
             check_text(f"--{option.replace('_', '-')}", getattr(self, option) or "")
         for name, value in self.overrides.items():
             check_text("--set", f"{name}={value}")
@@ -106,6 +144,12 @@ class Serve:
 
     def _check_cluster(self) -> None:
         if self.store is None:
+            if self.replace and self.processes == 1:
+                raise CliError(
+                    "--replace without --store: a node alone keeps what it knows with its data; give the "
+                    "etcd that still knows this node",
+                    ExitCode.USAGE,
+                )
             if self.cluster is not None:
                 raise CliError(
                     f"--cluster {self.cluster!r}: a node alone is of no cluster; give --store too, the "
@@ -134,8 +178,8 @@ class Serve:
 
 
 def _check_address(option: str, text: str, *, port_min: int) -> None:
-    host, colon, port = text.rpartition(":")
-    if not (colon and is_host(host)) or parse_whole(port, port_min, PORT_MAX) is None:
+    found = parse_address(text, port_min=port_min)
+    if found is None or not is_host(found[0]):
         raise CliError(f"{option} {shown(text)}: give HOST:PORT, such as 127.0.0.1:9092", ExitCode.USAGE)
 
 
@@ -160,7 +204,7 @@ def processes_of(text: str) -> int | str | None:
 def parse(argv: Sequence[str]) -> Serve | None:
     """The options of a plain `ottla serve` command line, or None where the Typer app should look at it."""
     try:
-        pairs, rest = getopt.getopt(list(argv), "", [f"{name}=" for name in OPTIONS])
+        pairs, rest = getopt.getopt(list(argv), "", [*FLAGS, *(f"{name}=" for name in OPTIONS)])
     except getopt.GetoptError:
         return None
     values: dict[str, Any] = {}
@@ -168,12 +212,15 @@ def parse(argv: Sequence[str]) -> Serve | None:
     for option, value in pairs:
         if option == "--set":
             sets.append(value)
+        elif option[2:] in FLAGS:
+            values[FLAGS[option[2:]]] = True
         else:
             values[OPTIONS[option[2:]]] = value
     if "processes" in values:
         values["processes"] = processes_of(values["processes"])
-    if "node_id" in values:
-        values["node_id"] = parse_whole(values["node_id"], 0, INT_MAX)
+    for name in ("node_id", "slow_request_ms"):
+        if name in values:
+            values[name] = parse_whole(values[name], 0, INT_MAX)
     if rest or None in values.values():
         return None
     return Serve(**values, overrides=parse_overrides(sets))
@@ -188,6 +235,11 @@ def _processors() -> int:
 def run(serve: Serve) -> int:
     """Serve until SIGTERM or SIGINT; return the process's exit code."""
     serve.check()
+    overrides = serve.overrides
+    if serve.metrics is not None:
+        overrides = overrides | {METRICS_LISTENER: serve.metrics}
+    if serve.slow_request_ms is not None:
+        overrides = overrides | {SLOW_REQUEST: str(serve.slow_request_ms)}
     processes = _processors() if serve.processes == AUTO else int(serve.processes)
     options: dict[str, Any] = {
         "data": serve.data,
@@ -197,8 +249,9 @@ def run(serve: Serve) -> int:
         "store": serve.store,
         "cluster": serve.cluster,
         "rack": serve.rack,
+        "replace": serve.replace,
         "config_file": serve.config_file,
-        "overrides": serve.overrides,
+        "overrides": overrides,
         "log_format": serve.log_format,
         "log_level": serve.log_level,
     }
@@ -208,4 +261,4 @@ def run(serve: Serve) -> int:
         return supervisor.run(processes=min(processes, PROCESSES_MAX), **options)
     from ottla import process
 
-    return process.run(**options)
+    return process.run(**options, control=serve.control)

@@ -11,6 +11,8 @@ import typer
 from ottla.cli import output
 from ottla.cli.data_directory import check_data_directory, take, tell_of_others
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
+from ottla.text import id_text
 
 if TYPE_CHECKING:
     from ottla.log.adoption import Description
@@ -23,7 +25,7 @@ HELP = (
 app = typer.Typer(no_args_is_help=True, help=HELP)
 
 Data = Annotated[str, typer.Argument(metavar="DIR", help="The broker's data directory.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 FOLDER_HELP = "The folder, as 'list' shows it."
 
 
@@ -33,6 +35,10 @@ def stray() -> None:
 
 
 @app.command(name="list")
+@examples(
+    ("ottla log stray list ./data", "List the folders that were set aside."),
+    ("ottla log stray list ./data --json", "List them as JSON."),
+)
 def list_(data: Data, json: Json = False) -> None:
     """Show the folders that were set aside, and what their logs hold.
 
@@ -53,6 +59,10 @@ def list_(data: Data, json: Json = False) -> None:
 
 
 @app.command()
+@examples(
+    ("ottla log stray adopt ./data orders-0.4f9c-stray", "Put a folder back in the place of its partition."),
+    ("ottla log stray adopt ./data orders-0.4f9c-stray --replace", "Set the log that is in its place aside."),
+)
 def adopt(
     data: Data,
     folder: Annotated[list[str], typer.Argument(metavar="FOLDER", help=FOLDER_HELP)],
@@ -96,6 +106,13 @@ def adopt(
 
 
 @app.command()
+@examples(
+    ("ottla log stray delete ./data orders-0.4f9c-stray", "Delete a folder. The command asks first."),
+    (
+        "ottla log stray delete ./data --all --yes",
+        "Delete all folders that were set aside, without a question.",
+    ),
+)
 def delete(
     data: Data,
     folder: Annotated[list[str] | None, typer.Argument(metavar="FOLDER", help=FOLDER_HELP)] = None,
@@ -155,14 +172,12 @@ def _describe(data: str) -> list[Description]:
 
 
 def _document(one: Description) -> dict[str, Any]:
-    from ottla.log.checkpoints import encode_uuid
-
     topic_id = one.stray.topic_id
     return {
         "folder": one.stray.folder,
         "topic": one.stray.where.topic,
         "partition": one.stray.where.partition,
-        "topic_id": encode_uuid(topic_id) if topic_id is not None else None,
+        "topic_id": id_text(topic_id) if topic_id is not None else None,
         "start": one.start_offset if one.start_offset >= 0 else None,
         "end": one.end_offset if one.end_offset >= 0 else None,
         "epoch": one.leader_epoch if one.leader_epoch >= 0 else None,

@@ -1,4 +1,4 @@
-"""`ottla topic`: create, list, describe, alter and delete topics."""
+"""`ottla topic`: create, list, describe, alter, trim and delete topics."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import output
+from ottla.cli import output, trim
 from ottla.cli.client import REQUEST_TIMEOUT_S, Cluster, admin_api, connect
 from ottla.cli.config import alter_configs, describe_configs
-from ottla.cli.errors import ExitCode
+from ottla.cli.errors import DeniedError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs, whole_number
 from ottla.cli.positions import Kind, Position
+from ottla.cli.ranges import INTERNAL, users_first
+from ottla.cli.rights import Right
 from ottla.types import TopicPartition
 
-app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter and delete topics.")
+app = typer.Typer(no_args_is_help=True, help="Create, list, describe, alter, trim and delete topics.")
 
 Name = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic's name.")]
 Names = Annotated[list[str], typer.Argument(metavar="TOPIC", help="The topics' names.")]
@@ -25,11 +28,16 @@ Config = Annotated[
     ),
 ]
 
-# Topics that Kafka itself keeps. Describing a topic tells it too, but a listing should not ask for each.
-INTERNAL = frozenset(("__consumer_offsets", "__transaction_state", "__share_group_state"))
-
 
 @app.command()
+@examples(
+    ("ottla topic create orders", "Create a topic with the broker's defaults."),
+    (
+        "ottla topic create payments refunds --partitions 6 --config retention.ms=3600000",
+        "Create two topics with six partitions each, which keep messages for an hour.",
+    ),
+    ("ottla topic create orders --if-not-exists", "Succeed if the topic exists already."),
+)
 def create(
     topic: Names,
     partitions: Annotated[
@@ -39,7 +47,8 @@ def create(
             "-p",
             metavar="N",
             parser=whole_number(1),
-            help="Partitions; else the broker's default.",
+            show_default="num.partitions of the broker",
+            help="The number of partitions.",
         ),
     ] = None,
     replication_factor: Annotated[
@@ -49,7 +58,8 @@ def create(
             "-r",
             metavar="N",
             parser=whole_number(1),
-            help="Replicas; else the broker's default.",
+            show_default="default.replication.factor of the broker",
+            help="The number of replicas.",
         ),
     ] = None,
     config: Config = None,
@@ -70,11 +80,16 @@ def create(
     ]
     futures = cluster.admin.create_topics(wanted, validate_only=dry_run, request_timeout=REQUEST_TIMEOUT_S)
     forgiven = {ExitCode.EXISTS: "exists"} if if_not_exists else {}
-    done, errors = cluster.outcomes("topic", futures, "would be created" if dry_run else "created", forgiven)
+    result = "would be created" if dry_run else "created"
+    done, errors = cluster.outcomes("topic", futures, result, forgiven, "create")
     output.report("topic", done, errors, json)
 
 
 @app.command(name="list")
+@examples(
+    ("ottla topic list", "List the topics."),
+    ("ottla topic list --internal --json", "List the brokers' own topics too, as JSON."),
+)
 def list_(
     internal: Annotated[
         bool, typer.Option("--internal", help="Also the topics that brokers keep for themselves.")
@@ -87,7 +102,7 @@ def list_(
     cluster = connect(bootstrap, property)
     rows = [
         (name, len(found.partitions), _replication_factor(found))
-        for name, found in sorted(cluster.metadata.topics.items())
+        for name, found in sorted(cluster.metadata.topics.items(), key=lambda one: users_first(one[0]))
         if internal or name not in INTERNAL
     ]
     if json:
@@ -104,6 +119,10 @@ def list_(
 
 
 @app.command()
+@examples(
+    ("ottla topic describe orders", "Show the partitions of a topic, their leaders, replicas and offsets."),
+    ("ottla topic describe orders payments --json", "Show two topics as JSON."),
+)
 def describe(
     topic: Names,
     json: Json = False,
@@ -119,38 +138,29 @@ def describe(
     for position, found in enumerate(described):
         if position:
             output.say()
-        output.say(
-            f"{found['topic']}: replication factor {found['replication_factor']}, "
-            f"id {found['topic_id'] or '-'}"
-        )
-        for name, value in found["configs"].items():
-            output.say(f"  {name}={value}")
-        # What a compacted topic holds cannot be told from its offsets.
-        compacted = "compact" in found["configs"].get("cleanup.policy", "")
-        output.table(
-            ("partition", "leader", "replicas", "isr", "start", "end", "messages"),
-            [
-                (
-                    p["partition"],
-                    "none" if p["leader"] is None else str(p["leader"]),
-                    ",".join(map(str, p["replicas"])),
-                    ",".join(map(str, p["isr"])),
-                    p["start_offset"],
-                    p["end_offset"],
-                    None if p["end_offset"] is None or compacted else p["end_offset"] - p["start_offset"],
-                )
-                for p in found["partitions"]
-            ],
-        )
+        _show(found)
 
 
 @app.command()
+@examples(
+    ("ottla topic alter orders --partitions 12", "Give a topic twelve partitions in all."),
+    ("ottla topic alter orders --config retention.ms=86400000", "Keep messages for a day."),
+    (
+        "ottla topic alter orders --delete-config retention.ms --dry-run",
+        "Have the broker check a change, and change nothing.",
+    ),
+)
 def alter(
     topic: Name,
     partitions: Annotated[
         int | None,
         typer.Option(
-            "--partitions", "-p", metavar="N", parser=whole_number(1), help="Grow to this many partitions."
+            "--partitions",
+            "-p",
+            metavar="N",
+            parser=whole_number(1),
+            show_default="as it is",
+            help="Grow to this many partitions.",
         ),
     ] = None,
     config: Config = None,
@@ -185,24 +195,78 @@ def alter(
             validate_only=dry_run,
             request_timeout=REQUEST_TIMEOUT_S,
         )
-        cluster.wait(futures[topic], f"topic {topic!r}")
+        cluster.wait(futures[topic], f"topic {topic!r}", Right("alter", "topic", topic))
         done.append((topic, f"{'would have' if dry_run else 'has'} {partitions} partitions"))
     output.report("topic", done, (), json)
 
 
 @app.command()
+@examples(
+    ("ottla topic delete payments refunds", "Delete two topics and their messages."),
+    ("ottla topic delete payments --if-exists", "Succeed if there is no such topic."),
+)
 def delete(
     topic: Names,
     if_exists: Annotated[bool, typer.Option("--if-exists", help="Succeed where there is none.")] = False,
+    internal: Annotated[
+        bool,
+        typer.Option(
+            "--internal", help="Also those that brokers keep for themselves: what is in them is forgotten."
+        ),
+    ] = False,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
     property: Properties = None,
 ) -> None:
     """Delete topics and their messages."""
+    for name in topic:
+        if name in INTERNAL and not internal:
+            output.fail_usage(
+                f"topic {name!r} holds {INTERNAL[name]}: give --internal to delete it all the same"
+            )
     cluster = connect(bootstrap, property)
     futures = cluster.admin.delete_topics(topic, request_timeout=REQUEST_TIMEOUT_S)
     forgiven = {ExitCode.NOT_FOUND: "does not exist"} if if_exists else {}
-    output.report("topic", *cluster.outcomes("topic", futures, "deleted", forgiven), json)
+    output.report("topic", *cluster.outcomes("topic", futures, "deleted", forgiven, "delete"), json)
+
+
+app.command(name="trim")(trim.trim)
+
+
+def _show(found: dict[str, Any]) -> None:
+    output.say(
+        f"{found['topic']}: replication factor {found['replication_factor']}, id {found['topic_id'] or '-'}"
+    )
+    configs = found["configs"] or {}
+    for name, value in configs.items():
+        output.say(f"  {name}={value}")
+    # What a compacted topic holds cannot be told from its offsets, nor whether it is one without its
+    # configurations.
+    countable = found["configs"] is not None and "compact" not in configs.get("cleanup.policy", "")
+    output.table(
+        ("partition", "leader", "replicas", "isr", "start", "end", "messages", "trouble"),
+        [
+            (
+                p["partition"],
+                "none" if p["leader"] is None else str(p["leader"]),
+                ",".join(map(str, p["replicas"])),
+                ",".join(map(str, p["isr"])),
+                p["start_offset"],
+                p["end_offset"],
+                p["end_offset"] - p["start_offset"] if p["end_offset"] is not None and countable else None,
+                _trouble(p),
+            )
+            for p in found["partitions"]
+        ],
+    )
+
+
+def _trouble(partition: dict[str, Any]) -> output.Cell:
+    if partition["leader"] is None:
+        return output.Marked("offline", output.ALARM)
+    if len(partition["isr"]) < len(partition["replicas"]):
+        return output.Marked("under-replicated", output.WARNING)
+    return None
 
 
 def _replication_factor(topic: Any) -> int:
@@ -214,12 +278,19 @@ def _describe(cluster: Cluster, name: str) -> dict[str, Any]:
     online = [TopicPartition(name, p.id) for p in found.partitions.values() if p.leader >= 0]
     starts = cluster.offsets(online, Position(Kind.BEGINNING))
     ends = cluster.offsets(online, Position(Kind.END))
-    configs = describe_configs(cluster, "topic", name)
+    try:
+        configs = {
+            c["name"]: c["value"] for c in describe_configs(cluster, "topic", name) if c["source"] == "topic"
+        }
+    except DeniedError as error:
+        # Everything else takes another right: it is shown.
+        configs = None
+        output.warn(f"the configurations are not shown: {error}")
     return {
         "topic": name,
         "topic_id": _topic_id(cluster, name),
         "replication_factor": _replication_factor(found),
-        "configs": {c["name"]: c["value"] for c in configs if c["source"] == "topic"},
+        "configs": configs,
         "partitions": [
             {
                 "partition": p.id,
@@ -235,9 +306,15 @@ def _describe(cluster: Cluster, name: str) -> dict[str, Any]:
 
 
 def _topic_id(cluster: Cluster, name: str) -> str | None:
-    """The topic's id as Kafka's tools write it (base64), or None where the broker gives topics none."""
+    """The topic's id as Kafka's tools write it, or None where the broker gives topics none."""
     from confluent_kafka import TopicCollection
 
     futures = cluster.admin.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
-    text = str(cluster.wait(futures[name], f"topic {name!r}").topic_id)
-    return None if set(text) <= set("A=") else text
+    return kafka_id(str(cluster.wait(futures[name], f"topic {name!r}").topic_id))
+
+
+def kafka_id(text: str) -> str | None:
+    """An id, of which librdkafka makes base64 in the usual alphabet with padding, as Kafka's Uuid does: safe
+    in a URL, and without. None for the id that is none."""
+    text = text.rstrip("=").replace("+", "-").replace("/", "_")
+    return None if set(text) <= {"A"} else text

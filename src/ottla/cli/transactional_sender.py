@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import select
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ottla.cli import output
 from ottla.cli.client import explain
 from ottla.cli.errors import CliError
-from ottla.cli.sender import DELIVERY_TIMEOUT_MS, Sender
+from ottla.cli.sender import DELIVERY_TIMEOUT_MS, Delivered, Row, Sender, Source
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
 
 # librdkafka goes on with a step that was not done in time when it is asked again; in between Ctrl-C is heard.
 STEP_S = 1.0
-READ_BYTES = 64 * 1024
+# How many lines are sent until the clock is looked at.
+LINES_AT_ONCE = 1_000
 
 
 class TransactionalSender(Sender):
@@ -29,14 +28,14 @@ class TransactionalSender(Sender):
 
     def __init__(
         self,
-        producer: Producer,
+        make: Callable[[Delivered], Producer],
         topic: str,
         report: bool,
         messages_max: int | None,
         seconds_max: float | None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(producer, topic, report)
+        super().__init__(make, topic, report)
         self._messages_max, self._seconds_max = messages_max, seconds_max
         self._clock_s = clock_s
         # When the open transaction began; None while there is none.
@@ -44,37 +43,48 @@ class TransactionalSender(Sender):
         self._is_committing = False
         # Messages sent before it, transactions and messages that were committed.
         self._sent_before = self._transactions = self._committed = 0
-        # Where messages of the open transaction are, to be told once it is committed.
-        self._places: list[dict[str, Any]] = []
 
     def _start(self) -> None:
         self._persist(self._producer.init_transactions)
 
-    def _send(self, message: Any) -> None:
-        from confluent_kafka import KafkaException
-
-        if self._began_s is None:
-            try:
-                self._producer.begin_transaction()
-            except KafkaException as error:
-                raise explain(error.args[0], self._what) from None
-            self._began_s = self._clock_s()
-            self._sent_before = self._sent
-        super()._send(message)
-        count = self._sent - self._sent_before
-        if self._left_s() == 0 or count == self._messages_max:
+    def _send_lines(self, source: Source, lines: list[bytes], number: int) -> None:
+        done = 0
+        while done < len(lines):
+            count = LINES_AT_ONCE if self._messages_max is None else self._messages_max - self._open_count
+            piece = lines[done : done + min(count, LINES_AT_ONCE)]
+            super()._send_lines(source, piece, number + done)
+            done += len(piece)
+            if self._left_s() == 0 or self._open_count == self._messages_max:
+                self._commit()
+        # A transaction ends in time although no line comes.
+        if self._left_s() == 0:
             self._commit()
 
-    def _read_lines(self, stream: BinaryIO) -> Iterator[bytes]:
-        if self._seconds_max is None:
-            yield from super()._read_lines(stream)
-            return
-        # A transaction ends in time although nothing comes.
-        for line in timed_lines(stream.fileno(), self._left_s):
-            if line is None:
-                self._commit()
-            else:
-                yield line
+    def _send(self, rows: Sequence[Row]) -> None:
+        if rows and self._began_s is None:
+            self._begin()
+        super()._send(rows)
+
+    def _begin(self) -> None:
+        from confluent_kafka import KafkaException
+
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            raise explain(error.args[0], self._what) from None
+        self._began_s = self._clock_s()
+        self._sent_before = self._sent
+
+    @property
+    def _open_count(self) -> int:
+        """Messages in the open transaction."""
+        return 0 if self._began_s is None else self._sent - self._sent_before
+
+    def _wait_s(self) -> float | None:
+        left_s, notice_s = self._left_s(), super()._wait_s()
+        if left_s is None or notice_s is None:
+            return notice_s if left_s is None else left_s
+        return min(left_s, notice_s)
 
     def _left_s(self) -> float | None:
         """How long the open transaction may go on; None: as long as it likes."""
@@ -90,10 +100,8 @@ class TransactionalSender(Sender):
         self._is_committing = False
         self._began_s = None
         self._transactions += 1
-        self._committed = self._done
-        for place in self._places:
-            output.print_json(place)
-        self._places.clear()
+        self._committed = self._sent
+        super()._tell()
 
     def _finish(self) -> None:
         if self._began_s is not None:
@@ -130,11 +138,11 @@ class TransactionalSender(Sender):
         if self._failure is not None:
             raise explain(self._failure, f"topic {self._topic!r}")
 
-    def _read(self, source: Any, line: bytes, number: int) -> Any:
-        return source.read(line, number)
+    def _malformed(self, error: CliError) -> CliError:
+        return error
 
-    def _tell(self, place: dict[str, Any]) -> None:
-        self._places.append(place)
+    def _tell(self) -> None:
+        """Not yet: places are those of messages once their transaction is committed."""
 
     @property
     def _what(self) -> str:
@@ -153,25 +161,3 @@ class TransactionalSender(Sender):
                 error = caught.args[0]
                 if not error.retriable() or time.monotonic() >= deadline_s:
                     raise explain(error, self._what) from None
-
-
-def timed_lines(descriptor: int, left_s: Callable[[], float | None]) -> Iterator[bytes | None]:
-    """The lines of a file, pipe or terminal, and None whenever ``left_s`` seconds go by without one."""
-    pending = bytearray()
-    while True:
-        ready, _, _ = select.select([descriptor], [], [], left_s())
-        if not ready:
-            yield None
-            continue
-        piece = os.read(descriptor, READ_BYTES)
-        if not piece:
-            break
-        whole, newline, rest = piece.rpartition(b"\n")
-        if not newline:
-            pending += piece
-            continue
-        pending += whole
-        yield from bytes(pending).split(b"\n")
-        pending = bytearray(rest)
-    if pending:
-        yield bytes(pending)

@@ -16,6 +16,7 @@ from ottla.cli.data_directory import (
     tell_of_others,
 )
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 
 if TYPE_CHECKING:
     from ottla.log.data_dir import DataDir
@@ -28,6 +29,13 @@ REMEDIES = {
 }
 
 
+@examples(
+    ("ottla log verify ./data", "Check all logs of a data directory."),
+    (
+        "ottla log verify ./data/orders-0 --repair",
+        "Check one partition, and rebuild the files that can be rebuilt.",
+    ),
+)
 def verify(
     directory: Annotated[
         str, typer.Argument(metavar="DIR", help="A broker's data directory, or a partition's folder in it.")
@@ -39,7 +47,7 @@ def verify(
             help="Build indexes and epochs again from the logs, and remove snapshots that are wrong.",
         ),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")] = False,
 ) -> int:
     """Read every batch, and hold the files beside the logs against them. The broker must not run.
 
@@ -95,12 +103,13 @@ def _is_partition(path: str) -> bool:
 
 
 def _verify(data: DataDir, folders: list[str], repair: bool) -> list[Verified]:
-    from ottla.log.data_dir import CLEAN_SHUTDOWN_FILE, CLEANED_FILE
+    from ottla.log.data_dir import CLEAN_SHUTDOWN_FILE, CLEANED_FILE, LOG_STARTS_FILE
     from ottla.log.verify import PartitionVerifier, segment_bytes
 
     disk, path = data.disk, data.path
     is_clean = disk.exists(f"{path}/{CLEAN_SHUTDOWN_FILE}")
     compacted = {str(where) for where in data.read_offsets(CLEANED_FILE) or {}}
+    starts = {str(where): offset for where, offset in (data.read_offsets(LOG_STARTS_FILE) or {}).items()}
     total = sum(segment_bytes(disk, f"{path}/{name}") for name in folders)
     results, before = [], 0
     with output.progress(f"Reading {path}", total) as show:
@@ -114,6 +123,7 @@ def _verify(data: DataDir, folders: list[str], repair: bool) -> list[Verified]:
                 f"{path}/{name}",
                 is_clean=is_clean,
                 is_compacted=name in compacted,
+                log_start_offset=starts.get(name, 0),
                 repair=repair,
                 done=done,
             )

@@ -7,17 +7,23 @@ from typing import Annotated
 
 import typer
 
-from ottla.cli import output
+from ottla.cli import output, ranges
 from ottla.cli.client import Cluster
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.health import living
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, decimal_number, whole_number
+from ottla.types import TopicPartition
 
 TIMEOUT_DEFAULT_S = 300.0
 STEP_S = 0.25
 NAMES_MAX = 5
 
 
+@examples(
+    ("ottla cluster wait", "Wait until all replicas are in sync."),
+    ("ottla cluster wait --nodes 1 --timeout 60", "Wait for one node or more, for a minute at most."),
+)
 def wait(
     nodes: Annotated[
         int | None,
@@ -75,14 +81,16 @@ def _lacking(cluster: Cluster, nodes: int | None) -> tuple[str | None, int]:
         return str(error), 0
     found = cluster.metadata
     unwell = [
-        f"{name}-{p.id}"
+        TopicPartition(name, p.id)
         for name, topic in sorted(found.topics.items())
         for p in sorted(topic.partitions.values(), key=lambda p: p.id)
         if p.leader < 0 or len(p.isrs) < len(p.replicas)
     ]
     if unwell:
-        more = f" and {len(unwell) - NAMES_MAX} more" if len(unwell) > NAMES_MAX else ""
-        return f"not in sync: {' '.join(unwell[:NAMES_MAX])}{more}", len(unwell)
+        names = ranges.compressed(unwell)
+        left = len(names) - NAMES_MAX
+        more = f" and {output.counted(left, 'topic')} more" if left > 0 else ""
+        return f"not in sync: {' '.join(names[:NAMES_MAX])}{more}", len(unwell)
     if nodes is not None and (there := living(cluster)) < nodes:
         return f"there {'is' if there == 1 else 'are'} {output.counted(there, 'node')}, not {nodes}", 0
     return None, 0

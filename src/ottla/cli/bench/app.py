@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from ottla.cli import output
 from ottla.cli.bench import cold, raw, report, runner, transactions, workers
+from ottla.cli.bench.options import (
+    Api,
+    Beside,
+    BrokerPid,
+    Linger,
+    Messages,
+    Partitions,
+    Processes,
+    Seconds,
+    Size,
+    Topic,
+    Warmup,
+)
 from ottla.cli.bench.workers import Done, Load
 from ottla.cli.client import Cluster, connect
 from ottla.cli.client_properties import client_properties
 from ottla.cli.errors import CliError
+from ottla.cli.examples import examples
 from ottla.cli.options import (
     BOOTSTRAP_DEFAULT,
     Acks,
@@ -27,55 +40,11 @@ from ottla.cli.options import (
     decimal_number,
     whole_number,
 )
-from ottla.numbers import LONG_MAX
 from ottla.types import TopicPartition
 
 app = typer.Typer(
     no_args_is_help=True, help="Put load on any Kafka-compatible broker, and see what it costs."
 )
-
-Topic = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Use this topic; else a new one, deleted in the end.")
-]
-Partitions = Annotated[
-    int,
-    typer.Option(
-        "--partitions", "-p", metavar="N", parser=whole_number(1), help="Partitions of the new topic."
-    ),
-]
-Messages = Annotated[
-    int,
-    typer.Option(
-        "--messages", "-n", metavar="N", parser=whole_number(1, LONG_MAX), help="How many messages."
-    ),
-]
-Size = Annotated[
-    int,
-    typer.Option("--size", "-s", metavar="N", parser=whole_number(1), help="Bytes of each message's value."),
-]
-Linger = Annotated[
-    float,
-    typer.Option(
-        "--linger-ms", metavar="N", parser=decimal_number(0), help="How long a batch waits to fill, in ms."
-    ),
-]
-Processes = Annotated[int, typer.Option(metavar="N", parser=whole_number(1, 64), help="Load processes.")]
-Seconds = Annotated[
-    float,
-    typer.Option("--seconds", "-d", metavar="N", parser=decimal_number(0.1), help="How long to measure."),
-]
-Warmup = Annotated[
-    float,
-    typer.Option("--warmup-s", metavar="N", parser=decimal_number(0), help="How long to run before that."),
-]
-BrokerPid = Annotated[
-    list[int] | None,
-    typer.Option(
-        metavar="PID",
-        parser=whole_number(1),
-        help="A process of the broker's on this machine, where it cannot be found by its port. Repeatable.",
-    ),
-]
 
 # Messages a second whose latency is measured.
 RATE_DEFAULT = 1000
@@ -84,22 +53,14 @@ NEIGHBOUR_CONNECTIONS, BESIDE_CONNECTIONS = 2, 3
 BESIDE_RECORDS, BESIDE_RECORD_BYTES = 1000, 1000
 
 
-class Beside(StrEnum):
-    """What others do while something is measured."""
-
-    PRODUCE = "produce"
-    COLD_READER = "cold-reader"
-
-
-class Api(StrEnum):
-    """The requests that can be sent raw."""
-
-    PRODUCE = "produce"
-    METADATA = "metadata"
-    API_VERSIONS = "api-versions"
-
-
 @app.command()
+@examples(
+    ("ottla bench produce --messages 2000000 --compression lz4", "Send two million compressed messages."),
+    (
+        "ottla bench produce --topic orders --messages 1000 --acks all",
+        "Send to a topic that exists, and wait for all replicas in sync.",
+    ),
+)
 def produce(
     topic: Topic = None,
     partitions: Partitions = 6,
@@ -132,6 +93,10 @@ def produce(
 
 
 @app.command()
+@examples(
+    ("ottla bench consume", "Read a million messages."),
+    ("ottla bench consume --messages 1000 --partitions 1", "Read a thousand messages from one partition."),
+)
 def consume(
     topic: Topic = None,
     partitions: Partitions = 6,
@@ -163,6 +128,13 @@ def consume(
 
 
 @app.command()
+@examples(
+    (
+        "ottla bench latency",
+        "Send 1000 messages a second for ten seconds, and show how long they take to a consumer.",
+    ),
+    ("ottla bench latency --rate 100 --seconds 0.2 --warmup-s 0.1", "Measure for a short time."),
+)
 def latency(
     topic: Topic = None,
     rate: Annotated[
@@ -225,6 +197,16 @@ def latency(
 
 
 @app.command()
+@examples(
+    (
+        "ottla bench requests --connections 8 --in-flight 4",
+        "Send Produce requests over eight connections, four at a time on each.",
+    ),
+    (
+        "ottla bench requests --api metadata --seconds 0.2 --warmup-s 0.1",
+        "Send Metadata requests for a short time.",
+    ),
+)
 def requests(
     topic: Topic = None,
     api: Annotated[Api, typer.Option(help="What to ask.")] = Api.PRODUCE,
@@ -285,6 +267,13 @@ def requests(
 
 
 @app.command("transactions")
+@examples(
+    ("ottla bench transactions", "Compare transactions with plain messages."),
+    (
+        "ottla bench transactions --only batches --rounds 1 --messages 1000 --seconds 0.1",
+        "Compare large transactions only, for a short time.",
+    ),
+)
 def measure_transactions(
     only: Annotated[
         list[transactions.Row] | None,

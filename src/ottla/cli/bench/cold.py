@@ -78,6 +78,8 @@ def _files(exchange: _Exchange, partition: TopicPartition) -> Sequence[str]:
 
 def forget(files: Sequence[str]) -> None:
     """Have the kernel drop what it holds of these files. CliError: they cannot be opened."""
+    if not hasattr(os, "posix_fadvise"):
+        raise CliError("files cannot be put out of memory here: that takes posix_fadvise, which Linux has")
     for path in files:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

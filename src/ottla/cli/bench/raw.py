@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ottla.cli.bench.workers import Done, Start, values
+from ottla.cli.errors import CliError
 
 CLIENT_ID = b"ottla-bench"
 RECEIVE_BYTES = 256 * 1024
@@ -175,6 +176,8 @@ class _Loop:
 
     def __init__(self, load: RawLoad) -> None:
         self._error_position = load.error_position
+        if not hasattr(select, "epoll"):
+            raise CliError("raw requests are sent with epoll, which Linux alone has")
         self._poller = select.epoll()
         self._connections: dict[int, _Connection] = {}
         # Requests that may be sent on each connection without exceeding what it may have in flight.

@@ -83,6 +83,8 @@ def run(
             if warmup_s is not None:
                 barrier.wait(START_TIMEOUT_S + warmup_s)
             before = processes.usage(brokers)
+            # The load may be over before it is looked at: the bar stands from its beginning on.
+            show(0)
             while not all(future.done() for future in futures):
                 time.sleep(WATCH_S)
                 show(sum(progress))

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from crc32c import crc32c
-
+from ottla.checksum import crc32c
 from ottla.cli.bench.raw import FRAME
 from ottla.cli.bench.workers import Done, Start, values
 from ottla.cli.errors import CliError

@@ -7,11 +7,13 @@ same cluster on the same ports.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ottla.cli.errors import CliError, ExitCode
+from ottla.numbers import INT_MAX
 
 HOST = "127.0.0.1"
 CLUSTER = "ottla"
@@ -28,6 +30,8 @@ REPLICAS_DEFAULT = 3
 # Between heartbeats of etcd's members, and until they elect without: sooner than by default on one machine,
 # with room for disks that are busy. Alone it is only the time to start.
 ETCD_TIMES_MS = {1: (10, 100), 3: (50, 500)}
+_MEMBER_NAME = re.compile(r"etcd(-[0-9]{1,2})?")
+PORT_MAX = 65535
 # Old revisions are of no use to a cluster that runs; etcd keeps them all unless told.
 ETCD_COMPACTION = "1h"
 
@@ -56,6 +60,19 @@ class Request:
             "etcd_members": self.etcd_members,
             "secure": self.secure,
         }
+
+    def to_words(self) -> list[str]:
+        """The options of `ottla cluster up` that ask for it."""
+        words = [f"--set={name}={value}" for name, value in self.settings.items()]
+        if self.nodes is not None:
+            words.append(f"--nodes={self.nodes}")
+        if self.port is not None:
+            words.append(f"--port={self.port}")
+        if self.racks is not None:
+            words.append(f"--racks={','.join(self.racks)}")
+        if self.etcd_members is not None:
+            words.append(f"--etcd-members={self.etcd_members}")
+        return words + ["--secure"] * self.secure
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Request:
@@ -134,6 +151,8 @@ class Layout:
             "default.replication.factor": replicas,
             "offsets.topic.replication.factor": replicas,
             "transaction.state.log.replication.factor": replicas,
+            # With three, what is acknowledged is on two, and one may die.
+            **({"min.insync.replicas": "2"} if len(self.nodes) >= REPLICAS_DEFAULT else {}),
             **self.settings,
         }
         command = [*serve, "--node-id", str(node.id), "--store", self.store, "--cluster", CLUSTER]
@@ -166,7 +185,7 @@ class Layout:
             document = json.loads(text)
             if document["version"] != FORMAT_VERSION:
                 raise CliError(f"{path} is of another version of ottla: use that, or another folder")
-            return cls(
+            layout = cls(
                 members=tuple(
                     Member(name=m["name"], client_port=m["client_port"], peer_port=m["peer_port"])
                     for m in document["etcd"]
@@ -175,10 +194,40 @@ class Layout:
                 settings=document["settings"],
                 secure=document.get("secure", False),
             )
-        except (ValueError, LookupError, TypeError) as error:
+            _check_types(layout)
+            return layout
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise CliError(
                 f"{path} is damaged ({type(error).__name__}: {error}): mend it, or use another folder"
             ) from error
+
+
+def _check_types(layout: Layout) -> None:
+    """ValueError where a layout that was read is none: its names and numbers become command lines, and say
+    which processes get signals."""
+    for member in layout.members:
+        if not (isinstance(member.name, str) and _MEMBER_NAME.fullmatch(member.name)):
+            raise ValueError(f"etcd: the name {member.name!r}")
+        _check_whole("etcd: the port", member.client_port, PORT_MAX)
+        _check_whole("etcd: the port", member.peer_port, PORT_MAX)
+    for node in layout.nodes:
+        _check_whole("nodes: the id", node.id, INT_MAX)
+        _check_whole("nodes: the port", node.port, PORT_MAX)
+        if not isinstance(node.rack, str | None):
+            raise ValueError(f"nodes: the rack {node.rack!r}")
+    if len(layout.members) not in ETCD_TIMES_MS or not layout.nodes:
+        raise ValueError(f"{len(layout.members)} members of etcd, {len(layout.nodes)} nodes")
+    if len({node.id for node in layout.nodes}) < len(layout.nodes):
+        raise ValueError("nodes: an id comes twice")
+    if not all(isinstance(value, str) for value in layout.settings.values()):
+        raise ValueError("settings: a value is not a string")
+    if not isinstance(layout.secure, bool):
+        raise ValueError(f"secure: {layout.secure!r}")
+
+
+def _check_whole(what: str, number: object, high: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number <= high:
+        raise ValueError(f"{what} {number!r}")
 
 
 def check(request: Request) -> None:

@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ottla.cli.bench.processes import listeners
-from ottla.cli.errors import CliError
-from ottla.cli.local import secure
-from ottla.cli.local.child import Child
+from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.local import processes, secure
+from ottla.cli.local.child import STOP_TIMEOUT_S, Child
 from ottla.cli.local.layout import HOST, Layout, LocalNode, Member, Request, change
 from ottla.cli.local.ports import free_ports
+from ottla.cli.ranges import numbers
 from ottla.env.disk import RealDisk
 from ottla.env.parent import ending
+from ottla.env.small_files import read_regular
 from ottla.log.folders import Suffix, parse_aside, parse_folder
 
 STATE_FILE = "cluster.json"
+STATE_BYTES_MAX = 1024 * 1024
 LOGS = "logs"
 READY = re.compile(r"ottla: listening on (\S+)")
 # How often a member of etcd, and a node that was started by hand, are asked whether they are ready.
@@ -72,6 +75,8 @@ class Supervisor:
         # One `ottla cluster up` after the other.
         self._turn = asyncio.Lock()
         self._stopping = False
+        # Whether nodes that were started by hand are to stop with the others.
+        self.stops_all = False
 
     @property
     def bootstrap(self) -> str:
@@ -84,9 +89,8 @@ class Supervisor:
 
     def load(self) -> None:
         """Read what this folder's cluster is. CliError where that is damaged."""
-        path = self.directory / STATE_FILE
-        if path.exists():
-            self._layout = Layout.from_json(path.read_text(), str(path))
+        if (self.directory / STATE_FILE).exists():
+            self._layout, _ = read_state(self.directory)
 
     async def bring_up(self, request: Request, say: Say) -> None:
         """Start what does not run, and say of each node where it listens. CliError where one does not."""
@@ -207,6 +211,44 @@ class Supervisor:
             await asyncio.sleep(10 * ASK_STEP_S)
         return min(pids)
 
+    async def start_nodes(self, ids: Sequence[int], say: Say) -> None:
+        """Start the nodes with these ids, or all that do not run. CliError where there is no such node."""
+        async with self._turn:
+            await _all(self._start_node(node, say) for node in self._chosen(ids))
+
+    def _chosen(self, ids: Sequence[int]) -> list[LocalNode]:
+        return chosen(self._known_nodes(), ids, self.directory)
+
+    # -- ending single nodes ------------------------------------------------------------------------------
+
+    async def end_nodes(self, ids: Sequence[int], say: Say, *, clean: bool) -> None:
+        """Kill nodes, or with ``clean`` have them stop. CliError where there is no such node."""
+        async with self._turn:
+            for node in self._chosen(ids):
+                child = self._nodes.get(node.id)
+                if child is not None and child.alive:
+                    pid = child.pid
+                    killed = not await child.stop() if clean else True
+                    await child.kill()
+                    self._save()
+                    child.note(f"{node.name} was ended by 'ottla cluster kill'")
+                elif (found := await asyncio.to_thread(self._end_by_hand, node, clean)) is not None:
+                    pid, killed = found
+                else:
+                    say.line(f"ottla: {node.name} does not run")
+                    continue
+                text = f"ottla: {node.name} {'killed' if killed else 'stopped'} (pid {pid})"
+                say.line(text)
+                self._say.line(text)
+
+    def _end_by_hand(self, node: LocalNode, clean: bool) -> tuple[int, bool] | None:
+        """End a node that was started by hand: its process, and whether it was killed; None without one."""
+        matches = processes.of_node(self.directory, node)
+        (pid,) = processes.find([matches], ())
+        if pid is None:
+            return None
+        return pid, not processes.end(pid, matches, clean=clean, timeout_s=STOP_TIMEOUT_S)
+
     # -- watching -----------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -243,13 +285,19 @@ class Supervisor:
     async def stop(self) -> None:
         """Stop the nodes one after the other, each handing over what it leads, and then etcd."""
         self._stopping = True
-        for child in (*self._nodes.values(), *self._members.values()):
+        await self._stop_all(self._nodes.values())
+        for node in self._known_nodes():
+            if self.stops_all:
+                await asyncio.to_thread(self._end_by_hand, node, True)
+            elif self._runs_by_hand(node):
+                self._say.remark(f"{node.name} was started by hand and goes on, without etcd")
+        await self._stop_all(self._members.values())
+        self._save()
+
+    async def _stop_all(self, children: Iterable[Child]) -> None:
+        for child in children:
             if not await child.stop():
                 self._say.remark(f"{child.name} did not stop in time and was killed: see {child.log}")
-        for node in self._known_nodes():
-            if self._runs_by_hand(node):
-                self._say.remark(f"{node.name} was started by hand and goes on, without etcd")
-        self._save()
 
     async def kill(self) -> None:
         """End everything at once."""
@@ -274,6 +322,32 @@ class Supervisor:
         with os.fdopen(fd, "w") as file:
             file.write(text)
         os.replace(path, self.directory / STATE_FILE)
+
+
+def read_state(directory: Path) -> tuple[Layout, list[int]]:
+    """What the cluster in a folder is, and the processes that it had when that was written. CliError where
+    it cannot be read."""
+    path = directory / STATE_FILE
+    try:
+        text = read_regular(str(path), STATE_BYTES_MAX).data.decode()
+    except (OSError, ValueError) as error:
+        raise CliError(f"{path} cannot be read: {error}") from error
+    layout = Layout.from_json(text, str(path))
+    document = json.loads(text)
+    pids = [entry.get("pid") for entry in (*document["etcd"], *document["nodes"])]
+    return layout, [pid for pid in pids if isinstance(pid, int)]
+
+
+def chosen(nodes: Sequence[LocalNode], ids: Sequence[int], directory: Path) -> list[LocalNode]:
+    """The nodes with these ids, or all. CliError (not found) where there is no such node."""
+    by_id = {node.id: node for node in nodes}
+    for number in ids:
+        if number not in by_id:
+            there = numbers(by_id)
+            raise CliError(
+                f"the cluster in {directory} has no node {number}: it has {there}", ExitCode.NOT_FOUND
+            )
+    return [by_id[number] for number in dict.fromkeys(ids)] or list(nodes)
 
 
 def _listening(node: LocalNode, address: str, pid: int) -> str:

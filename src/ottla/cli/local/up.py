@@ -1,46 +1,39 @@
-"""The process behind `ottla cluster up`: the first for a folder runs the cluster, a later one asks it.
-
-The first holds a lock on the folder and listens on the socket ``cluster.sock`` in it. A later one sends its
-request there, shows what is answered, and ends once the cluster is ready.
-"""
+"""The process behind `ottla cluster up`: the first for a folder runs the cluster, a later one asks it."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import os
 import signal
-import socket
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from ottla.cli import output
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.local import control
+from ottla.cli.local.control import SAY
 from ottla.cli.local.layout import Request, check
 from ottla.cli.local.secure import ADMIN, EXAMPLE, client_properties
-from ottla.cli.local.supervisor import Say, Supervisor, find_etcd
-from ottla.env.unix import short_path
+from ottla.cli.local.supervisor import LOGS, Supervisor, find_etcd
+from ottla.extras import require
 
-LOCK_FILE = "cluster.lock"
-SOCKET_FILE = "cluster.sock"
-# How long a cluster may take to stop, or to begin to listen for requests, before a later command gives up.
-BUSY_TIMEOUT_S = 60.0
-BUSY_STEP_S = 0.05
-REQUEST_BYTES_MAX = 1024 * 1024
+DETACHED_LOG = "cluster-up.log"
+DETACHED_STEP_S = 0.02
+READY = "ottla: cluster ready"
+# How the lines on stdout begin; the others of a detached command are remarks.
+LINES = ("ottla: node ", "ottla: clients come in by ", READY)
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve_command() -> list[str]:
-    """How `ottla serve` is called, from anywhere, with this Python and this ottla."""
+def ottla_command() -> list[str]:
+    """How `ottla` is called, from anywhere, with this Python and this ottla."""
     script = Path(sys.executable).parent / "ottla"
-    if os.access(script, os.X_OK):
-        return [str(script), "serve"]
-    return [sys.executable, "-m", "ottla.cli.main", "serve"]
+    return [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "ottla.cli.main"]
 
 
 def up(directory: Path, request: Request, serve: Sequence[str] | None = None) -> int:
@@ -49,16 +42,13 @@ def up(directory: Path, request: Request, serve: Sequence[str] | None = None) ->
     The exit code. ``serve`` is for tests: the program that stands for `ottla serve`.
     """
     check(request)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise CliError(f"--data {directory}: it is not a directory", ExitCode.USAGE) from None
-    directory = directory.resolve()
-    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+    require("the command 'cluster up'", "cluster")
+    directory = _made(directory)
+    deadline_s = time.monotonic() + control.BUSY_TIMEOUT_S
     while True:
-        with _locked(directory) as locked:
+        with control.locked(directory) as locked:
             if locked:
-                supervisor = Supervisor(directory, find_etcd(), serve or serve_command(), SAY)
+                supervisor = Supervisor(directory, find_etcd(), serve or [*ottla_command(), "serve"], SAY)
                 supervisor.load()
                 try:
                     return asyncio.run(_run(supervisor, request))
@@ -66,37 +56,21 @@ def up(directory: Path, request: Request, serve: Sequence[str] | None = None) ->
                     # Whoever asks again, while Python ends, gets the exit code all the same.
                     for signum in STOP_SIGNALS:
                         signal.signal(signum, signal.SIG_IGN)
-        if (code := _ask(directory, request)) is not None:
+        note = f"the cluster in {directory} runs already: what of it is dead is started there"
+        asked = {"command": control.UP, **request.to_json()}
+        if (code := control.ask(directory, asked, note)) is not None:
             return code
         if time.monotonic() > deadline_s:
             raise CliError(f"another 'ottla cluster up' is stopping the cluster in {directory}; try again")
-        time.sleep(BUSY_STEP_S)
+        time.sleep(control.BUSY_STEP_S)
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    """Whether we are the one command that runs the cluster there."""
-    with (directory / LOCK_FILE).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def _line(text: str) -> None:
-    # Whoever reads us may have gone; the cluster goes on.
-    with suppress(OSError):
-        output.say(text, flush=True)
-
-
-def _remark(text: str) -> None:
-    with suppress(OSError):
-        output.warn(text)
-
-
-SAY = Say(_line, _remark)
+def _made(directory: Path) -> Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise CliError(f"--data {directory}: it is not a directory", ExitCode.USAGE) from None
+    return directory.resolve()
 
 
 # -- the first command --------------------------------------------------------------------------------
@@ -121,7 +95,7 @@ async def _run(supervisor: Supervisor, request: Request) -> int:
             continue
         # Not the loop's own way, which gives signals back their deadly effect as soon as it is closed.
         signal.signal(signum, on_signal)
-    server = await _listen(supervisor)
+    server = await control.listen(supervisor, ask_to_stop)
     try:
         starting = asyncio.create_task(supervisor.bring_up(request, SAY))
         stopped = asyncio.create_task(stop.wait())
@@ -138,7 +112,7 @@ async def _run(supervisor: Supervisor, request: Request) -> int:
     finally:
         server.close()
         with suppress(FileNotFoundError):
-            (supervisor.directory / SOCKET_FILE).unlink()
+            (supervisor.directory / control.SOCKET_FILE).unlink()
         await supervisor.stop()
 
 
@@ -155,67 +129,53 @@ def _welcome(supervisor: Supervisor) -> None:
         )
 
 
-async def _listen(supervisor: Supervisor) -> asyncio.Server:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        def tell(**message: Any) -> None:
-            writer.write(json.dumps(message).encode() + b"\n")
-
-        say = Say(lambda text: tell(line=text), lambda text: tell(remark=text))
-        try:
-            request = Request.from_json(json.loads(await reader.readline()))
-            await supervisor.bring_up(request, say)
-            tell(exit=int(ExitCode.OK))
-        except CliError as error:
-            tell(error=str(error), exit=int(error.code))
-        except (ValueError, TypeError) as error:
-            tell(error=f"the running cluster does not understand: {error}", exit=int(ExitCode.FAILED))
-        finally:
-            writer.close()
-
-    listening = socket.socket(socket.AF_UNIX)
-    with suppress(FileNotFoundError):
-        (supervisor.directory / SOCKET_FILE).unlink()
-    mask = os.umask(0o177)
-    try:
-        with short_path(supervisor.directory, SOCKET_FILE) as path:
-            listening.bind(path)
-    finally:
-        os.umask(mask)
-    return await asyncio.start_unix_server(answer, sock=listening, limit=REQUEST_BYTES_MAX)
+# -- a cluster in the background ----------------------------------------------------------------------
 
 
-def _exit_code(value: int) -> ExitCode:
-    return next((code for code in ExitCode if code == value), ExitCode.FAILED)
+def detach(directory: Path, request: Request) -> int:
+    """Run the cluster in a process of its own, and return once it is ready. CliError where it does not start.
 
-
-# -- a later command ----------------------------------------------------------------------------------
-
-
-def _ask(directory: Path, request: Request) -> int | None:
-    """Have the running command do it; its exit code. CliError for what it refuses.
-
-    None where that one does not listen: it is coming or going.
+    It writes to ``logs/cluster-up.log`` of the folder.
     """
-    with socket.socket(socket.AF_UNIX) as connection:
+    check(request)
+    directory = _made(directory)
+    (directory / LOGS).mkdir(exist_ok=True)
+    log = directory / LOGS / DETACHED_LOG
+    command = [*ottla_command(), "cluster", "up", "--data", str(directory), *request.to_words()]
+    with log.open("ab") as file, log.open("rb") as said:
+        said.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+        )
         try:
-            with short_path(directory, SOCKET_FILE) as path:
-                connection.connect(path)
-            connection.sendall(json.dumps(request.to_json()).encode() + b"\n")
-            stream = connection.makefile("rb")
-            first = stream.readline()
-        except (FileNotFoundError, ConnectionError):
-            return None
-        if not first:
-            return None
-        output.note(f"the cluster in {directory} runs already: what of it is dead is started there")
-        for line in (first, *stream):
-            message = json.loads(line)
-            if "line" in message:
-                _line(message["line"])
-            if "remark" in message:
-                _remark(message["remark"])
-            if "error" in message:
-                raise CliError(message["error"], _exit_code(message["exit"]))
-            if "exit" in message:
-                return int(message["exit"])
-    raise CliError(f"the cluster in {directory} was stopped meanwhile")
+            last = _relay(process, said)
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
+    if last == READY:
+        where = f"--data {directory}"
+        output.note(f"'ottla cluster status {where}' shows it, 'ottla cluster down {where}' stops it")
+        return ExitCode.OK
+    why = last.removeprefix("ottla: ") or f"the cluster does not start: see {log}"
+    raise CliError(why, control.exit_code(process.wait()))
+
+
+def _relay(process: subprocess.Popen[bytes], said: BinaryIO) -> str:
+    """Show what a detached command says until the cluster is ready, or it ends; the last line, which is not
+    shown where it is an error."""
+    rest, last = "", ""
+    while True:
+        ended = process.poll() is not None
+        text = said.read().decode(errors="replace")
+        *lines, rest = (rest + text).split("\n")
+        for line in lines:
+            if last and last != READY and not last.startswith(LINES):
+                SAY.remark(last.removeprefix("ottla: "))
+            last = line
+            if line.startswith(LINES):
+                SAY.line(line)
+            if line == READY:
+                return line
+        if ended:
+            return last
+        time.sleep(DETACHED_STEP_S)

@@ -22,7 +22,7 @@ def size(count: int) -> str:
         if value < 1000 or unit == UNITS[-1]:
             break
         value /= 1000
-    return f"{count} bytes" if unit == UNITS[0] else f"{value:.1f} {unit}"
+    return output.counted(count, "byte") if unit == UNITS[0] else f"{value:.1f} {unit}"
 
 
 def nodes(replicas: Sequence[int]) -> str:

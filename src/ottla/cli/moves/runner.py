@@ -88,7 +88,7 @@ def carry_out_with_progress(requests: Requests, view: View, planned: Planned, *,
     copying = Copying(requests, view, planned)
     next_s = 0.0
     if copying.total_bytes:
-        label, total = f"moving {len(planned)} partitions, bytes", copying.total_bytes
+        label, total = f"moving {output.counted(len(planned), 'partition')}, bytes", copying.total_bytes
     else:
         label, total = "partitions moved", len(planned)
     with output.progress(label, total) as show:

@@ -11,19 +11,9 @@ import typer
 from ottla.cli import output
 from ottla.cli.direct import DirectCluster, check
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties
-from ottla.cli.security.resources import (
-    ClusterOption,
-    GroupOption,
-    TokenOption,
-    TopicOption,
-    TransactionalIdOption,
-    UserOption,
-    kind_of,
-    named,
-    operation_of,
-    principal_of,
-)
+from ottla.cli.security.resources import Resource, kind_of, operation_of, principal_of, takes_resources
 from ottla.security.acl import Authorizer, super_users
 from ottla.security.acl_bindings import (
     EVERYBODY,
@@ -64,15 +54,22 @@ Match = Annotated[
 
 
 @app.command()
+@takes_resources
+@examples(
+    (
+        "ottla acl add alice --operation read --topic orders --group billing",
+        "Let a user consume from a topic with a group.",
+    ),
+    (
+        "ottla acl add alice --operation write --topic orders- --prefixed",
+        "Let a user produce to all topics whose names begin with 'orders-'.",
+    ),
+    ("ottla acl add 'User:*' --operation read --topic payments --deny", "Deny everybody to read a topic."),
+)
 def add(
     principal: PrincipalArgument,
     operation: OperationOption = None,
-    topic: TopicOption = None,
-    group: GroupOption = None,
-    transactional_id: TransactionalIdOption = None,
-    user_principal: UserOption = None,
-    delegation_token: TokenOption = None,
-    cluster: ClusterOption = False,
+    resources: Sequence[Resource] = (),
     prefixed: Prefixed = False,
     host: Annotated[
         list[str] | None,
@@ -89,7 +86,6 @@ def add(
 
     A name of '*' stands for every resource of its kind, and the principal 'User:*' for everybody.
     """
-    resources = named(topic, group, transactional_id, user_principal, delegation_token, cluster=cluster)
     if not resources:
         output.fail_usage("give what it is about: --topic, --group, --transactional-id, --cluster …")
     pattern = PatternType.PREFIXED if prefixed else PatternType.LITERAL
@@ -112,22 +108,22 @@ def add(
                 except CliError as error:
                     errors.append(error)
     _say_done("added", added, json)
-    for each in errors[:-1]:
-        output.warn(str(each))
-    if errors:
-        raise errors[-1]
+    output.raise_last(errors)
 
 
 @app.command(name="list")
+@takes_resources
+@examples(
+    ("ottla acl list", "List all ACLs."),
+    (
+        "ottla acl list --topic orders-eu --match",
+        "List all ACLs that have to do with a topic, those of prefixes too.",
+    ),
+)
 def list_(
     principal: PrincipalOption = None,
     operation: OperationOption = None,
-    topic: TopicOption = None,
-    group: GroupOption = None,
-    transactional_id: TransactionalIdOption = None,
-    user_principal: UserOption = None,
-    delegation_token: TokenOption = None,
-    cluster: ClusterOption = False,
+    resources: Sequence[Resource] = (),
     match: Match = False,
     host: HostFilter = None,
     json: Json = False,
@@ -135,29 +131,24 @@ def list_(
     property: Properties = None,
 ) -> None:
     """List ACLs, all or those that are asked for."""
-    resources = named(topic, group, transactional_id, user_principal, delegation_token, cluster=cluster)
     filters = _filters(resources, principal, operation, host, match=match)
     with closing(DirectCluster(bootstrap, property)) as brokers:
         found = list(dict.fromkeys(acl for each in filters for acl in _described(brokers, each)))
     found.sort(key=lambda acl: (acl.resource_type, acl.resource_name, acl.principal, acl.operation))
-    if json:
-        output.print_json([_json(acl) for acl in found])
-    elif found:
-        _table(found)
-    else:
-        output.note("no ACLs" + (" that match" if filters != [AclFilter()] else " yet"))
+    none = "no ACLs" + (" that match" if filters != [AclFilter()] else " yet")
+    output.listing(list(map(_json, found)), _COLUMNS, list(map(_row, found)), json, none=none)
 
 
 @app.command()
+@takes_resources
+@examples(
+    ("ottla acl remove --principal alice --operation read --topic orders", "Remove one rule."),
+    ("ottla acl remove --principal alice", "Remove all rules of a user."),
+)
 def remove(
     principal: PrincipalOption = None,
     operation: OperationOption = None,
-    topic: TopicOption = None,
-    group: GroupOption = None,
-    transactional_id: TransactionalIdOption = None,
-    user_principal: UserOption = None,
-    delegation_token: TokenOption = None,
-    cluster: ClusterOption = False,
+    resources: Sequence[Resource] = (),
     host: HostFilter = None,
     all_: Annotated[bool, typer.Option("--all", help="All ACLs that there are.")] = False,
     json: Json = False,
@@ -165,7 +156,6 @@ def remove(
     property: Properties = None,
 ) -> None:
     """Remove ACLs: all those that fit everything that is given. 'ottla acl list' shows which these are."""
-    resources = named(topic, group, transactional_id, user_principal, delegation_token, cluster=cluster)
     filters = _filters(resources, principal, operation, host, match=False)
     if (filters == [AclFilter()]) is not all_:
         output.fail_usage("give which ACLs, or --all alone")
@@ -177,25 +167,31 @@ def remove(
                 check(result.error_code, result.error_message, "ACLs")
                 for acl in result.matching_acls:
                     check(acl.error_code, acl.error_message, "an ACL")
-                    removed.append(_binding(acl, acl))
+                    removed.append(AclBinding.of(acl.resource_type, acl.resource_name, acl.pattern_type, acl))
     _say_done("removed", list(dict.fromkeys(removed)), json)
     if not removed:
         raise CliError("no ACLs match", ExitCode.NOT_FOUND)
 
 
 @app.command(name="check")
+@takes_resources
+@examples(
+    (
+        "ottla acl check alice --operation read --topic orders --group billing",
+        "Show whether a user may consume, and which rule decides.",
+    ),
+    (
+        "ottla acl check alice --operation write --topic orders-eu --host 10.0.0.7",
+        "Check a user who comes from a certain address.",
+    ),
+)
 def check_(
     principal: PrincipalArgument,
     operation: Annotated[
         list[str],
         typer.Option("--operation", "-o", metavar="OPERATION", help="What, such as read. Repeatable."),
     ],
-    topic: TopicOption = None,
-    group: GroupOption = None,
-    transactional_id: TransactionalIdOption = None,
-    user_principal: UserOption = None,
-    delegation_token: TokenOption = None,
-    cluster: ClusterOption = False,
+    resources: Sequence[Resource] = (),
     host: Annotated[
         str, typer.Option("--host", metavar="HOST", help="The address that the client comes from.")
     ] = "127.0.0.1",
@@ -208,7 +204,6 @@ def check_(
     Ends with 1 where anything is denied. Rules are read from the cluster, and super.users and
     allow.everyone.if.no.acl.found from the broker that answers.
     """
-    resources = named(topic, group, transactional_id, user_principal, delegation_token, cluster=cluster)
     if not resources:
         output.fail_usage("give what it is about: --topic, --group, --transactional-id, --cluster …")
     with closing(DirectCluster(bootstrap, property)) as brokers:
@@ -220,27 +215,22 @@ def check_(
         for what in map(operation_of, operation):
             decision = client.decide(what, kind, name)
             rows.append((what, kind, name, decision.allowed, str(decision.rule)))
-    if json:
-        output.print_json(
-            [
-                {
-                    "operation": what.name,
-                    "resource_type": kind.name,
-                    "resource_name": name,
-                    "allowed": allowed,
-                    "rule": rule,
-                }
-                for what, kind, name, allowed, rule in rows
-            ]
-        )
-    else:
-        output.table(
-            ("operation", "kind", "name", "allowed", "rule"),
-            [
-                (what.name.lower(), kind_of(kind), name, "yes" if allowed else "no", rule)
-                for what, kind, name, allowed, rule in rows
-            ],
-        )
+    documents = [
+        {
+            "operation": what.name,
+            "resource_type": kind.name,
+            "resource_name": name,
+            "allowed": allowed,
+            "rule": rule,
+        }
+        for what, kind, name, allowed, rule in rows
+    ]
+    table = [
+        (what.name.lower(), kind_of(kind), name, "yes" if allowed else "no", rule)
+        for what, kind, name, allowed, rule in rows
+    ]
+    columns = ("operation", "kind", "name", "allowed", "rule")
+    output.listing(documents, columns, table, json, none="nothing was asked for")
     if not all(row[3] for row in rows):
         raise typer.Exit(ExitCode.FAILED)
 
@@ -293,19 +283,11 @@ def _filters(
 def _described(brokers: DirectCluster, wanted: AclFilter) -> list[AclBinding]:
     answer = brokers.ask("DescribeAcls", _filter_fields(wanted))
     check(answer.error_code, answer.error_message, "ACLs")
-    return [_binding(resource, acl) for resource in answer.resources for acl in resource.acls]
-
-
-def _binding(resource: Any, acl: Any) -> AclBinding:
-    return AclBinding(
-        ResourceType.of(resource.resource_type),
-        resource.resource_name,
-        PatternType.of(resource.pattern_type),
-        acl.principal,
-        acl.host,
-        Operation.of(acl.operation),
-        Permission.of(acl.permission_type),
-    )
+    return [
+        AclBinding.of(resource.resource_type, resource.resource_name, resource.pattern_type, acl)
+        for resource in answer.resources
+        for acl in resource.acls
+    ]
 
 
 def _creation(acl: AclBinding) -> dict[str, Any]:
@@ -351,27 +333,20 @@ def _json(acl: AclBinding) -> dict[str, str]:
     }
 
 
-def _table(acls: Sequence[AclBinding]) -> None:
-    output.table(
-        ("kind", "name", "pattern", "permission", "principal", "operation", "host"),
-        [
-            (
-                kind_of(acl.resource_type),
-                acl.resource_name,
-                acl.pattern_type.name.lower(),
-                acl.permission.name.lower(),
-                "everybody" if acl.principal == EVERYBODY else acl.principal,
-                acl.operation.name.lower(),
-                acl.host,
-            )
-            for acl in acls
-        ],
+_COLUMNS = ("kind", "name", "pattern", "permission", "principal", "operation", "host")
+
+
+def _row(acl: AclBinding) -> tuple[str, ...]:
+    return (
+        kind_of(acl.resource_type),
+        acl.resource_name,
+        acl.pattern_type.name.lower(),
+        acl.permission.name.lower(),
+        "everybody" if acl.principal == EVERYBODY else acl.principal,
+        acl.operation.name.lower(),
+        acl.host,
     )
 
 
 def _say_done(what: str, acls: Sequence[AclBinding], json: bool) -> None:
-    if json:
-        output.print_json([_json(acl) | {"result": what} for acl in acls])
-    else:
-        for acl in acls:
-            output.say(f"{what}: {acl}")
+    output.say_done([_json(acl) | {"result": what} for acl in acls], [f"{what}: {acl}" for acl in acls], json)

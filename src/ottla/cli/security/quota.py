@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ottla.cli import output
 from ottla.cli.direct import DirectCluster, check
 from ottla.cli.errors import CliError, ExitCode
-from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs
+from ottla.cli.examples import examples
+from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, parse_pairs, takes
 from ottla.cli.values import check_text, shown
 from ottla.numbers import parse_double
 from ottla.security.quota_entities import (
@@ -39,101 +40,9 @@ DefaultClient = Annotated[
 DefaultIp = Annotated[bool, typer.Option("--default-ip", help="Each address without a quota of its own.")]
 
 
-@app.command(name="set")
-def set_(
-    quota: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NAME=VALUE",
-            help="producer_byte_rate, consumer_byte_rate (bytes per second), request_percentage, "
-            "controller_mutation_rate (partitions per second), or for an address connection_creation_rate "
-            "(per second).",
-        ),
-    ],
-    user: UserOption = None,
-    client_id: ClientOption = None,
-    ip: IpOption = None,
-    default_user: DefaultUser = False,
-    default_client_id: DefaultClient = False,
-    default_ip: DefaultIp = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Let the broker check, and change nothing.")
-    ] = False,
-    json: Json = False,
-    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
-    property: Properties = None,
-) -> None:
-    """Set quotas of a user, a client id, both together, or an address.
-
-    Of those that fit a client the most specific one holds: user and client id, then user, then client id.
-    """
-    entity = _entity(user, client_id, ip, default_user, default_client_id, default_ip)
-    values = {}
-    for name, text in parse_pairs("NAME=VALUE", quota).items():
-        number = parse_double(text)
-        if number is None:
-            output.fail_usage(f"{name}={shown(text)}: give a number")
-        if fault := invalid_value(entity, name, number):
-            output.fail_usage(fault)
-        values[name] = number
-    _alter(bootstrap, property, entity, values, dry_run)
-    _say_done(entity, {**values}, "checked" if dry_run else "set", json)
-
-
-@app.command(name="list")
-def list_(
-    user: UserOption = None,
-    client_id: ClientOption = None,
-    ip: IpOption = None,
-    default_user: DefaultUser = False,
-    default_client_id: DefaultClient = False,
-    default_ip: DefaultIp = False,
-    json: Json = False,
-    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
-    property: Properties = None,
-) -> None:
-    """List quotas: all, or those of everything that is named."""
-    names = _names(user, client_id, ip, default_user, default_client_id, default_ip)
-    with closing(DirectCluster(bootstrap, property)) as brokers:
-        found = _described(brokers, names, strict=False)
-    rows = sorted(
-        (str(entity), name, value) for entity, values in found.items() for name, value in values.items()
-    )
-    if json:
-        output.print_json([{"entity": entity.names, "quotas": values} for entity, values in found.items()])
-    elif rows:
-        output.table(("entity", "quota", "value"), [(of, name, _text(value)) for of, name, value in rows])
-    else:
-        output.note("no quotas" + (" that match" if names else " yet"))
-
-
-@app.command()
-def remove(
-    quota: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="NAME", help="Quotas to remove; all of the entity's, where none is named."),
-    ] = None,
-    user: UserOption = None,
-    client_id: ClientOption = None,
-    ip: IpOption = None,
-    default_user: DefaultUser = False,
-    default_client_id: DefaultClient = False,
-    default_ip: DefaultIp = False,
-    json: Json = False,
-    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
-    property: Properties = None,
-) -> None:
-    """Remove quotas of a user, a client id, both together, or an address."""
-    entity = _entity(user, client_id, ip, default_user, default_client_id, default_ip)
-    with closing(DirectCluster(bootstrap, property)) as brokers:
-        there = _described(brokers, entity.names, strict=True).get(entity, {})
-    missing = [name for name in quota or () if name not in there]
-    if missing or not there:
-        what = missing[0] if missing else "quotas"
-        raise CliError(f"{entity} has no {what}; see 'ottla quota list'", ExitCode.NOT_FOUND)
-    wanted = dict.fromkeys(quota or there)
-    _alter(bootstrap, property, entity, wanted, False)
-    _say_done(entity, wanted, "removed", json)
+# Whom options name, by the kind: None for whoever has no quota of their own.
+Names = Mapping[str, str | None]
+NOBODY: Names = {}
 
 
 def _names(
@@ -143,7 +52,7 @@ def _names(
     default_user: bool,
     default_client_id: bool,
     default_ip: bool,
-) -> dict[str, str | None]:
+) -> Names:
     """The entity that the options name, None for a default; CliError (usage) where they contradict."""
     names: dict[str, str | None] = {}
     for kind, name, default in (
@@ -160,8 +69,127 @@ def _names(
     return names
 
 
-def _entity(*options: Any) -> Entity:
-    entity = Entity.of(_names(*options))
+# A command that has it gets whom its options name as ``names``.
+takes_names = takes(
+    "names",
+    {
+        "user": (UserOption, None),
+        "client_id": (ClientOption, None),
+        "ip": (IpOption, None),
+        "default_user": (DefaultUser, False),
+        "default_client_id": (DefaultClient, False),
+        "default_ip": (DefaultIp, False),
+    },
+    _names,
+)
+
+
+@app.command(name="set")
+@takes_names
+@examples(
+    (
+        "ottla quota set producer_byte_rate=1000000 --client-id shop",
+        "Let the clients with one client id send 1 MB a second to each broker.",
+    ),
+    (
+        "ottla quota set consumer_byte_rate=5000000 --user alice --client-id shop",
+        "Set a quota of one user with one client id.",
+    ),
+    (
+        "ottla quota set request_percentage=50 --default-user",
+        "Set a quota of all users who have none of their own.",
+    ),
+)
+def set_(
+    quota: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE",
+            help="producer_byte_rate, consumer_byte_rate (bytes per second), request_percentage, "
+            "controller_mutation_rate (partitions per second), or for an address connection_creation_rate "
+            "(per second).",
+        ),
+    ],
+    names: Names = NOBODY,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the broker check, and change nothing.")
+    ] = False,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Set quotas of a user, a client id, both together, or an address.
+
+    Of those that fit a client the most specific one holds: user and client id, then user, then client id.
+    """
+    entity = _entity(names)
+    values = {}
+    for name, text in parse_pairs("NAME=VALUE", quota).items():
+        number = parse_double(text)
+        if number is None:
+            output.fail_usage(f"{name}={shown(text)}: give a number")
+        if fault := invalid_value(entity, name, number):
+            output.fail_usage(fault)
+        values[name] = number
+    _alter(bootstrap, property, entity, values, dry_run)
+    _say_done(entity, {**values}, "checked" if dry_run else "set", json)
+
+
+@app.command(name="list")
+@takes_names
+@examples(
+    ("ottla quota list", "List all quotas."),
+    ("ottla quota list --client-id shop --json", "List the quotas of one client id as JSON."),
+)
+def list_(
+    names: Names = NOBODY,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """List quotas: all, or those of everything that is named."""
+    with closing(DirectCluster(bootstrap, property)) as brokers:
+        found = _described(brokers, names, strict=False)
+    rows = sorted(
+        (str(entity), name, value) for entity, values in found.items() for name, value in values.items()
+    )
+    documents = [{"entity": entity.names, "quotas": values} for entity, values in found.items()]
+    shown_rows = [(of, name, _text(value)) for of, name, value in rows]
+    none = "no quotas" + (" that match" if names else " yet")
+    output.listing(documents, ("entity", "quota", "value"), shown_rows, json, none=none)
+
+
+@app.command()
+@takes_names
+@examples(
+    ("ottla quota remove producer_byte_rate --client-id shop", "Remove one quota of a client id."),
+    ("ottla quota remove --user alice --client-id shop", "Remove all quotas of a user with a client id."),
+)
+def remove(
+    quota: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Quotas to remove; all of the entity's, where none is named."),
+    ] = None,
+    names: Names = NOBODY,
+    json: Json = False,
+    bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
+    property: Properties = None,
+) -> None:
+    """Remove quotas of a user, a client id, both together, or an address."""
+    entity = _entity(names)
+    with closing(DirectCluster(bootstrap, property)) as brokers:
+        there = _described(brokers, entity.names, strict=True).get(entity, {})
+    missing = [name for name in quota or () if name not in there]
+    if missing or not there:
+        what = missing[0] if missing else "quotas"
+        raise CliError(f"{entity} has no {what}; see 'ottla quota list'", ExitCode.NOT_FOUND)
+    wanted = dict.fromkeys(quota or there)
+    _alter(bootstrap, property, entity, wanted, False)
+    _say_done(entity, wanted, "removed", json)
+
+
+def _entity(names: Names) -> Entity:
+    entity = Entity.of(names)
     if not entity.parts:
         output.fail_usage("give whom it is for: --user, --client-id, --ip, or a --default-…")
     if fault := invalid_entity(entity.parts):
@@ -206,8 +234,9 @@ def _text(value: float) -> str:
 
 
 def _say_done(entity: Entity, values: Mapping[str, float | None], what: str, json: bool) -> None:
-    if json:
-        output.print_json({"entity": entity.names, "quotas": list(values), "result": what})
-    else:
-        for name, value in values.items():
-            output.say(f"{entity}: {name}{'' if value is None else f'={_text(value)}'} {what}")
+    document = {"entity": entity.names, "quotas": list(values), "result": what}
+    lines = [
+        f"{entity}: {name}{'' if value is None else f'={_text(value)}'} {what}"
+        for name, value in values.items()
+    ]
+    output.say_done(document, lines, json)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ottla.cli import output
+from ottla.cli.options import takes
 from ottla.cli.values import shown
 from ottla.security.acl_bindings import CLUSTER_NAME, Operation, ResourceType
 
@@ -41,16 +42,14 @@ Resource = tuple[ResourceType, str]
 OPERATIONS = {each.name.lower().replace("_", "-"): each for each in Operation if each > Operation.ANY}
 
 
-def named(
+def _named(
     topic: Sequence[str] | None,
     group: Sequence[str] | None,
     transactional_id: Sequence[str] | None,
     user_principal: Sequence[str] | None,
     delegation_token: Sequence[str] | None,
-    *,
     cluster: bool,
 ) -> list[Resource]:
-    """The resources that the options name."""
     found: list[Resource] = [(ResourceType.TOPIC, name) for name in topic or ()]
     found += [(ResourceType.GROUP, name) for name in group or ()]
     found += [(ResourceType.TRANSACTIONAL_ID, name) for name in transactional_id or ()]
@@ -59,6 +58,21 @@ def named(
     if cluster:
         found.append((ResourceType.CLUSTER, CLUSTER_NAME))
     return found
+
+
+# A command that has it gets the resources that its options name as ``resources``.
+takes_resources = takes(
+    "resources",
+    {
+        "topic": (TopicOption, None),
+        "group": (GroupOption, None),
+        "transactional_id": (TransactionalIdOption, None),
+        "user_principal": (UserOption, None),
+        "delegation_token": (TokenOption, None),
+        "cluster": (ClusterOption, False),
+    },
+    _named,
+)
 
 
 def operation_of(text: str) -> Operation:

@@ -14,8 +14,10 @@ import typer
 from ottla.cli import output
 from ottla.cli.direct import DirectCluster, check
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.cli.values import check_text, shown
+from ottla.env.small_files import read_within
 from ottla.errors import ErrorCode
 from ottla.security.sasl.scram import ITERATIONS_MAX, ITERATIONS_MIN, ScramHash, salted_password
 
@@ -34,12 +36,20 @@ Mechanism = Annotated[
         "--mechanism",
         "-m",
         metavar="MECHANISM",
-        help="SCRAM-SHA-256 or SCRAM-SHA-512; both, where none is given. Repeatable.",
+        show_default="both",
+        help="SCRAM-SHA-256 or SCRAM-SHA-512. Repeatable.",
     ),
 ]
 
 
 @app.command()
+@examples(
+    ("ottla user create alice", "Create a user. The command asks for the password."),
+    (
+        "ottla user create alice --mechanism SCRAM-SHA-512 --password-file alice.txt",
+        "Take the password from a file.",
+    ),
+)
 def create(
     user: Name,
     mechanism: Mechanism = None,
@@ -57,7 +67,8 @@ def create(
         typer.Option(
             "--password-file",
             metavar="FILE",
-            help="The password, but for a line's end; else it is asked for.",
+            show_default="the command asks for it",
+            help="The file of the password; the end of its line does not count.",
         ),
     ] = None,
     json: Json = False,
@@ -86,9 +97,13 @@ def create(
 
 
 @app.command(name="list")
+@examples(
+    ("ottla user list", "List all users and the mechanisms that they can log in by."),
+    ("ottla user list alice --json", "Show one user as JSON."),
+)
 def list_(
     user: Annotated[
-        list[str] | None, typer.Argument(metavar="USER", help="Only these users; all, where none is named.")
+        list[str] | None, typer.Argument(metavar="USER", show_default="all", help="Only these users.")
     ] = None,
     json: Json = False,
     bootstrap: Bootstrap = BOOTSTRAP_DEFAULT,
@@ -102,18 +117,19 @@ def list_(
         if result.error_code != ErrorCode.resource_not_found:
             check(result.error_code, result.error_message, f"user {shown(result.user)}")
         found += [(result.user, _name(i.mechanism), i.iterations) for i in result.credential_infos]
-    if json:
-        output.print_json([dict(zip(("user", "mechanism", "iterations"), row, strict=True)) for row in found])
-    elif found:
-        output.table(("user", "mechanism", "iterations"), found)
-    else:
-        output.note("no users")
+    columns = ("user", "mechanism", "iterations")
+    documents = [dict(zip(columns, row, strict=True)) for row in found]
+    output.listing(documents, columns, found, json, none="no users")
     missing = [result.user for result in results if not result.credential_infos]
     if missing:
         raise CliError(f"user {shown(missing[0])} does not exist; see 'ottla user list'", ExitCode.NOT_FOUND)
 
 
 @app.command()
+@examples(
+    ("ottla user delete alice --mechanism SCRAM-SHA-256", "Delete the password for one mechanism."),
+    ("ottla user delete alice", "Delete the passwords for all mechanisms."),
+)
 def delete(
     user: Name,
     mechanism: Mechanism = None,
@@ -153,8 +169,10 @@ def _name(number: int) -> str:
 def _password(user: str, file: Path | None) -> bytes:
     """The password, from a file, from a terminal, or else from standard input."""
     if file is not None:
-        with file.open("rb") as stream:
-            password = stream.read(PASSWORD_BYTES_MAX + 1)
+        try:
+            password = read_within(str(file), PASSWORD_BYTES_MAX + 2)
+        except ValueError as error:
+            raise CliError(f"--password-file {file}: {error}", ExitCode.USAGE) from None
     elif sys.stdin.isatty():
         password = getpass.getpass(f"password of {user}: ").encode()
         if getpass.getpass("once more: ").encode() != password:
@@ -180,8 +198,5 @@ def _alter(brokers: DirectCluster, user: str, fields: dict[str, Any]) -> None:
 
 
 def _say_done(user: str, mechanisms: list[str], what: str, json: bool) -> None:
-    if json:
-        output.print_json([{"user": user, "mechanism": name, "result": what} for name in mechanisms])
-    else:
-        for name in mechanisms:
-            output.say(f"{user}: {name} {what}")
+    documents = [{"user": user, "mechanism": name, "result": what} for name in mechanisms]
+    output.say_done(documents, [f"{user}: {name} {what}" for name in mechanisms], json)

@@ -9,12 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ottla.cli import output
+from ottla.cli import output, ranges
 from ottla.cli.direct import DirectCluster
 from ottla.cli.errors import CliError, ExitCode
+from ottla.cli.examples import examples
 from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, whole_number
 from ottla.cli.positions import format_time
-from ottla.cli.transactions.hanging import Description, OpenTransaction, ProducerState, hanging, open_longer
+from ottla.cli.transactions.hanging import Description, OpenTransaction, hanging, open_longer
 from ottla.cli.transactions.requests import Filters, Marker, TransactionRequests
 from ottla.cli.values import check_transactional_id
 from ottla.numbers import INT_MAX, LONG_MAX
@@ -39,6 +40,13 @@ PartitionOption = Annotated[
 
 
 @app.command(name="list")
+@examples(
+    ("ottla transaction list", "List the transactional ids and their states."),
+    (
+        "ottla transaction list --state Ongoing --duration-filter 60000",
+        "List transactions that have been open for more than a minute.",
+    ),
+)
 def list_(
     state: Annotated[
         list[str] | None,
@@ -84,6 +92,13 @@ def list_(
 
 
 @app.command()
+@examples(
+    (
+        "ottla transaction describe loader",
+        "Show the producer, the state and the open transaction of a transactional id.",
+    ),
+    ("ottla transaction describe loader --json", "Show the same as JSON."),
+)
 def describe(
     transactional_id: TransactionalId,
     json: Json = False,
@@ -99,7 +114,7 @@ def describe(
         output.print_json(document)
         return
     shown = {**document, "start_ms": format_time(found.start_ms)}
-    shown["partitions"] = " ".join(document["partitions"]) or None
+    shown["partitions"] = " ".join(ranges.compressed(found.partitions)) or None
     width = max(map(len, shown))
     for name, value in shown.items():
         label = "start" if name == "start_ms" else name.replace("_ms", " (ms)").replace("_", " ")
@@ -107,13 +122,24 @@ def describe(
 
 
 @app.command(name="describe-producers")
+@examples(
+    (
+        "ottla transaction describe-producers --topic orders --partition 0",
+        "Show the producers that a partition remembers.",
+    ),
+    ("ottla transaction describe-producers -t orders -p 0 --json", "Show the same as JSON."),
+)
 def describe_producers(
     topic: TopicOption,
     partition: PartitionOption,
     broker_id: Annotated[
         int | None,
         typer.Option(
-            "--broker-id", metavar="N", parser=whole_number(0), help="Ask this replica; else the leader."
+            "--broker-id",
+            metavar="N",
+            parser=whole_number(0),
+            show_default="the leader",
+            help="Ask this replica.",
         ),
     ] = None,
     json: Json = False,
@@ -125,7 +151,7 @@ def describe_producers(
     with _requests(bootstrap, property) as requests:
         found = requests.producers([where], broker_id)[where]
     if json:
-        output.print_json([_producer_json(state) for state in sorted(found)])
+        output.print_json([state.to_json() for state in sorted(found)])
         return
     output.table(
         ("producer id", "epoch", "coordinator epoch", "last sequence", "last record", "transaction from"),
@@ -144,6 +170,16 @@ def describe_producers(
 
 
 @app.command()
+@examples(
+    (
+        "ottla transaction abort --topic orders --partition 0 --start-offset 4711",
+        "Abort the hanging transaction that begins at an offset.",
+    ),
+    (
+        "ottla transaction abort -t orders -p 0 --producer-id 7 --producer-epoch 0 --coordinator-epoch 0",
+        "Abort the transaction of a producer.",
+    ),
+)
 def abort(
     topic: TopicOption,
     partition: PartitionOption,
@@ -202,6 +238,13 @@ def abort(
 
 
 @app.command(name="force-terminate")
+@examples(
+    (
+        "ottla transaction force-terminate loader",
+        "Abort the open transaction of a transactional id, and fence its producer.",
+    ),
+    ("ottla transaction force-terminate loader --json", "Do the same, and print JSON."),
+)
 def force_terminate(
     transactional_id: TransactionalId,
     json: Json = False,
@@ -231,6 +274,10 @@ def force_terminate(
 
 
 @app.command(name="find-hanging")
+@examples(
+    ("ottla transaction find-hanging --broker-id 1", "Look for hanging transactions in what a broker holds."),
+    ("ottla transaction find-hanging --topic orders --partition 0", "Look in one partition only."),
+)
 def find_hanging(
     broker_id: Annotated[
         int | None,
@@ -359,13 +406,9 @@ def _description_json(found: Description, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _producer_json(state: ProducerState) -> dict[str, Any]:
-    return {**state._asdict(), "start_offset": state.start_offset if state.is_open else None}
-
-
 def _open_json(one: OpenTransaction, now_ms: int) -> dict[str, Any]:
     place = {"topic": one.partition.topic, "partition": one.partition.partition}
-    return {**place, **_producer_json(one.producer), "duration_ms": one.age_ms(now_ms)}
+    return {**place, **one.producer.to_json(), "duration_ms": one.age_ms(now_ms)}
 
 
 def _open_row(one: OpenTransaction, now_ms: int) -> tuple[str | int, ...]:

@@ -24,6 +24,10 @@ class ProducerState(NamedTuple):
         """Whether it has a transaction open in the partition."""
         return self.start_offset >= 0
 
+    def to_json(self) -> dict[str, int | None]:
+        """For `--json`; an offset that there is not is null."""
+        return {**self._asdict(), "start_offset": self.start_offset if self.is_open else None}
+
 
 class Description(NamedTuple):
     """What the coordinator knows of a transactional id; ``start_ms`` is -1 where no transaction is open."""
