@@ -16,14 +16,19 @@ from typing import Any
 import pytest
 import yaml
 
-from ottla.cli import app, serve
+from ottla import __version__
+from ottla.cli import serve
 from ottla.config import BrokerConfig, parse_properties
+from ottla.config.security import STANDARD_AUTHORIZER
 from ottla.metadata.stores import parse_store
 from ottla.node import NodeSettings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOT = DEPLOY.parent
-ZONES = ("a", "b", "c")
+SECURED = DEPLOY / "secured"
+SECRETS = "/etc/ottla-secrets"
+# After so long without a sign of life others lead what a node led.
+SESSION_S = int(BrokerConfig({}).get("broker.session.timeout.ms")) // 1000
 
 
 def parsed(arguments: Sequence[str]) -> serve.Serve:
@@ -57,28 +62,67 @@ def check_replication(found: BrokerConfig) -> None:
     assert found.get("min.insync.replicas") == 2
 
 
-def etcd_options(arguments: Sequence[str]) -> dict[str, str]:
-    options = {}
-    for argument in arguments:
-        name, equals, value = argument.removeprefix("--").partition("=")
-        assert argument.startswith("--") and equals, argument
-        options[name] = value
-    return options
+def of_environment(values: dict[str, str]) -> dict[str, str]:
+    """What etcd takes of its environment, as options."""
+    return {
+        name.removeprefix("ETCD_").lower().replace("_", "-"): value
+        for name, value in values.items()
+        if name.startswith("ETCD_")
+    }
 
 
-def check_etcd(members: dict[str, dict[str, str]], hosts: dict[str, str]) -> None:
+def check_etcd(members: dict[str, dict[str, str]], hosts: dict[str, str], scheme: str = "http") -> None:
     """Members with their options know one another, each by its own name and host."""
-    everyone = ",".join(f"{name}=http://{hosts[name]}:2380" for name in members)
+    everyone = ",".join(f"{name}={scheme}://{hosts[name]}:2380" for name in members)
     for name, options in members.items():
         assert options["name"] == name
         assert options["initial-cluster"] == everyone
-        assert options["initial-advertise-peer-urls"] == f"http://{hosts[name]}:2380"
-        assert options["advertise-client-urls"] == f"http://{hosts[name]}:2379"
+        assert options["initial-advertise-peer-urls"] == f"{scheme}://{hosts[name]}:2380"
+        assert options["advertise-client-urls"] == f"{scheme}://{hosts[name]}:2379"
         assert options["listen-peer-urls"].endswith(":2380")
         assert options["listen-client-urls"].endswith(":2379")
         assert options["auto-compaction-mode"] == "periodic"
         assert options["auto-compaction-retention"] == "1h"
         check_etcd_flags(options)
+
+
+def check_secured_node(arguments: Sequence[str], members: Sequence[str]) -> tuple[str, int]:
+    """A node that is started so is a secured one of the cluster of these members; where clients find it."""
+    options = parsed(arguments)
+    assert options.store is not None
+    query = dict(pair.split("=", 1) for pair in options.store.partition("?")[2].split("&"))
+    assert query == {
+        "ca": f"{SECRETS}/ca.pem",
+        "user": "ottla",
+        "password-file": f"{SECRETS}/etcd-ottla.password",
+    }
+    assert options.store.startswith("etcds://")
+    assert [one.rsplit(":", 1)[0] for one in parse_store(options.store, "c").endpoints] == list(members)
+    assert options.config_file == "/etc/ottla/server.properties"
+    found = config(options, (SECURED / "server.properties").read_text())
+    check_replication(found)
+    clients, nodes = found.listeners()
+    to_clients, to_nodes = found.advertised_listeners()
+    assert (clients.listener, clients.protocol) == ("CLIENTS", "SASL_SSL")
+    assert (nodes.listener, nodes.protocol, nodes.port) == ("NODES", "SSL", 9094)
+    assert found.inter_broker_listener == "NODES"
+    assert (clients.port, nodes.port) == (to_clients.port, to_nodes.port)
+    assert found.for_listener("NODES").get("ssl.client.auth") == "required"
+    assert found.get("authorizer.class.name") == STANDARD_AUTHORIZER
+    for name in ("keystore", "truststore"):
+        assert found.for_listener("CLIENTS").get(f"ssl.{name}.location").startswith(f"{SECRETS}/")
+    return to_clients.host, to_clients.port
+
+
+def check_secured_etcd(options: dict[str, str], secrets: str) -> None:
+    for name, value in options.items():
+        if name.endswith("-urls"):
+            assert value.startswith("https://"), name
+    for part in ("", "peer-"):
+        assert options[f"{part}cert-file"] == f"{secrets}/etcd.crt"
+        assert options[f"{part}key-file"] == f"{secrets}/etcd.key"
+    assert options["peer-trusted-ca-file"] == f"{secrets}/ca.pem"
+    assert options["peer-client-cert-auth"] == "true"
 
 
 def check_etcd_flags(names: Sequence[str] | dict[str, str]) -> None:
@@ -89,6 +133,36 @@ def check_etcd_flags(names: Sequence[str] | dict[str, str]) -> None:
     assert set(names) <= known
 
 
+@pytest.fixture
+def stubs(tmp_path: Path) -> Path:
+    """A folder for the PATH. Programs in it are scripts of a test; ``sleep`` takes no time."""
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    stub(folder, "sleep", "")
+    return folder
+
+
+def stub(folder: Path, name: str, script: str) -> None:
+    """A program that writes down how it was called, then does as the script says."""
+    path = folder / name
+    path.write_text(f'#!/bin/sh\necho "{name} $*" >> {folder}/calls\n{script}\n')
+    path.chmod(0o755)
+
+
+def run_with(stubs: Path, *command: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run a command with the stubs, and what these were called with, without ``sleep``."""
+    done = subprocess.run(
+        command,
+        env={"PATH": f"{stubs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    calls = (stubs / "calls").read_text().splitlines()
+    return done, [call for call in calls if not call.startswith("sleep")]
+
+
 # -- every file -------------------------------------------------------------------------------------------
 
 
@@ -97,6 +171,15 @@ def test_every_file_is_in_the_list() -> None:
     for path in DEPLOY.iterdir():
         if path.name not in ("README.md", "Dockerfile.dockerignore"):
             assert f"]({path.name}" in text, path.name
+
+
+def test_commands_of_the_page_name_files_that_there_are() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    # certificates.sh makes the secrets.
+    found = [path for path in re.findall(r"\bdeploy/[\w./-]+", blocks) if "/secrets" not in path]
+    assert len(found) > 15
+    assert [path for path in found if not (ROOT / path).exists()] == []
 
 
 # -- systemd ----------------------------------------------------------------------------------------------
@@ -121,7 +204,7 @@ def environment(path: Path) -> dict[str, str]:
 def unit_command(instance: str) -> list[str]:
     command = Unit(DEPLOY / "systemd" / "ottla@.service")["Service"]["ExecStart"]
     values = environment(DEPLOY / "systemd" / "ottla.env")
-    filled = re.sub(r"\$\{(\w+)\}", lambda match: values[match[1]], command.replace("%i", instance))
+    filled = re.sub(r"\$\{?(\w+)\}?", lambda match: values[match[1]], command.replace("%i", instance))
     assert "$" not in filled and "%" not in filled
     return shlex.split(filled)
 
@@ -139,7 +222,7 @@ def test_the_unit_starts_a_node_of_a_cluster() -> None:
 
 def test_every_setting_of_the_unit_is_used_and_none_is_missing() -> None:
     command = Unit(DEPLOY / "systemd" / "ottla@.service")["Service"]["ExecStart"]
-    assert set(re.findall(r"\$\{(\w+)\}", command)) == environment(DEPLOY / "systemd" / "ottla.env").keys()
+    assert set(re.findall(r"\$\{?(\w+)\}?", command)) == environment(DEPLOY / "systemd" / "ottla.env").keys()
 
 
 def test_the_unit_lets_a_node_stop_in_order_and_open_its_files() -> None:
@@ -149,9 +232,29 @@ def test_the_unit_lets_a_node_stop_in_order_and_open_its_files() -> None:
     assert int(service["LimitNOFILE"]) >= 100_000
     data = parsed(unit_command("7")[2:]).data
     assert data in [f"/var/lib/{folder.replace('%i', '7')}" for folder in service["StateDirectory"].split()]
-    for option in ("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices"):
+    for option in (
+        "NoNewPrivileges",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateDevices",
+        "ProtectKernelTunables",
+        "RestrictSUIDSGID",
+        "MemoryDenyWriteExecute",
+    ):
         assert service[option] == "yes"
+    assert service["CapabilityBoundingSet"] == ""
     assert service["ProtectSystem"] == "strict"
+
+
+def test_systemd_waits_for_a_node_and_watches_its_loop() -> None:
+    service = Unit(DEPLOY / "systemd" / "ottla@.service")["Service"]
+    # What tests/scenarios/test_service_manager.py shows of the process. A shell would be another process.
+    assert service["Type"] == "notify"
+    assert "NotifyAccess" not in service, "main is the default"
+    assert service["ExecStart"].startswith("/")
+    assert int(service["WatchdogSec"].removesuffix("s")) > 2 * SESSION_S
+    assert service["TimeoutStartSec"] == "infinity"
+    assert service["Restart"] == "on-failure"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
@@ -165,8 +268,7 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
 
 def test_the_drop_in_is_of_the_etcd_that_nodes_are_told_of() -> None:
     text = (DEPLOY / "systemd" / "etcd-ottla.conf").read_text()
-    values = dict(re.findall(r"^Environment=ETCD_(\w+?)=(.*)$", text, re.MULTILINE))
-    options = {name.lower().replace("_", "-"): value for name, value in values.items()}
+    options = of_environment(dict(re.findall(r"^Environment=(ETCD_\w+?)=(.*)$", text, re.MULTILINE)))
     check_etcd_flags(options)
     members = dict(pair.split("=", 1) for pair in options["initial-cluster"].split(","))
     assert members[options["name"]] == options["initial-advertise-peer-urls"] == options["listen-peer-urls"]
@@ -195,8 +297,8 @@ def test_compose_starts_three_members_and_three_nodes(compose: Any) -> None:
 
 def test_members_in_compose_find_one_another(compose: Any) -> None:
     members = of_kind(compose, "etcd")
-    assert all(one["entrypoint"] == ["etcd"] for one in members.values())
-    options = {name: etcd_options(one["command"]) for name, one in members.items()}
+    assert {one["image"] for one in members.values()} == {"quay.io/coreos/etcd:v3.5.21"}
+    options = {name: of_environment(one["environment"]) for name, one in members.items()}
     check_etcd(options, {name: name for name in members})
 
 
@@ -208,7 +310,9 @@ def test_nodes_in_compose_find_etcd_and_are_found(compose: Any) -> None:
         assert command == "serve"
         options = parsed(arguments)
         assert options.store is not None
-        assert [e.rsplit(":", 1)[0] for e in parse_store(options.store, "c").endpoints] == one["depends_on"]
+        assert [e.rsplit(":", 1)[0] for e in parse_store(options.store, "c").endpoints] == list(
+            one["depends_on"]
+        )
         assert sorted(one["depends_on"]) == sorted(of_kind(compose, "etcd"))
         found = config(options)
         check_replication(found)
@@ -217,7 +321,8 @@ def test_nodes_in_compose_find_etcd_and_are_found(compose: Any) -> None:
         assert (to_inside.host, to_inside.port) == (name, inside.port)
         assert (to_outside.host, to_outside.port) == ("localhost", outside.port)
         assert found.get("inter.broker.listener.name") == inside.listener
-        assert one["ports"] == [f"{outside.port}:{outside.port}"]
+        # Of this machine only.
+        assert one["ports"] == [f"127.0.0.1:{outside.port}:{outside.port}"]
         ids.add(options.node_id)
         racks.add(options.rack)
         ports.add(outside.port)
@@ -230,13 +335,25 @@ def test_data_in_compose_is_in_volumes_of_their_own(compose: Any) -> None:
         (volume,) = one["volumes"]
         name, path = volume.split(":")
         used.append(name)
-        data = next(a.split("=", 1)[1] for a in one["command"] if a.startswith(("--data=", "--data-dir=")))
+        settings = one.get("command") or [f"--data={one['environment']['ETCD_DATA_DIR']}"]
+        data = next(a.removeprefix("--data=") for a in settings if a.startswith("--data="))
         assert data.startswith(f"{path}/")
-        assert one["image"] == "ottla"
     assert sorted(used) == sorted(compose["volumes"])
 
 
+def test_nodes_start_when_etcd_is_healthy(compose: Any) -> None:
+    for one in of_kind(compose, "etcd").values():
+        program, *arguments = one["healthcheck"]["test"][1:]
+        assert (program, arguments) == ("/usr/local/bin/etcdctl", ["endpoint", "health"])
+    for one in of_kind(compose, "ottla").values():
+        assert one["healthcheck"]["test"] == ["CMD", "ottla-healthy", "/readyz"]
+        assert "--metrics=0.0.0.0:9308" in one["command"]
+        assert all(why == {"condition": "service_healthy"} for why in one["depends_on"].values())
+        assert one["read_only"] is True and one["cap_drop"] == ["ALL"] and one["tmpfs"] == ["/tmp"]
+
+
 def test_one_service_builds_the_image(compose: Any) -> None:
+    assert {one["image"] for one in of_kind(compose, "ottla").values()} == {"ottla"}
     (build,) = (one["build"] for one in compose["services"].values() if "build" in one)
     assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DEPLOY / "Dockerfile"
 
@@ -244,213 +361,112 @@ def test_one_service_builds_the_image(compose: Any) -> None:
 # -- the image --------------------------------------------------------------------------------------------
 
 
-def test_the_image_copies_what_is_there_and_serves() -> None:
-    text = (DEPLOY / "Dockerfile").read_text()
-    wanted = (DEPLOY / "Dockerfile.dockerignore").read_text()
-    sources = [word for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for word in line.split()[:-1]]
-    assert sources
-    for source in sources:
-        assert (ROOT / source).exists()
-        assert f"!{source}\n" in wanted
-    (words,) = re.findall(r"^CMD (.*)$", text, re.MULTILINE)
-    command, *arguments = yaml.safe_load(words)
-    assert command == "serve"
-    options = parsed(arguments)
-    assert options.listen == "0.0.0.0:9092"
-    assert f'VOLUME ["{options.data}"]' in text
-    assert 'ENTRYPOINT ["ottla"]' in text
-    assert "sh /tmp/debian-packages.sh etcd" in text
-    assert re.search(r"^\s+etcd\) ", (ROOT / "scripts" / "debian-packages.sh").read_text(), re.MULTILINE)
-
-
-# -- Kubernetes -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def kubernetes() -> dict[tuple[str, str], Any]:
-    """All objects, by kind and name."""
-    found = {}
-    for path in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
-            key = document["kind"], document["metadata"]["name"]
-            assert key not in found
-            found[key] = document
+def instructions() -> list[tuple[str, str]]:
+    """Those of the Dockerfile, with their arguments in one line each."""
+    lines = [
+        line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")
+    ]
+    text = "\n".join(lines).replace("\\\n", " ")
+    found = [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line]
+    known = {"FROM", "RUN", "COPY", "ARG", "LABEL", "ENV", "USER", "VOLUME", "EXPOSE"}
+    assert {name for name, _ in found} <= known | {"STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT"}
     return found
 
 
-def container(stateful_set: Any) -> Any:
-    (one,) = stateful_set["spec"]["template"]["spec"]["containers"]
-    return one
+def of(name: str) -> list[str]:
+    return [words for one, words in instructions() if one == name]
 
 
-def node_arguments(stateful_set: Any, ordinal: int, tmp_path: Path) -> list[str]:
-    """What `ottla` is called with in a pod: the pod's shell decides."""
-    one = container(stateful_set)
-    name = stateful_set["metadata"]["name"]
-    values = {"POD_NAME": f"{name}-{ordinal}", "POD_NAMESPACE": "prod"}
-    for variable in one["env"]:
-        values.setdefault(variable["name"], variable.get("value", ""))
-    stub = tmp_path / "ottla"
-    stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    stub.chmod(0o755)
+def test_the_image_copies_what_is_there() -> None:
+    wanted = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    here = [words.split() for words in of("COPY") if not words.startswith("--from=")]
+    assert len(here) == 4
+    for *sources, _ in here:
+        for source in sources:
+            assert (ROOT / source).exists()
+            # The folder may be let in as a whole.
+            assert {f"!{source}", f"!{Path(source).parent}"} & set(wanted)
+    for line in wanted:
+        assert not line.startswith("!") or (ROOT / line[1:]).exists()
+
+
+def test_the_image_is_pinned_and_labelled() -> None:
+    bases = {words.split()[0] for words in of("FROM")}
+    (base,) = bases
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
+    (labels,) = of("LABEL")
+    found = dict(re.findall(r'([\w.]+)="([^"]*)"', labels))
+    assert of("ARG") == [f"VERSION={__version__}"]
+    assert found["org.opencontainers.image.version"] == "${VERSION}"
+    assert found["org.opencontainers.image.base.name"] == base
+    assert {"title", "description", "licenses"} <= {name.rpartition(".")[2] for name in found}
+
+
+def test_the_image_runs_as_a_user_with_data_in_a_volume_and_no_etcd() -> None:
+    (user,) = of("USER")
+    assert user == "10001:10001" and "useradd --uid 10001 " in " ".join(of("RUN"))
+    text = (DEPLOY / "container" / "ottla-container").read_text()
+    (data,) = re.findall(r"--data (\S+)", text)
+    assert of("VOLUME") == [f'["{data}"]']
+    assert f"install --directory --owner ottla --group ottla {data}" in " ".join(of("RUN"))
+    assert of("STOPSIGNAL") == ["SIGTERM"]
+    assert "etcd" not in (DEPLOY / "Dockerfile").read_text()
+
+
+def test_options_of_the_environment_are_words_and_no_patterns_of_files(tmp_path: Path) -> None:
+    program = tmp_path / "ottla"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o700)
+    (tmp_path / "a=1").touch()
     done = subprocess.run(
-        [*one["command"], *one["args"]],
-        env={**values, "PATH": f"{tmp_path}:/usr/bin:/bin"},
+        [DEPLOY / "container" / "ottla-container", "--rack", "b c"],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "OTTLA_OPTIONS": "--set a=*", "OTTLA_ADVERTISE": "x y:1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout.splitlines()
+    words = done.stdout.splitlines()
+    assert words[words.index("--advertise") + 1] == "x y:1"
+    assert words[-4:] == ["--set", "a=*", "--rack", "b c"]
 
 
-def zones(kubernetes: dict[tuple[str, str], Any]) -> dict[str, Any]:
-    return {zone: kubernetes["StatefulSet", f"ottla-{zone}"] for zone in ZONES}
+def test_programs_of_the_image_can_be_run() -> None:
+    # Nothing stands between: a shell would keep SIGTERM for itself.
+    assert of("ENTRYPOINT") == ['["ottla-container"]']
+    (health,) = of("HEALTHCHECK")
+    assert health.endswith(' CMD ["ottla-healthy"]')
+    for path in (DEPLOY / "container").iterdir():
+        assert path.stat().st_mode & 0o111
+        shell = path.read_text().splitlines()[0].removeprefix("#!")
+        subprocess.run([shell, "-n", path], check=True)
 
 
-def test_pods_are_nodes_with_ids_racks_and_addresses_of_their_own(
-    kubernetes: dict[tuple[str, str], Any], tmp_path: Path
-) -> None:
-    file = kubernetes["ConfigMap", "ottla"]["data"]["server.properties"]
-    ids = set()
-    for zone, stateful_set in zones(kubernetes).items():
-        for ordinal in (0, 1, 11, 99):
-            command, *arguments = node_arguments(stateful_set, ordinal, tmp_path)
-            assert command == "serve"
-            options = parsed(arguments)
-            ids.add(options.node_id)
-            assert options.rack == f"zone-{zone}"
-            assert options.advertise == f"ottla-{zone}-{ordinal}.ottla.prod.svc:9092"
-            assert options.listen == "0.0.0.0:9092"
-            check_replication(config(options, file))
-    assert len(ids) == 4 * len(ZONES)
+# -- the recipe of docs/OPERATING.md -------------------------------------------------------------------------
 
 
-def test_zones_differ_in_nothing_but_their_zone(kubernetes: dict[tuple[str, str], Any]) -> None:
-    texts = set()
-    for zone, stateful_set in zones(kubernetes).items():
-        text = yaml.safe_dump(stateful_set)
-        text = text.replace(f"zone-{zone}", "ZONE").replace(f"ottla-{zone}", "NAME")
-        text = text.replace(f"zone: {zone}\n", "zone: Z\n")
-        texts.add(re.sub(r"name: ZONE_BASE\n(\s+)value: '\d00'", "BASE", text))
-    assert len(texts) == 1
+def recipe() -> str:
+    page = (ROOT / "docs" / "OPERATING.md").read_text().split("## Restart nodes one by one\n")[1]
+    found = re.findall(r"```sh\n(.*?)```", page.split("\n## ")[0], re.DOTALL)[0]
+    return str(found)
 
 
-def test_a_rack_is_the_zone_that_its_pods_are_in(
-    kubernetes: dict[tuple[str, str], Any], tmp_path: Path
-) -> None:
-    for stateful_set in zones(kubernetes).values():
-        affinity = stateful_set["spec"]["template"]["spec"]["affinity"]
-        (term,) = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
-            "nodeSelectorTerms"
-        ]
-        (expression,) = term["matchExpressions"]
-        assert expression["key"] == "topology.kubernetes.io/zone"
-        rack = parsed(node_arguments(stateful_set, 0, tmp_path)[1:]).rack
-        assert expression["values"] == [rack]
+def test_the_recipe_restarts_each_machines_own_node(stubs: Path) -> None:
+    for program in ("ssh", "ottla"):
+        stub(stubs, program, "")
+    done, calls = run_with(stubs, "sh", "-c", recipe())
+    assert (done.returncode, done.stderr) == (0, "")
+    wait = "ottla cluster wait --nodes 3"
+    assert calls == [
+        line for machine, node in (("a", 1), ("b", 2), ("c", 3))
+        for line in (f"ssh {machine} systemctl restart ottla@{node}", wait)
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("app_name", ["ottla", "etcd"])
-def test_pods_are_kept_apart_and_evicted_one_at_a_time(
-    kubernetes: dict[tuple[str, str], Any], app_name: str
-) -> None:
-    budget = kubernetes["PodDisruptionBudget", app_name]["spec"]
-    assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": {"app": app_name}}}
-    sets = [one for (kind, name), one in kubernetes.items() if kind == "StatefulSet" and app_name in name]
-    assert len(sets) == {"ottla": 3, "etcd": 1}[app_name]
-    for one in sets:
-        pod = one["spec"]["template"]
-        assert pod["metadata"]["labels"]["app"] == app_name
-        assert one["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
-        (rule,) = pod["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        assert rule == {
-            "labelSelector": {"matchLabels": {"app": app_name}},
-            "topologyKey": "kubernetes.io/hostname",
-        }
-        service = kubernetes["Service", one["spec"]["serviceName"]]["spec"]
-        assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
-        assert service["selector"] == {"app": app_name}
-        ports = {port["containerPort"] for port in container(one)["ports"]}
-        assert {port["port"] for port in service["ports"]} == ports
-        # A shell between would keep SIGTERM for itself.
-        command = container(one)["command"]
-        assert command == ["etcd"] or container(one)["args"][0].startswith("exec ottla ")
-
-
-def test_members_in_kubernetes_find_one_another_and_are_found(
-    kubernetes: dict[tuple[str, str], Any], tmp_path: Path
-) -> None:
-    stateful_set = kubernetes["StatefulSet", "etcd"]
-    spec = stateful_set["spec"]
-    assert spec["podManagementPolicy"] == "Parallel", "the first would wait for the second to be ready"
-    names = [f"etcd-{i}" for i in range(spec["replicas"])]
-    hosts = {name: f"{name}.{spec['serviceName']}" for name in names}
-    members = {
-        name: etcd_options([a.replace("$(POD_NAME)", name) for a in container(stateful_set)["args"]])
-        for name in names
-    }
-    check_etcd(members, hosts)
-    (mount,) = container(stateful_set)["volumeMounts"]
-    assert members["etcd-0"]["data-dir"].startswith(mount["mountPath"])
-    for one in zones(kubernetes).values():
-        store = parsed(node_arguments(one, 0, tmp_path)[1:]).store
-        assert store == "etcd://" + ",".join(f"{host}:2379" for host in hosts.values())
-
-
-def test_what_a_node_is_told_of_is_mounted(kubernetes: dict[tuple[str, str], Any], tmp_path: Path) -> None:
-    for one in zones(kubernetes).values():
-        options = parsed(node_arguments(one, 0, tmp_path)[1:])
-        mounts = {mount["name"]: mount["mountPath"] for mount in container(one)["volumeMounts"]}
-        assert options.data is not None and options.data.startswith(f"{mounts['data']}/")
-        assert options.config_file == f"{mounts['config']}/server.properties"
-        (claim,) = one["spec"]["volumeClaimTemplates"]
-        assert claim["metadata"]["name"] == "data"
-        (volume,) = one["spec"]["template"]["spec"]["volumes"]
-        assert volume["configMap"]["name"] == "ottla"
-
-
-def test_a_pod_waits_for_the_others_before_it_stops_and_has_the_time(
-    kubernetes: dict[tuple[str, str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for one in zones(kubernetes).values():
-        pod, node = one["spec"]["template"]["spec"], container(one)
-        port = f"127.0.0.1:{node['ports'][0]['containerPort']}"
-        program, *arguments = node["lifecycle"]["preStop"]["exec"]["command"]
-        waits_s = float(arguments[arguments.index("--timeout") + 1])
-        assert program == "ottla" and arguments[-1] == port
-        assert pod["terminationGracePeriodSeconds"] >= waits_s + 60
-        assert node["readinessProbe"]["tcpSocket"]["port"] == node["ports"][0]["name"]
-        # All of it is a command line that ottla has: only its time is shortened here.
-        arguments[arguments.index("--timeout") + 1] = "0"
-        arguments[-1] = "127.0.0.1:1"
-        with pytest.raises(app.CliError, match="cannot reach a broker"):
-            app.run(arguments)
-
-
-def test_nodes_are_restarted_one_by_one_only(kubernetes: dict[tuple[str, str], Any]) -> None:
-    for one in zones(kubernetes).values():
-        assert one["spec"]["updateStrategy"] == {"type": "OnDelete"}
-    script = DEPLOY / "kubernetes" / "roll.sh"
-    assert script.stat().st_mode & 0o111
-    subprocess.run(["sh", "-n", script], check=True)
-
-
-KUBECTL = """#!/bin/sh
-echo "$@" >>"$CALLS"
-case "$*" in
-    *"get pods"*) printf 'pod/ottla-b-0\\npod/ottla-a-0\\n' ;;
-    *"exec pod/ottla-a-0"*) exit "$UNWELL" ;;
-    *" wait "*) test -e "$CALLS.once" || { touch "$CALLS.once"; exit 1; } ;;
-esac
-"""
-
-
-@pytest.mark.parametrize("unwell", [0, 1])
-def test_rolling_goes_on_only_when_the_last_node_is_well(tmp_path: Path, unwell: int) -> None:
-    kubectl, calls = tmp_path / "kubectl", tmp_path / "calls"
-    kubectl.write_text(KUBECTL)
-    kubectl.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "CALLS": str(calls), "UNWELL": str(unwell)}
-    done = subprocess.run([DEPLOY / "kubernetes" / "roll.sh", "prod"], env=environment, check=False)
-    assert done.returncode == unwell
-    deleted = re.findall(r"--namespace prod delete (\S+)", calls.read_text())
-    assert deleted == (["pod/ottla-a-0"] if unwell else ["pod/ottla-a-0", "pod/ottla-b-0"])
+@pytest.mark.parametrize("failing", ["ssh", "ottla"])
+def test_the_recipe_stops_where_a_node_is_not_in_sync_again(stubs: Path, failing: str) -> None:
+    for program in ("ssh", "ottla"):
+        stub(stubs, program, "exit 1" if program == failing else "")
+    done, calls = run_with(stubs, "sh", "-c", recipe())
+    assert done.stderr == "stopped behind a:1\n"
+    assert not [call for call in calls if call.startswith("ssh b")]
