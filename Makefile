@@ -27,13 +27,16 @@ COMPILED_SOURCES += scripts/generating.py $(addprefix src/ottla/wire/,apis.py co
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compiled wheel check lint types imports docs docs-check format soak simulate mutate differences compare growth examples example-messaging example-activity example-metrics example-logs example-market clean
+.PHONY: help run test compiled wheel check lint types imports docs docs-check links site format pythons soak simulate mutate differences compare growth examples example-messaging example-activity example-metrics example-logs example-market clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-17s %s\n", $$1, $$2}'
 
 run: $(VENV)/.installed ## Install into .venv and start a broker on 127.0.0.1:9092 with its data under ./data.
 	@exec $(BIN)/ottla serve --data $(DATA) --listen $(LISTEN)
+
+# Where bytecode is not kept, each of the thousands of processes that tests start compiles all of Ottla anew.
+test soak pythons: export PYTHONDONTWRITEBYTECODE :=
 
 test: check $(COMPILED) build/.interop $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Install what the tests need, run the checks and then every test.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
@@ -44,7 +47,7 @@ wheel: $(COMPILED) ## Build a compiled wheel for this Python and machine into di
 	@OTTLA_COMPILE=1 $(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
-check: lint types imports docs-check ## Run the fast checks alone: ruff, mypy, import-linter, generated docs.
+check: lint types imports docs-check links ## Run the fast checks alone: ruff, mypy, import-linter, generated docs, links.
 
 lint: $(VENV)/.installed-test ## Check style and formatting with ruff.
 	@$(BIN)/ruff check
@@ -62,16 +65,25 @@ docs: $(VENV)/.installed-test ## Write the generated pages of docs/ anew.
 docs-check: $(VENV)/.installed-test ## Check that the generated pages of docs/ are current.
 	@$(BIN)/python scripts/docs.py --check
 
+links: $(VENV)/.installed-test ## Check that links between the Markdown files lead to files and headings.
+	@$(BIN)/python scripts/links.py
+
+site: build/site-venv/.installed ## Build the site of all pages into build/site/html, with MkDocs in an environment of its own.
+	@NO_MKDOCS_2_WARNING=1 build/site-venv/bin/python scripts/site_pages.py
+
 format: $(VENV)/.installed-test ## Format the code and mend what ruff can mend.
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+pythons: ## Run the tests of the embedded broker with each Python that is found, from 3.11 on: ARGS='3.12 3.13' chooses.
+	@JOBS=$(JOBS) scripts/pythons.sh $(ARGS)
 
 soak: $(VENV)/.installed-test ## Search longer: property tests with more examples, more crashes, more seeds.
 	@OTTLA_SOAK=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout 3600 tests/unit tests/crash tests/sim \
 		tests/scenarios/test_hostile_campaign.py $(ARGS)
 
 simulate: $(VENV)/.installed-test ## Simulate a cluster under faults, seed after seed, until Ctrl-C. SEEDS=1..200 chooses.
-	@$(BIN)/python -m sim --seeds $(SEEDS) $(ARGS)
+	@$(BIN)/ottla simulate --seeds $(SEEDS) $(ARGS)
 
 mutate: $(VENV)/.installed-test ## Break the code in one place at a time, list what no test notices. ARGS='--seed 2 --count 50 FILE'.
 	@$(BIN)/python scripts/mutate.py $(ARGS)
@@ -106,7 +118,7 @@ example-market: $(BUILD_EXAMPLES)/market/.installed ## With `make run` going: a 
 clean: ## Remove what was installed and built; data/ stays.
 	rm -rf $(VENV) build dist tests/interop/node/node_modules examples/*/node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	find src tests scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench scripts examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps: each says that a step is done, and what would make it stale.
 $(VENV)/.created:
@@ -115,7 +127,7 @@ $(VENV)/.created:
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	@echo 'ottla: installing into $(VENV)'
-	@$(PIP) install --editable .
+	@$(PIP) install --editable '.[all]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created pyproject.toml
@@ -127,6 +139,12 @@ $(COMPILED): $(VENV)/.installed-test scripts/compiling.py pyproject.toml $(COMPI
 	@PYTHON='$(BIN)/python' scripts/debian-packages.sh compiler
 	@echo 'ottla: compiling the hot path into $(@D): 75 s of a processor, which all there are share'
 	@$(BIN)/python scripts/compiling.py $(@D)
+
+build/site-venv/.installed: scripts/site-requirements.txt
+	@PYTHON='$(PYTHON)' scripts/make-venv.sh build/site-venv
+	@echo 'ottla: installing MkDocs into build/site-venv'
+	@build/site-venv/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	@touch $@
 
 build/.interop: $(VENV)/.installed-test $(wildcard scripts/*.sh scripts/java_jars.py tests/interop/node/package.json)
 	@PYTHON='$(BIN)/python' scripts/interop-deps.sh

@@ -1,6 +1,7 @@
-"""Puts compiled modules into a wheel where OTTLA_COMPILE=1 asks for it: `make wheel`.
+"""What a package has besides the sources: README for its page at PyPI, and compiled modules.
 
-Without it a wheel, and with it any installation from source, is pure Python and needs no compiler.
+Those are put into a wheel where OTTLA_COMPILE=1 asks for it: `make wheel`. Without it a wheel, and with it
+any installation from source, is pure Python and needs no compiler.
 """
 
 from __future__ import annotations
@@ -12,6 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+
+class Readme(MetadataHookInterface):
+    PLUGIN_NAME = "custom"
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        sys.path.insert(0, str(Path(self.root) / "scripts"))
+        from readme_page import for_pypi
+
+        text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
+        page = for_pypi(text, metadata.get("urls", {}).get("Source"))
+        metadata["readme"] = {"content-type": "text/markdown", "text": page}
 
 
 class CompiledWheel(BuildHookInterface):  # type: ignore[type-arg]

@@ -1,4 +1,4 @@
-"""The same load on clusters of one, two and three nodes on this machine: what each node spends on it."""
+"""The same load on clusters of two and three nodes of this machine: the CPU time that each node spends."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from clusters import OTTLA, Cluster, cluster
 from ottla.cli.bench import processes
 
 PARTITIONS = 6
+# Nodes, replication factor and acks of each cluster that is loaded; one node is compared with other brokers.
+CLUSTERS = ((2, 1, "1"), (3, 1, "1"), (3, 3, "all"))
 
 
 @dataclass(slots=True)

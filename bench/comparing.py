@@ -15,13 +15,15 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import addresses
+import capacity
+import large
 import load
 import page
 import peers
@@ -29,7 +31,9 @@ from addresses import Address
 from asking import Refused
 from clusters import cluster
 from comparison import (
+    CONSUME,
     NODES,
+    PRODUCE,
     Against,
     Contender,
     Figures,
@@ -49,6 +53,8 @@ from peers import BUILD, PEERS, ROOT, Broker, Peer, Unavailable, install
 RESULTS = Path(__file__).with_name("results") / "compare.json"
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
 PROCESSES = (1, 2)
+# The cluster of which only the metadata is there: nodes, partitions, and those of a topic.
+LARGE = (30, 20_000, 100)
 FAILURES = (Refused, Unavailable, MalformedMessage, CliError, RuntimeError, OSError)
 
 
@@ -73,6 +79,8 @@ def rounded(value: Any) -> Any:
     """Figures, with as many digits as they can mean."""
     if isinstance(value, dict):
         return {name: rounded(inner) for name, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
@@ -181,6 +189,24 @@ def compare(who: Field, options: argparse.Namespace, tools: Tools, data: Path) -
     return results
 
 
+def measure_clusters(options: argparse.Namespace, data: Path) -> dict[str, Any]:
+    """How a cluster grows: the same load on more nodes, and the metadata of a large one.
+
+    RuntimeError or OSError if no etcd starts.
+    """
+    messages = max(1000, int(1_000_000 * options.scale))
+    loads = []
+    for nodes, replicas, acks in capacity.CLUSTERS:
+        say(f"How a cluster grows: {nodes} nodes, {replicas} replicas, acks={acks}")
+        found = capacity.run(nodes, replicas, acks, messages, options.runs)
+        kept = {kind: asdict(load) for kind, load in found.items()}
+        loads.append({"nodes": nodes, "replicas": replicas, "acks": acks, "loads": kept})
+    say(f"The metadata of {LARGE[0]} nodes and {LARGE[1]:,} partitions")
+    figures = large.run(data / "large", *LARGE)
+    titles = {"produce": PRODUCE, "consume": CONSUME}
+    return {"messages": messages, **titles, "loads": loads, "large": figures}
+
+
 def _brokers(stack: ExitStack, started: Sequence[Peer], data: Path) -> list[Broker]:
     brokers = [Broker(peer, data / peer.name.replace(", ", "-").replace(" ", "-")) for peer in started]
     for broker in brokers:
@@ -280,6 +306,8 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
             program = None
         prefault(data, options.prefault_gb)
         results = compare(who, options, tools_of(program, options.scale), data)
+        has_etcd = shutil.which("etcd") is not None
+        clusters = measure_clusters(options, data) if has_etcd and not options.only else None
     finally:
         shutil.rmtree(data, ignore_errors=True)
     return {
@@ -291,7 +319,8 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
         "brokers": about,
         "note": options.note,
         "missing": missing,
-        "has_etcd": shutil.which("etcd") is not None,
+        "has_etcd": has_etcd,
+        "clusters": rounded(clusters),
         "runs": results.runs,
         "errors": results.errors,
     }

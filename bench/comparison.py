@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -30,6 +29,9 @@ IDLE_CLUSTER_S = 5.0
 SETTLED_S = 5.0
 PREFAULT_CHUNK_BYTES = 1 << 20
 PREFIX = "compare-"
+# The two steps that are done with clusters of more nodes as well.
+PRODUCE = "Batched produce, 6 partitions, 100 B, acks=1"
+CONSUME = "Consume, 6 partitions, 100 B"
 SMALL_BYTES = 100
 # A batch of about a megabyte, and what is written beside small requests.
 BATCH_RECORDS, BATCH_RECORD_BYTES = 1000, 1000
@@ -65,30 +67,29 @@ class Tools:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A figure as the page shows it: its path in a result, its heading, and its decimals."""
+    """A figure as the page shows it: its path in a result, and its heading."""
 
     path: tuple[str, ...]
     heading: str
-    digits: int
 
 
-RATE = Column(("messages_per_s",), "messages/s", 0)
-REQUESTS = Column(("requests_per_s",), "requests/s", 0)
-MEGABYTES = Column(("mb_per_s",), "MB/s", 1)
-PER_MILLION = Column(("broker_cpu_s_per_million",), "broker CPU s per million", 3)
-PER_MESSAGE = Column(("broker_cpu_us_per_message",), "broker CPU µs per message", 0)
-PER_REQUEST = Column(("broker_cpu_us_per_request",), "broker CPU µs per request", 1)
-PER_GB = Column(("broker_cpu_s_per_gb",), "broker CPU s per GB", 2)
-P50 = Column(("latency_ms", "p50"), "p50 ms", 3)
-P99 = Column(("latency_ms", "p99"), "p99 ms", 3)
-P999 = Column(("latency_ms", "p99.9"), "p99.9 ms", 3)
-WORST = Column(("latency_ms", "max"), "max ms", 1)
-MEMORY = Column(("broker_memory_mb",), "memory MB", 0)
-START = Column(("start_s",), "start s", 3)
-IDLE_CPU = Column(("idle_cpu_percent",), "idle CPU %", 2)
-LOAD_CPU = Column(("client_cpu_us_per_request",), "the load's own µs", 1)
-BESIDE_RATE = Column(("beside", "mb_per_s"), "beside it MB/s", 1)
-BESIDE_P99 = Column(("beside", "latency_ms", "p99"), "their p99 ms", 1)
+RATE = Column(("messages_per_s",), "messages/s")
+REQUESTS = Column(("requests_per_s",), "requests/s")
+MEGABYTES = Column(("mb_per_s",), "MB/s")
+PER_MILLION = Column(("broker_cpu_s_per_million",), "broker CPU s per million")
+PER_MESSAGE = Column(("broker_cpu_us_per_message",), "broker CPU µs per message")
+PER_REQUEST = Column(("broker_cpu_us_per_request",), "broker CPU µs per request")
+PER_GB = Column(("broker_cpu_s_per_gb",), "broker CPU s per GB")
+P50 = Column(("latency_ms", "p50"), "p50 ms")
+P99 = Column(("latency_ms", "p99"), "p99 ms")
+P999 = Column(("latency_ms", "p99.9"), "p99.9 ms")
+WORST = Column(("latency_ms", "max"), "max ms")
+MEMORY = Column(("broker_memory_mb",), "memory MB")
+START = Column(("start_s",), "start s")
+IDLE_CPU = Column(("idle_cpu_percent",), "idle CPU %")
+LOAD_CPU = Column(("client_cpu_us_per_request",), "the load's own µs")
+BESIDE_RATE = Column(("beside", "mb_per_s"), "beside it MB/s")
+BESIDE_P99 = Column(("beside", "latency_ms", "p99"), "their p99 ms")
 
 
 def _in_transactions(row: str) -> tuple[Column, ...]:
@@ -96,19 +97,19 @@ def _in_transactions(row: str) -> tuple[Column, ...]:
     wanted = {
         "batches": (RATE, PER_MILLION),
         "single": (
-            Column(("messages_per_s",), "transactions/s", 0),
-            Column(("p50_ms",), "p50 ms", 3),
-            Column(("commit_p50_ms",), "commit p50 ms", 3),
-            Column(("commit_p99_ms",), "commit p99 ms", 3),
-            Column(("broker_cpu_us_per_message",), "broker CPU µs for each", 0),
+            Column(("messages_per_s",), "transactions/s"),
+            Column(("p50_ms",), "p50 ms"),
+            Column(("commit_p50_ms",), "commit p50 ms"),
+            Column(("commit_p99_ms",), "commit p99 ms"),
+            Column(("broker_cpu_us_per_message",), "broker CPU µs for each"),
         ),
         "consume": (RATE, PER_MILLION),
-        "process": (Column(("p50_ms",), "p50 ms", 3), Column(("p99_ms",), "p99 ms", 3), PER_MILLION),
+        "process": (Column(("p50_ms",), "p50 ms"), Column(("p99_ms",), "p99 ms"), PER_MILLION),
     }[row]
     first = {"single": "p50_ms", "process": "p50_ms"}.get(row, PER_MILLION.path[0])
     of = {"p50_ms": "p50"}.get(first, "broker CPU")
     found = [replace(column, path=("rows", row, "transactions", *column.path)) for column in wanted]
-    found.append(Column(("rows", row, "ratio", first), f"{of}, times that without", 2))
+    found.append(Column(("rows", row, "ratio", first), f"{of}, times that without"))
     return tuple(found)
 
 
@@ -343,7 +344,7 @@ def plan(scale: float) -> list[Step]:
             ("latency", "--beside", "cold-reader", *timed),
             (P50, P99, P999, WORST, BESIDE_RATE),
         ),
-        bench("Batched produce, 6 partitions, 100 B, acks=1", (*produce, "--acks", "1"), BATCHED),
+        bench(PRODUCE, (*produce, "--acks", "1"), BATCHED),
         bench("Batched produce, 6 partitions, 100 B, acks=all", (*produce, "--acks", "all"), BATCHED),
         bench("Batched produce, 6 partitions, 100 B, lz4", (*produce, "--compression", "lz4"), BATCHED),
         bench(
@@ -351,7 +352,7 @@ def plan(scale: float) -> list[Step]:
             ("produce", "--messages", large, "--size", "1024", "--partitions", "1"),
             (RATE, MEGABYTES, PER_GB, MEMORY),
         ),
-        bench("Consume, 6 partitions, 100 B", ("consume", "--messages", count), BATCHED),
+        bench(CONSUME, ("consume", "--messages", count), BATCHED),
         bench("Produce to consume at 1,000 messages/s, acks=all", (*paced, "--acks", "all"), LATENCY),
         beside(bench("", (*paced, "--acks", "all"), LATENCY)),
         *_exactly_once(scale),
@@ -452,14 +453,6 @@ def _several(scale: float, produce: Sequence[str], paced: Sequence[str]) -> list
 
 def tools_of(program: Program | None, scale: float) -> Tools:
     return Tools(program, max(0.2, 2 * scale), 0.4 * min(1.0, scale))
-
-
-def summary(values: Sequence[float], digits: int) -> str:
-    """The median, and the range where there is one; '-' where there is nothing."""
-    if not values:
-        return "-"
-    median, low, high = (f"{v:,.{digits}f}" for v in (statistics.median(values), min(values), max(values)))
-    return median if low == high else f"{median} ({low} – {high})"
 
 
 def prefault(directory: Path, gigabytes: float) -> None:

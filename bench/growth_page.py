@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drawing import Line, chart
+from figures import two_digits
 
 Results = Mapping[str, Any]
 PICTURES = "pictures/growth"
@@ -17,12 +18,11 @@ PICTURES = "pictures/growth"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A figure: its name in the results, what it is, its unit and decimals."""
+    """A figure: its name in the results, its label and its unit."""
 
     name: str
     label: str
     unit: str
-    digits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,14 @@ class Section:
     rows: tuple[Row, ...]
 
 
-MEMORY = Row("memory_mb", "memory", "MB", 0)
-IDLE = Row("idle_cpu_percent", "CPU while nobody asks", "% of a core", 2)
-STOP = Row("stop_s", "clean stop", "s", 2)
-START = Row("start_s", "start after it", "s", 2)
-KILLED = Row("start_killed_s", "start after SIGKILL", "s", 2)
-LAG = Row("lag_max_ms", "the event loop was late by, at most", "ms", 0)
-P50 = Row("produce_p50_ms", "a producer beside: p50", "ms", 2)
-P99 = Row("produce_p99_ms", "p99", "ms", 2)
+MEMORY = Row("memory_mb", "memory", "MB")
+IDLE = Row("idle_cpu_percent", "CPU while nobody asks", "% of a core")
+STOP = Row("stop_s", "clean stop", "s")
+START = Row("start_s", "start after it", "s")
+KILLED = Row("start_killed_s", "start after SIGKILL", "s")
+LAG = Row("lag_max_ms", "the event loop was late by, at most", "ms")
+P50 = Row("produce_p50_ms", "a producer beside: p50", "ms")
+P99 = Row("produce_p99_ms", "p99", "ms")
 STARTS = Plot(
     "start",
     "Until it serves again",
@@ -103,22 +103,22 @@ SECTIONS = (
             ),
         ),
         (
-            Row("create_s", "made, and have leaders", "s", 2),
-            Row("fill_s", "first message in each", "s", 2),
+            Row("create_s", "made, and have leaders", "s"),
+            Row("fill_s", "first message in each", "s"),
             MEMORY,
             IDLE,
-            Row("metadata_p50_ms", "Metadata of all: p50", "ms", 2),
-            Row("metadata_cpu_ms", "its CPU", "ms", 2),
-            Row("fetch_p50_ms", "Fetch of all, no session: p50", "ms", 2),
-            Row("fetch_cpu_ms", "its CPU", "ms", 2),
-            Row("session_p50_ms", "Fetch in a session of all: p50", "ms", 2),
-            Row("session_cpu_ms", "its CPU", "ms", 2),
+            Row("metadata_p50_ms", "Metadata of all: p50", "ms"),
+            Row("metadata_cpu_ms", "its CPU", "ms"),
+            Row("fetch_p50_ms", "Fetch of all, no session: p50", "ms"),
+            Row("fetch_cpu_ms", "its CPU", "ms"),
+            Row("session_p50_ms", "Fetch in a session of all: p50", "ms"),
+            Row("session_cpu_ms", "its CPU", "ms"),
             P50,
             P99,
-            Row("produce_by_fetch_p50_ms", "beside a consumer of all, no session: p50", "ms", 2),
-            Row("produce_by_fetch_p99_ms", "p99", "ms", 2),
-            Row("produce_by_session_p50_ms", "beside one with a session: p50", "ms", 2),
-            Row("produce_by_session_p99_ms", "p99", "ms", 2),
+            Row("produce_by_fetch_p50_ms", "beside a consumer of all, no session: p50", "ms"),
+            Row("produce_by_fetch_p99_ms", "p99", "ms"),
+            Row("produce_by_session_p50_ms", "beside one with a session: p50", "ms"),
+            Row("produce_by_session_p99_ms", "p99", "ms"),
             LAG,
             STOP,
             START,
@@ -146,10 +146,10 @@ SECTIONS = (
         (
             MEMORY,
             IDLE,
-            Row("commit_p50_ms", "offset commit: p50", "ms", 2),
-            Row("commit_p99_ms", "p99", "ms", 2),
-            Row("commit_cpu_us", "its CPU", "µs", 1),
-            Row("list_p50_ms", "ListGroups: p50", "ms", 2),
+            Row("commit_p50_ms", "offset commit: p50", "ms"),
+            Row("commit_p99_ms", "p99", "ms"),
+            Row("commit_cpu_us", "its CPU", "µs"),
+            Row("list_p50_ms", "ListGroups: p50", "ms"),
             LAG,
             STOP,
             START,
@@ -176,9 +176,9 @@ SECTIONS = (
         (
             MEMORY,
             IDLE,
-            Row("init_p50_ms", "InitProducerId: p50", "ms", 2),
-            Row("init_p99_ms", "p99", "ms", 2),
-            Row("init_cpu_us", "its CPU", "µs", 1),
+            Row("init_p50_ms", "InitProducerId: p50", "ms"),
+            Row("init_p99_ms", "p99", "ms"),
+            Row("init_cpu_us", "its CPU", "µs"),
             LAG,
             STOP,
             START,
@@ -210,14 +210,14 @@ SECTIONS = (
         ),
         (
             MEMORY,
-            Row("connection_kb", "memory of each", "kB", 1),
+            Row("connection_kb", "memory of each", "kB"),
             IDLE,
             P50,
             P99,
-            Row("busy_per_s", "all busy: requests", "/s", 0),
-            Row("busy_p50_ms", "p50", "ms", 2),
-            Row("busy_p99_ms", "p99", "ms", 2),
-            Row("busy_cpu_us", "CPU of each", "µs", 1),
+            Row("busy_per_s", "all busy: requests", "/s"),
+            Row("busy_p50_ms", "p50", "ms"),
+            Row("busy_p99_ms", "p99", "ms"),
+            Row("busy_cpu_us", "CPU of each", "µs"),
             LAG,
             STOP,
         ),
@@ -246,12 +246,12 @@ SECTIONS = (
             ),
         ),
         (
-            Row("deliver_p50_ms", "producer to consumer: p50", "ms", 2),
-            Row("deliver_p99_ms", "p99", "ms", 2),
-            Row("deliver_cpu_us", "CPU of a delivery", "µs", 1),
-            Row("deliver_session_p50_ms", "with a session: p50", "ms", 2),
-            Row("deliver_session_p99_ms", "p99", "ms", 2),
-            Row("deliver_session_cpu_us", "CPU of a delivery", "µs", 1),
+            Row("deliver_p50_ms", "producer to consumer: p50", "ms"),
+            Row("deliver_p99_ms", "p99", "ms"),
+            Row("deliver_cpu_us", "CPU of a delivery", "µs"),
+            Row("deliver_session_p50_ms", "with a session: p50", "ms"),
+            Row("deliver_session_p99_ms", "p99", "ms"),
+            Row("deliver_session_cpu_us", "CPU of a delivery", "µs"),
             MEMORY,
             LAG,
         ),
@@ -279,14 +279,14 @@ SECTIONS = (
             ),
         ),
         (
-            Row("write_cpu_s_per_gb", "written: CPU of a GB", "s", 2),
-            Row("read_cpu_s_per_gb", "read from memory: CPU of a GB", "s", 2),
+            Row("write_cpu_s_per_gb", "written: CPU of a GB", "s"),
+            Row("read_cpu_s_per_gb", "read from memory: CPU of a GB", "s"),
             MEMORY,
-            Row("lookup_p50_ms", "an offset by its time: p50", "ms", 2),
+            Row("lookup_p50_ms", "an offset by its time: p50", "ms"),
             P50,
             P99,
-            Row("produce_by_cold_p50_ms", "beside a reader of cold data: p50", "ms", 2),
-            Row("produce_by_cold_p99_ms", "p99", "ms", 2),
+            Row("produce_by_cold_p50_ms", "beside a reader of cold data: p50", "ms"),
+            Row("produce_by_cold_p99_ms", "p99", "ms"),
             LAG,
             STOP,
             START,
@@ -381,7 +381,7 @@ def table(results: Results, section: Section) -> list[list[str]]:
         for name in brokers:
             found = dict(measured(results, section.axis, name, row.name))
             if found:
-                cells = [f"{found[p]:,.{row.digits}f}" if p in found else "-" for p in points]
+                cells = [two_digits(found[p]) if p in found else "-" for p in points]
                 out.append([f"{row.label}, {row.unit}", *([name] if several else []), *cells])
     return out
 

@@ -10,7 +10,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from comparison import PER_REQUEST, Against, Column, Step, plan, summary
+from comparison import PER_REQUEST, Against, Column, Step, plan
+from figures import summary, two_digits
+from scaling_page import sections
 
 Results = Mapping[str, Any]
 # Cores of a machine that is not at hand.
@@ -25,8 +27,9 @@ Made by `bench/compare` on {date}: `{command}`. {machine}
 | --- | --- | --- |
 {brokers}
 
-Each figure is the median of {runs}, with the range of all in brackets where they differ. Runs are interleaved: every
-broker gets the same load in turn, so that what the machine does meanwhile falls on all alike.
+Each figure is the median of {runs}, with the range of all in brackets where they differ. Figures have two digits, since
+runs differ by more; a figure that was calculated is marked by "≈". Runs are interleaved: every broker gets the same load
+in turn, so that other work of the machine falls on all alike.
 
 **How to read it.** Load and broker share the machine, so rates are as often the client's limit as the broker's: **the
 broker's own CPU time says more**. CPU time and memory are those of the broker's processes and their children. Latencies
@@ -78,7 +81,7 @@ def table(results: Results, step: Step) -> list[list[str]]:
     ]
     rows = [["", *(column.heading for column in columns)]]
     for name in names:
-        cells = [summary(values(results, step.title, name, column), column.digits) for column in columns]
+        cells = [summary(values(results, step.title, name, column)) for column in columns]
         rows.append([name, *cells])
     return rows
 
@@ -98,8 +101,8 @@ def remarks(results: Results, step: Step) -> list[str]:
             if comma and count == "2 processes" and costs:
                 cost_us = statistics.median(costs)
                 out.append(
-                    f"{base}, by calculation: {CORES} processes on {CORES} cores of this kind, with clients on others, take "
-                    f"{CORES} / {cost_us:.1f} µs = {CORES / cost_us * 1e6:,.0f} such requests a second."
+                    f"{base}, calculated, not measured: {CORES} processes on {CORES} cores of this kind, with clients on others, take "
+                    f"{CORES} / {two_digits(cost_us)} µs ≈ {two_digits(CORES / cost_us * 1e6)} such requests a second."
                 )
     return out
 
@@ -145,7 +148,7 @@ def render(results: Results) -> str:
             out.append("")
         for remark in said:
             out += [remark, ""]
-    return "\n".join(out)
+    return "\n".join([*out, *sections(results)])
 
 
 def text(results: Results) -> str:

@@ -13,65 +13,75 @@ from ottla.wire.apis import APIS, UNBOUNDED, Api
 HANDLERS = Path(ottla.broker.api.__file__).parent
 
 HEAD = """\
-# What of Kafka's protocol Ottla serves
+# Which requests of Kafka's protocol Ottla serves
 
-This page is generated from `src/ottla/wire/apis.py` by `make docs`. Answers are those of Apache Kafka 4.4,
-and so are the versions of each request: all that are stable there, compared with its message definitions.
-A request in a version that is not served gets Kafka's answer: UNSUPPORTED_VERSION with the list of versions
-for ApiVersions, a closed connection for the others. What each version adds, and where the answer differs from
-Kafka's, is said at the head of the API's file in `src/ottla/broker/api/`.
+The reference is Apache Kafka 4.4. Ottla serves all stable versions of each request in the table, and answers
+as Kafka does.
 
-A request that is larger than the table says, or whose arrays and tagged fields have more elements (nested
-ones counted together), gets Kafka's answer to what it cannot read: the connection is closed, and the log
-says why. `socket.request.max.bytes` holds for all. Strings have at most 32,767 bytes.
+- If a client sends ApiVersions in a version that is not served, it gets UNSUPPORTED_VERSION with the list of
+  versions. If a client sends another request in such a version, its connection is closed. Kafka does the
+  same.
+- If a request is larger than the column *Bytes*, or has more array elements and tagged fields than the column
+  *Elements* (nested ones included), its connection is closed, and the log says why.
+  `socket.request.max.bytes` limits all requests. A string has 32,767 bytes at most.
+- The head of each file in `src/ottla/broker/api/` says what each version adds, and where an answer differs
+  from Kafka's.
+
+This page is generated from `src/ottla/wire/apis.py` by `make docs`.
 
 | Key | API | Versions | Bytes | Elements | What it does |
 | --: | --- | --- | --: | --: | --- |
 """
 
 TAIL = """
-Produce is *listed* from version 0 as Kafka 4 does, because librdkafka before 2.6 falls back to the old
-message format when it does not see those versions; they are not served. Only record batches of format 2
-(Kafka 0.11 and later) are accepted.
+ApiVersions lists Produce from version 0, as Kafka 4 does: librdkafka before 2.6 otherwise uses the old
+message format. Versions 0 to 2 are not served. Only record batches of format 2 (Kafka 0.11 and later) are
+accepted.
 
 ## Features
 
-The levels that nodes support, and those that a new cluster begins with; `ottla feature` and
-`kafka-features.sh` show and move them ([CLUSTER.md](CLUSTER.md#upgrade-to-another-release)). A cluster that
-an earlier release has made begins with the least of each ([decisions/0021](decisions/0021-features.md)). A
-feature that has no level but 0 is not served yet, so `kafka-features.sh upgrade --release-version`, which
-moves all or none, is refused; `ottla feature upgrade` leaves those out, and says so.
+A feature has a level that all nodes of a cluster have agreed on. `ottla feature` and `kafka-features.sh` show
+and change levels ([OPERATING.md](OPERATING.md#upgrade-to-another-release)). A cluster that an earlier release
+created has the lowest levels ([decisions/0021](decisions/0021-features.md)). A feature whose only level is 0
+is not served yet. For this reason `kafka-features.sh upgrade --release-version` is refused: it changes all
+features or none. `ottla feature upgrade` leaves such features out, and names them.
 
 | Feature | Kafka 4.4 | Supported | A new cluster |
 | --- | --- | --- | --- |
 FEATURES
 ## Not served yet
 
-Consumer groups of the new protocol (KIP-848) and share groups (KIP-932), and tiered storage. Clients see this
-in ApiVersions and fall back or say so. One thing is said
-in such a way that clients fail at once, instead of asking again until their time is up:
-ConsumerGroupHeartbeat is listed, and answered with UNSUPPORTED_VERSION.
+- Consumer groups of the new protocol (KIP-848). ConsumerGroupHeartbeat is listed and answered with
+  UNSUPPORTED_VERSION, so that clients fail at once. Without that, they retry until their timeout.
+- Share groups (KIP-932), groups of Kafka Streams (KIP-1071), tiered storage (KIP-405). They are not in
+  ApiVersions.
+- The second phase of KIP-939 (InitProducerId v6). Kafka 4.4 does not list it either.
 
-Of transactions the second phase of KIP-939 (InitProducerId v6) is not listed, as in Kafka 4.4. Clients'
-patterns in ListTransactions may not refer to groups or look around: such are INVALID_REGULAR_EXPRESSION.
+## Differences from Kafka
 
-Of security ([SECURITY.md](SECURITY.md)) some things are not as in Kafka: a connection of an address that is
-over its `connection_creation_rate` is closed at once, not after a while; where more connections come than
-`max.connection.creation.rate`, those beyond are taken, and heard later. A Fetch that takes a consumer over
-its quota has its records, and the client waits afterwards. Nodes log in to each other by PLAIN and SCRAM.
-A cluster has at most 10,000 delegation tokens, one principal may ask for 5,000 of them, a token's names have
-at most 4,096 characters together, and its owner is a user. Nobody is throttled for longer than 25 days.
+Transactions:
 
-A transactional id is kept for `transactional.id.expiration.ms` (7 days) after its last use, as in Kafka:
-clients that take a new one at each start, or that flood the broker with them, fill `__transaction_state`
-and the memory of its leaders for that long. Nothing bounds their number but who may use them; make the time
-shorter where clients do that.
+- The pattern in ListTransactions must not have back-references or look-around. Otherwise the error is
+  INVALID_REGULAR_EXPRESSION.
+- A transactional id is kept for `transactional.id.expiration.ms` (default: 7 days) after its last use, as in
+  Kafka. The number of ids is not limited. If clients use a new id at each start, make this time shorter.
+- `ottla transaction force-terminate ID` does what `kafka-transactions.sh forceTerminateTransaction` does: it
+  sends InitProducerId for the id, which aborts the open transaction and fences its producer. If the id is not
+  known, the command exits with code 4; Kafka's command creates the id.
 
-`ottla transaction force-terminate ID` does what `kafka-transactions.sh forceTerminateTransaction
---transactionalId ID` does, which works as well: it begins anew in the producer's place (InitProducerId),
-which aborts what is open and fences it. It differs in that an id that nobody knows is refused with exit
-code 4, where Kafka's makes a new id of it and ends with 0; and it tells the producer id and epoch that it
-was given.
+Security ([SECURITY.md](SECURITY.md)):
+
+- If an address exceeds its `connection_creation_rate`, the connection is closed at once. Kafka closes it
+  later.
+- If new connections exceed `max.connection.creation.rate`, they are accepted, and served later.
+- If connections exceed `max.connections`, they are closed at once. Kafka lets them wait.
+- If a host name in `max.connections.per.ip.overrides` cannot be resolved, the broker logs an error and
+  starts.
+- If a Fetch takes a consumer over its quota, the consumer gets the records, and waits afterwards.
+- Nodes log in to each other by PLAIN, SCRAM or OAUTHBEARER, not by GSSAPI.
+- A cluster has 10,000 delegation tokens at most, and a principal 5,000. The names of a token have 4,096
+  characters together at most. The owner of a token is a user.
+- No client is throttled for longer than 25 days.
 
 ## Clients that the tests run against a real broker
 
@@ -86,6 +96,8 @@ CLIENTS = {
     "aiokafka": "test_aiokafka.py",
     "kafka-python": "test_kafka_python.py",
     "KafkaJS and @platformatic/kafka for Node.js": "test_node.py",
+    "All of these, as they log in and may do what they may": "test_logins.py",
+    "The Java client and kafka-python, by Kerberos with a KDC": "test_kerberos.py",
 }
 
 

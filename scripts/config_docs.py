@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ottla.config import (
@@ -16,29 +18,17 @@ from ottla.config import (
     Effect,
     Mode,
 )
+from ottla.config.node import DATA_DEFAULT, NodeSettings
+from ottla.config.values import NODE_ID_DEFAULT
 
-HEAD = """\
-# Configuration
-
-This page is generated from the tables in `src/ottla/config/` by `make docs`. Names, types, defaults and
-valid values are those of Apache Kafka 4.4, so a `server.properties` file works as it is: give it with
-`--config`, and single settings with `--set name=value`, which go before those of the file.
-
-A broker takes, in this order: a value set for it alone while it runs; one set for all brokers; that of the
-command line or the file; the default. What is set while brokers run (`ottla config`, or any Kafka admin
-client) is kept in the metadata store and holds at once and after restarts. *Update* says what can be set so.
-
-Nothing is ignored in silence. A name that has no effect here is warned about at the start when its value asks
-for something that is missing; those that ask for nothing of the kind (a number of threads, a quorum of
-controllers, a replication factor of 1) are named together in one line. One that promises what Ottla does not
-do is refused; one that Kafka does not know is warned about as Kafka does, and refused for topics.
-
-"""
+# What a broker by itself is started with that is given no option and no file.
+OURS = {"log.dir": DATA_DEFAULT, "node.id": str(NODE_ID_DEFAULT), **NodeSettings().to_properties()}
 
 TOPICS_HEAD = """\
 ## Topics
 
-A topic's own value goes before the broker's *default from*, which goes before the default.
+The value of a topic overrides the setting of the broker in the column *Default from*. If neither is set, the
+default is in force.
 
 | Name | Type | Default | Valid | Default from | What it does |
 | --- | --- | --- | --- | --- | --- |
@@ -47,8 +37,9 @@ A topic's own value goes before the broker's *default from*, which goes before t
 GROUPS_HEAD = """
 ## Groups
 
-A group's own value goes before the broker's *default from*, whose `min` and `max` it has to keep to. They are
-kept and checked, and change nothing yet: groups use the classic protocol.
+The value of a group overrides the setting of the broker in the column *Default from*. It must be within the
+`min` and `max` of the broker. These settings are stored and checked, and have no effect yet: groups use the
+classic protocol.
 
 | Name | Type | Default | Valid | Default from | What it does |
 | --- | --- | --- | --- | --- | --- |
@@ -57,8 +48,8 @@ kept and checked, and change nothing yet: groups use the classic protocol.
 CLIENT_METRICS_HEAD = """
 ## Client metrics
 
-Subscriptions to the metrics of clients (KIP-714), each with a name of its own. They are kept and checked, and
-change nothing yet: clients are not asked for metrics.
+A subscription to the metrics of clients (KIP-714) has a name and these settings. Clients send metrics only
+while somebody reads them ([METRICS.md](METRICS.md)).
 
 | Name | Type | Default | What it does |
 | --- | --- | --- | --- |
@@ -74,7 +65,7 @@ ACTED_HEAD = """
 REFUSED_HEAD = """
 ## Refused
 
-These stop a broker from starting when they are set to anything but their default.
+If one of these is set to another value than its default, the broker does not start.
 
 | Name | Default | What it would do | Why not |
 | --- | --- | --- | --- |
@@ -91,7 +82,7 @@ INERT_HEAD = """
 def render() -> str:
     """The page."""
     brokers = BROKER.values()
-    parts = [HEAD, TOPICS_HEAD]
+    parts = [_head(), TOPICS_HEAD]
     parts += [_topic_row(entry) for entry in TOPIC.values() if not entry.internal]
     parts.append(GROUPS_HEAD)
     parts += [_group_row(entry) for entry in GROUP.values() if not entry.internal]
@@ -104,6 +95,13 @@ def render() -> str:
     parts.append(INERT_HEAD)
     parts += [_inert_row(entry) for entry in _with(brokers, Effect.NONE)]
     return "".join(parts)
+
+
+def _head() -> str:
+    """What stands before the tables, with the defaults of the settings that it names."""
+    text = Path(__file__).with_name("config_page.txt").read_text()
+    named = re.compile(r"^\| `([\w.]+)` \| DEFAULT \|", re.MULTILINE)
+    return named.sub(lambda found: f"| `{found[1]}` | {_in_force(BROKER[found[1]])} |", text)
 
 
 def _with(entries: Iterable[Definition], effect: Effect) -> list[Definition]:
@@ -132,7 +130,15 @@ def _client_metrics_row(entry: Definition) -> str:
 
 def _broker_row(entry: Definition) -> str:
     update = "" if entry.mode is Mode.READ_ONLY else entry.mode.value
-    return _row(f"`{entry.name}`", _type(entry), _default(entry), _valid(entry), update, entry.doc)
+    return _row(f"`{entry.name}`", _type(entry), _in_force(entry), _valid(entry), update, entry.doc)
+
+
+def _in_force(entry: Definition) -> str:
+    """What a broker has that is told nothing: our default, with Kafka's behind it where that is another."""
+    ours = OURS.get(entry.name, entry.format(entry.default))
+    if ours == entry.format(entry.default):
+        return _default(entry)
+    return f"`{ours}` (Kafka: {_default(entry) or 'none'})"
 
 
 def _inert_row(entry: Definition) -> str:

@@ -27,4 +27,4 @@ def title(record: Path) -> str:
     """A record's number and first heading."""
     heading = re.search(r"^# (.+)$", record.read_text(), re.MULTILINE)
     text = heading[1] if heading else record.stem
-    return f"{record.name[:4]}: {re.sub(rf'^{record.name[:4]}[:. ]*', '', text)}"
+    return f"{record.name[:4]}: {re.sub(r'^[0-9]+[:.] *', '', text)}"

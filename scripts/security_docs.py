@@ -12,8 +12,8 @@ TEXT = Path(__file__).with_name("security_page.txt")
 HEAD = """
 ## What each API demands
 
-Made from `src/ottla/security/demands.py`, which the broker goes by. *Told*: the whole request is refused, or
-that very thing is, or it is left out of the answer as if it were not there.
+This table is generated from `src/ottla/security/demands.py`, which the broker uses. *Told*: if the right is
+missing, the whole request is refused, or only this resource, or the resource is left out of the answer.
 
 | API | Operation | Resource | When | Told |
 | --- | --- | --- | --- | --- |
