@@ -7,6 +7,8 @@ fixtures of its own pytest plugin (`ottla_broker`, `ottla_topic`).
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 import soak
 from interop.process import BrokerProcess
+from ottla.logging_setup import Limiter
 
 # Two workers share two cores with the brokers that they start: slowness is no finding, wrong is.
 _CALM = {
@@ -26,6 +29,9 @@ _CALM = {
 }
 settings.register_profile("ottla", max_examples=soak.EXAMPLES, **_CALM)
 settings.load_profile("ottla")
+
+# Commands go by the profile of whoever runs the tests, if there is one: there is none.
+os.environ["XDG_CONFIG_HOME"] = os.devnull
 
 Start = Callable[..., BrokerProcess]
 
@@ -81,3 +87,15 @@ def ottla_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPro
     """One broker with the usual settings, for tests that do not mind each other's topics."""
     with _processes(lambda: tmp_path_factory.mktemp("broker")) as start:
         yield start()
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_a_process() -> Iterator[None]:
+    """Take away the log of an `ottla serve` in this process: its stream is closed when the test has ended."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    for handler in list(root.handlers):
+        if any(isinstance(one, Limiter) for one in handler.filters):
+            root.removeHandler(handler)
+            root.setLevel(level)

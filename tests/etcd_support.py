@@ -108,8 +108,9 @@ class Member:
         command += ["--heartbeat-interval", str(HEARTBEAT_MS), "--election-timeout", str(ELECTION_MS)]
         if self.tls is not None:
             command += ["--cert-file", str(self.tls.cert), "--key-file", str(self.tls.key)]
-            command += ["--trusted-ca-file", str(self.tls.ca)]
-            command += ["--client-cert-auth"] if self.tls.client_auth else []
+            if self.tls.client_auth:
+                # The file alone has it ask clients for certificates, too.
+                command += ["--client-cert-auth", "--trusted-ca-file", str(self.tls.ca)]
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "log").open("ab") as log:
             spawned = _SPAWNER.submit(
@@ -295,7 +296,7 @@ class EtcdCluster:
             check=False,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             env={**os.environ, "ETCDCTL_API": "3", **(environment or {})},
         )
         assert done.returncode == 0, done.stderr

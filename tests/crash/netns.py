@@ -142,7 +142,7 @@ def _full(name: str) -> str:
 
 
 def _ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, text=True, timeout=30)
+    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True, text=True, timeout=60)
 
 
 def _clear(gone: Callable[[int], bool]) -> None:
@@ -150,7 +150,7 @@ def _clear(gone: Callable[[int], bool]) -> None:
     for path in FOLDER.glob("ottla-*"):
         found = NAME.fullmatch(path.name)
         if found is not None and gone(int(found[1])):
-            subprocess.run(["ip", "netns", "del", path.name], check=False, capture_output=True, timeout=30)
+            subprocess.run(["ip", "netns", "del", path.name], check=False, capture_output=True, timeout=60)
 
 
 def _set_namespace(fd: int) -> None:

@@ -19,10 +19,11 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+import soak
 from interop.process import BrokerProcess, wait_until
 from interop.raw import RawClient, batch
 
-KILLS = 200 if os.environ.get("OTTLA_SOAK") else 22
+KILLS = soak.amount(12, 200)
 PARTITIONS = 3
 IN_FLIGHT_MAX = 3000
 PADDING_MAX = 500
@@ -234,7 +235,7 @@ def stored(broker: BrokerProcess, topic: str) -> dict[tuple[int, int], list[int]
     return found
 
 
-@pytest.mark.timeout(1200 if os.environ.get("OTTLA_SOAK") else 240)
+@pytest.mark.timeout(soak.amount(240, 1200))
 def test_kill_under_load(ottla_process: Callable[..., BrokerProcess]) -> None:
     seed = int(os.environ.get("OTTLA_CRASH_SEED") or random.getrandbits(32))
     print(f"OTTLA_CRASH_SEED={seed}")

@@ -52,7 +52,7 @@ def make_topic(admin: AdminClient) -> Callable[..., str]:
             replication_factor=1,
             config={key.replace("_", "."): str(value) for key, value in config.items()},
         )
-        admin.create_topics([new])[topic].result(timeout=20)
+        admin.create_topics([new])[topic].result(timeout=60)
         return topic
 
     return make

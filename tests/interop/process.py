@@ -32,7 +32,7 @@ FAST_SETTINGS: Mapping[str, str] = {
 
 
 def wait_until(
-    condition: Callable[[], T], timeout_s: float = 60.0, what: str = "the condition", pause_s: float = 0.02
+    condition: Callable[[], T], timeout_s: float = 150.0, what: str = "the condition", pause_s: float = 0.02
 ) -> T:
     """The first truthy value of `condition`; fails the test after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
@@ -99,7 +99,9 @@ class BrokerProcess:
             command += [f"--fsize={self.file_size_max}:"]
         command = [*command, "--"] if len(command) > 1 else []
         command += [self.python, *self.program, "serve", "--data", str(self.data)]
-        command += ["--listen", f"{self.host}:{self.port}", *self.arguments]
+        if "listeners" not in self.settings:
+            command += ["--listen", f"{self.host}:{self.port}"]
+        command += self.arguments
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]
         with self._file("stdout").open("wb") as stdout, self._file("stderr").open("wb") as stderr:

@@ -34,7 +34,7 @@ def run(main: Coroutine[Any, Any, None], timeout_s: float = 60.0) -> None:
     asyncio.run(limited())
 
 
-async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 30.0) -> None:
+async def eventually(condition: Callable[[], bool | Awaitable[bool]], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()

@@ -187,7 +187,7 @@ def test_seek_watermarks_and_times(bootstrap: str, make_topic: Callable[..., str
         **{"batch.num.messages": 10},
     )
     consumer = reader(bootstrap, TopicPartition(topic, 0, OFFSET_BEGINNING))
-    assert consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10) == (0, 100)
+    assert consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=60) == (0, 100)
     assert consume(consumer, 1)[0].offset() == 0
     consumer.seek(TopicPartition(topic, 0, 42))
     assert consume(consumer, 1)[0].value() == b"42"
@@ -195,7 +195,7 @@ def test_seek_watermarks_and_times(bootstrap: str, make_topic: Callable[..., str
     assert [message.offset() for message in consume(consumer, 93)] == list(range(7, 100))
 
     def at(timestamp_ms: int) -> int:
-        (found,) = consumer.offsets_for_times([TopicPartition(topic, 0, timestamp_ms)], timeout=10)
+        (found,) = consumer.offsets_for_times([TopicPartition(topic, 0, timestamp_ms)], timeout=60)
         assert found.error is None
         return int(found.offset)
 
@@ -286,7 +286,7 @@ class Member(threading.Thread):
 
     def leave(self) -> None:
         self._leaving.set()
-        self.join(30)
+        self.join(60)
         assert not self.is_alive()
         if self.failure is not None:
             raise self.failure
@@ -354,7 +354,7 @@ def test_static_member_returns_without_a_rebalance(
     back = Member(bootstrap, [topic], name, **{"group.instance.id": "one", **config})
     wait_until(lambda: back.assigned == held, what="the returning member has its partitions again")
     assert two.assignments == assignments
-    described = admin.describe_consumer_groups([name])[name].result(20)
+    described = admin.describe_consumer_groups([name])[name].result(60)
     assert sorted(member.group_instance_id for member in described.members) == ["one", "two"]
     back.leave()
     two.leave()
@@ -408,13 +408,13 @@ def test_commits_survive_and_metadata(bootstrap: str, make_topic: Callable[..., 
     topic = make_topic(2)
     produce(bootstrap, topic, [{"value": b"%d" % i, "partition": i % 2} for i in range(20)])
     consumer = reader(bootstrap, TopicPartition(topic, 0, 0), **{"group.id": name})
-    empty = consumer.committed([TopicPartition(topic, 0)], timeout=20)
+    empty = consumer.committed([TopicPartition(topic, 0)], timeout=60)
     assert empty[0].offset == OFFSET_INVALID
     done = consumer.commit(offsets=[TopicPartition(topic, 0, 5, "note")], asynchronous=False)
     assert done[0].error is None
     consumer.close()
     again = reader(bootstrap, TopicPartition(topic, 0, 0), **{"group.id": name})
-    (found,) = again.committed([TopicPartition(topic, 0)], timeout=20)
+    (found,) = again.committed([TopicPartition(topic, 0)], timeout=60)
     assert (found.offset, found.metadata) == (5, "note")
     again.close()
 
@@ -441,29 +441,29 @@ def test_group_resumes_at_its_commit(bootstrap: str, make_topic: Callable[..., s
 
 def test_admin_topics(admin: AdminClient, name: str) -> None:
     futures = admin.create_topics([NewTopic(name, 3, 1, config={"retention.ms": "3600000"})])
-    futures[name].result(20)
+    futures[name].result(60)
     with pytest.raises(KafkaException) as refused:
-        admin.create_topics([NewTopic(name, 3, 1)])[name].result(20)
+        admin.create_topics([NewTopic(name, 3, 1)])[name].result(60)
     assert refused.value.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
     with pytest.raises(KafkaException) as refused:
-        admin.create_topics([NewTopic("a/b", 1, 1)])["a/b"].result(20)
+        admin.create_topics([NewTopic("a/b", 1, 1)])["a/b"].result(60)
     assert refused.value.args[0].code() == KafkaError.TOPIC_EXCEPTION
     with pytest.raises(KafkaException) as refused:
-        admin.create_topics([NewTopic(name + "-x", 1, 3)])[name + "-x"].result(20)
+        admin.create_topics([NewTopic(name + "-x", 1, 3)])[name + "-x"].result(60)
     assert refused.value.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR
-    described = admin.describe_topics(TopicCollection([name]))[name].result(20)
+    described = admin.describe_topics(TopicCollection([name]))[name].result(60)
     assert described.name == name
     assert [p.id for p in described.partitions] == [0, 1, 2]
     assert all(p.leader.id == p.replicas[0].id == p.isr[0].id for p in described.partitions)
-    admin.create_partitions([NewPartitions(name, 5)])[name].result(20)
-    assert len(admin.list_topics(name, timeout=20).topics[name].partitions) == 5
+    admin.create_partitions([NewPartitions(name, 5)])[name].result(60)
+    assert len(admin.list_topics(name, timeout=60).topics[name].partitions) == 5
     with pytest.raises(KafkaException) as refused:
-        admin.create_partitions([NewPartitions(name, 2)])[name].result(20)
+        admin.create_partitions([NewPartitions(name, 2)])[name].result(60)
     assert refused.value.args[0].code() == KafkaError.INVALID_PARTITIONS
-    admin.delete_topics([name])[name].result(20)
-    assert name not in admin.list_topics(timeout=20).topics
+    admin.delete_topics([name])[name].result(60)
+    assert name not in admin.list_topics(timeout=60).topics
     with pytest.raises(KafkaException) as refused:
-        admin.delete_topics([name])[name].result(20)
+        admin.delete_topics([name])[name].result(60)
     assert refused.value.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
@@ -472,7 +472,7 @@ def test_admin_configs(admin: AdminClient, make_topic: Callable[..., str]) -> No
 
     def config() -> dict[str, ConfigEntry]:
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        return admin.describe_configs([resource])[resource].result(20)
+        return admin.describe_configs([resource])[resource].result(60)
 
     def change(*entries: tuple[str, str | None, AlterConfigOpType]) -> None:
         resource = ConfigResource(
@@ -480,7 +480,7 @@ def test_admin_configs(admin: AdminClient, make_topic: Callable[..., str]) -> No
             topic,
             incremental_configs=[ConfigEntry(n, v, incremental_operation=op) for n, v, op in entries],
         )
-        admin.incremental_alter_configs([resource])[resource].result(20)
+        admin.incremental_alter_configs([resource])[resource].result(60)
 
     assert config()["retention.ms"].value == "3600000"
     assert not config()["retention.ms"].is_default
@@ -503,9 +503,9 @@ def test_admin_configs(admin: AdminClient, make_topic: Callable[..., str]) -> No
 
 
 def test_admin_broker_configs(admin: AdminClient) -> None:
-    node = next(iter(admin.list_topics(timeout=20).brokers))
+    node = next(iter(admin.list_topics(timeout=60).brokers))
     resource = ConfigResource(ResourceType.BROKER, str(node))
-    config = admin.describe_configs([resource])[resource].result(20)
+    config = admin.describe_configs([resource])[resource].result(60)
     assert config["num.partitions"].value == "1"
     assert config["group.initial.rebalance.delay.ms"].value is not None
 
@@ -522,19 +522,19 @@ def test_admin_records_and_offsets(
     partition = TopicPartition(topic, 0)
 
     def offset(spec: OffsetSpec) -> int:
-        return int(admin.list_offsets({partition: spec})[partition].result(20).offset)
+        return int(admin.list_offsets({partition: spec})[partition].result(60).offset)
 
     assert offset(OffsetSpec.earliest()) == 0
     assert offset(OffsetSpec.latest()) == 10
     assert offset(OffsetSpec.for_timestamp(1_600_000_000_008)) == 4
     assert offset(OffsetSpec.max_timestamp()) == 7
     target = TopicPartition(topic, 0, 6)
-    deleted = admin.delete_records([target])[target].result(20)
+    deleted = admin.delete_records([target])[target].result(60)
     assert deleted.low_watermark == 6
     assert offset(OffsetSpec.earliest()) == 6
     beyond = TopicPartition(topic, 0, 11)
     with pytest.raises(KafkaException) as refused:
-        admin.delete_records([beyond])[beyond].result(20)
+        admin.delete_records([beyond])[beyond].result(60)
     assert refused.value.args[0].code() == KafkaError.OFFSET_OUT_OF_RANGE
 
 
@@ -543,41 +543,41 @@ def test_admin_groups(bootstrap: str, admin: AdminClient, make_topic: Callable[.
     produce(bootstrap, topic, [{"value": b"v", "partition": i % 2} for i in range(10)])
     member = Member(bootstrap, [topic], name, **{"client.id": "the-client"})
     wait_until(lambda: len(member.values) == 10, what="the messages read")
-    described = admin.describe_consumer_groups([name])[name].result(20)
+    described = admin.describe_consumer_groups([name])[name].result(60)
     assert described.state == ConsumerGroupState.STABLE
     assert described.partition_assignor == "range"
     (found,) = described.members
     assert found.client_id == "the-client"
     assert {(p.topic, p.partition) for p in found.assignment.topic_partitions} == {(topic, 0), (topic, 1)}
-    listed = admin.list_consumer_groups(states={ConsumerGroupState.STABLE}).result(20)
+    listed = admin.list_consumer_groups(states={ConsumerGroupState.STABLE}).result(60)
     assert name in [group.group_id for group in listed.valid]
     assert name not in [
         group.group_id
-        for group in admin.list_consumer_groups(states={ConsumerGroupState.EMPTY}).result(20).valid
+        for group in admin.list_consumer_groups(states={ConsumerGroupState.EMPTY}).result(60).valid
     ]
     with pytest.raises(KafkaException) as refused:
-        admin.delete_consumer_groups([name])[name].result(20)
+        admin.delete_consumer_groups([name])[name].result(60)
     assert refused.value.args[0].code() == KafkaError.NON_EMPTY_GROUP
     member.leave()
 
     def offsets() -> dict[int, int]:
         request = [ConsumerGroupTopicPartitions(name)]
-        found = admin.list_consumer_group_offsets(request)[name].result(20)
+        found = admin.list_consumer_group_offsets(request)[name].result(60)
         return {p.partition: p.offset for p in found.topic_partitions}
 
     assert offsets() == {0: 5, 1: 5}
     change = ConsumerGroupTopicPartitions(name, [TopicPartition(topic, 1, 2)])
-    admin.alter_consumer_group_offsets([change])[name].result(20)
+    admin.alter_consumer_group_offsets([change])[name].result(60)
     assert offsets() == {0: 5, 1: 2}
-    admin.delete_consumer_groups([name])[name].result(20)
+    admin.delete_consumer_groups([name])[name].result(60)
     assert offsets() == {}
     with pytest.raises(KafkaException) as refused:
-        admin.delete_consumer_groups([name])[name].result(20)
+        admin.delete_consumer_groups([name])[name].result(60)
     assert refused.value.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND
 
 
 def test_admin_cluster(bootstrap: str, admin: AdminClient) -> None:
-    cluster = admin.describe_cluster().result(20)
+    cluster = admin.describe_cluster().result(60)
     assert cluster.cluster_id
     (node,) = cluster.nodes
     assert f"{node.host}:{node.port}" == bootstrap

@@ -169,7 +169,7 @@ def records(bootstrap: str, topic: str, isolation: str = "read_committed") -> li
     """Keys and values that are in a topic now, from JSON if they are JSON; none if there is no such topic."""
     settings = {"bootstrap.servers": bootstrap, "group.id": "looker", "enable.auto.commit": False}
     consumer = Consumer({**settings, "enable.partition.eof": True, "isolation.level": isolation})
-    described = consumer.list_topics(topic, timeout=20).topics[topic]
+    described = consumer.list_topics(topic, timeout=60).topics[topic]
     waiting = set(described.partitions or ())
     consumer.assign([TopicPartition(topic, partition, 0) for partition in waiting])
     found: list[tuple[Any, Any]] = []
@@ -325,9 +325,9 @@ def test_connectors_outlive_their_worker_exactly_once(
     partitions = {}
     for kind in ("config", "offset", "status"):
         topic = f"{name}-{kind}"
-        partitions[kind] = len(admin.list_topics(topic, timeout=20).topics[topic].partitions)
+        partitions[kind] = len(admin.list_topics(topic, timeout=60).topics[topic].partitions)
         resource = ConfigResource(ResourceType.TOPIC, topic)
-        described = admin.describe_configs([resource])[resource].result(20)
+        described = admin.describe_configs([resource])[resource].result(60)
         assert described["cleanup.policy"].value == "compact"
     assert partitions == {"config": 1, "offset": 25, "status": 5}
 

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,31 @@ def test_refused_sends(java: Java, make_topic: Callable[..., str]) -> None:
     assert steps["small"] == 0
     assert steps["transactions"] == "ready"
     assert steps["consumer protocol"] == "UnsupportedVersionException"
+
+
+def test_a_token_that_the_command_made_lets_in(
+    java: Java, ottla_process: Callable[..., BrokerProcess]
+) -> None:
+    module = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    jaas = f'{module} username="node" password="p" user_node="p" user_alice="wonderland";'
+    broker = ottla_process(
+        {
+            "listener.security.protocol.map": "PLAINTEXT:SASL_PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "listener.name.plaintext.plain.sasl.jaas.config": jaas,
+            "delegation.token.secret.key": "between the nodes",
+        }
+    )
+    login = ("security.protocol=SASL_PLAINTEXT", "sasl.mechanism=PLAIN", "sasl.username=alice")
+    properties = [part for one in (*login, "sasl.password=wonderland") for part in ("-X", one)]
+    command = [sys.executable, "-m", "ottla.cli.main", "token", "create", "--json", *properties]
+    made = subprocess.run([*command, "-b", broker.bootstrap], check=True, capture_output=True)
+    token = json.loads(made.stdout)
+    steps = java("token-login", token["token_id"], token["hmac"], "SCRAM-SHA-256", at=broker.bootstrap)
+    # By a token one gets no other.
+    assert steps == [("topics", []), ("token", "UnsupportedByAuthenticationException")]
 
 
 def test_transactions(java: Java, make_topic: Callable[..., str]) -> None:
@@ -280,7 +306,7 @@ def test_transactions_of_earlier_levels(
     """With transaction.version 0 and 1 the client adds each partition itself and keeps its epoch."""
     at = ottla_process().bootstrap
     admin = AdminClient({"bootstrap.servers": at})
-    admin.create_topics([NewTopic("t", num_partitions=2)])["t"].result(20)
+    admin.create_topics([NewTopic("t", num_partitions=2)])["t"].result(60)
     assert java("transaction-version", level, at=at) == [("version", level)]
     assert dict(java("transactions-offsets", "t", "g", at=at)) == {
         "epochs": [0] * 6,

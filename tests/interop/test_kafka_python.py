@@ -147,7 +147,7 @@ class Member(threading.Thread):
 
     def leave(self) -> None:
         self._leaving.set()
-        self.join(30)
+        self.join(60)
         assert not self.is_alive()
         if self.failure is not None:
             raise self.failure

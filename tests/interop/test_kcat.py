@@ -122,7 +122,7 @@ def test_balanced_consumers(
     try:
 
         def state() -> bool:
-            found = admin.describe_consumer_groups([name])[name].result(20).members
+            found = admin.describe_consumer_groups([name])[name].result(60).members
             return len(found) == 2 and all(len(m.assignment.topic_partitions) == 2 for m in found)
 
         wait_until(state, what="both members have two partitions")
@@ -135,7 +135,7 @@ def test_balanced_consumers(
     finally:
         for member in members:
             member.terminate()
-            member.communicate(timeout=20)
+            member.communicate(timeout=60)
     every = [line.split()[1] for lines in read for line in lines]
     assert sorted(every) == sorted(f"{p}-{i}" for p in range(4) for i in range(25))
     for lines in read:

@@ -1,4 +1,5 @@
-"""The clients in Node.js, through the small programs in `node/`: kafkajs and @platformatic/kafka.
+"""The clients in Node.js, through the small programs in `node/`: kafkajs and @platformatic/kafka; and a test
+in Node.js that drives a broker by its control port.
 
 scripts/interop-deps.sh installs the packages beside the programs.
 """
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ottla.testing import Broker
 
 NODE = Path(__file__).parent / "node"
 RUN_TIMEOUT_S = 120
@@ -32,6 +35,22 @@ def node(bootstrap: str, name: str) -> Callable[[str, str], Any]:
 
 
 Node = Callable[[str, str], Any]
+
+
+def test_a_broker_is_driven_by_its_control_port(name: str) -> None:
+    with Broker(control=True) as broker:
+        program = str(NODE / "control.mjs")
+        command = ["node", program, broker.bootstrap_servers, broker.control_address, name]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == {
+            "faults": ["NOT_ENOUGH_REPLICAS", "NOT_ENOUGH_REPLICAS", None],
+            "hits": 2,
+            "ended": True,
+            "count": 3,
+            "values": ["an order", "sent again", "sent again"],
+            "refused": "UNKNOWN_FAULT: There is no fault 'fial'. Did you mean 'fail'?",
+        }
 
 
 def test_kafkajs_records(node: Node) -> None:

@@ -61,7 +61,7 @@ def end(admin: AdminClient, topic: str, index: int) -> int:
 
 def latest(admin: AdminClient, topic: str, index: int, isolation: IsolationLevel) -> int:
     where = TopicPartition(topic, index)
-    found = admin.list_offsets({where: OffsetSpec.latest()}, isolation_level=isolation)[where].result(20)
+    found = admin.list_offsets({where: OffsetSpec.latest()}, isolation_level=isolation)[where].result(60)
     return int(found.offset)
 
 
@@ -71,7 +71,7 @@ def nothing_is_open(admin: AdminClient, topic: str, partitions: int) -> bool:
 
 def offset_of(admin: AdminClient, group: str, topic: str) -> int | None:
     """What the group has committed of partition 0, None for nothing."""
-    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(20)
+    asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(60)
     offsets = {at.partition: at.offset for at in asked.topic_partitions if at.topic == topic}
     return offsets.get(0)
 

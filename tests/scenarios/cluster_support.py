@@ -41,7 +41,7 @@ class Node(BrokerProcess):
     ) -> None:
         super().__init__(directory, settings, arguments=("--node-id", str(node_id), *arguments))
         self.node_id = node_id
-        self.port = _free_port()
+        self.port = free_port()
 
     def pause(self) -> None:
         """SIGSTOP: connections stay, nothing is answered."""
@@ -183,7 +183,7 @@ class Cluster:
         else:
             new = NewTopic(topic, partitions, replica_assignment=[list(replicas)] * partitions, config=config)
         admin = self.admin()
-        admin.create_topics([new], operation_timeout=30)[topic].result(30)
+        admin.create_topics([new], operation_timeout=60)[topic].result(60)
         # Answered when one node knows of it.
         for node in self.nodes.values():
             if node.alive():
@@ -213,7 +213,7 @@ def running(
         print(cluster.logs())
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that nobody has, of those that the system gives to nobody else while the node is down."""
     while True:
         port = random.randint(20_000, 30_000)

@@ -46,7 +46,7 @@ def test_a_signal_while_it_starts_ends_it_in_order(ottla_process: Start) -> None
     process = serve(broker.data)
     wait_until(lambda: b"serves" in process.stderr.readline())  # type: ignore[union-attr]
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_stop_answers_long_polls_at_once(ottla_process: Start) -> None:
@@ -73,7 +73,7 @@ def test_it_serves_although_nobody_hears_its_first_line(tmp_path: Path) -> None:
         assert process.poll() is None
     finally:
         process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_partition_of_another_topic_is_one_line(ottla_process: Start, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_partition_of_another_topic_is_one_line(ottla_process: Start, tmp_path
     assert broker.stop() == 0
     (broker.data / "metadata.db").write_bytes(b"not a database" * 100)
     process = serve(broker.data)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and err.decode().count("\n") == 1, err
     assert "metadata.db" in err.decode()
 
@@ -105,7 +105,7 @@ def test_it_serves_and_stops_in_order_with_its_standard_streams_closed(tmp_path:
         with RawClient(address) as client:
             assert client.create_topic("t").error_code == 0
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert (tmp_path / "data" / ".kafka_cleanshutdown").exists()
     finally:
         process.kill()

@@ -164,7 +164,7 @@ def test_a_group_goes_on_when_its_coordinator_is_killed(cluster: Cluster, name: 
 
     until(60)
     member.commit(asynchronous=False)
-    found = cluster.admin().describe_consumer_groups([name])[name].result(30)
+    found = cluster.admin().describe_consumer_groups([name])[name].result(60)
     coordinator = found.coordinator.id
     cluster.nodes[coordinator].kill()
     assert send(made, name, *numbers(50, 100)) == [None] * 50
@@ -176,7 +176,7 @@ def test_a_group_goes_on_when_its_coordinator_is_killed(cluster: Cluster, name: 
     (committed,) = later.committed([TopicPartition(name, 0)], 30)
     assert committed.offset == 150
     later.close()
-    after = cluster.admin().describe_consumer_groups([name])[name].result(30).coordinator.id
+    after = cluster.admin().describe_consumer_groups([name])[name].result(60).coordinator.id
     assert after not in (coordinator, -1)
 
 
@@ -219,7 +219,7 @@ def test_too_few_in_sync_refuse_acks_all_and_take_acks_one(cluster: Cluster, nam
 def _end(cluster: Cluster, topic: str) -> int:
     reader = consumer(cluster, "end")
     try:
-        end: int = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)[1]
+        end: int = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=60)[1]
     finally:
         reader.close()
     return end
@@ -240,7 +240,7 @@ def test_a_leader_outside_the_isr_is_elected_only_where_that_is_wanted(cluster: 
     entry = ConfigEntry("unclean.leader.election.enable", "true", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
     admin = cluster.admin()
-    admin.incremental_alter_configs([resource])[resource].result(30)
+    admin.incremental_alter_configs([resource])[resource].result(60)
     assert cluster.wait_leader(name) == 2
     assert send(producer(cluster), name, "node 2 instead") == [None]
     cluster.nodes[1].start()

@@ -75,7 +75,7 @@ def configure(cluster: Cluster, kind: ResourceType, name: str, values: Mapping[s
     ]
     resource = ConfigResource(kind, name, incremental_configs=entries)
     admin = cluster.admin()
-    admin.incremental_alter_configs([resource])[resource].result(30)
+    admin.incremental_alter_configs([resource])[resource].result(60)
 
 
 def log_bytes(cluster: Cluster, node_id: int, topic: str) -> int:
@@ -123,7 +123,7 @@ def test_a_move_is_held_to_the_rate_and_what_is_in_sync_is_not(
         configure(cluster, ResourceType.BROKER, str(node), {rate: None})
         with not_waiting(4_000_000 / RATE):
             cluster.wait_isr(name, [1, 2])
-        assert moving.wait(20) == 0
+        assert moving.wait(60) == 0
     finally:
         moving.kill()
         moving.wait()
@@ -251,7 +251,7 @@ def deleted(admin: AdminClient, topic: str, offset: int, timeout_s: float = 30) 
 def beginning(cluster: Cluster, topic: str) -> int:
     reader = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": "any", **QUIET})
     try:
-        low: int = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)[0]
+        low: int = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=60)[0]
     finally:
         reader.close()
     return low

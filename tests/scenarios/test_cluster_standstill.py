@@ -68,7 +68,7 @@ def test_a_leader_whose_loop_stands_still_is_replaced_and_takes_nothing_when_it_
             client.socket.close()
         cluster.wait_registered([1, 2, 3])
         cluster.wait_isr(name, [1, 2, 3])
-        assert "node 2 stood still for longer than its session" in node.log()
+        assert "node 2 is fenced: it stood still for longer than its session" in node.log()
     finally:
         cluster.stop()
         print(cluster.logs())

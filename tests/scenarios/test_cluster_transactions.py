@@ -56,7 +56,7 @@ def transactional(cluster: Cluster, name: str, **settings: object) -> Producer:
 def ends(admin: AdminClient, topic: str, isolation: IsolationLevel) -> list[int]:
     asked = {TopicPartition(topic, index): OffsetSpec.latest() for index in range(PARTITIONS)}
     found = admin.list_offsets(asked, isolation_level=isolation)
-    return [found[where].result(20).offset for where in asked]
+    return [found[where].result(60).offset for where in asked]
 
 
 def nothing_is_open(cluster: Cluster, topic: str) -> bool:

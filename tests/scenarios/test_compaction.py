@@ -34,7 +34,7 @@ COMPACTED = {"cleanup.policy": "compact", "segment.bytes": str(MIB), "min.cleana
 
 def create(broker: BrokerProcess, topic: str, **config: str) -> None:
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    admin.create_topics([NewTopic(topic, 1, 1, config=config)])[topic].result(20)
+    admin.create_topics([NewTopic(topic, 1, 1, config=config)])[topic].result(60)
 
 
 def produce(
@@ -137,7 +137,7 @@ def test_a_policy_that_changes_while_the_topic_is_in_use(ottla_process: Start) -
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
     change = ConfigEntry("cleanup.policy", "compact,delete", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, "state", incremental_configs=[change])
-    admin.incremental_alter_configs([resource])[resource].result(20)
+    admin.incremental_alter_configs([resource])[resource].result(60)
     wait_until(lambda: closed_size(folder) < MIB / 2, 30, "compaction")
     assert len({message.key() for message in consume(broker, "state")}) == 100
 
@@ -146,7 +146,7 @@ def test_the_offsets_topic_stays_small_and_loads_fast(ottla_process: Start) -> N
     broker = ottla_process(settings=SETTINGS)
     partitions, commits = 50, 1500
     admin = AdminClient({"bootstrap.servers": broker.bootstrap})
-    admin.create_topics([NewTopic("wide", partitions, 1)])["wide"].result(20)
+    admin.create_topics([NewTopic("wide", partitions, 1)])["wide"].result(60)
     committer = Consumer(
         {"bootstrap.servers": broker.bootstrap, "group.id": "g", "enable.auto.commit": False}
     )

@@ -16,7 +16,7 @@ from ottla.env.clock import SystemClock
 from ottla.metadata.store import MetadataStore, Put, StoreError
 from ottla.metadata.stores import open_store
 
-TIMEOUT_S = 40.0
+TIMEOUT_S = 60.0
 # Tokens of etcd live so many seconds after their last use.
 TOKEN_S = 2
 

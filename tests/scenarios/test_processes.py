@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from tls_support import Authority, pem_of
 
 import etcd_support
 from interop.process import BrokerProcess, wait_until
@@ -78,7 +79,7 @@ class Nodes(BrokerProcess):
         """Start it in vain; what it says."""
         self.spawn()
         assert self.process is not None
-        assert self.process.wait(30) == 1
+        assert self.process.wait(60) == 1
         self.process = None
         return self.log().splitlines()[-1]
 
@@ -101,7 +102,7 @@ def admin(nodes: BrokerProcess) -> AdminClient:
 
 def create(nodes: BrokerProcess, topic: str, partitions: int) -> None:
     client = admin(nodes)
-    client.create_topics([NewTopic(topic, partitions, 1)], operation_timeout=30)[topic].result(30)
+    client.create_topics([NewTopic(topic, partitions, 1)], operation_timeout=60)[topic].result(60)
     wait_until(lambda: len(leaders(nodes, topic)) == partitions, what=f"{topic} is led")
 
 
@@ -153,7 +154,7 @@ def consume(nodes: BrokerProcess, topic: str, count: int, *, group: str = "g") -
 
 def test_one_address_for_all_nodes_and_their_partitions_are_spread(tmp_path: Path) -> None:
     with running(tmp_path, 3) as nodes:
-        found = admin(nodes).list_topics(timeout=10)
+        found = admin(nodes).list_topics(timeout=60)
         assert {(one.id, one.port) for one in found.brokers.values()} == {
             (node_id, nodes.port_of(node_id)) for node_id in (1, 2, 3)
         }
@@ -169,7 +170,7 @@ def test_one_address_for_all_nodes_and_their_partitions_are_spread(tmp_path: Pat
         # Each node by itself knows all of them.
         for node_id in (1, 2, 3):
             client = AdminClient({"bootstrap.servers": f"127.0.0.1:{nodes.port_of(node_id)}", **QUIET})
-            assert set(client.list_topics(timeout=10).brokers) == {1, 2, 3}
+            assert set(client.list_topics(timeout=60).brokers) == {1, 2, 3}
         assert nodes.stop() == 0
         lines = nodes.log().splitlines()
         assert all(any(f"[node {node_id}]" in line for line in lines) for node_id in (1, 2, 3))
@@ -279,7 +280,7 @@ def test_others_take_over_at_once_what_a_killed_node_led(tmp_path: Path) -> None
     with running(tmp_path, 3, session_ms=60_000) as nodes:
         client = admin(nodes)
         new = NewTopic("t", 1, replica_assignment=[[2, 3]])
-        client.create_topics([new], operation_timeout=30)["t"].result(30)
+        client.create_topics([new], operation_timeout=60)["t"].result(60)
         wait_until(lambda: leaders(nodes, "t") == {0: 2}, what="t is led")
         produce(nodes, "t", ["1"], 1)
         with not_waiting(60):
@@ -299,7 +300,7 @@ def test_no_node_outlives_the_command(tmp_path: Path, signum: signal.Signals) ->
         os.kill(children[1], signal.SIGSTOP)
         assert nodes.process is not None
         nodes.process.send_signal(signum)
-        nodes.process.wait(10)
+        nodes.process.wait(60)
         nodes.process = None
         for pid in children.values():
             wait_until(lambda pid=pid: not running_process(pid), 10, "a node ends")  # type: ignore[misc]
@@ -428,7 +429,7 @@ def test_fewer_nodes_are_refused_until_the_others_are_empty(tmp_path: Path) -> N
         assert nodes.stop() == 0
         nodes.arguments = ("--processes", "2")
         nodes.start()
-        assert set(admin(nodes).list_topics(timeout=10).brokers) == {1, 2}
+        assert set(admin(nodes).list_topics(timeout=60).brokers) == {1, 2}
         assert sorted(map(int, consume(nodes, "t", 600))) == list(range(600))
         drain(nodes, 2)
         assert nodes.stop() == 0
@@ -473,14 +474,14 @@ def test_a_node_without_its_store_serves_what_it_can(tmp_path: Path) -> None:
             produce(nodes, "t", [str(number) for number in range(100)], 2)
             client = admin(nodes)
             with pytest.raises(KafkaException):
-                client.create_topics([NewTopic("u", 1, 1)], request_timeout=12)["u"].result(20)
+                client.create_topics([NewTopic("u", 1, 1)], request_timeout=12)["u"].result(60)
         finally:
             nodes.process.send_signal(signal.SIGCONT)
         create(nodes, "v", 2)
         assert sorted(map(int, consume(nodes, "t", 100))) == list(range(100))
         assert "the metadata store answers again" in nodes.log()
         # No lease ended for that.
-        assert "has lost its place" not in nodes.log()
+        assert "is fenced: its registration has ended" not in nodes.log()
 
 
 def test_a_node_that_stands_still_for_longer_than_its_session_loses_its_place(tmp_path: Path) -> None:
@@ -488,7 +489,7 @@ def test_a_node_that_stands_still_for_longer_than_its_session_loses_its_place(tm
     with running(tmp_path, 2, session_ms=2_000) as nodes:
         client = admin(nodes)
         new = NewTopic("t", 1, replica_assignment=[[2, 1]])
-        client.create_topics([new], operation_timeout=30)["t"].result(30)
+        client.create_topics([new], operation_timeout=60)["t"].result(60)
         wait_until(lambda: leaders(nodes, "t") == {0: 2}, what="t is led")
         produce(nodes, "t", ["0"], 1)
         pid = nodes.children()[2]
@@ -519,18 +520,18 @@ def test_topics_made_at_all_nodes_at_once_are_made_once(tmp_path: Path) -> None:
         made = []
         for number in range(20):
             for client in clients:
-                futures = client.create_topics([NewTopic(f"t{number}", 3, 1)], operation_timeout=30)
+                futures = client.create_topics([NewTopic(f"t{number}", 3, 1)], operation_timeout=60)
                 made.append((number, futures[f"t{number}"]))
         outcomes = Counter(number for number, future in made if future.exception(30) is None)
         assert outcomes == dict.fromkeys(range(20), 1)
         for client in clients:
             wait_until(
-                lambda client=client: len(client.list_topics(timeout=10).topics) == 20,  # type: ignore[misc]
+                lambda client=client: len(client.list_topics(timeout=60).topics) == 20,  # type: ignore[misc]
                 what="all topics on all nodes",
             )
         spread = Counter(
             state.leader
-            for topic in clients[0].list_topics(timeout=10).topics.values()
+            for topic in clients[0].list_topics(timeout=60).topics.values()
             for state in topic.partitions.values()
         )
         assert spread == {1: 20, 2: 20, 3: 20}
@@ -549,8 +550,8 @@ def test_the_nodes_are_members_of_a_cluster_in_the_rack_of_their_machine(tmp_pat
         first.start()
         second.start()
         client = admin(first)
-        futures = client.create_topics([NewTopic("t", 8, 2)], operation_timeout=30)
-        futures["t"].result(30)
+        futures = client.create_topics([NewTopic("t", 8, 2)], operation_timeout=60)
+        futures["t"].result(60)
         wait_until(lambda: len(leaders(second, "t")) == 8, what="t is led")
         found = client.list_topics("t", 10)
         assert set(found.brokers) == {10, 11, 20, 21}
@@ -572,3 +573,62 @@ def test_the_nodes_are_members_of_a_cluster_in_the_rack_of_their_machine(tmp_pat
             if nodes.alive():
                 nodes.stop()
             print(nodes.log())
+
+
+PLAIN = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required "
+    'username="node" password="between nodes" user_node="between nodes" user_alice="wonderland";'
+)
+
+
+@pytest.mark.parametrize("protocol", ["SSL", "SASL_SSL"])
+def test_all_nodes_answer_by_tls_and_ask_for_a_login(protocol: str, tmp_path: Path) -> None:
+    """At the address that they share, at their own, and among themselves."""
+    authority = Authority()
+    (tmp_path / "ca.pem").write_text(pem_of(authority.certificate))
+    (tmp_path / "broker.pem").write_text(authority.issue("broker").pem())
+    settings = {
+        "listener.security.protocol.map": f"PLAINTEXT:{protocol}",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(tmp_path / "broker.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(tmp_path / "ca.pem"),
+    }
+    client = {"security.protocol": protocol.lower(), "ssl.ca.location": str(tmp_path / "ca.pem"), **QUIET}
+    if protocol == "SASL_SSL":
+        settings |= {
+            "sasl.enabled.mechanisms": "PLAIN",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "listener.name.plaintext.plain.sasl.jaas.config": PLAIN,
+        }
+        client |= {"sasl.mechanism": "PLAIN", "sasl.username": "alice", "sasl.password": "wonderland"}
+    nodes = Nodes(tmp_path / "nodes", 2)
+    nodes.settings |= settings
+    try:
+        nodes.start()
+        conf = {"bootstrap.servers": nodes.bootstrap, **client}
+        # A replica on each node, so that they fetch from each other.
+        asker = AdminClient(conf)
+        asker.create_topics([NewTopic("t", 4, 2)], operation_timeout=60)["t"].result(60)
+        wait_until(
+            lambda: {p.leader for p in asker.list_topics("t", 10).topics["t"].partitions.values()} == {1, 2},
+            what="both nodes lead",
+        )
+        producer = Producer({**conf, "acks": "all"})
+        errors: list[KafkaError] = []
+        for number in range(8):
+            producer.produce(
+                "t", b"%d" % number, partition=number % 4, on_delivery=lambda e, _: e and errors.append(e)
+            )
+        assert producer.flush(60) == 0 and not errors
+        consumer = Consumer({**conf, "group.id": "g", "auto.offset.reset": "earliest"})
+        consumer.subscribe(["t"])
+        found = set()
+        while len(found) < 8:
+            (message,) = consumer.consume(1, 60)
+            found.add(message.value())
+        consumer.close()
+    finally:
+        if nodes.alive():
+            nodes.stop()
+        print(nodes.log())

@@ -333,7 +333,7 @@ def test_stopping_answers_what_is_under_way(ottla_process: Callable[..., BrokerP
                     )
         except (ConnectionError, OSError):
             pass
-        stopper.join(20)
+        stopper.join(60)
         assert stopped == [0]
     broker.start()
     with RawClient(broker.bootstrap) as client:

@@ -37,13 +37,13 @@ def test_the_metadata_of_a_node_by_itself_is_lost(tmp_path: Path) -> None:
         for path in broker.data.glob("metadata.db*"):
             path.unlink()
         broker.spawn()
-        assert broker.process is not None and broker.process.wait(30) == 1
+        assert broker.process is not None and broker.process.wait(60) == 1
         refusal = broker.log_lines()[-1]
         assert "put its metadata.db back" in refusal and "'ottla log stray'" in refusal
         broker.process = None
         (broker.data / "meta.properties").unlink()
         broker.start()
-        said = [line for line in broker.log_lines() if "t-0 is set aside as" in line]
+        said = [line for line in broker.log_lines() if "t-0: set aside as" in line]
         assert len(said) == 1 and "ottla log stray" in said[0]
         [folder] = strays(broker.data)
         # The topic is made again, and the copy takes its place.

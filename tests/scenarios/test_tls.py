@@ -161,7 +161,7 @@ def test_a_client_that_forgets_tls_is_named(broker: BrokerProcess) -> None:
     with socket.create_connection((broker.host, broker.port), HANG_S) as client:
         client.sendall(API_VERSIONS)
         assert client.recv(1) == b""
-    wait_until(lambda: broker.lines_with("127.0.0.1: refused: it does not speak TLS"))
+    wait_until(lambda: broker.lines_with("127.0.0.1: connection refused: it does not speak TLS"))
 
 
 def test_what_an_idle_connection_holds(broker: BrokerProcess, trusting: ssl.SSLContext) -> None:

@@ -112,7 +112,7 @@ class Transactional:
         return state
 
     def wait_for(self, state: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.describe().transaction_state != state:
             assert time.monotonic() < deadline, self.describe()
             time.sleep(0.01)

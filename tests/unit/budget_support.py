@@ -6,10 +6,11 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
+
+from client_support import let_in
 
 from ottla.broker.pending import Pending
-from ottla.broker.request import Client
 from ottla.node import Node
 from ottla.wire.apis import BY_NAME, Api
 from ottla.wire.fields import Field, describe
@@ -19,21 +20,22 @@ from ottla.wire.messages import decode_response, frame_request, load, read_respo
 Values = Callable[[Field, int], Any]
 
 
-def array_paths(entity: type[Any]) -> Iterator[list[Field]]:
-    """Each way down to an array that has none within."""
+def array_paths(entity: type[Any], *, bare: bool = False) -> Iterator[list[Field]]:
+    """Each way down to an array that has none within; if ``bare`` also to those whose elements could have."""
     for field in describe(entity):
         if field.tag is not None:
             continue
-        deeper = list(array_paths(field.entity)) if field.entity is not None else []
+        deeper = list(array_paths(field.entity, bare=bare)) if field.entity is not None else []
         yield from ([field, *path] for path in deeper)
-        if field.array and not deeper:
+        if field.array and (bare or not deeper):
             yield [field]
 
 
-def largest(api: Api, version: int, values: Values) -> Iterator[tuple[str, bytes]]:
-    """Requests with as many elements as there may be: in each array, with one or with many above it."""
+def largest(api: Api, version: int, values: Values, *, bare: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Requests with as many elements as there may be: in each array, with one or with many above it; if
+    ``bare`` also with elements that have none within."""
     entity = load(api.schema, version, "request")
-    for path in array_paths(entity) or [[]]:
+    for path in array_paths(entity, bare=bare) or [[]]:
         arrays = [field for field in path if field.array]
         for wide in {False, len(arrays) > 1}:
             name = f"{api.name} v{version} {'.'.join(field.name for field in path)}{' wide' if wide else ''}"
@@ -76,30 +78,39 @@ def plain(field: Field, values: Values, number: int) -> Any:
 
 
 class Watch:
-    """CPU seconds of the longest step of the running loop, and how many there were."""
+    """CPU seconds of the longest step of the running loop, and how many there were.
+
+    Several may watch at once, and end in any order.
+    """
+
+    _watching: ClassVar[list[Watch]] = []
+    _run = asyncio.events.Handle._run
 
     def __init__(self) -> None:
         self.longest_s = 0.0
         self.steps = 0
-        self._run = asyncio.events.Handle._run
 
-    def __enter__(self) -> Watch:
-        watch, run = self, self._run
-
-        def timed(handle: asyncio.Handle) -> None:
-            started = time.thread_time()
-            run(handle)
-            watch.longest_s = max(watch.longest_s, time.thread_time() - started)
+    @staticmethod
+    def _timed(handle: asyncio.Handle) -> None:
+        started = time.thread_time()
+        Watch._run(handle)
+        took_s = time.thread_time() - started
+        for watch in Watch._watching:
+            watch.longest_s = max(watch.longest_s, took_s)
             watch.steps += 1
 
-        asyncio.events.Handle._run = timed  # type: ignore[method-assign]
+    def __enter__(self) -> Watch:
+        self._watching.append(self)
+        asyncio.events.Handle._run = self._timed  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *error: object) -> None:
-        asyncio.events.Handle._run = self._run  # type: ignore[method-assign]
+        self._watching.remove(self)
+        if not self._watching:
+            asyncio.events.Handle._run = Watch._run  # type: ignore[method-assign]
 
 
-CLIENT = Client("10.0.0.1", "PLAINTEXT")
+CLIENT = let_in()
 
 
 async def longest_step(node: Node, frame: bytes) -> tuple[float, bytes]:

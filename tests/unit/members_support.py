@@ -99,6 +99,10 @@ class NodeStore:
         await self.store.lease_hold(lease, lost)
         self.held.append(lease)
 
+    @property
+    def silent_since_s(self) -> float | None:
+        return self.store.silent_since_s
+
     def lease_lasts(self, lease: int) -> bool:
         return self.lasts and self.store.lease_lasts(lease)
 

@@ -18,11 +18,11 @@ import comparison  # noqa: E402
 import page  # noqa: E402
 import peers  # noqa: E402
 from comparing import Deadline, Results  # noqa: E402
-from comparison import Against, Column, Figures, Step, Tools, summary  # noqa: E402
+from comparison import Against, Column, Figures, Step, Tools  # noqa: E402
 from peers import Broker, Peer, Unavailable  # noqa: E402
 
-RATE = Column(("messages_per_s",), "messages/s", 0)
-P50 = Column(("latency_ms", "p50"), "p50 ms", 3)
+RATE = Column(("messages_per_s",), "messages/s")
+P50 = Column(("latency_ms", "p50"), "p50 ms")
 TOOLS = Tools(None, 1.0, 0.1)
 
 
@@ -69,20 +69,6 @@ def found(title: str, **runs: list[Figures]) -> dict[str, object]:
         "runs": {title: runs},
         "errors": {},
     }
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([], "-"),
-        ([5.0], "5"),
-        ([5.0, 5.2], "5"),
-        ([1.0, 9.0, 3.0], "3 (1 – 9)"),
-        ([1000.0, 3000.0], "2,000 (1,000 – 3,000)"),
-    ],
-)
-def test_medians_and_ranges(values: list[float], text: str) -> None:
-    assert summary(values, 0) == text
 
 
 def test_runs_are_interleaved_and_failures_are_kept() -> None:
@@ -134,7 +120,7 @@ def test_the_page_says_what_was_compared_what_failed_and_what_was_left_out() -> 
     assert f"## {title}" in text
     assert "--acks 1`; load from a client." in text
     # Columns that nobody has are left out.
-    assert "| a | 2,000 (1,000 – 3,000) | 0.5 |" in text
+    assert "| a | 2,000 (1,000 – 3,000) | 0.50 |" in text
     assert "b: some runs failed (it broke)." in text
     assert "the median of 3 runs" in text
     assert "Metadata" not in text
@@ -148,7 +134,7 @@ def test_the_page_says_where_there_was_no_time_and_what_is_calculated() -> None:
     results = found(step.title, **{"ottla, 1 process": one_run, "ottla, 2 processes": one_run})
     said = page.remarks(results, step)
     assert said[0] == "1 run only."
-    assert "16 / 20.0 µs = 800,000" in said[1] and said[1].startswith("ottla, by calculation")
+    assert "16 / 20 µs ≈ 800,000" in said[1] and said[1].startswith("ottla, calculated, not measured")
 
 
 def test_what_the_load_program_finds_has_the_names_of_the_bench() -> None:
@@ -166,9 +152,9 @@ def test_every_step_is_a_command_that_exists(scale: float) -> None:
     sys.path.insert(0, str(ROOT / "scripts"))
     import cli_docs
 
-    from ottla.cli.app import app
+    from ottla.cli.app import app_of
 
-    commands = dict(cli_docs.commands(app))
+    commands = dict(cli_docs.commands(app_of()))
     steps = comparison.plan(scale)
     titles = [step.title for step in steps]
     assert len(set(titles)) == len(titles)
@@ -243,7 +229,7 @@ def test_stopping_ends_what_the_broker_started_too(tmp_path: Path, monkeypatch: 
     with pytest.raises(Unavailable, match="no answer"):
         Broker(peer("parent", sys.executable, "-c", program), tmp_path / "parent").start()
     # A process that was killed ends when the kernel next runs it, which may be a while on a busy machine.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while is_running(note.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

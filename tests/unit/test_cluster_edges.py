@@ -236,7 +236,7 @@ def test_metadata_that_cannot_be_followed_is_read_again_until_it_can(
         monkeypatch.setattr(service, "apply", None)
         monkeypatch.setattr(service, "load", None)
         await members.store.txn([], [Put("nodes/7", keys.broker_value({"L": ("h", 1)}, None))])
-        await members.until(lambda: caplog.text.count("cannot be understood") > 1)
+        await members.until(lambda: caplog.text.count("cannot be decoded") > 1)
         monkeypatch.undo()
         await members.until(lambda: 7 in members.any().image.nodes)
 

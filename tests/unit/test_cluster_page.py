@@ -1,4 +1,4 @@
-"""docs/CLUSTER.md and deploy/README.md: the command lines in them are ones that `ottla` has."""
+"""CLUSTER.md, OPERATING.md and deploy/README.md: the command lines in them are ones that `ottla` has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from ottla.cli import app, serve
 from ottla.cli.errors import CliError, ExitCode
 
 ROOT = Path(__file__).parents[2]
-PAGES = (ROOT / "docs" / "CLUSTER.md", ROOT / "deploy" / "README.md", ROOT / "deploy" / "compose.yaml")
+DOCS = ROOT / "docs"
+PAGES = (
+    DOCS / "CLUSTER.md",
+    DOCS / "OPERATING.md",
+    ROOT / "deploy" / "README.md",
+    ROOT / "deploy" / "compose.yaml",
+)
 
 
 def command_lines() -> Iterator[str]:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import pytest
 
 import measuring
 from measuring import Attempt, at_most, cpu_at_most, not_waiting, slowness
+
+
+@pytest.fixture(autouse=True)
+def unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried here is nobody's bound."""
+    monkeypatch.setattr(measuring, "RECORD", None)
 
 
 def attempts_with(figures: list[float], slow: float, monkeypatch: pytest.MonkeyPatch, **said: float) -> int:
@@ -80,10 +87,30 @@ def test_the_machine_is_never_too_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     found = slowness()
     assert found >= 1
     assert gc.isenabled()
+    monkeypatch.setattr(measuring, "_loop", lambda: measuring.LOOP_S)
     monkeypatch.setattr(measuring, "_work", lambda: 2 * measuring.WORK_S)
     assert slowness() == 2
     monkeypatch.setattr(measuring, "_work", lambda: measuring.WORK_S / 2)
+    monkeypatch.setattr(measuring, "_loop", lambda: 3 * measuring.LOOP_S)
+    assert slowness() == 3
+    monkeypatch.setattr(measuring, "_loop", lambda: measuring.LOOP_S / 2)
     assert slowness() == 1
+
+
+def test_the_best_of_all_attempts_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "RECORD", str(tmp_path / "measured"))
+    assert attempts_with([0.8, 0.5, 0.6, 0.7, 1.5, 0.1], 2.0, monkeypatch) == 5
+    figures = [3.0, 2.0]
+    with pytest.raises(AssertionError):
+        for attempt in at_most(1, "bytes", attempts=2):
+            attempt.took(0.25, "a")
+            attempt.took(figures.pop(0), "b")
+    test = "tests/unit/test_measuring.py::test_the_best_of_all_attempts_is_recorded"
+    assert (tmp_path / "measured").read_text().splitlines() == [
+        f"0.25\t2.00\t0.5 of 1 s of CPU time\t{test} ",
+        f"0.25\t1.00\t0.25 of 1 bytes\t{test} a",
+        f"2.00\t1.00\t2 of 1 bytes\t{test} b",
+    ]
 
 
 def test_memory_goes_with_no_machines_speed() -> None:

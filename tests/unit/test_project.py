@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import os
+import pty
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ottla.wire.apis import APIS, Api
+from scripts import links
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "ottla"
@@ -29,6 +34,8 @@ LONGER_MODULES: dict[str, str] = {
 LONGER_FUNCTIONS = {
     "src/ottla/cli/app.py:serve": "the options of a Typer command are its parameters",
     "src/ottla/cli/consume.py:consume": "the options of a Typer command are its parameters",
+    "src/ottla/cli/explore.py:explore": "the options of a Typer command are its parameters",
+    "src/ottla/cli/produce.py:produce": "the options of a Typer command are its parameters",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -69,7 +76,7 @@ def length(function: Function) -> int:
 
 
 def test_no_module_grows_beyond_what_one_can_hold_in_mind() -> None:
-    lengths = {named(path): len(path.read_text().splitlines()) for path in sources(SOURCE, ROOT / "sim")}
+    lengths = {named(path): len(path.read_text().splitlines()) for path in sources(SOURCE)}
     longer = {name: n for name, n in lengths.items() if n > MODULE_LINES_MAX and name not in LONGER_MODULES}
     assert not longer, f"split these, or list them with a reason: {longer}"
 
@@ -77,7 +84,7 @@ def test_no_module_grows_beyond_what_one_can_hold_in_mind() -> None:
 def test_no_function_grows_beyond_a_page() -> None:
     longer = {
         full_name: lines
-        for path in sources(SOURCE, ROOT / "sim")
+        for path in sources(SOURCE)
         for name, function in functions(path)
         if (lines := length(function)) > FUNCTION_LINES_MAX
         and (full_name := f"{named(path)}:{name}") not in LONGER_FUNCTIONS
@@ -86,7 +93,7 @@ def test_no_function_grows_beyond_a_page() -> None:
 
 
 def test_every_module_says_what_it_is() -> None:
-    folders = [ROOT / name for name in ("src", "sim", "tests", "scripts", "bench", "examples")]
+    folders = [ROOT / name for name in ("src", "tests", "scripts", "bench", "examples")]
     silent = [
         named(path)
         for path in sources(*folders)
@@ -142,8 +149,10 @@ MEASURING = {
     "tests/scenarios/test_etcd_cost.py": "a process of its own tells, and that goes to `measuring`",
     "tests/scenarios/test_pauses.py": "what is tested takes the clock; its figures go to `measuring`",
     "tests/unit/test_env_garbage.py": "what is tested takes the clock",
+    "tests/sim/test_programs.py": "the clocks of a simulated run are tested",
     "tests/unit/test_env_lag.py": "what is tested takes the clock",
     "tests/unit/test_broker_throttling.py": "gives what is tested a clock of its own",
+    "tests/security/test_quotas.py": "gives what is tested a clock of its own",
     "tests/unit/test_cli_bench.py": "works for so long",
     "tests/unit/test_wire_limits.py": "bytes that Python code allocates are the same each time",
 }
@@ -262,13 +271,7 @@ def markdown() -> list[Path]:
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:
-    broken = [
-        f"{named(page)}: {target}"
-        for page in markdown()
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
-        if not re.match(r"https?://|mailto:", target) and not (page.parent / target).exists()
-    ]
-    assert not broken
+    assert not links.broken(ROOT, markdown())
 
 
 def test_paths_that_the_documents_name_exist() -> None:
@@ -297,7 +300,7 @@ def test_tests_that_the_documents_name_exist() -> None:
 def test_every_fault_is_shown_by_a_test() -> None:
     rows = [
         row
-        for row in (ROOT / "docs" / "FAULTS.md").read_text().splitlines()
+        for row in (ROOT / "docs" / "FAULTS-IN-DETAIL.md").read_text().splitlines()
         if row.startswith("| ") and not row.startswith(("| Fault", "| ---"))
     ]
     assert rows
@@ -313,7 +316,10 @@ def test_the_changelog_has_the_current_version() -> None:
     from ottla import __version__
 
     changelog = (ROOT / "CHANGELOG.md").read_text()
-    assert re.search(rf"^## ({re.escape(__version__)}|Unreleased)", changelog, re.MULTILINE)
+    found = re.search(r"^## (\S+) \((.+)\)$", changelog, re.MULTILINE)
+    assert found is not None
+    assert found[1] == __version__.removesuffix(".dev0")
+    assert (found[2] == "unreleased") == __version__.endswith(".dev0")
 
 
 def test_the_licence_is_what_the_package_says() -> None:
@@ -361,3 +367,85 @@ def test_the_repository_names_no_paths_of_somebodys_machine() -> None:
 def test_no_file_is_large() -> None:
     large = {named(path): size for path in tracked() if (size := path.stat().st_size) > 400_000}
     assert not large
+
+
+# ------------------------------------------------------------ packages of the system
+
+
+def asked_for_packages(
+    folder: Path, *, root: bool, terminal: str | None = None, **environment: str
+) -> tuple[int, str, list[str]]:
+    """Ask for the packages of `kcat` where none are there: the exit code, what is said, and what apt-get and
+    sudo are called with. ``terminal``: what somebody types there; None: there is none."""
+    stubs = folder / "stubs"
+    stubs.mkdir()
+    calls = folder / "calls"
+    scripts = {
+        "id": f"echo {0 if root else 1000}",
+        "apt-get": f'echo "apt-get $*" >> {calls}\n'
+        f'case "$*" in *install*) touch {stubs}/kcat; chmod +x {stubs}/kcat;; esac',
+        "sudo": f'echo "sudo" >> {calls}; "$@"',
+    }
+    for name, script in scripts.items():
+        (stubs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (stubs / name).chmod(0o755)
+    for name in ("sh", "env", "dirname", "chmod", "touch", "ls"):
+        found = shutil.which(name)
+        assert found is not None
+        (stubs / name).symlink_to(found)
+    master, slave = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            ["sh", ROOT / "scripts" / "debian-packages.sh", "kcat"],
+            stdin=subprocess.DEVNULL if terminal is None else slave,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={"PATH": str(stubs), **environment},
+        )
+        os.write(master, (terminal or "").encode())
+        said, _ = process.communicate(timeout=60)
+    finally:
+        os.close(master)
+        os.close(slave)
+    return process.returncode, said, calls.read_text().splitlines() if calls.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("asked", "installed"),
+    [
+        ({"root": False}, False),
+        ({"root": False, "terminal": "n\n"}, False),
+        ({"root": False, "terminal": "\n"}, False),
+        ({"root": False, "terminal": "y\n"}, True),
+        ({"root": False, "OTTLA_APT": "1"}, True),
+        ({"root": True}, True),
+        ({"root": True, "terminal": "n\n"}, False),
+    ],
+)
+def test_packages_are_installed_only_where_somebody_wants_that(
+    tmp_path: Path, asked: dict[str, Any], installed: bool
+) -> None:
+    code, said, calls = asked_for_packages(tmp_path, **asked)
+    assert "kcat (tests: other clients of Kafka)" in said
+    assert ("apt-get install kcat" if asked["root"] else "sudo apt-get install kcat") in said
+    assert bool(calls) == installed == (code == 0), (calls, said)
+    assert ("sudo" in calls) == (installed and not asked["root"])
+    if code and "terminal" not in asked:
+        assert "OTTLA_APT=1" in said
+
+
+def test_compiled_functions_have_a_name_for_each_kind_of_exception() -> None:
+    """mypyc gives a name one type: an exception of another kind that is caught by it is a TypeError then."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        compiled = tomllib.load(file)["tool"]["ottla"]["compiled"]
+    found = []
+    for module in compiled:
+        path = ROOT / "src" / f"{module.replace('.', '/')}.py"
+        for name, function in functions(path):
+            kinds: dict[str, set[str]] = {}
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and node.name and node.type is not None:
+                    kinds.setdefault(node.name, set()).add(ast.unparse(node.type))
+            found += [f"{module}.{name}: {caught}" for caught, types in kinds.items() if len(types) > 1]
+    assert not found

@@ -1,4 +1,4 @@
-"""The faults that a cluster has to survive, as docs/FAULTS.md states them ("A cluster").
+"""The faults that a cluster has to survive, as docs/FAULTS-IN-DETAIL.md states them ("A cluster").
 
 Each does its harm, waits, and takes it back: at its end every process runs and every way is free. It does not
 wait for the cluster to be well again, so that the next one may find it still at work; only a disk is lost

@@ -49,6 +49,8 @@ class Node:
         self._settings = settings
         self.process: subprocess.Popen[bytes] | None = None
         self.paused = False
+        # Whether its disk is gone, which whoever starts it again says.
+        self.wiped = False
 
     @property
     def address(self) -> str:
@@ -64,6 +66,7 @@ class Node:
         command = self.host.command(sys.executable, "-m", "ottla.cli.main", "serve")
         command += ["--node-id", str(self.node_id), "--listen", self.address, "--data", str(self.data)]
         command += ["--store", self._store, "--cluster", NAME]
+        command += ["--replace"] if self.wiped else []
         for name, value in self._settings.items():
             command += ["--set", f"{name}={value}"]
         with self._out.open("wb") as out, self.log_path.open("ab") as log:
@@ -125,6 +128,7 @@ class Node:
         """Lose the disk."""
         assert self.process is None
         shutil.rmtree(self.data)
+        self.wiped = True
 
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])

@@ -61,6 +61,9 @@ class Worker:
                 "linger.ms": 2,
                 "retry.backoff.ms": 20,
                 "topic.metadata.refresh.interval.ms": 2_000,
+                # By its default it forgets all brokers where it is connected to none for a moment, as after
+                # each kill of the only one, and hangs for that (see STUCK).
+                "metadata.recovery.strategy": "none",
                 **QUIET,
                 **TALKATIVE,
             }

@@ -26,6 +26,9 @@ public final class Main {
             case "fencing" -> TransactionCalls.fencing(bootstrap, rest);
             case "admin-transactions" -> TransactionCalls.admin(bootstrap, rest);
             case "transaction-version" -> TransactionCalls.version(bootstrap, rest);
+            case "token-login" -> Tokens.login(bootstrap, rest);
+            case "logins" -> Logins.logins(rest);
+            case "security" -> SecurityCalls.security(rest);
             case "segments" -> Segments.dump(rest);
             default -> throw new IllegalArgumentException(args[0]);
         }

@@ -2,6 +2,7 @@
 'use strict'
 const { Kafka, logLevel, CompressionTypes, ConfigResourceTypes } = require('kafkajs')
 const assert = require('node:assert')
+const { readFileSync } = require('node:fs')
 
 const [bootstrap, subcommand, name] = process.argv.slice(2)
 const kafka = new Kafka({ clientId: 'kafkajs', brokers: [bootstrap], logLevel: logLevel.NOTHING })
@@ -208,7 +209,37 @@ async function transactions() {
   return result
 }
 
-const run = { records, group, admin, transactions }[subcommand]
+/** One message written and read by somebody who logs in so; or why not. */
+async function visit({ label, bootstrap, topic, tls, mechanism, username, password, token }) {
+  const sasl = { mechanism, username, password, oauthBearerProvider: async () => ({ value: token }) }
+  const retry = { initialRetryTime: 50, retries: 3 }
+  const options = { clientId: label, brokers: [bootstrap], logLevel: logLevel.NOTHING, ssl: tls, retry }
+  const kafka = new Kafka(mechanism ? { ...options, sasl } : options)
+  const producer = kafka.producer()
+  const consumer = kafka.consumer({ groupId: `${topic}-${label}`, maxWaitTimeInMs: 200 })
+  try {
+    await producer.connect()
+    await producer.send({ topic, messages: [{ value: label }] })
+    await consumer.connect()
+    await consumer.subscribe({ topics: [topic], fromBeginning: true })
+    const values = []
+    await consumer.run({ eachMessage: async ({ message }) => values.push(message.value.toString()) })
+    await until(`${label} read`, () => values.includes(label))
+    return 'read'
+  } catch (error) {
+    return error.type ?? error.cause?.type ?? error.cause?.name ?? error.name
+  } finally {
+    await Promise.all([producer.disconnect(), consumer.disconnect()])
+  }
+}
+
+/** NAME is a file of logins, as JSON: what becomes of each. */
+async function logins() {
+  const all = JSON.parse(readFileSync(name))
+  return Object.fromEntries(await Promise.all(all.map(async (login) => [login.label, await visit(login)])))
+}
+
+const run = { records, group, admin, transactions, logins }[subcommand]
 run().then(
   (result) => console.log(JSON.stringify(result)),
   (error) => {

@@ -1,5 +1,6 @@
 // platformatic.mjs BOOTSTRAP SUBCOMMAND NAME: @platformatic/kafka at work; prints one JSON object.
 import assert from 'node:assert'
+import { readFileSync } from 'node:fs'
 import { Admin, Consumer, Producer, stringDeserializers, stringSerializers } from '@platformatic/kafka'
 
 const [bootstrap, subcommand, name] = process.argv.slice(2)
@@ -218,7 +219,36 @@ function codes(error) {
   return undefined
 }
 
-const run = { records, group, admin, transactions }[subcommand]
+/** One message written and read by somebody who logs in so; or why not. */
+async function visit({ label, bootstrap, topic, tls, mechanism, username, password, token }) {
+  const sasl = mechanism && { mechanism, username, password, token }
+  const options = { clientId: label, bootstrapBrokers: [bootstrap], tls, sasl, retries: 2, retryDelay: 100 }
+  const producer = new Producer({ ...options, serializers: stringSerializers })
+  const consumer = new Consumer({
+    ...options, groupId: `${topic}-${label}`, deserializers: stringDeserializers, maxWaitTime: 200,
+  })
+  try {
+    await producer.send({ messages: [{ topic, value: label }], acks: -1 })
+    const stream = await consumer.consume({ topics: [topic], mode: 'earliest' })
+    const values = []
+    stream.on('data', ({ value }) => values.push(value))
+    await until(`${label} read`, () => values.includes(label))
+    await stream.close()
+    return 'read'
+  } catch (error) {
+    return codes(error) ?? error.code
+  } finally {
+    await Promise.all([producer.close(), consumer.close(true)])
+  }
+}
+
+/** NAME is a file of logins, as JSON: what becomes of each. */
+async function logins() {
+  const all = JSON.parse(readFileSync(name))
+  return Object.fromEntries(await Promise.all(all.map(async (login) => [login.label, await visit(login)])))
+}
+
+const run = { records, group, admin, transactions, logins }[subcommand]
 run().then(
   (result) => {
     console.log(JSON.stringify(result))
