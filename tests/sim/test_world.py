@@ -14,8 +14,10 @@ import pytest
 
 from ottla.explore import explore, exploring, warm
 from ottla.explore.exploring import runs
+from ottla.explore.importing import Imported
 from ottla.explore.plan import Plan, Run
 from ottla.explore.programs.striking import kinds_of
+from ottla.explore.workers import CannotRun
 from ottla.wire import messages
 from ottla.wire.apis import SERVED
 
@@ -98,8 +100,9 @@ def test_a_decorated_function_is_a_test_that_takes_nothing_and_fails_with_the_re
     asked: list[tuple[str, int]] = []
 
     class Replayed:
-        def __init__(self, file: str, jobs: int) -> None:
+        def __init__(self, file: str, jobs: int, place: Imported) -> None:
             asked.append((file, jobs))
+            assert place.module == __name__ and place.path
 
         def __enter__(self) -> Replayed:
             return self
@@ -132,13 +135,13 @@ def test_a_decorated_function_is_a_test_that_takes_nothing_and_fails_with_the_re
     with pytest.raises(exploring.Found, match="seed 102: lost"):
         explored()
     monkeypatch.setenv(exploring.SEEDS_VARIABLE, "many")
-    with pytest.raises(ValueError, match="OTTLA_EXPLORE_SEEDS: 'many' is no seed"):
+    with pytest.raises(CannotRun, match="OTTLA_EXPLORE_SEEDS: 'many' is no seed"):
         explored()
 
 
 @pytest.mark.parametrize("test", [lambda world: None, test_a_commit_after_the_work_passes])
 def test_only_coroutine_functions_of_modules_are_explored(test: object) -> None:
-    with pytest.raises(TypeError, match="coroutine functions of a module"):
+    with pytest.raises(TypeError, match="write `async def`, not `def`"):
         explore()(test)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="seeds=0"):
         explore(seeds=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +15,7 @@ from ottla.cli.app import run
 from ottla.cli.errors import CliError, ExitCode
 from ottla.explore import workers
 from ottla.explore.plan import Plan, Run
+from ottla.explore.real import running
 
 Verdict = Callable[[Plan], str]
 
@@ -32,7 +35,7 @@ class Fake:
 
     def __call__(self, file: str, jobs: int) -> Fake:
         if file == "nowhere.py":
-            raise RuntimeError("Traceback (…)\nthere is no file nowhere.py\n")
+            raise workers.CannotRun("Traceback (…)\nthere is no file nowhere.py\n")
         self.jobs = jobs
         return self
 
@@ -190,6 +193,8 @@ def test_what_passes_ends_with_0(explored: Explored, capsys: pytest.CaptureFixtu
         (["shop.py::one", "--strikes", "3,x"], "no list of numbers", ExitCode.USAGE),
         (["shop.py::one", "--seeds", "3..1"], "first seed is above", ExitCode.USAGE),
         (["shop.py::one", "--picture", "no/such/folder.html"], "no folder for", ExitCode.NOT_FOUND),
+        (["shop.py::one", "--picture", "."], r"\. is a folder: give the picture a name", ExitCode.USAGE),
+        (["shop.py::one", "--picture", "/dev/null/x.svg"], "no folder for", ExitCode.NOT_FOUND),
     ],
 )
 def test_mistakes_are_said(arguments: list[str], problem: str, code: ExitCode, explored: Explored) -> None:
@@ -197,6 +202,108 @@ def test_mistakes_are_said(arguments: list[str], problem: str, code: ExitCode, e
     with pytest.raises(CliError, match=problem) as raised:
         run(["explore", *arguments])
     assert raised.value.code == code
+
+
+# ------------------------------------------------------------ tests in real time
+
+REAL = """
+from ottla.explore import explore_real
+
+
+def ran(world): ...
+
+
+test_one, test_two = explore_real(seeds=2)(ran), explore_real(seeds=3)(ran)
+"""
+
+
+@pytest.fixture
+def real_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file with two tests in real time, of which the second fails on its seed 1."""
+    file = tmp_path / f"test_{tmp_path.name}.py"
+    file.write_text(REAL)
+
+    def run(exploration: Any, first: int, last: int, *, keep_going: bool, say: Callable[[str], None]) -> Any:
+        say(f"seeds {first} to {last}")
+        return [1] if exploration.seeds == 3 else []
+
+    monkeypatch.setattr(running, "run", run)
+    return str(file)
+
+
+@pytest.fixture(autouse=True)
+def _path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are imported leave no folders on the path."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+def test_all_tests_of_a_file_are_run_also_those_in_real_time(
+    real_file: str, explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explored(lambda plan: "")
+    assert run(["explore", real_file]) == ExitCode.FAILED
+    said = capsys.readouterr().out
+    assert "::two: 2 seeds, 2.0 virtual hours; none failed\n" in said
+    assert re.findall(r"in real time:\n(seeds .*)", said) == ["seeds 1 to 2", "seeds 1 to 3"]
+    assert run(["explore", f"{real_file}::test_one", "--seed", "7"]) == ExitCode.OK
+    assert capsys.readouterr().out == "seeds 7 to 7\n"
+
+
+def test_what_is_left_out_is_said_with_how_to_run_it(
+    real_file: str, explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explored(lambda plan: "")
+    assert run(["explore", real_file, "--json", "--shrink", "0"]) == ExitCode.OK
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    assert "left out, since --shrink, --json is not for real time: test_one, test_two." in said.err
+    assert f"ottla explore {real_file}::test_one\n" in said.err
+    with pytest.raises(CliError, match=r"has no test three .*; it has one, two, test_one, test_two"):
+        run(["explore", f"{real_file}::three"])
+
+
+def test_a_file_without_any_exploration_says_so(explored: Explored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Fake, "tests", {})
+    explored(lambda plan: "")
+    with pytest.raises(CliError, match="has no test that is decorated with @explore or @explore_real"):
+        run(["explore", "shop.py"])
+
+
+def test_what_is_wrong_with_a_file_in_real_time_is_said_in_a_line(tmp_path: Path, explored: Explored) -> None:
+    explored(lambda plan: "")
+    file = tmp_path / f"test_{tmp_path.name}.py"
+    for text, problem in (
+        ("@explore_real(seeds=0)\ndef test_it(world): 0", ":2: seeds=0: from 1 to 1000000000"),
+        ("@explore_real(nodes=10)\ndef test_it(world): 0", ":2: nodes=10: a world has 1 to 9 nodes"),
+        (
+            "@explore_real()\nasync def test_it(world): 0",
+            ":2: test_it: in real time .*write `def`",
+        ),
+        ("@explore_real\ndef test_it(world): 0", r":2: write @explore_real\(\), with brackets"),
+        (
+            "@explore_real()\ndef test_it(world, x): 0",
+            r":2: test_it\(world, x\): .* no fixtures",
+        ),
+        (
+            "@explore_real(topics={'a b': 1})\ndef test_it(world): 0",
+            ":2: topics: the name .*'a b' contains",
+        ),
+        (
+            "@explore_real(topics=['a'])\ndef test_it(world): 0",
+            ":2: topics=.'a'.: give each its partitions",
+        ),
+        ("@explore_real(topics={'a': 0})\ndef test_it(world): 0", ":2: topics: 'a' has 0 partitions"),
+        ("import aiokafk", ":2: No module named 'aiokafk'. Is it installed"),
+        ("import (", ":2: invalid syntax"),
+        ("1 / 0", "could not be run: ZeroDivisionError: division by zero"),
+    ):
+        file.write_text(f"from ottla.explore import explore_real\n{text}\n")
+        with pytest.raises(CliError, match=f"^{file}.*{problem}") as raised:
+            run(["explore", str(file)])
+        assert "Traceback" not in str(raised.value)
+
+
+# ------------------------------------------------------------ pictures
 
 
 def test_a_picture_is_of_the_smallest_run_of_the_first_failure(explored: Explored, tmp_path: Path) -> None:

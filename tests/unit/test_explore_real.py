@@ -292,7 +292,7 @@ def test_the_command_runs_its_seeds_until_one_fails() -> None:
     ("more", "code", "last"),
     [
         (["--keep-going", "--seeds", "2..4"], 1, "3 seeds in N s of real time; failed on 2, 4"),
-        (["--seed", "3"], 0, "1 seeds in N s of real time; none failed"),
+        (["--seed", "3"], 0, "1 seed in N s of real time; none failed"),
     ],
 )
 def test_the_command_runs_the_seeds_that_it_is_told(more: list[str], code: int, last: str) -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ottla.cli import output
+from ottla.cli.asked import Asked
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.examples import examples
 from ottla.cli.options import decimal_number, whole_number
 from ottla.cli.simulate import seeds_of
+from ottla.explore.decorated import NODES_MAX
 
 JOBS_MAX = 256
-NODES_MAX = 9
 SECONDS_MAX = 100_000.0
 NONE = "none"
 
@@ -111,96 +110,54 @@ def explore(
     """Run programs against a simulated cluster under faults, with one seed after the other.
 
     A test with @explore_real runs in real time, by default with as many seeds as it says. Only --seeds and
-    --keep-going are for it.
+    --keep-going are for it: with other options, FILE is for the tests with @explore alone.
 
     Exit code 1 means that a test failed on a seed. Its run is made smaller; the report has the command that
     repeats the smaller one, and tells its story.
     """
-    from ottla.cli.explored import Explored
     from ottla.explore.finding import SHRINK_S
     from ottla.explore.plan import Plan
-    from ottla.explore.real import running
-    from ottla.explore.workers import Workers
 
     file, _, name = tests.partition("::")
     if "::" in name:
         raise CliError(f"{tests}: explore runs functions of a module, not methods of a class", ExitCode.USAGE)
-    if picture is not None and not Path(picture).resolve().parent.is_dir():
-        raise CliError(f"there is no folder for {picture}", ExitCode.NOT_FOUND)
     kept = None if strikes is None else _strikes(strikes)
     only = None if seeds is None else seeds_of(seeds)
-    count = _jobs(jobs) if only is None else min(_jobs(jobs), only[1] - only[0] + 1)
-    has_failed = False
-    if name and (real := running.found(tests)) is not None:
-        simulated = {
-            "--jobs": jobs != "auto",
-            "--shrink": shrink is not None,
-            "--strikes": strikes is not None,
-            "--nodes": nodes is not None,
-            "--seconds": seconds is not None,
-            "--cpu-seconds": cpu_seconds is not None,
-            "--picture": picture is not None,
-            "--json": json,
-        }
-        if given := [option for option, is_given in simulated.items() if is_given]:
-            raise CliError(
-                f"{', '.join(given)}: only for tests with @explore; {name} runs in real time", ExitCode.USAGE
-            )
-        first, last = only or (1, real.seeds)
-        if running.run(real, first, last, keep_going=keep_going, say=output.say):
-            raise typer.Exit(ExitCode.FAILED)
-        return
-    with _told_failures(file), Workers(file, count) as workers:
-        for test in _chosen(file, name, workers.tests):
-            known = workers.tests[test]
-            first, last = only or (1, int(known["seeds"]))
-            explored = Explored(
-                workers=workers,
-                target=f"{file}::{test}",
-                plan=Plan(
-                    test=test,
-                    seed=first,
-                    strikes=kept,
-                    nodes=nodes,
-                    run_max_s=seconds,
-                    cpu_max_s=cpu_seconds or known["cpu_s"],
-                ),
-                first=first,
-                last=last,
-                goes_on=keep_going,
-                shrink_s=(SHRINK_S if kept is None else 0.0) if shrink is None else shrink,
-                picture=str(Path(picture).resolve()) if picture else "",
-                is_json=json,
-            )
-            has_failed = explored.explore() or has_failed
-    if has_failed:
+    simulated = {
+        "--jobs": jobs != "auto",
+        "--shrink": shrink is not None,
+        "--strikes": strikes is not None,
+        "--nodes": nodes is not None,
+        "--seconds": seconds is not None,
+        "--cpu-seconds": cpu_seconds is not None,
+        "--picture": picture is not None,
+        "--json": json,
+    }
+    asked = Asked(
+        file=file,
+        plan=Plan(test=name, seed=1, strikes=kept, nodes=nodes, run_max_s=seconds),
+        seeds=only,
+        cpu_s=cpu_seconds,
+        jobs=_jobs(jobs) if only is None else min(_jobs(jobs), only[1] - only[0] + 1),
+        goes_on=keep_going,
+        shrink_s=(SHRINK_S if kept is None else 0.0) if shrink is None else shrink,
+        picture=_picture(picture),
+        is_json=json,
+        simulated=tuple(option for option, is_given in simulated.items() if is_given),
+    )
+    if asked.run():
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _chosen(file: str, name: str, tests: Collection[str]) -> list[str]:
-    """The test of that name, or all."""
-    if not tests:
-        raise CliError(
-            f"{file} has no test that is decorated with @explore; name one of @explore_real as FILE::TEST",
-            ExitCode.NOT_FOUND,
-        )
-    if not name:
-        return list(tests)
-    if name not in tests:
-        raise CliError(
-            f"{file} has no test {name} that is decorated with @explore; it has {', '.join(tests)}",
-            ExitCode.NOT_FOUND,
-        )
-    return [name]
-
-
-@contextmanager
-def _told_failures(file: str) -> Iterator[None]:
-    """A process that ended by itself, since the file cannot be imported, for example, ends the command."""
-    try:
-        yield
-    except RuntimeError as error:
-        *before, problem = str(error).strip().splitlines() or ["a process ended, and said nothing"]
-        for line in before:
-            output.warn(line)
-        raise CliError(f"{file} could not be run: {problem}", ExitCode.NOT_FOUND) from None
+def _picture(file: str | None) -> str:
+    """The whole path of a picture that can be written, so far as can be seen before; empty for none."""
+    if file is None:
+        return ""
+    path = Path(file).resolve()
+    if not path.parent.is_dir():
+        raise CliError(f"there is no folder for {file}", ExitCode.NOT_FOUND)
+    if path.is_dir():
+        raise CliError(f"{file} is a folder: give the picture a name in it", ExitCode.USAGE)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise CliError(f"{file} cannot be written: permission denied", ExitCode.USAGE)
+    return str(path)

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ottla.cli import output
+from ottla.explore.decorated import SEEDS_MAX
 from ottla.explore.finding import Finding, document, find, left, report
 from ottla.explore.plan import Plan, Run
 from ottla.explore.workers import Workers
 
 # So many seeds are named, of those that failed.
 NAMED_MAX = 10
-# A range with more seeds than this is one without an end.
-SEEDS_MAX = 10**9
 HOUR_S = 3600
 
 

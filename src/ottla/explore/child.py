@@ -1,4 +1,6 @@
-"""The process in which tests of a file are run: `python -m ottla.explore.child FILE`.
+"""The process in which tests of a file are run: `python -m ottla.explore.child FILE [JSON]`.
+
+JSON says how another process has imported the file (`importing.Imported`): its name, and ``sys.path``.
 
 It first prints a line of JSON about the file: its tests. Then it reads a request a line, a plan with a
 number, and prints what became of each, with that number (``plan.Plan``, ``plan.Run``). A request ends the
@@ -23,7 +25,6 @@ _exit = os._exit
 runner.install()
 
 import gc  # noqa: E402
-import importlib.util  # noqa: E402
 import json  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
@@ -31,19 +32,20 @@ import stat  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator, Mapping  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
-from pathlib import Path  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
-from ottla.explore import warm  # noqa: E402
+from ottla.explore import mistakes, warm  # noqa: E402
+from ottla.explore.decorated import check_nodes  # noqa: E402
 from ottla.explore.exploring import Exploration  # noqa: E402
 from ottla.explore.finding import command  # noqa: E402
+from ottla.explore.importing import Imported  # noqa: E402
 from ottla.explore.plan import Plan, Run  # noqa: E402
 from ottla.explore.programs import chance, directory, limits, telling  # noqa: E402
 from ottla.explore.programs.checks import Broken  # noqa: E402
 from ottla.explore.programs.runner import run_seed  # noqa: E402
 from ottla.explore.programs.striking import kinds_of  # noqa: E402
-from ottla.explore.programs.world import NODES_MAX, World  # noqa: E402
+from ottla.explore.programs.world import World  # noqa: E402
 from ottla.explore.recording.picture import save  # noqa: E402
 from ottla.explore.recording.recorder import Recorder  # noqa: E402
 
@@ -55,33 +57,27 @@ PRINTED_BYTES_MAX = 16 * 1024
 Tests = Mapping[str, Exploration]
 
 
-def load(file: str) -> Tests:
-    """The explorations of a file by their names. SystemExit, with a line for the user, for no such file."""
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise SystemExit(f"there is no file {file}")
-    # As pytest and python find what the file imports from beside it.
-    sys.path[:0] = [str(path.parent), str(Path.cwd())]
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{file} is no Python file: its name has to end with .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    # What modules draw when they are imported, as the name of a group, is the same in each process.
-    before = chance.begin(IMPORT_SEED)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        chance.end(before)
+def load(file: str, place: Imported | None = None) -> Tests:
+    """The explorations of a file by their names. SystemExit, with what to tell the user, for no such file."""
+    module = mistakes.module_of(file, place, _chance_of_imports)
     named = {name: getattr(value, "exploration", None) for name, value in vars(module).items()}
     return {name: found for name, found in named.items() if isinstance(found, Exploration)}
+
+
+@contextmanager
+def _chance_of_imports() -> Iterator[None]:
+    """What modules draw when they are imported, as the name of a group, is the same in each process."""
+    before = chance.begin(IMPORT_SEED)
+    try:
+        yield
+    finally:
+        chance.end(before)
 
 
 def check(exploration: Exploration) -> None:
     """ValueError for what no world has."""
     kinds_of(exploration.faults)
-    if not 1 <= exploration.nodes <= NODES_MAX:
-        raise ValueError(f"nodes={exploration.nodes}: a world has 1 to {NODES_MAX} nodes")
+    check_nodes(exploration.nodes)
 
 
 def world_of(exploration: Exploration, plan: Plan) -> World:
@@ -259,7 +255,7 @@ def _printed() -> str:
     return os.pread(2, PRINTED_BYTES_MAX, max(0, end - PRINTED_BYTES_MAX)).decode(errors="replace")
 
 
-def main(file: str) -> None:
+def main(file: str, place: str = "") -> None:
     # Ctrl-C is for the process that asks; it ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = os.dup(0), os.dup(1)
@@ -268,7 +264,7 @@ def main(file: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    worker = Worker(load(file), requests, answers)
+    worker = Worker(load(file, Imported.from_json(place)), requests, answers)
     worker.hello()
     # So that a collection in a forked process does not copy every page.
     gc.freeze()
@@ -276,4 +272,4 @@ def main(file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -3,16 +3,66 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+# A range with more seeds than this is one without an end.
 SEEDS_MAX = 10**9
+NODES_MAX = 9
 
 
-def check_seeds(seeds: int) -> None:
-    """ValueError for a number of seeds that no test has."""
+def check(seeds: int, nodes: int, topics: Mapping[str, int] | None) -> None:
+    """ValueError or TypeError for what no test has."""
     if not 1 <= seeds <= SEEDS_MAX:
         raise ValueError(f"seeds={seeds}: from 1 to {SEEDS_MAX}")
+    check_nodes(nodes)
+    if topics is None:
+        return
+    if not isinstance(topics, Mapping):
+        raise TypeError(f"topics={topics!r}: give each its partitions, as in topics={{'orders': 3}}")
+    from ottla.metadata.topics import name_fault
+
+    for name, partitions in topics.items():
+        if fault := name_fault(name):
+            raise ValueError(f"topics: the name of a topic is invalid: {fault}")
+        if partitions < 1:
+            raise ValueError(f"topics: {name!r} has {partitions} partitions, and needs one at least")
+
+
+def check_nodes(nodes: int) -> None:
+    """ValueError for a number of nodes that no world has."""
+    if not 1 <= nodes <= NODES_MAX:
+        raise ValueError(f"nodes={nodes}: a world has 1 to {NODES_MAX} nodes")
+
+
+def check_brackets(given: object, decorator: str) -> None:
+    """TypeError where a decorator is written without its brackets, and so is given the test."""
+    if given is not None:
+        raise TypeError(f"write @{decorator}(), with brackets, not @{decorator}")
+
+
+def check_test(test: object, decorator: str, *, is_async: bool) -> None:
+    """TypeError for what is no function of a module that takes a world alone. It says what to write."""
+    if not inspect.isfunction(test):
+        raise TypeError(f"@{decorator}() belongs above a function, not above {test!r}")
+    name = test.__qualname__
+    if inspect.iscoroutinefunction(test) != is_async:
+        is_wrong = "a simulated world is awaited" if is_async else "in real time nothing is awaited"
+        words = ("async def", "def") if is_async else ("def", "async def")
+        raise TypeError(f"{name}: {is_wrong}: write `{words[0]}`, not `{words[1]}`")
+    if is_async and "<locals>" in name:
+        raise TypeError(f"{name}: {decorator} takes functions of a module, not those within another function")
+    if "." in name.rpartition("<locals>.")[2]:
+        raise TypeError(
+            f"{name}: {decorator} takes functions of a module: make this method one, without `self`"
+        )
+    parameters = list(inspect.signature(test).parameters.values())
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if len(parameters) != 1 or parameters[0].kind not in kinds:
+        raise TypeError(
+            f"{name}{inspect.signature(test)}: a test that is explored takes the world and no fixtures, as "
+            "it runs again and again: let it call what it needs"
+        )
 
 
 def target_of(test: Callable[..., object]) -> str:

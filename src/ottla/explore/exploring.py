@@ -6,7 +6,6 @@ failure names its seed, the command that repeats exactly this run, and a story o
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ from ottla.env import processors
 from ottla.explore import decorated
 from ottla.explore.faults.choice import Faults
 from ottla.explore.finding import Finding, find, report
+from ottla.explore.importing import imported
 from ottla.explore.plan import CPU_MAX_S, Plan, Run
 from ottla.explore.seeds import first_and_last
-from ottla.explore.workers import Workers
+from ottla.explore.workers import CannotRun, Workers
 
 Test = Callable[[Any], Coroutine[Any, Any, None]]
 # Other seeds than a test has, for a run at night: `4711`, `1..5000`, or `100000..` for as many from there on.
@@ -58,6 +58,8 @@ class Exploration:
 
 
 def explore(
+    _test: None = None,
+    /,
     *,
     seeds: int = 100,
     nodes: int = 3,
@@ -80,14 +82,16 @@ def explore(
     The test takes no argument, and raises `Found`. `SEEDS_VARIABLE` has it explore other seeds: `4711`,
     `1..5000`, or `100000..` for as many from there on. ValueError for values that no world has.
     """
-    decorated.check_seeds(seeds)
+    # For pytest: the user's own line says it all.
+    __tracebackhide__ = True
+    decorated.check_brackets(_test, "explore")
+    decorated.check(seeds, nodes, topics)
     if cpu_s <= 0 or (jobs is not None and jobs < 1):
         raise ValueError(f"cpu_s={cpu_s}, jobs={jobs}: both have to be above 0")
 
     def decorate(test: Test) -> Callable[[], None]:
-        if not inspect.iscoroutinefunction(test) or "<locals>" in test.__qualname__:
-            raise TypeError(f"{test.__qualname__}: explore takes coroutine functions of a module")
-        _check_parameters(test)
+        __tracebackhide__ = True
+        decorated.check_test(test, "explore", is_async=True)
         exploration = Exploration(
             test=test,
             seeds=seeds,
@@ -103,7 +107,11 @@ def explore(
         def explored() -> None:
             # For pytest: the report says it all.
             __tracebackhide__ = True
-            finding = first_failure(exploration)
+            try:
+                finding = first_failure(exploration)
+            except CannotRun as error:
+                # Without where in Ottla it was raised.
+                raise CannotRun(str(error)) from None
             if finding is None:
                 return
             if finding.is_interrupted:
@@ -116,30 +124,17 @@ def explore(
     return decorate
 
 
-def _check_parameters(test: Test) -> None:
-    """TypeError for a test that takes something else than a world."""
-    if "." in test.__qualname__:
-        raise TypeError(
-            f"{test.__qualname__}: explore takes functions of a module: make this method one, without `self`"
-        )
-    parameters = list(inspect.signature(test).parameters.values())
-    if len(parameters) != 1 or parameters[0].kind not in (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    ):
-        raise TypeError(
-            f"{test.__qualname__}{inspect.signature(test)}: a test that is explored takes the world and no "
-            "fixtures, since each of its runs is in a process of its own: let it call what it needs"
-        )
-
-
 def first_failure(exploration: Exploration) -> Finding | None:
-    """The lowest of its seeds that fails, made smaller; None if none does."""
-    first, last = seeds_of(exploration.seeds)
+    """The lowest of its seeds that fails, made smaller; None if none does. CannotRun."""
+    try:
+        first, last = seeds_of(exploration.seeds)
+    except ValueError as error:
+        raise CannotRun(str(error)) from None
     target = exploration.target
     file, test = split(target)
     jobs = jobs_of(exploration.jobs)
-    with Workers(file, min(jobs, last - first + 1)) as workers:
+    place = imported(exploration.test.__module__)
+    with Workers(file, min(jobs, last - first + 1), place) as workers:
         plan = Plan(test=test, seed=first, cpu_max_s=exploration.cpu_s)
         for run in workers.runs(replace(plan, seed=seed) for seed in range(first, last + 1)):
             if run.error:
@@ -172,12 +167,12 @@ def jobs_of(jobs: int | None) -> int:
 def runs(target: str, first: int, last: int, jobs: int = 1) -> Iterator[Run]:
     """The runs of seeds ``first`` to ``last`` of a test, FILE::NAME, one by one, in processes of their own.
 
-    RuntimeError if such a process ends by itself: the file cannot be imported, for example.
+    CannotRun if such a process ends by itself: the file cannot be imported, for example.
     """
     file, test = split(target)
     with Workers(file, jobs) as workers:
         if test not in workers.tests:
-            raise RuntimeError(f"{file} has no test {test} that is decorated with @explore")
+            raise CannotRun(f"{file} has no test {test} that is decorated with @explore")
         yield from workers.runs(Plan(test=test, seed=seed) for seed in range(first, last + 1))
 
 

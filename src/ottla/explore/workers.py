@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from ottla import implementation
+from ottla.explore.importing import UNKNOWN, Imported
 from ottla.explore.plan import Plan, Run
 
 # How much is shown of what a process printed last that has not done its runs.
@@ -32,15 +33,19 @@ CHILD_ENVIRONMENT = {
 }
 
 
-class Worker:
-    """A process that runs one plan at a time. RuntimeError from ``read`` if it ends by itself."""
+class CannotRun(RuntimeError):
+    """A process that runs plans has ended by itself. ``str()`` is what it has said, for the user."""
 
-    def __init__(self, file: str) -> None:
+
+class Worker:
+    """A process that runs one plan at a time. CannotRun from ``read`` if it ends by itself."""
+
+    def __init__(self, file: str, place: Imported) -> None:
         # What tests print goes to a file: nobody reads it meanwhile, and a full pipe would hold the runs.
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - ``close`` closes it
         # In a group of its own, so that a terminal's Ctrl-C reaches this process alone, which ends that one.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ottla.explore.child", file],
+            [sys.executable, "-m", "ottla.explore.child", file, place.to_json()],
             env=os.environ | CHILD_ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -97,7 +102,7 @@ class Worker:
     def _answers(self) -> list[dict[str, Any]]:
         data = os.read(self.fileno(), READ_BYTES)
         if not data:
-            raise RuntimeError(self._last())
+            raise CannotRun(self._last())
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         self._is_ready = self._is_ready or bool(lines)
         return [json.loads(line) for line in lines]
@@ -106,7 +111,7 @@ class Worker:
         """What it has printed last."""
         printed = self._printed
         printed.seek(max(0, printed.seek(0, os.SEEK_END) - PRINTED_BYTES_MAX))
-        return printed.read().decode(errors="replace")
+        return printed.read().decode(errors="replace").strip() or "a process ended, and said nothing"
 
     def close(self) -> None:
         """End it, with the run that is under way."""
@@ -127,12 +132,13 @@ class Worker:
 class Workers:
     """Up to ``jobs`` processes for the tests of a file, by the context they are in.
 
-    ``tests``: what is told of each by its name: "seeds", "nodes". RuntimeError where the file cannot be
+    ``place``: how this process has imported the file, if it has; the others import it in the same way.
+    ``tests``: what is told of each by its name: "seeds", "nodes". CannotRun where the file cannot be
     imported, or where a process ends by itself.
     """
 
-    def __init__(self, file: str, jobs: int = 1) -> None:
-        self._file, self._jobs = file, jobs
+    def __init__(self, file: str, jobs: int = 1, place: Imported = UNKNOWN) -> None:
+        self._file, self._jobs, self._place = file, jobs, place
         self._workers: list[Worker] = []
         self.tests: Mapping[str, Mapping[str, float]] = {}
 
@@ -155,7 +161,7 @@ class Workers:
             worker.close()
 
     def _started(self) -> Worker:
-        worker = Worker(self._file)
+        worker = Worker(self._file, self._place)
         self._workers.append(worker)
         return worker
 

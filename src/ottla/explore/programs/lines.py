@@ -6,13 +6,19 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from traceback import FrameSummary, StackSummary, TracebackException
 from types import FrameType, TracebackType
 
 import ottla
 
-_NOT_THEIRS = tuple(
-    f"{path}{os.sep}" for path in (os.path.dirname(ottla.__file__), sysconfig.get_path("stdlib"))
+_OURS = f"{os.path.dirname(ottla.__file__)}{os.sep}"
+# What users call is here, and raises what tells them of a mistake of theirs.
+_FACES = tuple(
+    f"{_OURS}explore{os.sep}{name}"
+    for name in (f"programs{os.sep}", f"real{os.sep}", "decorated.py", "exploring.py")
 )
+_SAID = (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_NOT_THEIRS = (_OURS, f"{sysconfig.get_path('stdlib')}{os.sep}")
 _LIBRARIES = frozenset(("site-packages", "dist-packages"))
 
 
@@ -38,7 +44,54 @@ def _frames(traceback: TracebackType | None) -> Iterator[tuple[str, int]]:
         traceback = traceback.tb_next
 
 
+def _own(error: BaseException) -> tuple[str, int] | None:
+    """The innermost line of the user's that an error went through."""
+    own = [(file, line) for file, line in _frames(error.__traceback__) if is_own(file)]
+    return own[-1] if own else None
+
+
 def of_error(error: BaseException) -> str:
     """NAME:LINE where the user's code was when the error was raised; empty if it was not in that."""
-    own = [(file, line) for file, line in _frames(error.__traceback__) if is_own(file)]
-    return f"{os.path.basename(own[-1][0])}:{own[-1][1]}" if own else ""
+    own = _own(error)
+    return f"{os.path.basename(own[0])}:{own[1]}" if own else ""
+
+
+def path_of_error(error: BaseException) -> str:
+    """The same with the file's path, from the present folder on if it is in there."""
+    own = _own(error)
+    if own is None:
+        return ""
+    file = Path(own[0])
+    here = Path.cwd()
+    return f"{file.relative_to(here) if file.is_relative_to(here) else file}:{own[1]}"
+
+
+def is_said(error: BaseException) -> bool:
+    """Whether Ottla has raised it to tell a user of something, whose own line is all that they need."""
+    innermost = [file for file, _ in _frames(error.__traceback__)][-1:]
+    return isinstance(error, _SAID) and any(file.startswith(_FACES) for file in innermost)
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback, without what of Ottla ran the user's code, nor what of it tells them of something."""
+    told = TracebackException.from_exception(error)
+    shown: list[tuple[TracebackException, BaseException]] = [(told, error)]
+    while shown:
+        one, its = shown.pop()
+        _shorten(one.stack, is_said(its))
+        for other, cause in ((one.__cause__, its.__cause__), (one.__context__, its.__context__)):
+            if other is not None and cause is not None:
+                shown.append((other, cause))
+    return "".join(told.format())
+
+
+def _shorten(stack: StackSummary, is_said: bool) -> None:
+    def is_ours(frame: FrameSummary) -> bool:
+        return frame.filename.startswith(_OURS)
+
+    first = next((at for at, frame in enumerate(stack) if is_own(frame.filename)), None)
+    if first is None:
+        return
+    del stack[:first]
+    while is_said and is_ours(stack[-1]):
+        del stack[-1]

@@ -52,7 +52,7 @@ def run_of(world: World, plan: Plan, outcome: Outcome, recorder: Recorder | None
         outcome,
         error=f"{name}: {error}" if str(error) else name,
         kind=kind_of(error),
-        traceback="".join(traceback.format_exception(error)),
+        traceback=lines.traceback_of(error),
         story=_story(recorder, error),
     )
 

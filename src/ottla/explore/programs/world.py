@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from ottla.coordinators.runtime.hashing import partition_of
+from ottla.explore.decorated import check_nodes
 from ottla.explore.faults.striking import Administration
 from ottla.explore.programs.directory import Directory
 from ottla.explore.programs.loop import ProgramLoop
@@ -28,7 +29,6 @@ SETTLE_S = 600.0
 # Nothing happens any more if nothing was written for so long: clients wait 30 to 40 s for an answer that was
 # lost before they ask again.
 IDLE_S = 60.0
-NODES_MAX = 9
 # Timestamps of clients that read the clock in C are years away from those of the run.
 ANY_TIMESTAMP = str(2**63 - 1)
 PROPERTIES = {
@@ -86,8 +86,7 @@ class World(Machines):
         trace: TextIO | None = None,
         is_any_order: bool = False,
     ) -> None:
-        if not 1 <= nodes <= NODES_MAX:
-            raise ValueError(f"nodes={nodes}: a world has 1 to {NODES_MAX} nodes")
+        check_nodes(nodes)
         loop = ProgramLoop()  # type: ignore[abstract]
         super().__init__(loop, seed, trace, is_any_order=is_any_order)
         loop.fabric = self.fabric

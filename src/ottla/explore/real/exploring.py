@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,6 +33,7 @@ class RealExploration:
 
     def run(self, seed: int) -> RealWorld:
         """One run. Raises what the test raises, with the report as a note. The world, which has ended."""
+        __tracebackhide__ = True
         # A program that is a function of the test's module starts faster without.
         from ottla.explore.real.world import RealWorld
 
@@ -51,6 +51,8 @@ class RealExploration:
 
 
 def explore_real(
+    _test: None = None,
+    /,
     *,
     seeds: int = 5,
     nodes: int = 3,
@@ -64,13 +66,14 @@ def explore_real(
     or weights by kind; None for a mixture that each seed draws. ``config``: broker settings by Kafka's names.
     What the test raises has a report as a note. ValueError for values that no world has.
     """
-    decorated.check_seeds(seeds)
+    # For pytest: the user's own line says it all.
+    __tracebackhide__ = True
+    decorated.check_brackets(_test, "explore_real")
+    decorated.check(seeds, nodes, topics)
 
     def decorate(test: Test) -> Callable[[], None]:
-        if inspect.iscoroutinefunction(test):
-            raise TypeError(
-                f"{test.__qualname__}: in real time nothing is awaited, write `def`, not `async def`"
-            )
+        __tracebackhide__ = True
+        decorated.check_test(test, "explore_real", is_async=False)
         exploration = RealExploration(
             test=test,
             seeds=seeds,
@@ -81,6 +84,7 @@ def explore_real(
         )
 
         def explored() -> None:
+            __tracebackhide__ = True
             for seed in range(1, seeds + 1):
                 exploration.run(seed)
 

@@ -8,19 +8,15 @@ of its module, since a test's module cannot always be imported by its name. A co
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import inspect
 import json
 import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-# What `multiprocessing` calls the main module of the process that started it.
-MAIN, ITS_MAIN = "__main__", "__mp_main__"
+from ottla.explore.importing import module_of
 
 
 def packed(main: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
@@ -52,27 +48,6 @@ def run(file: Path) -> None:
     result = found(*arguments)
     if inspect.iscoroutine(result):
         asyncio.run(result)
-
-
-def module_of(name: str, file: Path) -> ModuleType:
-    """The module of a file, under this name; imported, if the name leads to the file."""
-    if name != MAIN and _is_found(name, file):
-        return importlib.import_module(name)
-    spec = importlib.util.spec_from_file_location(ITS_MAIN if name == MAIN else name, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def _is_found(name: str, file: Path) -> bool:
-    """Whether the name leads to the file."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return False
-    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == file
 
 
 if __name__ == "__main__":

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from ottla.explore import mistakes
+from ottla.explore.programs import lines
 from ottla.explore.real.exploring import RealExploration
-from ottla.explore.real.launch import module_of
 
 # A file without this word has no such test, and need not be imported for it.
 DECORATOR = "explore_real"
 
 
-def found(target: str) -> RealExploration | None:
-    """The exploration FILE::NAME if it is one in real time."""
-    file, _, name = target.rpartition("::")
-    path = Path(file).resolve()
+def found(file: str) -> dict[str, RealExploration]:
+    """The explorations of a file in real time, by their names. SystemExit as from `mistakes.module_of`."""
+    path = Path(file)
     if not path.is_file() or DECORATOR not in path.read_text(errors="replace"):
-        return None
-    # As pytest and python find what the file imports from beside it.
-    sys.path[:0] = [str(path.parent), str(Path.cwd())]
-    exploration = getattr(getattr(module_of(path.stem, path), name, None), "exploration", None)
-    return exploration if isinstance(exploration, RealExploration) else None
+        return {}
+    module = mistakes.module_of(file)
+    named = {name: getattr(value, "exploration", None) for name, value in vars(module).items()}
+    return {name: one for name, one in named.items() if isinstance(one, RealExploration)}
 
 
 def run(
@@ -43,7 +40,7 @@ def run(
                 exploration.run(seed)
             except Exception as error:  # noqa: BLE001 - whatever a test fails by is told
                 failed.append(seed)
-                for line in "".join(traceback.format_exception(error)).splitlines():
+                for line in lines.traceback_of(error).rstrip().split("\n"):
                     say(line)
                 if not keep_going:
                     break
@@ -51,7 +48,8 @@ def run(
         is_interrupted = True
     took_s = time.monotonic() - begin_s
     how = f"failed on {', '.join(map(str, failed))}" if failed else "none failed"
-    say(f"{done} seeds in {took_s:.0f} s of real time; {how}")
+    seeds = "seed" if done == 1 else "seeds"
+    say(f"{done} {seeds} in {took_s:.0f} s of real time; {how}")
     if is_interrupted:
         raise KeyboardInterrupt
     return failed
