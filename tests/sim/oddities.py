@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from itertools import repeat
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -74,8 +79,121 @@ async def has_a_fault_that_fails(world: World) -> None:
     await world.run(20)
 
 
+class Exiting(asyncio.Protocol):
+    """Ends its program when it is sent something."""
+
+    def data_received(self, data: bytes) -> None:
+        sys.exit(7)
+
+
+async def answering() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+
+    async with await asyncio.start_server(answer, port=80) as server:
+        await server.serve_forever()
+
+
+async def exits_in(what: Callable[[], Any]) -> None:
+    """Ends by something that is done beside it."""
+    loop = asyncio.get_running_loop()
+
+    async def work() -> None:
+        await asyncio.sleep(1)
+        found = what()
+        if asyncio.iscoroutine(found):
+            await found
+
+    task = loop.create_task(work())
+    await asyncio.sleep(100)
+    task.cancel()
+
+
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def exits_in_c() -> None:
+    """Nothing behind it happens, as where the process is no more."""
+    try:
+        os._exit(3)
+    finally:
+        asyncio.get_running_loop().call_soon(COUNTED.append, 1)
+
+
+async def exits_in_a_callback() -> None:
+    asyncio.get_running_loop().call_soon(sys.exit, "no more")
+
+
+async def exits_in_a_protocol() -> None:
+    await asyncio.get_running_loop().create_connection(Exiting, "answering", 80)
+
+
+@explore(faults="calm", nodes=1)
+async def has_programs_that_exit(world: World) -> None:
+    world.program("answering", answering, restarts=True)
+    ways = {
+        "SystemExit(3)": partial(sys.exit, 3),
+        "KeyboardInterrupt()": interrupted,
+        "SystemExit(3) ": exits_in_c,
+        "SystemExit('no more')": exits_in_a_callback,
+        "SystemExit(7)": exits_in_a_protocol,
+        "": partial(os._exit, 0),
+    }
+    programs = [world.program(f"p{at}", exits_in, way, restarts=True) for at, way in enumerate(ways.values())]
+    await world.run(2.5)
+    assert [", ".join(map(repr, one.errors)) for one in programs] == [*map(str.strip, ways)]
+    assert [one.done for one in programs] == [False] * 5 + [True]
+    assert not COUNTED
+
+
+@explore(faults="calm", nodes=1)
+async def has_a_program_that_exits(world: World) -> None:
+    world.program("shop", exits_in, partial(sys.exit, 3))
+    await world.run(20)
+
+
+@explore(faults="calm", nodes=1)
+async def has_a_program_that_is_interrupted(world: World) -> None:
+    world.program("shop", exits_in, interrupted)
+    await world.run(20)
+
+
+@explore(faults={"program-kill": 1}, nodes=1)
+async def has_a_fault_that_fails_later(world: World) -> None:
+    """It strikes after some steps of the program, or at once, and the program starts again later."""
+    shop = world.program("shop", answering, restarts=True)
+
+    def fail() -> None:
+        raise KeyError("of Ottla's")
+
+    shop.start = fail  # type: ignore[method-assign]
+    await world.run(100)
+
+
+@explore(faults=["restart"], nodes=1)
+async def has_a_fault_with_a_task_that_fails(world: World) -> None:
+    async def fail() -> None:
+        raise KeyError("of Ottla's")
+
+    world.nodes[1].stop = fail  # type: ignore[method-assign]
+    await world.run(100)
+
+
 @explore(faults="calm", nodes=1)
 async def takes_all_memory(world: World) -> None:
+    bytearray(2**45)
+
+
+@explore(faults="calm", nodes=1)
+async def takes_much_memory(world: World) -> None:
+    """As much as there may be, which is held until the run is told of."""
+    taken: list[bytes] = []
+    for size in (2**30, 2**20, 2**12):
+        with suppress(MemoryError):
+            while len(taken) < 100_000:
+                # Of zeros, which no page is needed for.
+                taken.append(bytes(size))
     bytearray(2**45)
 
 

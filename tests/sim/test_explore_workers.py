@@ -19,6 +19,8 @@ from ottla.explore.finding import find, report
 from ottla.explore.plan import Plan, Run
 from ottla.explore.workers import Workers
 
+FAULT = "FaultFailed: a fault of Ottla's has failed, and nothing of yours: "
+EXITED = "ProgramExited: the program shop has ended"
 ODDITIES = Path(__file__).with_name("oddities.py")
 
 
@@ -55,18 +57,21 @@ def test_the_tests_of_a_file_are_told(workers: Workers) -> None:
     assert "COUNTED" not in workers.tests
 
 
-def test_a_program_that_spins_is_ended_at_its_line(workers: Workers) -> None:
-    run = only(workers, Plan(test="spins", seed=1, cpu_max_s=1.0, is_recorded=True))
+def test_a_program_that_spins_is_ended_at_its_line_and_drawn(workers: Workers, tmp_path: Path) -> None:
+    picture = tmp_path / "run.svg"
+    run = only(workers, Plan(test="spins", seed=1, cpu_max_s=1.0, is_recorded=True, picture=str(picture)))
     assert run.error.startswith("the run has taken 1 s of CPU: it was ended at ")
     line = int(run.error.rpartition(":")[2])
     begin = 1 + ODDITIES.read_text().splitlines().index("        while True:")
     assert begin <= line <= begin + 4 and "oddities.py:" in run.error
     assert "in spinner" in run.traceback
     assert any("spinner starts" in line for line in run.story)
+    assert not run.no_picture and "the run has taken 1 s of CPU" in picture.read_text(encoding="utf-8")
 
 
 def test_a_function_in_c_that_does_not_return_is_ended_too(workers: Workers) -> None:
-    run = only(workers, Plan(test="spins_in_c", seed=1, cpu_max_s=1.0))
+    run = only(workers, Plan(test="spins_in_c", seed=1, cpu_max_s=1.0, is_recorded=True, picture="run.svg"))
+    assert run.no_picture == "what was recorded went with the process of the run"
     assert "ended before its time, with SIGXCPU" in run.error
     assert "before the sum" in run.printed
     assert "in spins_in_c" in run.printed
@@ -98,7 +103,14 @@ def test_a_run_that_waits_for_something_real_is_ended(statm: str) -> None:
         ("ends_the_process", "the process of the run ended before its time, with exit code 3"),
         ("leaves", "SystemExit: no more"),
         ("logs_what_cannot_be_said", "ValueError: after the line"),
-        ("has_a_fault_that_fails", "ValueError: Total of weights must be greater than zero"),
+        ("has_a_fault_that_fails", f"{FAULT}ValueError('Total of weights must be greater than zero')"),
+        ("has_a_fault_that_fails_later", f'{FAULT}KeyError("of Ottla\'s")'),
+        ("has_a_fault_with_a_task_that_fails", f'{FAULT}KeyError("of Ottla\'s")'),
+        ("has_a_program_that_exits", f"{EXITED} with exit code 3"),
+        (
+            "has_a_program_that_is_interrupted",
+            f"{EXITED} by KeyboardInterrupt",
+        ),
         ("fails_by_pytest", "Failed: no boots"),
         ("has_a_program_that_fails_by_pytest", "Failed: no shoes"),
         ("takes_all_memory", "MemoryError"),
@@ -109,6 +121,20 @@ def test_a_run_that_ends_in_another_way_has_failed(workers: Workers, test: str, 
         run = only(workers, Plan(test=test, seed=5))
         assert run.error == error and run.seed == 5 and run.kind
         assert ("before the end" in run.printed) == (test == "ends_the_process")
+
+
+@pytest.mark.parametrize(
+    ("picture", "problem"),
+    [("/nowhere/run.html", "No such file or directory"), ("/dev/full", "No space left")],
+)
+def test_a_picture_that_cannot_be_saved_costs_no_report(workers: Workers, picture: str, problem: str) -> None:
+    run = only(workers, Plan(test="takes_much_memory", seed=1, is_recorded=True, picture=picture))
+    assert run.error == "MemoryError" and run.story
+    assert run.no_picture.startswith(f"{picture}: {problem}")
+
+
+def test_programs_end_their_process_wherever_they_exit(workers: Workers) -> None:
+    assert only(workers, Plan(test="has_programs_that_exit", seed=1)).error == ""
 
 
 def test_a_run_finds_nothing_of_the_one_before(workers: Workers) -> None:

@@ -78,7 +78,7 @@ REPLACED: list[tuple[Any, str]] = [
     *((datetime, "datetime"), (datetime, "date"), (os, "urandom"), (random, "Random"), (random, "_urandom")),
     *((owner, name) for owner, name, _ in (*refusing.REPLACED, *of_machine.REPLACED)),
     *((time, name) for name in ("localtime", "gmtime", "ctime", "asctime", "strftime")),
-    (os, "getrandom"),
+    *((os, "getrandom"), (os, "_exit")),
     *((uuid, "_generate_time_safe"), (time, "clock_gettime"), (time, "clock_gettime_ns")),
 ]
 
@@ -282,7 +282,6 @@ def _run(owner: Any, name: str = "run") -> Callable[[], Any]:
         (_of(os, "fork"), "world.program"),
         (lambda: os.execv("/bin/true", ["true"]), "world.program"),
         (lambda: multiprocessing.get_context("spawn").Process(target=print).start(), "world.program"),
-        (lambda: os._exit(0), "raise SystemExit"),
         (_of(os, "abort"), "raise SystemExit"),
         (lambda: os.kill(os.getpid(), 0), "program-kill"),
         (lambda: signal.raise_signal(signal.SIGTERM), "program-kill"),

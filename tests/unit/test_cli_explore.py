@@ -54,6 +54,8 @@ class Fake:
                 "nodes": plan.nodes or 3,
                 "longest_run_s": plan.run_max_s or 20.0,
             }
+            if plan.picture.endswith("full.html"):
+                given["no_picture"] = "No space left on device"
             if kind:
                 given |= {"error": f"{kind}!", "kind": kind, "story": ["1.0 shipping.1 is killed"]}
                 numbers = (1, 2, 3, 4) if plan.strikes is None else plan.strikes
@@ -315,3 +317,18 @@ def test_a_picture_is_of_the_smallest_run_of_the_first_failure(explored: Explore
     fake.plans.clear()
     assert run(["explore", "shop.py::two", "--seed", "1", "--picture", picture]) == ExitCode.OK
     assert fake.plans == [Plan(test="two", seed=1, is_recorded=True, picture=picture)]
+
+
+def test_a_picture_that_cannot_be_written_is_said_behind_the_report(
+    explored: Explored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explored(lost_on_2)
+    picture = str(tmp_path / "full.html")
+    assert run(["explore", "shop.py::one", "--picture", picture]) == ExitCode.FAILED
+    said = capsys.readouterr()
+    assert said.out.startswith("seed 2: lost!\n")
+    assert said.err == "ottla: no picture: No space left on device\n"
+    assert run(["explore", "shop.py::one", "--json", "--picture", picture]) == ExitCode.FAILED
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["no_picture"] == "No space left on device"
+    with pytest.raises(CliError, match="the run passes, and there is no picture of it: No space left"):
+        run(["explore", "shop.py::two", "--seed", "1", "--picture", picture])

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from ottla.cli import output
+from ottla.cli.errors import CliError
 from ottla.explore.decorated import SEEDS_MAX
-from ottla.explore.finding import Finding, document, find, left, report
+from ottla.explore.finding import INTERRUPTED, Finding, document, find, left, report
 from ottla.explore.plan import Plan, Run
 from ottla.explore.workers import Workers
 
@@ -67,6 +68,8 @@ class Explored:
                 self.done += 1
                 self.virtual_s += run.virtual_s
                 self.faults += sum(run.faults.values())
+                if not run.error and run.no_picture:
+                    raise CliError(f"the run passes, and there is no picture of it: {run.no_picture}")
                 if run.error:
                     self.failed.setdefault(run.kind, run)
                     self.seeds.setdefault(run.kind, []).append(run.seed)
@@ -92,7 +95,8 @@ class Explored:
         """The failure, made smaller if there is time."""
         plan = replace(self.plan, seed=run.seed, picture=picture)
         if is_interrupted:
-            return Finding(target=self.target, whole=run, plan=plan, run=run, tried=0)
+            no_picture = INTERRUPTED if picture else ""
+            return Finding(target=self.target, whole=run, plan=plan, run=run, tried=0, no_picture=no_picture)
         tried = 0
         with output.progress(f"Looking for less than seed {run.seed}; runs") as show:
 
@@ -111,7 +115,9 @@ class Explored:
             output.say(line)
         if others:
             output.say(f"So fail {output.counted(len(others), 'other seed')}: {_named(others)}")
-        output.say()
+        output.say(flush=True)
+        if finding.no_picture:
+            output.warn(f"no picture: {finding.no_picture}")
 
     def _tell_summary(self) -> None:
         failed = sorted(seed for seeds in self.seeds.values() for seed in seeds)

@@ -35,18 +35,16 @@ from contextlib import contextmanager  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
-from ottla.explore import mistakes, warm  # noqa: E402
+from ottla.explore import drawing, mistakes, warm  # noqa: E402
 from ottla.explore.decorated import check_nodes  # noqa: E402
 from ottla.explore.exploring import Exploration  # noqa: E402
 from ottla.explore.finding import command  # noqa: E402
 from ottla.explore.importing import Imported  # noqa: E402
 from ottla.explore.plan import Plan, Run  # noqa: E402
 from ottla.explore.programs import chance, directory, limits, telling  # noqa: E402
-from ottla.explore.programs.checks import Broken  # noqa: E402
 from ottla.explore.programs.runner import run_seed  # noqa: E402
 from ottla.explore.programs.striking import kinds_of  # noqa: E402
 from ottla.explore.programs.world import World  # noqa: E402
-from ottla.explore.recording.picture import save  # noqa: E402
 from ottla.explore.recording.recorder import Recorder  # noqa: E402
 
 REQUEST_BYTES_MAX = 1024 * 1024
@@ -113,26 +111,21 @@ def _run(exploration: Exploration, plan: Plan, out: int) -> NoReturn:
         _write_all(out, b"\n".join((run.to_json().encode(), warm.needed())))
         _exit(0)
 
+    def drawn(run: Run, error: BaseException | None) -> Run:
+        if recorder is None or not plan.picture:
+            return run
+        return drawing.drawn(plan, run, recorder.recording(), command(exploration.target, plan), error)
+
     def ended(reason: str, frame: FrameType | None) -> NoReturn:
         # What is raised in here would be raised in the program, which may take it.
         with _last_words():
-            answer(telling.ended(world, plan, reason, frame, recorder))
+            limits.lift()
+            answer(drawn(telling.ended(world, plan, reason, frame, recorder), None))
 
     limits.begin(world.loop, plan.cpu_max_s, ended)
     outcome = run_seed(exploration.test, world)
-    run = telling.run_of(world, plan, outcome, recorder)
-    if recorder is not None and plan.picture:
-        error = outcome.error
-        save(
-            plan.picture,
-            recorder.recording(),
-            f"{plan.test}, seed {plan.seed}",
-            run.error,
-            run.story,
-            command=command(exploration.target, plan),
-            records=error.records if isinstance(error, Broken) else (),
-        )
-    answer(run)
+    limits.lift()
+    answer(drawn(telling.run_of(world, plan, outcome, recorder), outcome.error))
 
 
 @contextmanager
@@ -238,7 +231,8 @@ def _died(plan: Plan, status: int) -> Run:
     code = os.waitstatus_to_exitcode(status)
     how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
     error = f"the process of the run ended before its time, with {how}"
-    return Run(seed=plan.seed, error=error, kind=f"ended with {how}")
+    no_picture = "what was recorded went with the process of the run" if plan.picture else ""
+    return Run(seed=plan.seed, error=error, kind=f"ended with {how}", no_picture=no_picture)
 
 
 def _forget_printed() -> None:

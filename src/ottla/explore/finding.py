@@ -18,6 +18,7 @@ SHRINK_S = 20.0
 # Of what was printed, and of faults that are left, so many lines are shown, the last and the first of them.
 PRINTED_LINES_MAX = 20
 STRIKES_MAX = 10
+INTERRUPTED = "it was interrupted before it was drawn"
 Said = Callable[[Plan, Run], None]
 
 
@@ -34,6 +35,8 @@ class Finding:
     is_repeatable: bool = True
     # Ctrl-C has ended the search.
     is_interrupted: bool = False
+    # Why there is no picture, where one was asked for.
+    no_picture: str = ""
 
 
 def find(
@@ -74,6 +77,7 @@ def find(
         tried=tried,
         is_repeatable=is_repeatable,
         is_interrupted=last is None,
+        no_picture=(INTERRUPTED if plan.picture else "") if last is None else last.no_picture,
     )
 
 
@@ -154,4 +158,5 @@ def document(finding: Finding) -> dict[str, Any]:
         "story": list(run.story),
         "traceback": run.traceback,
         "printed": run.printed,
+        "no_picture": finding.no_picture,
     }

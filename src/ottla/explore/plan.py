@@ -62,6 +62,8 @@ class Run:
     story: Sequence[str] = ()
     # The last of what a test that failed has printed.
     printed: str = ""
+    # Why there is no picture, where one was to be drawn.
+    no_picture: str = ""
     cpu_s: float = field(default=0.0, compare=False)
 
     def to_json(self) -> str:

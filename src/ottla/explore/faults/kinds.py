@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 
 from ottla.explore.faults.aimed import Aimed
-from ottla.explore.faults.striking import Strike, Target
+from ottla.explore.faults.striking import FaultFailed, Strike, Target
 from ottla.explore.world.loop import MS_US
 from ottla.types import TopicPartition
 
@@ -53,8 +53,12 @@ class Faults(Aimed):
             await asyncio.sleep(one._rng.expovariate(1) * self._interval_s)
             if self.kept is not None and number not in self.kept:
                 continue
-            name, strike = one._draw()
-            if (text := self._happens(strike)) is not None:
+            try:
+                name, strike = one._draw()
+                text = self._happens(strike)
+            except Exception as error:
+                raise FaultFailed(error) from error
+            if text is not None:
                 self.strikes.append(Strike(number, name, self._cluster.loop.time(), text))
 
     def _draw(self) -> tuple[str, Callable[[], bool]]:

@@ -73,6 +73,14 @@ class Strike(NamedTuple):
     text: str
 
 
+class FaultFailed(RuntimeError):
+    """A fault could not strike, or could not end: that is a mistake of Ottla's, whoever is explored."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"a fault of Ottla's has failed, and nothing of yours: {error!r}")
+        self.__cause__ = error
+
+
 class Striking:
     """``end_all`` ends what still lasts."""
 
@@ -124,7 +132,7 @@ class Striking:
         """Undo it, unless that is done."""
         if undo in self._undo:
             self._undo.remove(undo)
-            undo()
+            self._guarded(undo)
             observer = self._cluster.trace.observer
             if observer is not None:
                 observer.fault_ended(undo)
@@ -153,7 +161,22 @@ class Striking:
         return self._rng.choice(list(self._cluster.nodes.values()))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._done)
+        self._tasks.append(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A task that nobody waits for has ended: if by an error, so does the run."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._cluster.loop.end(FaultFailed(error))
+
+    def _guarded(self, part: Callable[[], None]) -> None:
+        """Do a part of a fault whose time has come. An error of it ends the run."""
+        try:
+            part()
+        except Exception as error:  # noqa: BLE001 - told as the end of the run
+            self._cluster.loop.end(FaultFailed(error))
 
     def _cut(self, ways: list[tuple[str, str]], most_s: float) -> None:
         fabric = self._cluster.fabric

@@ -18,8 +18,9 @@ from ottla.explore.world.loop import VirtualLoop
 
 # A run may take so much more memory than there was before it.
 MEMORY_MAX_BYTES = 4 * 1024**3
-# So long after the limit on CPU the kernel ends the process.
+# So long after the limit on CPU the kernel ends the process, and so long a run that has ended may be told of.
 GRACE_S = 2
+TELL_S = 60
 # A run that does nothing and takes no CPU for so many looks stands still: it waits for something real.
 LOOK_S = 5.0
 LOOKS_MAX = 6
@@ -41,12 +42,10 @@ def _memory_bytes() -> int:
     return int(STATM.read_bytes().split()[0]) * resource.getpagesize()
 
 
-def _lower(limit: int, soft: int, hard: int) -> None:
-    """A limit that is no higher than that which holds."""
-    present = resource.getrlimit(limit)[1]
-    if present != resource.RLIM_INFINITY:
-        soft, hard = min(soft, present), min(hard, present)
-    resource.setrlimit(limit, (soft, hard))
+def _limit(kind: int, soft: int) -> None:
+    """A limit that is no higher than that which holds, and which `lift` can lift."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def begin(loop: VirtualLoop, cpu_max_s: float, ended: Ended) -> None:
@@ -71,8 +70,17 @@ def begin(loop: VirtualLoop, cpu_max_s: float, ended: Ended) -> None:
         signal.signal(number, handler)
         signal.setitimer(timer, interval_s, interval_s)
     faulthandler.register(signal.SIGXCPU, chain=True)
-    end_s = int(cpu_s() + cpu_max_s) + GRACE_S
-    _lower(resource.RLIMIT_CPU, end_s, end_s + GRACE_S)
+    _limit(resource.RLIMIT_CPU, int(cpu_s() + cpu_max_s) + GRACE_S)
     if STATM.exists():
-        most_bytes = _memory_bytes() + MEMORY_MAX_BYTES
-        _lower(resource.RLIMIT_AS, most_bytes, most_bytes)
+        _limit(resource.RLIMIT_AS, _memory_bytes() + MEMORY_MAX_BYTES)
+
+
+def lift() -> None:
+    """The run has ended: what is told of it is not counted as its own, and has time and memory of its own."""
+    # Programs are refused this, and one of them may be at work.
+    set_timer = getattr(signal.setitimer, "__wrapped__", signal.setitimer)
+    for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+        set_timer(timer, 0)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    _limit(resource.RLIMIT_CPU, int(cpu_s()) + TELL_S)

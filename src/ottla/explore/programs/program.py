@@ -21,6 +21,20 @@ RESTART_S = 1.0
 Main = Callable[..., Any]
 
 
+class ProgramExited(AssertionError):
+    """A program has ended its process by ``sys.exit()`` with an error, or by KeyboardInterrupt."""
+
+    def __init__(self, name: str, raised: SystemExit | KeyboardInterrupt) -> None:
+        code = raised.code if isinstance(raised, SystemExit) else None
+        if isinstance(raised, KeyboardInterrupt):
+            how = "by KeyboardInterrupt"
+        else:
+            # What is no number Python prints, and ends with 1.
+            how = f"with exit code {code}" if isinstance(code, int) else f"with exit code 1: {code}"
+        super().__init__(f"the program {name} has ended {how}")
+        self.__cause__ = raised
+
+
 class Program:
     """``main(*arguments)`` as the one process of a machine.
 
@@ -78,7 +92,7 @@ class Program:
         error: BaseException | None = None
         try:
             self.result = await self._begin()
-        except SystemExit as raised:
+        except (SystemExit, KeyboardInterrupt) as raised:
             self._exit(process, raised)
             return
         except GeneratorExit:
@@ -87,9 +101,10 @@ class Program:
             error = raised
         self._fabric.loop.call_soon(self._ended, process, error, context=WORLD)
 
-    def _exit(self, process: Process, raised: SystemExit) -> None:
+    def _exit(self, process: Process, raised: SystemExit | KeyboardInterrupt) -> None:
         """``sys.exit()``, wherever in the program it was called: by its code that is an error, or the end."""
-        error = raised if raised.code not in (None, 0) else None
+        is_end = isinstance(raised, SystemExit) and raised.code in (None, 0)
+        error = None if is_end else raised
         self._fabric.loop.call_soon(self._ended, process, error, context=WORLD)
 
     async def _begin(self) -> Any:

@@ -35,7 +35,7 @@ TLS = "TLS is not simulated: use plain connections, for Kafka `security_protocol
 UNIX = "unix sockets are not simulated: use a host and a port"
 DATAGRAM = "datagrams are not simulated: use connections"
 PIPE = "pipes are not simulated: use asyncio's queues inside a program, and connections between programs"
-EXIT = "it would end the whole run: `raise SystemExit`, which ends the program"
+ABORT = "it would end the whole run: `raise SystemExit`, which ends the program"
 KILL = "real signals reach the whole run: the fault `program-kill` ends programs"
 ALARM = "alarms come in real time: use `asyncio.get_running_loop().call_later()`"
 FACTORY = "tasks are made by the run: leave the task factory as it is"
@@ -62,8 +62,7 @@ REPLACED: tuple[tuple[Any, str, str], ...] = (
     (uvloop, "run", LOOP),
     (uvloop, "new_event_loop", LOOP),
     (BaseProcess, "start", PROCESS),
-    (os, "_exit", EXIT),
-    (os, "abort", EXIT),
+    (os, "abort", ABORT),
     (signal, "alarm", ALARM),
     (signal, "setitimer", ALARM),
     (signal, "raise_signal", KILL),
@@ -124,6 +123,22 @@ def _refusing(function: Callable[..., Any], reason: str) -> Callable[..., Any]:
     return checked
 
 
+def _leaving(real: Callable[[int], Any]) -> Callable[[int], Any]:
+    """``os._exit()`` that ends the process of the program, which does nothing more."""
+
+    @wraps(real)
+    def leave(status: int) -> Any:
+        process, loop = current.program(), current.loop()
+        asking = str(sys._getframe(1).f_globals.get("__name__", ""))
+        if process is None or loop is None or process.on_exit is None or asking.startswith(_OURS):
+            return real(status)
+        loop.pause(process)
+        process.on_exit(SystemExit(status))
+        raise SystemExit(status)
+
+    return leave
+
+
 @cache
 def _listen() -> None:
     sys.addaudithook(_hook)
@@ -134,4 +149,6 @@ def install() -> None:
     for owner, name, reason in REPLACED:
         if not hasattr(getattr(owner, name), "__wrapped__"):
             setattr(owner, name, _refusing(getattr(owner, name), reason))
+    if not hasattr(os._exit, "__wrapped__"):
+        os._exit = _leaving(os._exit)  # type: ignore[assignment]
     _listen()

@@ -75,7 +75,7 @@ class ProgramFaults(Faults):
 
         def strike_later() -> None:
             if not self._cluster.quiet:
-                strike(program)
+                self._guarded(partial(strike, program))
 
         program.after_steps(steps, strike_later)
         return True

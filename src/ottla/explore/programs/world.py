@@ -13,7 +13,7 @@ from ottla.explore.decorated import check_nodes
 from ottla.explore.faults.striking import Administration
 from ottla.explore.programs.directory import Directory
 from ottla.explore.programs.loop import ProgramLoop
-from ottla.explore.programs.program import Main, Program
+from ottla.explore.programs.program import Main, Program, ProgramExited
 from ottla.explore.programs.striking import ProgramFaults, kinds_of
 from ottla.explore.world.machines import Machines
 from ottla.explore.world.nodes import PORT, SimNode
@@ -270,6 +270,9 @@ class World(Machines):
     def _raise_failure(self) -> None:
         if self._failed is not None:
             program, error = self._failed
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                # They would end the run.
+                raise ProgramExited(program.name, error).with_traceback(error.__traceback__)
             error.add_note(f"It ended the program {program} at {self.loop.time():.3f} s.")
             raise error
 

@@ -115,7 +115,7 @@ class Process:
         self.gate = False
         self.held: deque[Handle] = deque()
         # Called when something of it ends the process; None: that ends the run.
-        self.on_exit: Callable[[SystemExit], None] | None = None
+        self.on_exit: Callable[[SystemExit | KeyboardInterrupt], None] | None = None
         # After how many of its steps ``on_step`` is called; 0: it is not.
         self.steps_left = 0
         self.on_step: Callable[[], None] | None = None
@@ -349,7 +349,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         ``source`` is the connection that it comes from; of one source, all is handed over in order.
         """
         if not process.gate:
-            process.context.run(callback, *args)
+            try:
+                process.context.run(callback, *args)
+            except (SystemExit, KeyboardInterrupt) as error:
+                _exit(process, error)
         elif not process.dead:
             process.held.append(Handle(callback, args, process.context, self.now_us, source))
 
@@ -398,7 +401,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
                 handle.context.run(
                     self.call_exception_handler, {"message": f"in {handle._callback}", "exception": error}
                 )
-            except SystemExit as error:
+            except (SystemExit, KeyboardInterrupt) as error:
                 _exit(process, error)
             if process is not None and process.steps_left:
                 process.step()
@@ -469,8 +472,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
             self._timers.clear()
 
 
-def _exit(process: Process | None, error: SystemExit) -> None:
-    """Something called ``sys.exit()``: it ends its process, or the run where nobody cares for that."""
+def _exit(process: Process | None, error: SystemExit | KeyboardInterrupt) -> None:
+    """Something called ``sys.exit()``, or so: it ends its process, or the run where nobody cares for that."""
     if process is None or process.on_exit is None:
         raise error
     process.on_exit(error)
