@@ -85,6 +85,27 @@ async def commit_last(world: World) -> None:
     await every_order_is_shipped(world, is_committed_first=False)
 
 
+class Parcel:
+    """It lies in a set by its address in memory, as objects do that have no ``__hash__``."""
+
+    def __init__(self, weight: int) -> None:
+        self.weight = weight
+
+
+async def sending_parcels(bootstrap: str) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    for _ in range(3):
+        for parcel in {Parcel(weight) for weight in range(30)}:
+            await producer.send_and_wait("shipped", b"." * parcel.weight)
+    await producer.stop()
+
+
+@explore(faults="calm", nodes=1, topics={"shipped": 1})
+async def parcels(world: World) -> None:
+    await world.program("shop", sending_parcels, world.bootstrap).finished()
+
+
 @explore(faults="calm", nodes=1)
 async def chatty(world: World) -> None:
     """More than a pipe takes."""

@@ -22,6 +22,7 @@ from ottla.explore.workers import Workers
 FAULT = "FaultFailed: a fault of Ottla's has failed, and nothing of yours: "
 EXITED = "ProgramExited: the program shop has ended"
 ODDITIES = Path(__file__).with_name("oddities.py")
+SHOP = Path(__file__).with_name("shop.py")
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +36,41 @@ def only(workers: Workers, plan: Plan) -> Run:
     return run
 
 
-def test_objects_lie_at_the_same_addresses_in_each_process_if_the_kernel_allows_it(workers: Workers) -> None:
+def fixes_addresses() -> bool:
+    """Whether the kernel lets a process have the same addresses as another one."""
     libc = ctypes.CDLL(None)
     before = libc.personality(addresses.LOOK)
-    is_allowed = libc.personality(before | addresses.ADDR_NO_RANDOMIZE) >= 0
+    is_allowed: bool = libc.personality(before | addresses.ADDR_NO_RANDOMIZE) >= 0
     libc.personality(before)
-    # Both of the workers run one of the first two.
+    return is_allowed
+
+
+def test_objects_lie_at_the_same_addresses_in_each_run() -> None:
     plan = Plan(test="tells_an_address", seed=1)
-    found = {run.error for run in workers.runs([plan] * 4)}
-    assert (len(found) == 1) == is_allowed
+    found: list[set[str]] = []
+    for _ in range(2):
+        with Workers(str(ODDITIES), jobs=2) as workers:
+            found.append({run.error for run in workers.runs([plan] * 5)})
+    assert [len(addresses) for addresses in found] == [1, 1]
+    assert (found[0] == found[1]) == fixes_addresses()
+
+
+def test_a_set_of_objects_has_its_order_from_the_seed_whatever_ran_before() -> None:
+    """Its order decides what is written: the program has objects that lie in it by their addresses."""
+    plans = [Plan(test="parcels", seed=seed) for seed in range(1, 7)]
+    with Workers(str(SHOP), jobs=1) as one:
+        first = list(one.runs(plans))
+        assert not [run.error for run in first if run.error]
+        for run in one.runs([replace(plans[0], test="commit_last"), plans[1]]):
+            assert run.seed == 1
+            # The second one is under way, and is ended.
+            break
+        assert list(one.runs(plans[3:4])) == first[3:4]
+    with Workers(str(SHOP), jobs=2) as two:
+        assert list(two.runs(plans)) == first
+    if fixes_addresses():
+        with Workers(str(SHOP), jobs=1) as alone:
+            assert list(alone.runs(plans[-1:])) == first[-1:]
 
 
 def test_what_is_drawn_when_the_file_is_imported_is_the_same_in_each_process(workers: Workers) -> None:
@@ -242,12 +269,12 @@ def test_ctrl_c_ends_at_once_with_what_was_found_and_no_process_is_left() -> Non
         text=True,
         start_new_session=True,
     ) as process:
-        # Two processes, and a run of each.
-        wait_until(lambda: process.poll() is not None or len(descendants(process.pid)) == 4)
+        # Two workers with a run each, and what they are forked from.
+        wait_until(lambda: process.poll() is not None or len(descendants(process.pid)) == 5)
         below = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out.endswith("spins: 0 seeds, 0.0 virtual hours; none failed\n")
-    assert len(below) == 4
+    assert len(below) == 5
     wait_until(lambda: not any(map(is_alive, below)))

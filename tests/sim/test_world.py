@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,14 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from ottla.explore import explore, exploring, warm
+from ottla.explore import explore, exploring
 from ottla.explore.exploring import runs
 from ottla.explore.importing import Imported
 from ottla.explore.plan import Plan, Run
 from ottla.explore.programs.striking import kinds_of
-from ottla.explore.workers import CannotRun
-from ottla.wire import messages
-from ottla.wire.apis import SERVED
+from ottla.explore.workers import CHILD_ENVIRONMENT, CannotRun
 
 SHOP = Path(__file__).with_name("shop.py")
 
@@ -65,13 +64,33 @@ def test_a_test_may_print_much() -> None:
     assert not run.error
 
 
-def test_what_a_run_came_to_need_is_learnt_by_the_process_that_the_next_one_is_forked_from() -> None:
-    key, version = next(one for one in sorted(SERVED) if ("request", *one) not in messages.compiled())
-    sys.modules.pop("encodings.cp1006", None)
-    warm.learn(json.dumps([["encodings.cp1006"], [("request", key, version)]]).encode())
-    modules, compiled = json.loads(warm.needed())
-    assert "encodings.cp1006" in modules and ["request", key, version] in compiled
-    assert not {name.partition(".")[0] for name in modules} - {"encodings", "kio", "ottla"}
+NEEDS = """
+import sys
+from ottla.explore import child, warm
+from ottla.explore.plan import Plan
+from ottla.explore.programs.runner import run_seed
+
+test = child.load(sys.argv[1])[sys.argv[2]]
+warm.up()
+before = warm.loaded()
+error = run_seed(test.test, child.world_of(test, Plan(test="", seed=1))).error
+assert error is None, error
+print(sorted(map(str, warm.loaded() - before)))
+"""
+
+
+@pytest.mark.parametrize("target", ["shop.py::commit_last", "blocking.py::calm"])
+def test_what_runs_of_a_client_need_is_loaded_before_the_first_of_them(target: str) -> None:
+    file, _, test = target.partition("::")
+    done = subprocess.run(
+        [sys.executable, "-c", NEEDS, str(SHOP.with_name(file)), test],
+        env=os.environ | CHILD_ENVIRONMENT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(

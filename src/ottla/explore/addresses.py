@@ -1,8 +1,9 @@
-"""The addresses of objects in memory, the same for the first run of each process: sets of objects go by them.
+"""The addresses of objects in memory, the same whenever a seed is run: sets of objects go by them.
 
-Linux moves a process about in memory at random, unless it is told not to. Where that is refused, as by the
-usual rules of a container, and after other runs of a process, whose traces are in its memory, sets of objects
-may be gone through in another order: only of those that are neither tasks nor futures, which are numbered
+Runs are forked from a process in which nothing changes between them (`child`). Linux moves a process about in
+memory at random, unless it is told not to; where that is refused, as by the usual rules of a container,
+addresses are the same in all runs of one command, and others in the next one. So they are in another folder
+or environment, whose names lie in memory, too. Tasks and futures do not go by them: they are numbered
 (`world.loop.NumberedFuture`).
 """
 

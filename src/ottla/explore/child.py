@@ -1,11 +1,15 @@
-"""The process in which tests of a file are run: `python -m ottla.explore.child FILE [JSON]`.
+"""The process that runs of a file's tests are forked from: `python -m ottla.explore.child FILE [JSON]`.
 
 JSON says how another process has imported the file (`importing.Imported`): its name, and ``sys.path``.
 
-It first prints a line of JSON about the file: its tests. Then it reads a request a line, a plan with a
-number, and prints what became of each, with that number (``plan.Plan``, ``plan.Run``). A request ends the
-run that is under way, whose answer never comes; so does the end of requests. What tests print goes to
-stderr, if that is a file only the last of it.
+It first prints a line of JSON about the file: its tests, and which of them no world has. Then nothing in it
+changes any more, so that each run begins with the same memory: with sets of objects in the same order.
+
+It is asked for workers, over the socket that is its stdin: a byte, with the files of one (`Files`). A worker
+is forked, and serves requests of a byte each. `RUN` forks the process of a run, which reads its plan from a
+file and writes what became of it into another one (``plan.Plan``, ``plan.Run``); the worker answers with its
+number and how it ended (`ENDED`), as soon as it did. Any other byte, and the end of requests, ends the run
+that is under way. A worker allocates the same things for each run and keeps none of them.
 """
 
 from __future__ import annotations
@@ -28,30 +32,27 @@ import gc  # noqa: E402
 import json  # noqa: E402
 import select  # noqa: E402
 import signal  # noqa: E402
-import stat  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Iterator, Mapping  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
+from contextlib import contextmanager, suppress  # noqa: E402
 from types import FrameType  # noqa: E402
-from typing import NoReturn  # noqa: E402
+from typing import NamedTuple, NoReturn  # noqa: E402
 
 from ottla.explore import drawing, mistakes, warm  # noqa: E402
+from ottla.explore import plan as plans  # noqa: E402
 from ottla.explore.decorated import check_nodes  # noqa: E402
 from ottla.explore.exploring import Exploration  # noqa: E402
 from ottla.explore.finding import command  # noqa: E402
 from ottla.explore.importing import Imported  # noqa: E402
-from ottla.explore.plan import Plan, Run  # noqa: E402
+from ottla.explore.plan import ENDED, REHEARSALS, RUN, Plan, Run  # noqa: E402
 from ottla.explore.programs import chance, directory, limits, telling  # noqa: E402
 from ottla.explore.programs.runner import run_seed  # noqa: E402
 from ottla.explore.programs.striking import kinds_of  # noqa: E402
 from ottla.explore.programs.world import World  # noqa: E402
 from ottla.explore.recording.recorder import Recorder  # noqa: E402
 
-REQUEST_BYTES_MAX = 1024 * 1024
-READ_BYTES = 64 * 1024
 IMPORT_SEED = 0
-# Of what a run has printed, so much is told.
-PRINTED_BYTES_MAX = 16 * 1024
 Tests = Mapping[str, Exploration]
 
 
@@ -72,10 +73,14 @@ def _chance_of_imports() -> Iterator[None]:
         chance.end(before)
 
 
-def check(exploration: Exploration) -> None:
-    """ValueError for what no world has."""
-    kinds_of(exploration.faults)
-    check_nodes(exploration.nodes)
+def problem_of(exploration: Exploration) -> str:
+    """What of it no world has; empty if there is nothing."""
+    try:
+        kinds_of(exploration.faults)
+        check_nodes(exploration.nodes)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def world_of(exploration: Exploration, plan: Plan) -> World:
@@ -93,22 +98,16 @@ def world_of(exploration: Exploration, plan: Plan) -> World:
     return world
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
-
-
 # ---------------------------------------------------------------- in the process of a run
 
 
-def _run(exploration: Exploration, plan: Plan, out: int) -> NoReturn:
+def _run(exploration: Exploration, plan: Plan, answers: int) -> NoReturn:
     """Run it, and write what became of it. The process ends here."""
     world = world_of(exploration, plan)
     recorder = Recorder(world) if plan.is_recorded else None
 
     def answer(run: Run) -> NoReturn:
-        _write_all(out, b"\n".join((run.to_json().encode(), warm.needed())))
+        plans.write(answers, run.to_json())
         _exit(0)
 
     def drawn(run: Run, error: BaseException | None) -> Run:
@@ -140,129 +139,104 @@ def _last_words() -> Iterator[None]:
         _exit(1)
 
 
-def _run_forked(exploration: Exploration, plan: Plan, out: int) -> NoReturn:
-    # It would look at all that the run has left, and the process ends.
-    gc.disable()
-    with _last_words():
-        _run(exploration, plan, out)
-    raise AssertionError("the process has ended")
+# ---------------------------------------------------------------- in a worker
 
 
-# ---------------------------------------------------------------- in the worker
+class Files(NamedTuple):
+    """What a worker is given: its requests, and what a run reads, answers and prints."""
+
+    requests: int
+    plan: int
+    answer: int
+    printed: int
 
 
-class Worker:
-    """Serves requests one by one, each by a process that is forked for it.
-
-    Libraries count connections and requests, and a plan is to be the same run wherever it stands. What is
-    Ottla's own is loaded but once.
-    """
-
-    def __init__(self, tests: Tests, requests: int, answers: int) -> None:
-        self._tests = tests
-        self._requests, self._answers = requests, answers
-        self._buffer = b""
-
-    def serve(self) -> None:
-        """Until requests end."""
-        while (line := self._next_line()) is not None:
-            request = json.loads(line)
-            if request["plan"] is None:
-                continue
-            plan = Plan.from_json(request["plan"])
-            answer = self._served(plan)
-            if answer is not None:
-                self._write({"number": request["number"], "run": answer})
-
-    def _write(self, document: object) -> None:
-        _write_all(self._answers, json.dumps(document).encode() + b"\n")
-
-    def hello(self) -> None:
-        """Say which tests there are."""
-        self._write({"number": 0, "tests": {name: one.listed() for name, one in self._tests.items()}})
-
-    def _next_line(self) -> bytes | None:
-        """The next request; None if they have ended."""
-        while b"\n" not in self._buffer:
-            data = os.read(self._requests, READ_BYTES)
-            if not data or len(self._buffer) > REQUEST_BYTES_MAX:
-                return None
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-    def _served(self, plan: Plan) -> dict[str, object] | None:
-        """The run, as JSON has it; None if something else is asked for meanwhile."""
-        exploration = self._tests[plan.test]
-        try:
-            check(exploration)
-        except ValueError as error:
-            raise SystemExit(f"{plan.test}: {error}") from None
-        _forget_printed()
-        ours, theirs = os.pipe()
-        pid = os.fork()
-        if not pid:
-            os.close(ours)
-            _run_forked(exploration, plan, theirs)
-        os.close(theirs)
-        told, ended = b"", False
-        try:
-            while not ended:
-                ready, _, _ = select.select([ours, self._requests], [], [])
-                if ours in ready:
-                    data = os.read(ours, READ_BYTES)
-                    told, ended = told + data, not data
-                elif self._requests in ready:
-                    os.kill(pid, signal.SIGKILL)
-                    return None
-        finally:
-            os.close(ours)
-            _, status = os.waitpid(pid, 0)
-            directory.remove_all_of(pid)
-        answer, _, needed = told.partition(b"\n")
-        if status == 0:
-            warm.learn(needed)
-        run: dict[str, object] = json.loads(answer if status == 0 else _died(plan, status).to_json())
-        return run | {"printed": _printed()} if run["error"] else run
+def _work(tests: Tests, given: Files) -> None:
+    """Fork a process for each run that is asked for, until requests end."""
+    # What tests and programs print is not among the answers.
+    os.dup2(given.printed, 1)
+    os.dup2(given.printed, 2)
+    for _ in range(REHEARSALS):
+        _serve(None, given)
+    while order := os.read(given.requests, 1):
+        # Otherwise the run had ended just then.
+        if order == RUN:
+            _serve(tests, given)
 
 
-def _died(plan: Plan, status: int) -> Run:
-    """The process of a run ended without telling what became of it."""
-    code = os.waitstatus_to_exitcode(status)
-    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
-    error = f"the process of the run ended before its time, with {how}"
-    no_picture = "what was recorded went with the process of the run" if plan.picture else ""
-    return Run(seed=plan.seed, error=error, kind=f"ended with {how}", no_picture=no_picture)
+def _serve(tests: Tests | None, given: Files) -> None:
+    """Fork the process of a run, wait for its end, and tell it; None for one that ends at once."""
+    # What other runs have printed is not kept: seeds may be many.
+    os.ftruncate(2, 0)
+    os.lseek(2, 0, os.SEEK_SET)
+    alive, held = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(alive)
+        if tests is None:
+            _exit(0)
+        with _last_words():
+            plan = Plan.from_json(json.loads(plans.read(given.plan)))
+            _run(tests[plan.test], plan, given.answer)
+    os.close(held)
+    # The run has ended if nobody holds the other end any more.
+    ready, _, _ = select.select((alive, given.requests), (), ())
+    if alive not in ready:
+        os.kill(pid, signal.SIGKILL)
+    os.close(alive)
+    _, status = os.waitpid(pid, 0)
+    try:
+        os.write(given.requests, ENDED.pack(pid, status))
+    except ConnectionError:
+        # Nobody is there to do it.
+        directory.remove_all_of(pid)
 
 
-def _forget_printed() -> None:
-    """What other runs have printed is not kept: seeds may be many."""
-    if stat.S_ISREG(os.fstat(2).st_mode):
-        os.ftruncate(2, 0)
-        os.lseek(2, 0, os.SEEK_SET)
+# ---------------------------------------------------------------- in the process that all are forked from
 
 
-def _printed() -> str:
-    if not stat.S_ISREG(os.fstat(2).st_mode):
-        return ""
-    end = os.fstat(2).st_size
-    return os.pread(2, PRINTED_BYTES_MAX, max(0, end - PRINTED_BYTES_MAX)).decode(errors="replace")
+def _fork_workers(tests: Tests, control: socket.socket) -> None:
+    """Fork a worker for each set of files that comes, until no more can come; then wait for them to end."""
+    while True:
+        asked, found, _, _ = socket.recv_fds(control, 1, len(Files._fields))
+        if not asked:
+            break
+        if not os.fork():
+            with _last_words():
+                control.close()
+                _work(tests, Files(*found))
+                _exit(0)
+        for fd in found:
+            os.close(fd)
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def main(file: str, place: str = "") -> None:
     # Ctrl-C is for the process that asks; it ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, answers = os.dup(0), os.dup(1)
+    control, hello = socket.socket(fileno=os.dup(0)), os.dup(1)
     # What tests and programs print is not among the answers, and they read no requests.
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    worker = Worker(load(file, Imported.from_json(place)), requests, answers)
-    worker.hello()
-    # So that a collection in a forked process does not copy every page.
+    tests = load(file, Imported.from_json(place))
+    told = {
+        "tests": {name: one.listed() for name, one in tests.items()},
+        "problems": {name: problem for name, one in tests.items() if (problem := problem_of(one))},
+    }
+    warm.up()
+    # A collection in a forked process would copy every page, and all that a run has left ends with it.
+    gc.collect()
     gc.freeze()
-    worker.serve()
+    gc.disable()
+    os.write(hello, json.dumps(told).encode() + b"\n")
+    os.close(hello)
+    with _last_words():
+        _fork_workers(tests, control)
+        _exit(0)
 
 
 if __name__ == "__main__":

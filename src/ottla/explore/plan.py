@@ -1,15 +1,24 @@
 """What is to be run, a test with a seed or less than all of that, and what became of it.
 
-Both go between processes as lines of JSON.
+Both go between processes as JSON, in files.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# What a worker is asked for: a run; that the run under way ends.
+RUN, CANCEL = b"r", b"c"
+# So many runs a worker tells of before the first one: nothing is run, and what it takes for itself is taken.
+REHEARSALS = 2
+# What it answers: the id of the process that was the run, and its status, as `os.waitpid` has it.
+ENDED = struct.Struct("=ii")
+READ_BYTES = 256 * 1024
 # A run that takes more CPU than this is ended: some program spins and awaits nothing.
 CPU_MAX_S = 60.0
 
@@ -73,3 +82,22 @@ class Run:
     def from_json(cls, given: Mapping[str, Any]) -> Run:
         strikes = tuple((number, kind, at_s, text) for number, kind, at_s, text in given["strikes"])
         return cls(**{**given, "strikes": strikes})
+
+
+def write(fd: int, document: str) -> None:
+    """Have a file contain this and nothing else."""
+    left = memoryview(document.encode())
+    os.ftruncate(fd, 0)
+    at = 0
+    while at < len(left):
+        at += os.pwrite(fd, left[at:], at)
+
+
+def read(fd: int) -> str:
+    """What `write` has written."""
+    pieces = []
+    at = 0
+    while piece := os.pread(fd, READ_BYTES, at):
+        pieces.append(piece)
+        at += len(piece)
+    return b"".join(pieces).decode()

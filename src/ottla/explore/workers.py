@@ -6,21 +6,26 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Self
+from dataclasses import replace
+from typing import Self
 
 from ottla import implementation
+from ottla.explore import plan as plans
 from ottla.explore.importing import UNKNOWN, Imported
-from ottla.explore.plan import Plan, Run
+from ottla.explore.plan import CANCEL, ENDED, REHEARSALS, RUN, Plan, Run
+from ottla.explore.programs import directory
 
-# How much is shown of what a process printed last that has not done its runs.
+# How much is shown of what a process printed last that has not done its runs, and of what a run has printed.
 PRINTED_BYTES_MAX = 64 * 1024
-READ_BYTES = 256 * 1024
+OF_RUN_BYTES_MAX = 16 * 1024
 # How long a process may take to end its run and itself, before it is killed.
 END_S = 5.0
 # Sets are gone through in one order, and clients in pure Python take the run's clock for timestamps.
@@ -37,96 +42,137 @@ class CannotRun(RuntimeError):
     """A process that runs plans has ended by itself. ``str()`` is what it has said, for the user."""
 
 
-class Worker:
-    """A process that runs one plan at a time. CannotRun from ``read`` if it ends by itself."""
+class Template:
+    """The process that a file's runs are forked from. CannotRun from ``hello`` if it cannot be."""
 
     def __init__(self, file: str, place: Imported) -> None:
         # What tests print goes to a file: nobody reads it meanwhile, and a full pipe would hold the runs.
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - ``close`` closes it
+        self._control, theirs = socket.socketpair()
         # In a group of its own, so that a terminal's Ctrl-C reaches this process alone, which ends that one.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ottla.explore.child", file, place.to_json()],
             env=os.environ | CHILD_ENVIRONMENT,
-            stdin=subprocess.PIPE,
+            stdin=theirs.fileno(),
             stdout=subprocess.PIPE,
             stderr=self._printed,
             bufsize=0,
             process_group=0,
         )
-        self._number = 0
-        self._buffer = b""
+        theirs.close()
         # Whether it has imported the file.
         self._is_ready = False
-        # Where the plan stands that is under way; None: it has nothing to do.
-        self.index: int | None = None
 
-    def fileno(self) -> int:
+    def hello(self) -> tuple[Mapping[str, Mapping[str, float]], Mapping[str, str]]:
+        """What it says first: the tests of its file, and what is wrong with some of them."""
         assert self._process.stdout is not None
-        return self._process.stdout.fileno()
+        said = self._process.stdout.read()
+        if not said:
+            raise CannotRun(_said(self._printed.fileno()))
+        self._is_ready = True
+        told = json.loads(said)
+        return told["tests"], told["problems"]
 
-    def ask(self, index: int, plan: Plan) -> None:
-        """Have a plan run."""
-        self.index = index
-        self._send(plan.to_json())
-
-    def cancel(self) -> None:
-        """Have the run that is under way ended; nothing more is heard of it."""
-        if self.index is not None:
-            self.index = None
-            self._send(None)
-
-    def _send(self, plan: Mapping[str, Any] | None) -> None:
-        assert self._process.stdin is not None
-        self._number += 1
-        request = {"number": self._number, "plan": plan}
-        # Where it has ended, whoever reads its answer is told.
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-
-    def read(self) -> Run | None:
-        """What became of the plan under way, once all of it has come. Waits for something to come."""
-        run = None
-        for answer in self._answers():
-            # Others are of runs that were to be ended just then.
-            if answer["number"] == self._number and self.index is not None:
-                run = Run.from_json(answer["run"])
-        return run
-
-    def hello(self) -> Mapping[str, Mapping[str, float]]:
-        """What it says first: the tests of its file."""
-        while not (answers := self._answers()):
-            pass
-        tests: Mapping[str, Mapping[str, float]] = answers[0]["tests"]
-        return tests
-
-    def _answers(self) -> list[dict[str, Any]]:
-        data = os.read(self.fileno(), READ_BYTES)
-        if not data:
-            raise CannotRun(self._last())
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._is_ready = self._is_ready or bool(lines)
-        return [json.loads(line) for line in lines]
-
-    def _last(self) -> str:
-        """What it has printed last."""
-        printed = self._printed
-        printed.seek(max(0, printed.seek(0, os.SEEK_END) - PRINTED_BYTES_MAX))
-        return printed.read().decode(errors="replace").strip() or "a process ended, and said nothing"
+    def fork_worker(self, files: Sequence[int]) -> None:
+        """Have it fork a worker, ``child.Files``."""
+        # Where this process has ended, whoever reads the worker's answer is told.
+        with suppress(ConnectionError):
+            socket.send_fds(self._control, [b"w"], files)
 
     def close(self) -> None:
-        """End it, with the run that is under way."""
+        """End it, once its workers have ended."""
         process = self._process
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
+        assert process.stdout is not None
+        self._control.close()
         try:
-            process.wait(END_S if self._is_ready and self.index is None else 0)
+            process.wait(END_S if self._is_ready else 0)
         except subprocess.TimeoutExpired:
-            # The process of the run as well.
+            # The workers and their runs as well.
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         finally:
             process.stdout.close()
             self._printed.close()
+
+
+class Worker:
+    """A process that runs one plan at a time. CannotRun from ``read`` if it ends by itself."""
+
+    def __init__(self, template: Template) -> None:
+        self._requests, theirs = socket.socketpair()
+        # ``close`` closes them.
+        self._plan, self._answer, self._printed = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
+        template.fork_worker([one.fileno() for one in (theirs, self._plan, self._answer, self._printed)])
+        theirs.close()
+        # What is under way, behind that of which nothing is said: rehearsals, and runs that were to be ended.
+        self._plans: deque[Plan | None] = deque([None] * REHEARSALS)
+        self._buffer = b""
+        # Where the plan stands that is under way; None: it has nothing to do.
+        self.index: int | None = None
+
+    def fileno(self) -> int:
+        return self._requests.fileno()
+
+    def ask(self, index: int, plan: Plan) -> None:
+        """Have a plan run."""
+        self.index = index
+        plans.write(self._plan.fileno(), json.dumps(plan.to_json()))
+        self._plans.append(plan)
+        self._send(RUN)
+
+    def cancel(self) -> None:
+        """Have the run that is under way ended; nothing more is heard of it."""
+        if self.index is not None:
+            self.index = None
+            self._send(CANCEL)
+
+    def _send(self, what: bytes) -> None:
+        # Where it has ended, whoever reads its answer is told.
+        with suppress(ConnectionError):
+            self._requests.sendall(what)
+
+    def read(self) -> Run | None:
+        """What became of the plan under way, once it has ended. Waits for something to come."""
+        data = self._requests.recv(ENDED.size - len(self._buffer))
+        if not data:
+            raise CannotRun(_said(self._printed.fileno()))
+        self._buffer += data
+        if len(self._buffer) < ENDED.size:
+            return None
+        pid, status = ENDED.unpack(self._buffer)
+        self._buffer = b""
+        directory.remove_all_of(pid)
+        plan = self._plans.popleft()
+        if plan is None or self._plans or self.index is None:
+            return None
+        run = _died(plan, status) if status else Run.from_json(json.loads(plans.read(self._answer.fileno())))
+        printed = _last(self._printed.fileno(), OF_RUN_BYTES_MAX) if run.error else ""
+        return replace(run, printed=printed)
+
+    def close(self) -> None:
+        """End it, with the run that is under way."""
+        for one in (self._requests, self._plan, self._answer, self._printed):
+            one.close()
+
+
+def _said(fd: int) -> str:
+    """What a process has printed last that ended by itself."""
+    return _last(fd, PRINTED_BYTES_MAX).strip() or "a process ended, and said nothing"
+
+
+def _last(fd: int, most_bytes: int) -> str:
+    """The last of what a process has printed to a file."""
+    end = os.fstat(fd).st_size
+    return os.pread(fd, most_bytes, max(0, end - most_bytes)).decode(errors="replace")
+
+
+def _died(plan: Plan, status: int) -> Run:
+    """The process of a run ended without telling what became of it."""
+    code = os.waitstatus_to_exitcode(status)
+    how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+    error = f"the process of the run ended before its time, with {how}"
+    no_picture = "what was recorded went with the process of the run" if plan.picture else ""
+    return Run(seed=plan.seed, error=error, kind=f"ended with {how}", no_picture=no_picture)
 
 
 class Workers:
@@ -139,13 +185,16 @@ class Workers:
 
     def __init__(self, file: str, jobs: int = 1, place: Imported = UNKNOWN) -> None:
         self._file, self._jobs, self._place = file, jobs, place
+        self._template: Template | None = None
         self._workers: list[Worker] = []
         self.tests: Mapping[str, Mapping[str, float]] = {}
+        # What no world has, by the name of the test.
+        self._problems: Mapping[str, str] = {}
 
     def __enter__(self) -> Self:
         try:
-            # One alone, so that what is wrong with the file is said once.
-            self.tests = self._started().hello()
+            self._template = Template(self._file, self._place)
+            self.tests, self._problems = self._template.hello()
         except BaseException:
             self.close()
             raise
@@ -159,11 +208,19 @@ class Workers:
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.close()
+        if self._template is not None:
+            self._template.close()
 
     def _started(self) -> Worker:
-        worker = Worker(self._file, self._place)
+        assert self._template is not None
+        worker = Worker(self._template)
         self._workers.append(worker)
         return worker
+
+    def _ask(self, worker: Worker, index: int, plan: Plan) -> None:
+        if plan.test in self._problems:
+            raise CannotRun(f"{plan.test}: {self._problems[plan.test]}")
+        worker.ask(index, plan)
 
     def runs(self, plans: Iterable[Plan], deadline_s: float | None = None) -> Iterator[Run]:
         """What became of each plan, in their order. Runs beyond the last one asked for are ended.
@@ -186,7 +243,7 @@ class Workers:
                     done[index] = run
                     worker.index = None
                     if (item := next(waiting, None)) is not None:
-                        worker.ask(*item)
+                        self._ask(worker, *item)
                 while following in done:
                     yield done.pop(following)
                     following += 1
@@ -204,7 +261,7 @@ class Workers:
             if item is None:
                 return
             worker = self._workers[position] if position < len(self._workers) else self._started()
-            worker.ask(*item)
+            self._ask(worker, *item)
 
     def _ready(self, deadline_s: float | None) -> list[Worker]:
         left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
