@@ -13,6 +13,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_lines(text: str) -> list[str]:
+    """The lines of ``text``, each `printable`, with tabs as blanks: of what somebody has printed, or so."""
+    return [printable(line.removesuffix("\r").expandtabs()) for line in text.split("\n")]
+
+
 def id_text(value: UUID) -> str:
     """An id as Kafka writes it: 22 characters of URL-safe base64."""
     return urlsafe_b64encode(value.bytes).rstrip(b"=").decode()

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from ottla.explore import World, explore
+from ottla.explore import World, checks, explore
 
 COUNTED = []
 DRAWN = f"{random.random()} {random.Random().random()} {uuid4()}"
@@ -178,6 +178,33 @@ async def has_a_fault_with_a_task_that_fails(world: World) -> None:
 
     world.nodes[1].stop = fail  # type: ignore[method-assign]
     await world.run(100)
+
+
+@explore(faults="calm", nodes=1)
+async def gives_a_coroutine(world: World) -> None:
+    world.program("shop", answering())
+
+
+@explore(faults="calm", nodes=1)
+async def gives_no_name(world: World) -> None:
+    world.program(print, "shop")  # type: ignore[arg-type]
+
+
+@explore(faults="calm", nodes=1)
+async def does_not_await(world: World) -> None:
+    world.run(5)
+    assert world.now_s < 5
+
+
+@explore(faults="calm", nodes=1, topics={"orders": 1})
+async def checks_what_it_has_not_awaited(world: World) -> None:
+    checks.nothing_twice(world.records("orders"))  # type: ignore[arg-type]
+
+
+@explore(faults="calm", nodes=1, topics={"orders": 1})
+async def misspells_a_topic(world: World) -> None:
+    assert await world.records("orders") == []
+    await world.records("order")
 
 
 @explore(faults="calm", nodes=1)

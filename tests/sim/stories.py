@@ -71,3 +71,28 @@ async def read_too_late(world: World) -> None:
     world.program("late", late, world.bootstrap, restarts=True)
     await world.settle(idle_s=5)
     checks.nothing_lost(await world.records("payments"), await world.records("booked"))
+
+
+# What changes a terminal, begins a line, turns a reader's eye around, is no XML, or is a script.
+HOSTILE = "\x1b[2J\r\n\x9b\u202eevil\x00\ufffe</script><script>alert(1)</script>'\"]]>&"
+
+
+async def hostile(bootstrap: str) -> None:
+    print(HOSTILE)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    consumer = AIOKafkaConsumer(
+        "payments", bootstrap_servers=bootstrap, group_id=HOSTILE, auto_offset_reset="earliest"
+    )
+    await producer.start()
+    await consumer.start()
+    await producer.send_and_wait("payments", HOSTILE.encode(), key=HOSTILE.encode())
+    await consumer.getone()
+    await consumer.commit()
+    await asyncio.sleep(100)
+
+
+@explore(seeds=1, nodes=1, topics={"payments": 1}, faults=["program-pause"])
+async def is_hostile(world: World) -> None:
+    world.program("shop \x1b<b>", hostile, world.bootstrap, restarts=True)
+    await world.run(10)
+    raise checks.Broken(f"lost: {HOSTILE}\udc80", await world.records("payments"))

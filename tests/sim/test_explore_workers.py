@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,6 +163,34 @@ def test_a_picture_that_cannot_be_saved_costs_no_report(workers: Workers, pictur
 
 def test_programs_end_their_process_wherever_they_exit(workers: Workers) -> None:
     assert only(workers, Plan(test="has_programs_that_exit", seed=1)).error == ""
+
+
+@pytest.mark.parametrize(
+    ("test", "error"),
+    [
+        (
+            "gives_a_coroutine",
+            r"TypeError: give the function and .*: world.program\('shop', answering, …\)",
+        ),
+        (
+            "gives_no_name",
+            r"TypeError: a program begins with its name, not with <built-in .*>: .*",
+        ),
+        ("does_not_await", r"TypeError: .*oddities.py:\d+: `await` is missing: write `await world.run\(…\)`"),
+        ("checks_what_it_has_not_awaited", r"TypeError: 'coroutine' object is not iterable"),
+        (
+            "misspells_a_topic",
+            r"ValueError: there is no topic 'order': name it in `topics=`, beside .*",
+        ),
+    ],
+)
+def test_a_mistake_is_told_at_the_users_own_line(workers: Workers, test: str, error: str) -> None:
+    run = only(workers, Plan(test=test, seed=5))
+    assert re.fullmatch(error, run.error), run.error
+    files = re.findall('File "(.*)", line', run.traceback)
+    assert {Path(file).name for file in files} <= {"oddities.py"}
+    if "not iterable" in error:
+        assert run.traceback.endswith("\n`await` is missing before what the line calls, or called.\n")
 
 
 def test_a_run_finds_nothing_of_the_one_before(workers: Workers) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ottla.explore import checks
+from ottla.explore.finding import document, find, report
 from ottla.explore.plan import Plan
 from ottla.explore.programs.story import COLUMNS_MAX, LINES_MAX, story_of
 from ottla.explore.recording.recording import (
@@ -304,3 +307,22 @@ def test_ordinals() -> None:
     assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 101, 111)] == [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "101st", "111th",
     ]  # fmt: skip
+
+
+def test_what_programs_say_is_shown_and_changes_nothing(stories: Workers, tmp_path: Path) -> None:
+    """In the report, of the command and of pytest, as JSON, and in both pictures."""
+    for name in ("run.html", "run.svg"):
+        plan = Plan(test="is_hostile", seed=1, picture=str(tmp_path / name))
+        (whole,) = stories.runs([plan])
+        finding = find(stories, "stories.py::is_hostile", plan, whole, shrink_s=0)
+        assert finding.is_repeatable and not finding.no_picture
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        ElementTree.fromstring(text)
+        assert "<script>alert" not in text and re.search(r"[^\n -~–—…’−\xb7]", text) is None
+    told = report(finding)
+    assert re.search(r"[^\n -~…]", told) is None
+    group = r"for group \x1b[2J\r\n\x9b\u202eevil"
+    assert any(group in line for line in finding.run.story)
+    assert "seed 1: Broken: lost: \\x1b[2J\n" in told and r"\udc80" in told
+    assert "is paused" in told and "\nWhat it printed last:\n    \\x1b[2J\n" in told
+    assert json.loads(json.dumps(document(finding)))["error"] == finding.run.error

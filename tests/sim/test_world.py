@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -119,6 +120,8 @@ def test_a_decorated_function_is_a_test_that_takes_nothing_and_fails_with_the_re
     asked: list[tuple[str, int]] = []
 
     class Replayed:
+        tests: ClassVar = {"test": {}}
+
         def __init__(self, file: str, jobs: int, place: Imported) -> None:
             asked.append((file, jobs))
             assert place.module == __name__ and place.path

@@ -332,3 +332,12 @@ def test_a_picture_that_cannot_be_written_is_said_behind_the_report(
     assert json.loads(capsys.readouterr().out.splitlines()[0])["no_picture"] == "No space left on device"
     with pytest.raises(CliError, match="the run passes, and there is no picture of it: No space left"):
         run(["explore", "shop.py::two", "--seed", "1", "--picture", picture])
+
+
+def test_what_no_text_is_can_be_said(explored: Explored, capsys: pytest.CaptureFixture[str]) -> None:
+    explored(lambda plan: "lost \udc80\x1b[2J")
+    assert run(["explore", "shop.py::one", "--json", "--shrink", "0"]) == ExitCode.FAILED
+    failure, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert failure["error"] == "lost \udc80\x1b[2J!"
+    assert run(["explore", "shop.py::one", "--shrink", "0"]) == ExitCode.FAILED
+    assert capsys.readouterr().out.startswith("seed 1: lost \\udc80\\x1b[2J!\n")

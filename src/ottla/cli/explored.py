@@ -111,7 +111,7 @@ class Explored:
         if self.is_json:
             output.print_json_line(document(finding) | {"other_seeds": others}, flush=True)
             return
-        for line in report(finding).splitlines():
+        for line in report(finding).split("\n"):
             output.say(line)
         if others:
             output.say(f"So fail {output.counted(len(others), 'other seed')}: {_named(others)}")

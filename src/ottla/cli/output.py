@@ -51,7 +51,11 @@ def print_json_line(document: Any, *, flush: bool = False) -> None:
 def _print_json(document: Any, indent: int | None, *, flush: bool = False) -> None:
     # Exact in any case; in ASCII alone where something might get lost, or be taken for a terminal's.
     plain = sys.stdout.isatty() or (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    print(json.dumps(document, indent=indent, ensure_ascii=plain), flush=flush)
+    try:
+        print(json.dumps(document, indent=indent, ensure_ascii=plain), flush=flush)
+    except UnicodeEncodeError:
+        # Bytes that were no text came in as lone surrogates, which UTF-8 does not have.
+        print(json.dumps(document, indent=indent), flush=flush)
 
 
 def say(text: str = "", *, flush: bool = False) -> None:

@@ -9,15 +9,35 @@ from pathlib import Path
 # A range with more seeds than this is one without an end.
 SEEDS_MAX = 10**9
 NODES_MAX = 9
+Config = Mapping[str, str | int | bool] | None
 
 
-def check(seeds: int, nodes: int, topics: Mapping[str, int] | None) -> None:
+def check(seeds: int, nodes: int, topics: Mapping[str, int] | None, config: Mapping[str, str] | None) -> None:
     """ValueError or TypeError for what no test has."""
+    __tracebackhide__ = True
     if not 1 <= seeds <= SEEDS_MAX:
         raise ValueError(f"seeds={seeds}: from 1 to {SEEDS_MAX}")
     check_nodes(nodes)
-    if topics is None:
-        return
+    if topics is not None:
+        _check_topics(topics)
+    if config:
+        from ottla.config import BrokerConfig, ConfigError, check_known
+
+        try:
+            check_known(config)
+            BrokerConfig(config)
+        except ConfigError as error:
+            raise ValueError(f"config: {error}") from None
+
+
+def texts(config: Config) -> dict[str, str]:
+    """Settings as Kafka has them: texts, also where somebody gives numbers and booleans."""
+    given = (config or {}).items()
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given}
+
+
+def _check_topics(topics: Mapping[str, int]) -> None:
+    __tracebackhide__ = True
     if not isinstance(topics, Mapping):
         raise TypeError(f"topics={topics!r}: give each its partitions, as in topics={{'orders': 3}}")
     from ottla.metadata.topics import name_fault
@@ -25,24 +45,27 @@ def check(seeds: int, nodes: int, topics: Mapping[str, int] | None) -> None:
     for name, partitions in topics.items():
         if fault := name_fault(name):
             raise ValueError(f"topics: the name of a topic is invalid: {fault}")
-        if partitions < 1:
-            raise ValueError(f"topics: {name!r} has {partitions} partitions, and needs one at least")
+        if not isinstance(partitions, int) or partitions < 1:
+            raise ValueError(f"topics: {name!r} has {partitions!r} partitions: give a number from 1 on")
 
 
 def check_nodes(nodes: int) -> None:
     """ValueError for a number of nodes that no world has."""
+    __tracebackhide__ = True
     if not 1 <= nodes <= NODES_MAX:
         raise ValueError(f"nodes={nodes}: a world has 1 to {NODES_MAX} nodes")
 
 
 def check_brackets(given: object, decorator: str) -> None:
     """TypeError where a decorator is written without its brackets, and so is given the test."""
+    __tracebackhide__ = True
     if given is not None:
         raise TypeError(f"write @{decorator}(), with brackets, not @{decorator}")
 
 
 def check_test(test: object, decorator: str, *, is_async: bool) -> None:
     """TypeError for what is no function of a module that takes a world alone. It says what to write."""
+    __tracebackhide__ = True
     if not inspect.isfunction(test):
         raise TypeError(f"@{decorator}() belongs above a function, not above {test!r}")
     name = test.__qualname__

@@ -65,7 +65,7 @@ def explore(
     nodes: int = 3,
     topics: Mapping[str, int] | None = None,
     faults: Faults = None,
-    config: Mapping[str, str] | None = None,
+    config: decorated.Config = None,
     any_order: bool = False,
     cpu_s: float = CPU_MAX_S,
     jobs: int | None = None,
@@ -85,7 +85,8 @@ def explore(
     # For pytest: the user's own line says it all.
     __tracebackhide__ = True
     decorated.check_brackets(_test, "explore")
-    decorated.check(seeds, nodes, topics)
+    settings = decorated.texts(config)
+    decorated.check(seeds, nodes, topics, settings)
     if cpu_s <= 0 or (jobs is not None and jobs < 1):
         raise ValueError(f"cpu_s={cpu_s}, jobs={jobs}: both have to be above 0")
 
@@ -98,7 +99,7 @@ def explore(
             nodes=nodes,
             topics=dict(topics or {}),
             faults=faults,
-            config=dict(config or {}),
+            config=settings,
             any_order=any_order,
             cpu_s=cpu_s,
             jobs=jobs,
@@ -135,6 +136,8 @@ def first_failure(exploration: Exploration) -> Finding | None:
     jobs = jobs_of(exploration.jobs)
     place = imported(exploration.test.__module__)
     with Workers(file, min(jobs, last - first + 1), place) as workers:
+        if test not in workers.tests:
+            raise CannotRun(f"{file} has no {test}: a test that is explored has the name of its function")
         plan = Plan(test=test, seed=first, cpu_max_s=exploration.cpu_s)
         for run in workers.runs(replace(plan, seed=seed) for seed in range(first, last + 1)):
             if run.error:

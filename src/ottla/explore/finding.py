@@ -12,6 +12,7 @@ from typing import Any
 from ottla.explore.plan import Plan, Run
 from ottla.explore.shrinking import Shrinking
 from ottla.explore.workers import Workers
+from ottla.text import printable, printable_lines
 
 # How long a smaller run is looked for, in real time.
 SHRINK_S = 20.0
@@ -110,12 +111,12 @@ def _of(some: float, all_of_them: float, thing: str) -> str:
 
 
 def report(finding: Finding) -> str:
-    """A failure for people: what failed, how to repeat it, and what happened."""
+    """A failure for people: what failed, how to repeat it, and what happened. Nothing in it is a control."""
     run, plan = finding.run, finding.plan
-    lines = [f"seed {run.seed}: {run.error}", ""]
+    lines = [*printable_lines(f"seed {run.seed}: {run.error}"), ""]
     lines += [f"It fails with {left(finding.whole, run)}, after {run.virtual_s:.1f} virtual seconds."]
     lines += ["The same run again:"]
-    lines += [f"    {command(finding.target, plan)}"]
+    lines += [f"    {printable(command(finding.target, plan))}"]
     if not finding.is_repeatable:
         lines += [
             "",
@@ -126,15 +127,16 @@ def report(finding: Finding) -> str:
         shown = run.strikes[:STRIKES_MAX]
         width = max(len(kind) for _, kind, *_ in shown)
         lines += ["", "Its faults:"]
-        lines += [f"    {number:3} {kind:{width}} {at_s:10.3f} {text}" for number, kind, at_s, text in shown]
+        told = (f"    {number:3} {kind:{width}} {at_s:10.3f} {text}" for number, kind, at_s, text in shown)
+        lines += map(printable, told)
         if len(run.strikes) > len(shown):
             lines.append(f"    ({len(run.strikes) - len(shown)} more)")
     if run.story:
         lines += ["", "What happened:", *(f"    {line}" for line in run.story)]
     if run.printed:
-        printed = run.printed.rstrip().splitlines()[-PRINTED_LINES_MAX:]
+        printed = printable_lines(run.printed.rstrip())[-PRINTED_LINES_MAX:]
         lines += ["", "What it printed last:", *(f"    {line}" for line in printed)]
-    return "\n".join([*lines, "", run.traceback.rstrip()]).rstrip()
+    return "\n".join([*lines, "", *printable_lines(run.traceback.rstrip())]).rstrip()
 
 
 def document(finding: Finding) -> dict[str, Any]:

@@ -21,6 +21,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
 def weights_of(faults: Faults, known: Collection[str], where: str = "") -> Mapping[str, float] | None:
     """Weights by name; None for a mixture that the seed draws. ValueError for a name that is not known, with
     ``where`` it is not."""
+    # For pytest: the user's own line says it all.
+    __tracebackhide__ = True
     if faults is None or faults == EVERYTHING:
         return None
     if isinstance(faults, str):

@@ -15,7 +15,13 @@ _OURS = f"{os.path.dirname(ottla.__file__)}{os.sep}"
 # What users call is here, and raises what tells them of a mistake of theirs.
 _FACES = tuple(
     f"{_OURS}explore{os.sep}{name}"
-    for name in (f"programs{os.sep}", f"real{os.sep}", "decorated.py", "exploring.py")
+    for name in (
+        f"programs{os.sep}",
+        f"real{os.sep}",
+        f"faults{os.sep}choice.py",
+        "decorated.py",
+        "exploring.py",
+    )
 )
 _SAID = (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _NOT_THEIRS = (_OURS, f"{sysconfig.get_path('stdlib')}{os.sep}")

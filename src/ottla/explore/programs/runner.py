@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from ottla.explore.programs import chance, clocks, current, machine, refusing
+from ottla.explore.programs import chance, clocks, current, lines, machine, refusing
 from ottla.explore.programs.world import World
 from ottla.explore.world.loop import CURRENT
 
@@ -18,6 +20,7 @@ Test = Callable[[World], Coroutine[Any, Any, None]]
 # A run takes so much virtual time at most, and so many steps; one that takes more spins somewhere.
 TIME_MAX_S = 24 * 3600.0
 STEPS_MAX = 20_000_000
+NOT_AWAITED = re.compile(r"coroutine 'World\.([a-z]\w*)' was never awaited")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +94,37 @@ def _surroundings(world: World) -> Iterator[None]:
         logger.removeHandler(lines)
 
 
+@contextmanager
+def _noted_if_not_awaited(missing: list[str]) -> Iterator[None]:
+    """Python warns of a coroutine that nobody awaits. Of a world, it is a run in which nothing happens."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", NOT_AWAITED.pattern, RuntimeWarning)
+        show = warnings.showwarning
+
+        def noted(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *other: Any
+        ) -> None:
+            found = NOT_AWAITED.match(str(message))
+            if found is None:
+                show(message, category, filename, lineno, *other)
+            else:
+                where = f"{filename}:{lineno}: " if lines.is_own(filename) else ""
+                missing.append(f"{where}`await` is missing: write `await world.{found[1]}(…)`")
+
+        warnings.showwarning = noted  # type: ignore[assignment]
+        yield
+
+
 def run_seed(test: Test, world: World) -> Outcome:
     """Run the test in the world, to its end or to its first failure."""
     error: BaseException | None = None
+    missing: list[str] = []
 
     async def main() -> None:
         await world.prepare()
         await test(world)
 
-    with _surroundings(world):
+    with _surroundings(world), _noted_if_not_awaited(missing):
         try:
             world.loop.run(main(), time_max_s=TIME_MAX_S, steps_max=STEPS_MAX)
         except KeyboardInterrupt:
@@ -108,6 +133,10 @@ def run_seed(test: Test, world: World) -> Outcome:
             error = raised
         if error is None and world.loop.failures:
             error = AssertionError("an exception that nobody caught: " + world.loop.failures[0])
+        if missing and error is None:
+            error = TypeError(missing[0])
+        elif isinstance(error, TypeError | AttributeError) and "'coroutine'" in str(error):
+            error.add_note("`await` is missing before what the line calls, or called.")
         outcome = outcome_of(world, error)
         world.loop.close()
     return outcome

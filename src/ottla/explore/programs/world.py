@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from ottla.explore.programs.program import Main, Program, ProgramExited
 from ottla.explore.programs.striking import ProgramFaults, kinds_of
 from ottla.explore.world.machines import Machines
 from ottla.explore.world.nodes import PORT, SimNode
-from ottla.metadata.image import OFFSETS_TOPIC
+from ottla.metadata.image import INTERNAL_TOPICS, OFFSETS_TOPIC
 from ottla.node import Node
 from ottla.testing import contents
 from ottla.testing.contents import StoredCommit, StoredRecord
@@ -130,6 +131,17 @@ class World(Machines):
 
         ``restarts``: start it again if it ends by an error, as a service manager would.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"a program begins with its name, not with {name!r}: world.program('shop', shop)")
+        if inspect.iscoroutine(main):
+            main.close()
+            call = main.__name__
+            raise TypeError(
+                f"give the function and its arguments, not what {call}(…) makes: "
+                f"world.program({name!r}, {call}, …)"
+            )
+        if not callable(main):
+            raise TypeError(f"a program is a function, not {main!r}")
         if name in self.programs or name == "store" or name in {n.machine.name for n in self.nodes.values()}:
             raise ValueError(f"there is a machine {name!r} already")
         machine = self.machine(name, f"10.0.2.{len(self.programs) + 1}")
@@ -200,9 +212,14 @@ class World(Machines):
                 idle_since_s, before = self.loop.time(), self._progress()
 
     async def records(self, topic: str, *, read_committed: bool = True) -> list[StoredRecord]:
-        """What lies in a topic, by partition and offset, as its leaders have it."""
+        """What lies in a topic, by partition and offset, by its leaders. ValueError: there is none."""
         found: list[StoredRecord] = []
-        for index in range(self._partitions_of(topic)):
+        partitions = self._partitions_of(topic)
+        if not partitions:
+            # A check of nothing would pass.
+            there = sorted({name for name, *_ in self.states()} - INTERNAL_TOPICS)
+            raise ValueError(f"there is no topic {topic!r}: name it in `topics=`, beside {there}")
+        for index in range(partitions):
             leader = self.nodes[self._leader(topic, index)]
             found += await self._on(leader, partial(_records, topic, index, read_committed))
         return found

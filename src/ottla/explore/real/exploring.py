@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ottla.explore import decorated
-from ottla.explore.faults.choice import Faults
+from ottla.explore.faults.choice import Faults, weights_of
+from ottla.explore.real.schedule import IN_REAL_TIME, KINDS
 
 if TYPE_CHECKING:
     from ottla.explore.real.world import RealWorld
@@ -58,7 +59,7 @@ def explore_real(
     nodes: int = 3,
     topics: Mapping[str, int] | None = None,
     faults: Faults = None,
-    config: Mapping[str, str] | None = None,
+    config: decorated.Config = None,
 ) -> Callable[[Test], Callable[[], None]]:
     """Make a function that takes a `RealWorld` a test which runs it with the seeds 1 to ``seeds``, in turn.
 
@@ -69,7 +70,9 @@ def explore_real(
     # For pytest: the user's own line says it all.
     __tracebackhide__ = True
     decorated.check_brackets(_test, "explore_real")
-    decorated.check(seeds, nodes, topics)
+    settings = decorated.texts(config)
+    decorated.check(seeds, nodes, topics, settings)
+    weights_of(faults, KINDS, IN_REAL_TIME)
 
     def decorate(test: Test) -> Callable[[], None]:
         __tracebackhide__ = True
@@ -80,7 +83,7 @@ def explore_real(
             nodes=nodes,
             topics=dict(topics or {}),
             faults=faults,
-            config=dict(config or {}),
+            config=settings,
         )
 
         def explored() -> None:

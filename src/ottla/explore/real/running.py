@@ -9,6 +9,7 @@ from pathlib import Path
 from ottla.explore import mistakes
 from ottla.explore.programs import lines
 from ottla.explore.real.exploring import RealExploration
+from ottla.text import printable_lines
 
 # A file without this word has no such test, and need not be imported for it.
 DECORATOR = "explore_real"
@@ -40,7 +41,7 @@ def run(
                 exploration.run(seed)
             except Exception as error:  # noqa: BLE001 - whatever a test fails by is told
                 failed.append(seed)
-                for line in lines.traceback_of(error).rstrip().split("\n"):
+                for line in printable_lines(lines.traceback_of(error).rstrip()):
                     say(line)
                 if not keep_going:
                     break

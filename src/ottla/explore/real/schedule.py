@@ -13,6 +13,8 @@ from typing import Any
 
 from ottla.explore.faults.choice import Faults, weights_of
 
+# What is said of a fault that is none here.
+IN_REAL_TIME = " in real time"
 # Seconds between two faults, on average, in the calmest and in the wildest run.
 INTERVALS_S = (0.4, 0.8, 1.6)
 # How long what is down or cut off may be so, at most, and a program that is paused.
@@ -165,7 +167,7 @@ class Schedule:
         self._seed = seed
         self._nodes = tuple(nodes)
         rng = Random(f"{seed}/mixture")
-        chosen = weights_of(faults, KINDS, " in real time")
+        chosen = weights_of(faults, KINDS, IN_REAL_TIME)
         names = [name for name in KINDS if rng.random() < 0.6] or list(KINDS)
         self.weights = dict.fromkeys(names, 1.0) if chosen is None else dict(chosen)
         self.interval_s = rng.choice(INTERVALS_S)

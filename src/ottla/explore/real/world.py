@@ -17,6 +17,7 @@ from ottla.explore.real.target import Looking, Seen, target_of
 from ottla.testing.broker import Broker
 from ottla.testing.cluster import Cluster
 from ottla.testing.contents import StoredRecord
+from ottla.text import printable_lines
 from ottla.types import TopicPartition
 
 # Nothing happens any more if nothing was written for so long, where groups have members and have read all,
@@ -235,8 +236,8 @@ class RealWorld:
         lines += [f"    ({left_out} earlier events)"] if left_out > 0 else []
         lines += [f"    {at_s:8.3f} {text}" for at_s, text in self.events[-EVENTS_MAX:]]
         for program in self.programs.values():
-            printed = program.last_lines(PRINTED_MAX)
-            lines += ["", f"What {program.name} has printed last:", *(f"    {line}" for line in printed)]
+            lines += ["", f"What {program.name} has printed last:"]
+            lines += [f"    {line}" for line in _shown(program)]
         return "\n".join(lines)
 
     # ------------------------------------------------------------ inside
@@ -258,7 +259,7 @@ class RealWorld:
         for program in self.programs.values():
             code = program.look(self.now_s)
             if code is not None:
-                said = "\n".join(f"    {line}" for line in program.last_lines(PRINTED_MAX))
+                said = "\n".join(f"    {line}" for line in _shown(program))
                 raise ProgramFailed(
                     f"the program {program.name} ended with {code} after {self.now_s:.1f} s, and is not to "
                     f"be started again (restarts=True). It has printed last:\n{said}"
@@ -298,3 +299,8 @@ class RealWorld:
         if dead := sorted({group for group, _ in seen.members - looking.heard}):
             return f"these groups have members that nothing is heard of: {', '.join(dead)}"
         return ""
+
+
+def _shown(program: Program) -> list[str]:
+    """What a program has printed last, with nothing in it that changes a terminal."""
+    return [line for printed in program.last_lines(PRINTED_MAX) for line in printable_lines(printed)]

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ottla.explore.recording.recording import NOT_WANTED, WORLD, Call, Kind, Recording, Remark, Span
+from ottla.text import printable
 
 # Calls that fail alike are one line if no more than this is between them.
 TOGETHER_S = 10.0
@@ -162,5 +163,9 @@ def told(lines: Iterable[Line], lines_max: int, columns_max: int) -> list[str]:
     """The weightiest lines, by their time."""
     different = {(line.at_s, line.text): line for line in sorted(lines, key=lambda line: -line.weight)}
     kept = sorted(different.values(), key=lambda line: line.weight)[:lines_max]
-    texts = [f"{seconds(line.at_s):>8}  {line.text}" for line in sorted(kept, key=lambda line: line.at_s)]
+    # Names and results come from programs: nothing in them begins a line, or changes a terminal.
+    texts = [
+        f"{seconds(line.at_s):>8}  {printable(line.text)}"
+        for line in sorted(kept, key=lambda line: line.at_s)
+    ]
     return [text if len(text) <= columns_max else f"{text[: columns_max - 1]}…" for text in texts]
