@@ -55,10 +55,10 @@ def test_every_record_is_marked_as_it_is_written_read_and_committed() -> None:
     assert (counts["w"], counts["r"], counts["c"], counts["x"]) == (5, 3, 3, 2)
     seen = [text for _, text in titles(whole)]
     assert "1.200 s shop sends order 2 to orders-0: offset 2, acknowledged after 10 ms" in seen
-    assert "1.600 s shop sends order 5 to orders-0, and is refused: NOT_ENOUGH_REPLICAS" in seen
-    assert "1.250 s shipping reads offsets 0 to 2 of orders-0" in seen
-    assert "1.400 s shipping commits offset 4 of orders-0 for group billing" in seen
-    refused = "commits offset 5 of orders-0 for group billing, and is refused: ILLEGAL_GENERATION"
+    assert "1.600 s shop sends order 5 to orders-0: NOT_ENOUGH_REPLICAS" in seen
+    assert "1.250 s shipping reads orders-0 offsets 0 to 2" in seen
+    assert "1.400 s shipping commits orders-0 to 4 for group billing: it counts as read" in seen
+    refused = "commits orders-0 to 5 for group billing: ILLEGAL_GENERATION"
     assert f"4.550 s shipping {refused}" in seen
     assert "billing: 5" in words(whole)
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from picture_support import LOST, committed, read, shop, written
 
+from ottla.explore.programs.checks import Broken
+from ottla.explore.programs.story import story_of
 from ottla.explore.recording.picture_marked import STEPS_MAX, Marked, Place, marked_of
 from ottla.explore.recording.recording import TEXT_MAX, Kind, Span
 from ottla.explore.world.machine import EPOCH_MS
@@ -20,12 +22,12 @@ def test_a_lost_record_is_told_of_from_its_write_to_what_is_read_instead() -> No
     marked = marked_of(shop(), [LOST])
     assert marked.places == {Place("orders", 0, 3)}
     assert told(marked) == [
-        (1.3, "shop", "sends it to orders-0, where it lies at offset 3, hears of it 10 ms later"),
-        (1.35, "shipping", "reads it: offset 3 of orders-0"),
-        (1.4, "shipping", "commits offset 4 of orders-0 for group billing: it counts as done"),
+        (1.3, "shop", "sends it to orders-0: offset 3, acknowledged after 10 ms"),
+        (1.35, "shipping", "reads it: orders-0 offset 3"),
+        (1.4, "shipping", "commits orders-0 to 4 for group billing: it counts as read"),
         (1.45, "shipping", "loses power"),
         (4.0, "shipping", "starts again"),
-        (4.5, "shipping", "reads on: offset 4 of orders-0"),
+        (4.5, "shipping", "reads on: orders-0 offset 4"),
     ]
     assert marked.told[0].name == "order 3"
     assert marked.told[0].alike == "No other record has this value."
@@ -40,9 +42,9 @@ def test_a_record_that_was_written_twice_is_one_story() -> None:
     assert marked.places == {Place("orders", 0, 3), Place("shipped", 0, 0), Place("shipped", 0, 1)}
     assert len(marked.told) == 1
     assert [text for at_s, _, text in told(marked) if at_s in (1.3, 5.0, 6.0)] == [
-        "sends it to orders-0, where it lies at offset 3, hears of it 10 ms later",
-        "sends it to shipped-0, where it lies at offset 0, hears of it 10 ms later",
-        "sends it to shipped-0, where it lies at offset 1, and never hears of it",
+        "sends it to orders-0: offset 3, acknowledged after 10 ms",
+        "sends it to shipped-0: offset 0, acknowledged after 10 ms",
+        "sends it to shipped-0: offset 1, of which it never hears",
     ]
     assert marked.told[0].alike == "3 records have this value."
 
@@ -56,7 +58,7 @@ def test_what_fails_again_and_again_is_one_step() -> None:
     assert told(marked_of(recording, [LOST]))[0] == (
         1.1,
         "shop",
-        "sends it to orders-0 20 times until 1.290 s, and is refused: NOT_ENOUGH_REPLICAS",
+        "sends it to orders-0: NOT_ENOUGH_REPLICAS, 20 times until 1.290",
     )
 
 
@@ -65,8 +67,8 @@ def test_a_refused_commit_is_a_step_and_counts_for_nothing() -> None:
     recording.committed = [replace(committed(4, 1.4), result="ILLEGAL_GENERATION"), committed(5, 4.6)]
     texts = [text for _, _, text in told(marked_of(recording, [LOST])) if "commits" in text]
     assert texts == [
-        "commits offset 4 of orders-0 for group billing, and is refused: ILLEGAL_GENERATION",
-        "commits offset 5 of orders-0 for group billing: it counts as done",
+        "commits orders-0 to 4 for group billing: ILLEGAL_GENERATION",
+        "commits orders-0 to 5 for group billing: it counts as read",
     ]
 
 
@@ -79,9 +81,9 @@ def test_kills_between_which_nothing_was_done_are_one_step() -> None:
         recording.spans.append(Span(lane="shipping", kind=Kind.RUNS, begin_s=begin_s + 0.05))
     ends = [step for step in told(marked_of(recording, [LOST])) if step[0] not in (1.3, 1.35, 1.4)]
     assert ends == [
-        (1.45, "shipping", "loses power, 4 times until 4.300 s"),
+        (1.45, "shipping", "loses power, 4 times until 4.300"),
         (4.35, "shipping", "starts again"),
-        (4.5, "shipping", "reads on: offset 4 of orders-0"),
+        (4.5, "shipping", "reads on: orders-0 offset 4"),
     ]
 
 
@@ -127,3 +129,14 @@ def test_of_a_long_story_the_first_and_the_last_steps_are_told() -> None:
     steps = told(marked_of(recording, [LOST]))
     assert len(steps) == STEPS_MAX
     assert steps[0][0] == 1.3 and steps[-1][0] == 49
+
+
+def test_the_story_says_the_same_of_reads_and_commits() -> None:
+    recording = shop()
+    recording.committed.insert(0, replace(committed(4, 1.38), result="NOT_COORDINATOR"))
+    story = [line.split(maxsplit=1)[1] for line in story_of(recording, Broken("lost", [LOST]))]
+    steps = [f"{lane} {text}" for _, lane, text in told(marked_of(recording, [LOST]))]
+    assert {line.replace(" (1st start)", "") for line in story} >= set(steps[1:4])
+    # The picture has room for how long it took.
+    assert steps[0] == "shop sends it to orders-0: offset 3, acknowledged after 10 ms"
+    assert story[0] == "shop sends 'order 3' to orders-0: offset 3"

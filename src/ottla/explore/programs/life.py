@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from ottla.explore.recording.phrases import commits, fate, offsets, often, refusal
 from ottla.explore.recording.recording import NETWORK, TEXT_MAX, Kind, Read, Recording, Span, Written
-from ottla.explore.recording.words import Line, Words, seconds
+from ottla.explore.recording.words import Line, Words
 from ottla.testing.contents import StoredRecord
 
 STORE = "store"
@@ -150,27 +151,15 @@ class Life:
         for one in entries:
             self._goes_through(one.program, one.sent_s)
             who = self._words.who(one.program, one.sent_s)
-            text = f"{who} sends {shown(self._record)} to {one.topic}-{one.partition}: {self._fate(one)}"
+            text = f"{who} sends {shown(self._record)} to {one.topic}-{one.partition}: {fate(one)}"
             if last is not None and last[0] == text:
                 count = last[2] + 1
-                last[1].text = f"{text}, {count} times until {seconds(one.sent_s)}"
+                last[1].text = text + often(count, one.sent_s)
                 last = text, last[1], count
             else:
                 line = Line(one.sent_s, text, LIFE)
                 last = text, line, 1
                 yield line
-
-    def _fate(self, one: Written) -> str:
-        """What became of what was sent."""
-        if one.offset is not None:
-            fate = f"offset {one.offset}"
-            if one.acknowledged_s is None:
-                fate += ", of which it never hears"
-        else:
-            fate = one.result if one.result and one.result != "ok" else "no answer"
-        if one.transaction:
-            fate += f" (transaction {one.transaction}, {one.outcome or 'whose end nobody has heard of'})"
-        return fate
 
     def _readings(self, topic: str, partition: int, offset: int) -> Iterator[Line]:
         of = [one for one in self._recording.read if (one.topic, one.partition) == (topic, partition)]
@@ -178,12 +167,12 @@ class Life:
         self._was_read = self._was_read or bool(covering)
         for one in covering[:AGAIN_MAX]:
             self._goes_through(one.program, one.at_s)
-            yield Line(one.at_s, f"{self._words.who(one.program, one.at_s)} reads it: {_range(one)}", LIFE)
+            yield Line(one.at_s, f"{self._words.who(one.program, one.at_s)} reads it: {offsets(one)}", LIFE)
         last_s = covering[-1].at_s if covering else self._sent_s(topic)
         for one in of:
             if one.first_offset > offset and one.at_s > last_s and self._run(one) not in self._through:
                 who = self._words.who(one.program, one.at_s)
-                yield Line(one.at_s, f"{who} reads on behind it: {_range(one)}", LIFE)
+                yield Line(one.at_s, f"{who} reads on behind it: {offsets(one)}", LIFE)
                 break
         if not covering and self._is_read():
             yield from self._passes(topic, partition, offset, last_s)
@@ -236,26 +225,19 @@ class Life:
             if (one.topic, one.partition) != (topic, partition) or one.offset <= offset or one.group in done:
                 continue
             who = self._words.who(one.program, one.at_s)
-            text = f"{who} commits {topic}-{partition} to {one.offset} for group {one.group}"
-            if one.result == "ok" and one.outcome != "aborted":
+            text = f"{who} {commits(one)}"
+            why = refusal(one)
+            if not why:
                 done.add(one.group)
                 self._goes_through(one.program, one.at_s)
-                how = (
-                    f" (transaction {one.transaction}, {one.outcome or 'not ended'})"
-                    if one.transaction
-                    else ""
-                )
-                yield Line(one.at_s, f"{text}: it counts as read{how}", LIFE)
+                yield Line(one.at_s, text, LIFE)
                 continue
-            why = one.result or "no answer"
-            if one.result == "ok":
-                why = f"transaction {one.transaction} was aborted"
             line, count = failed.get((who, why), (None, 0))
             if line is None:
-                line = Line(one.at_s, f"{text}: {why}", LIFE)
+                line = Line(one.at_s, text, LIFE)
                 yield line
             else:
-                line.text = f"{text}: {why}, {count + 1} times until {seconds(one.at_s)}"
+                line.text = text + often(count + 1, one.at_s)
             failed[who, why] = line, count + 1
 
     def _run(self, read: Read) -> tuple[str, int]:
@@ -328,10 +310,3 @@ class Life:
 
 def _is_near(at_s: float, moments_s: Iterable[float], before_s: float, after_s: float) -> bool:
     return any(moment_s - before_s <= at_s <= moment_s + after_s for moment_s in moments_s)
-
-
-def _range(read: Read) -> str:
-    where = f"{read.topic}-{read.partition}"
-    if read.first_offset == read.last_offset:
-        return f"{where} offset {read.first_offset}"
-    return f"{where} offsets {read.first_offset} to {read.last_offset}"

@@ -323,7 +323,7 @@ def _legend(y: float) -> tuple[str, float]:
         x += 56 + 6.3 * len(words)
     parts.append(
         f'<path class="stairs" d="M{number(x)} {y + 5}h8v-5h8v-5h8"/><text x="{number(x + 32)}" y="{y + 4}">'
-        "a group’s committed offset: what lies below it counts as done</text>"
+        "a group’s committed offset: what lies below it counts as read</text>"
     )
     return "".join(parts), y + 18
 

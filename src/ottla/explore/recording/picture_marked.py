@@ -6,7 +6,8 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ottla.explore.recording.picture_svg import duration, shown
+from ottla.explore.recording.phrases import commits, fate, offsets, often, refusal
+from ottla.explore.recording.picture_svg import shown
 from ottla.explore.recording.recording import (
     TEXT_MAX,
     Committed,
@@ -144,30 +145,17 @@ def _sends(same: Iterable[Written]) -> list[Step]:
     groups: list[list[Written]] = []
     for one in same:
         last = groups[-1][-1] if groups else None
-        if last is not None and one.offset is None and _outcome(last) == _outcome(one):
+        if last is not None and one.offset is None and fate(last) == fate(one):
             groups[-1].append(one)
         else:
             groups.append([one])
     for group in groups:
         one = group[0]
-        often = f" {len(group)} times until {group[-1].sent_s:.3f} s" if len(group) > 1 else ""
         place = None if one.offset is None else _place(one)
-        text = f"sends it to {one.topic}-{one.partition}{often}, {_outcome(one)}"
+        text = f"sends it to {one.topic}-{one.partition}: {fate(one, is_timed=True)}"
+        text += often(len(group), group[-1].sent_s)
         steps.append(Step(one.sent_s, one.program, text, "to", place))
     return steps
-
-
-def _outcome(written: Written) -> str:
-    """What became of a record that was sent."""
-    if written.offset is None:
-        return f"and is refused: {written.result}" if written.result else "and hears nothing"
-    heard = (
-        f"hears of it {duration(written.acknowledged_s - written.sent_s)} later"
-        if written.acknowledged_s is not None
-        else "and never hears of it"
-    )
-    end = f"; its transaction is {written.outcome}" if written.outcome else ""
-    return f"where it lies at offset {written.offset}, {heard}{end}"
 
 
 def _reads(reads: Iterable[Read], place: Place) -> list[Step]:
@@ -180,35 +168,27 @@ def _reads(reads: Iterable[Read], place: Place) -> list[Step]:
             continue
         counts[read.program] = counts.get(read.program, 0) + 1
         if counts[read.program] <= READS_MAX:
-            steps.append(Step(read.at_s, read.program, f"reads it: {_offsets(read)}", "from", place))
+            steps.append(Step(read.at_s, read.program, f"reads it: {offsets(read)}", "from", place))
     return steps
 
 
-def _offsets(read: Read) -> str:
-    where = f"of {read.topic}-{read.partition}"
-    if read.first_offset == read.last_offset:
-        return f"offset {read.first_offset} {where}"
-    return f"offsets {read.first_offset} to {read.last_offset} {where}"
-
-
-def _commits(commits: Iterable[Committed], place: Place, since_s: float) -> list[Step]:
+def _commits(committed: Iterable[Committed], place: Place, since_s: float) -> list[Step]:
     """Of each group the first commit behind the record, and those that were refused before."""
     steps: list[Step] = []
     done: set[str] = set()
     refused: set[tuple[str, str]] = set()
-    for one in sorted(commits, key=lambda one: one.at_s):
+    for one in sorted(committed, key=lambda one: one.at_s):
         if (one.topic, one.partition) != place[:2] or one.offset <= place.offset:
             continue
         if one.at_s < since_s or one.group in done:
             continue
-        words = f"commits offset {one.offset} of {place.topic}-{place.partition} for group {one.group}"
-        if one.result == "ok":
+        why = refusal(one)
+        if not why:
             done.add(one.group)
-            steps.append(Step(one.at_s, one.program, f"{words}: it counts as done", "to", place))
-        elif (one.program, one.result) not in refused:
-            refused.add((one.program, one.result))
-            outcome = f"and is refused: {one.result}" if one.result else "and hears nothing"
-            steps.append(Step(one.at_s, one.program, f"{words}, {outcome}", "to", place))
+        elif (one.program, why) in refused:
+            continue
+        refused.add((one.program, why))
+        steps.append(Step(one.at_s, one.program, commits(one), "to", place))
     return steps
 
 
@@ -231,8 +211,8 @@ def _ends(recording: Recording, steps: Sequence[Step], same: Sequence[Written]) 
     found = []
     for lane, spans in struck.items():
         for group in _in_vain(spans, [step.at_s for step in steps if step.lane == lane]):
-            often = f", {len(group)} times until {group[-1].begin_s:.3f} s" if len(group) > 1 else ""
-            found.append(Step(group[0].begin_s, lane, _struck(group[0]) + often))
+            text = _struck(group[0]) + often(len(group), group[-1].begin_s)
+            found.append(Step(group[0].begin_s, lane, text))
             end_s = group[-1].end_s
             if end_s is not None:
                 found += _goes_on(recording, lane, end_s, partitions)
@@ -275,7 +255,7 @@ def _goes_on(
             continue
         if (read.topic, read.partition) in partitions:
             first = Place(read.topic, read.partition, read.first_offset)
-            steps.append(Step(read.at_s, read.program, f"reads on: {_offsets(read)}", "from", first))
+            steps.append(Step(read.at_s, read.program, f"reads on: {offsets(read)}", "from", first))
             break
     return steps
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ottla.explore.recording import phrases
 from ottla.explore.recording.picture_machines import GAP, View, cells
 from ottla.explore.recording.picture_marked import Marked, Place
-from ottla.explore.recording.picture_svg import duration, number, seconds, shown
+from ottla.explore.recording.picture_svg import number, seconds, shown
 from ottla.explore.recording.recording import Committed, Read, Recording, Remark, Written
 
 # So many partitions are drawn: those with marked records, and then those with most to tell.
@@ -316,30 +317,11 @@ def _at_s(entry: Written | Read | Committed) -> float:
 
 
 def _of(one: Written | Read | Committed) -> str:
-    where = f"{one.topic}-{one.partition}"
+    who = f"{seconds(_at_s(one))} {one.program}"
     if isinstance(one, Read):
-        offsets = f"offset {one.first_offset}"
-        if one.last_offset > one.first_offset:
-            offsets = f"offsets {one.first_offset} to {one.last_offset}"
-        return f"{seconds(one.at_s)} {one.program} reads {offsets} of {where}"
+        return f"{who} reads {phrases.offsets(one)}"
     if isinstance(one, Committed):
-        outcome = "" if one.result == "ok" else f", and is refused: {one.result or 'no answer'}"
-        return (
-            f"{seconds(one.at_s)} {one.program} commits offset {one.offset} of {where} "
-            f"for group {one.group}{outcome}{_transaction(one)}"
-        )
+        return f"{who} {phrases.commits(one)}"
     key = "" if one.key is None else f"{shown(one.key, 20)}="
-    sent = f"{seconds(one.sent_s)} {one.program} sends {key}{shown(one.value)} to {where}"
-    if one.offset is None:
-        return f"{sent}, {f'and is refused: {one.result}' if one.result else 'and hears nothing'}"
-    if one.acknowledged_s is None:
-        heard = "never acknowledged"
-    else:
-        heard = f"acknowledged after {duration(one.acknowledged_s - one.sent_s)}"
-    return f"{sent}: offset {one.offset}, {heard}{_transaction(one)}"
-
-
-def _transaction(one: Written | Committed) -> str:
-    if not one.transaction:
-        return ""
-    return f", in transaction {one.transaction}, which is {one.outcome or 'open to the end'}"
+    where = f"{one.topic}-{one.partition}"
+    return f"{who} sends {key}{shown(one.value)} to {where}: {phrases.fate(one, is_timed=True)}"
