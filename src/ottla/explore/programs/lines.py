@@ -6,7 +6,7 @@ import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from traceback import FrameSummary, StackSummary, TracebackException
+from traceback import FrameSummary, StackSummary, TracebackException, extract_stack
 from types import FrameType, TracebackType
 
 import ottla
@@ -91,13 +91,23 @@ def traceback_of(error: BaseException) -> str:
     return "".join(told.format())
 
 
+def stack_of(frame: FrameType | None) -> str:
+    """The stack of a frame, as `traceback_of` has that of an error."""
+    stack = extract_stack(frame)
+    _shorten(stack, is_said=True)
+    return "".join(stack.format())
+
+
 def _shorten(stack: StackSummary, is_said: bool) -> None:
+    """Without frames of Ottla's, but for the last ones where no user is told of something by these."""
+
     def is_ours(frame: FrameSummary) -> bool:
         return frame.filename.startswith(_OURS)
 
     first = next((at for at, frame in enumerate(stack) if is_own(frame.filename)), None)
     if first is None:
         return
-    del stack[:first]
-    while is_said and is_ours(stack[-1]):
-        del stack[-1]
+    end = len(stack)
+    while is_ours(stack[end - 1]):
+        end -= 1
+    stack[:] = [frame for frame in stack[first:end] if not is_ours(frame)] + ([] if is_said else stack[end:])

@@ -45,12 +45,14 @@ def run_of(world: World, plan: Plan, outcome: Outcome, recorder: Recorder | None
     error = outcome.error
     if error is None:
         return _run(world, plan, outcome)
-    name = type(error).__name__
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, MemoryError) and not text:
+        text = f"a run may take {limits.MEMORY_MAX_BYTES / 2**30:g} GiB"
     return _run(
         world,
         plan,
         outcome,
-        error=f"{name}: {error}" if str(error) else name,
+        error=f"{name}: {text}" if text else name,
         kind=kind_of(error),
         traceback=lines.traceback_of(error),
         story=_story(recorder, error),
@@ -74,7 +76,7 @@ def ended(
         outcome,
         error=error,
         kind=f"{_words(reason)} at {where}",
-        traceback="".join(traceback.format_stack(frame)),
+        traceback=lines.stack_of(frame),
         story=_story(recorder, RuntimeError(error)),
     )
 

@@ -113,7 +113,9 @@ class World(Machines):
         self.faults = ProgramFaults(self, self.programs, self._rng("faults"), kinds_of(faults))
         # How long each `run` takes at most; None: as long as it is told. And how long the longest one took.
         self.run_max_s: float | None = None
-        self.longest_run_s = 0.0
+        self._longest_run_s = 0.0
+        # When that which is under way has begun.
+        self._begun_s: float | None = None
         # The error of a program that is not to end by one.
         self._failed: tuple[Program, BaseException] | None = None
 
@@ -171,11 +173,17 @@ class World(Machines):
         """How much virtual time has gone by since the run began."""
         return self.loop.time()
 
+    @property
+    def longest_run_s(self) -> float:
+        """How long the longest `run` took, that which is under way included."""
+        lasts_s = 0.0 if self._begun_s is None else self.loop.time() - self._begun_s
+        return max(self._longest_run_s, lasts_s)
+
     async def run(self, seconds: float) -> None:
         """Let time go by while faults strike. Raises the error of a program that is not to end by one."""
         if self.run_max_s is not None:
             seconds = min(seconds, self.run_max_s)
-        begun_s = self.loop.time()
+        begun_s = self._begun_s = self.loop.time()
         striking = asyncio.create_task(self.faults.run())
         try:
             end_s = begun_s + seconds
@@ -187,7 +195,7 @@ class World(Machines):
                     striking.result()
         finally:
             striking.cancel()
-            self.longest_run_s = max(self.longest_run_s, self.loop.time() - begun_s)
+            self._longest_run_s, self._begun_s = self.longest_run_s, None
 
     async def settle(self, idle_s: float = IDLE_S, most_s: float = SETTLE_S) -> None:
         """End all faults, and wait until all is well and nothing happens any more.
