@@ -101,6 +101,10 @@ def test_what_cannot_be_a_program_is_refused(world: RealWorld) -> None:
         world.program("a", local)
     with pytest.raises(TypeError, match=r"as a list, \['kcat', '-L'\]"):
         world.program("b", "kcat -L")
+    with pytest.raises(TypeError, match=r"give the function and .* world.program\('f', greet_later, …\)"):
+        world.program("f", programs.greet_later("you"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="begins with its name"):
+        world.program(programs.fail, "f")  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         world.program("c", ["no-such-command"])
     with pytest.raises(ValueError, match="name of its own"):
@@ -118,6 +122,8 @@ def test_an_error_ends_the_run_with_what_was_printed(world: RealWorld) -> None:
     with pytest.raises(ProgramFailed, match="shop ended with 1 ") as failed:
         until(world, lambda: False)
     assert "RuntimeError: no more shoes" in str(failed.value)
+    # Nothing of what runs it.
+    assert "in fail" in str(failed.value) and "launch.py" not in str(failed.value)
     assert program.failures == [1]
 
 

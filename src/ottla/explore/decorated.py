@@ -63,6 +63,20 @@ def check_brackets(given: object, decorator: str) -> None:
         raise TypeError(f"write @{decorator}(), with brackets, not @{decorator}")
 
 
+def check_program(name: object, main: object) -> None:
+    """TypeError for what is no program's name, and for what a coroutine function makes in its place."""
+    if not isinstance(name, str):
+        raise TypeError(f"a program begins with its name, not with {name!r}: world.program('shop', shop)")
+    if inspect.iscoroutine(main):
+        # Nobody is to be told beside that it is not awaited.
+        main.close()
+        call = main.__name__
+        raise TypeError(
+            f"give the function and its arguments, not what {call}(…) makes: "
+            f"world.program({name!r}, {call}, …)"
+        )
+
+
 def check_test(test: object, decorator: str, *, is_async: bool) -> None:
     """TypeError for what is no function of a module that takes a world alone. It says what to write."""
     __tracebackhide__ = True

@@ -10,20 +10,22 @@ from traceback import FrameSummary, StackSummary, TracebackException, extract_st
 from types import FrameType, TracebackType
 
 import ottla
+from ottla.errors import KafkaError
 
 _OURS = f"{os.path.dirname(ottla.__file__)}{os.sep}"
 # What users call is here, and raises what tells them of a mistake of theirs.
 _FACES = tuple(
-    f"{_OURS}explore{os.sep}{name}"
+    _OURS + name.replace("/", os.sep)
     for name in (
-        f"programs{os.sep}",
-        f"real{os.sep}",
-        f"faults{os.sep}choice.py",
-        "decorated.py",
-        "exploring.py",
+        "explore/programs/",
+        "explore/real/",
+        "explore/faults/choice.py",
+        "explore/decorated.py",
+        "explore/exploring.py",
+        "testing/",
     )
 )
-_SAID = (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError)
+_SAID = (AssertionError, KafkaError, NotImplementedError, RuntimeError, TypeError, ValueError)
 _NOT_THEIRS = (_OURS, f"{sysconfig.get_path('stdlib')}{os.sep}")
 _LIBRARIES = frozenset(("site-packages", "dist-packages"))
 
@@ -104,10 +106,13 @@ def _shorten(stack: StackSummary, is_said: bool) -> None:
     def is_ours(frame: FrameSummary) -> bool:
         return frame.filename.startswith(_OURS)
 
-    first = next((at for at, frame in enumerate(stack) if is_own(frame.filename)), None)
-    if first is None:
+    own = [at for at, frame in enumerate(stack) if is_own(frame.filename)]
+    if not own:
         return
     end = len(stack)
     while is_ours(stack[end - 1]):
         end -= 1
-    stack[:] = [frame for frame in stack[first:end] if not is_ours(frame)] + ([] if is_said else stack[end:])
+    last = stack[end:]
+    if is_said:
+        end, last = own[-1] + 1, []
+    stack[:] = [frame for frame in stack[own[0] : end] if not is_ours(frame)] + last

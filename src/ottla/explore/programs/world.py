@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from ottla.coordinators.runtime.hashing import partition_of
-from ottla.explore.decorated import check_nodes
+from ottla.explore.decorated import check_nodes, check_program
 from ottla.explore.faults.striking import Administration
 from ottla.explore.programs.directory import Directory
 from ottla.explore.programs.loop import ProgramLoop
@@ -133,15 +132,7 @@ class World(Machines):
 
         ``restarts``: start it again if it ends by an error, as a service manager would.
         """
-        if not isinstance(name, str):
-            raise TypeError(f"a program begins with its name, not with {name!r}: world.program('shop', shop)")
-        if inspect.iscoroutine(main):
-            main.close()
-            call = main.__name__
-            raise TypeError(
-                f"give the function and its arguments, not what {call}(…) makes: "
-                f"world.program({name!r}, {call}, …)"
-            )
+        check_program(name, main)
         if not callable(main):
             raise TypeError(f"a program is a function, not {main!r}")
         if name in self.programs or name == "store" or name in {n.machine.name for n in self.nodes.values()}:

@@ -14,6 +14,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from ottla.explore.importing import module_of
@@ -50,5 +51,13 @@ def run(file: Path) -> None:
         asyncio.run(result)
 
 
+def _told(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """An error that ends the program, without the lines of what runs it."""
+    from ottla.explore.programs import lines
+
+    sys.stderr.write(lines.traceback_of(error))
+
+
 if __name__ == "__main__":
+    sys.excepthook = _told
     run(Path(sys.argv[1]))

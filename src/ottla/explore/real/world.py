@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ottla.explore.decorated import check_program
 from ottla.explore.faults.choice import Faults
 from ottla.explore.real.processes import Guard, Main, Program
 from ottla.explore.real.schedule import Schedule, Strike
@@ -162,6 +163,7 @@ class RealWorld:
         """
         if self._guard is None:
             raise RuntimeError("the world has not begun: write `with RealWorld(...) as world:`")
+        check_program(name, main)
         if name in self.programs or not re.fullmatch(r"[\w-]+", name):
             raise ValueError(f"a program has a name of its own, of letters and digits, not {name!r}")
         made = Program(
