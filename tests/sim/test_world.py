@@ -72,6 +72,7 @@ from ottla.explore.plan import Plan
 from ottla.explore.programs.runner import run_seed
 
 test = child.load(sys.argv[1])[sys.argv[2]]
+assert sys.modules.keys().isdisjoint({"hypothesis", "ottla.explore.drawing", "pytest"}), "a slow start"
 warm.up()
 before = warm.loaded()
 error = run_seed(test.test, child.world_of(test, Plan(test="", seed=1))).error

@@ -39,7 +39,7 @@ from contextlib import contextmanager, suppress  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import NamedTuple, NoReturn  # noqa: E402
 
-from ottla.explore import drawing, mistakes, warm  # noqa: E402
+from ottla.explore import mistakes, warm  # noqa: E402
 from ottla.explore import plan as plans  # noqa: E402
 from ottla.explore.decorated import check_nodes  # noqa: E402
 from ottla.explore.exploring import Exploration  # noqa: E402
@@ -113,6 +113,9 @@ def _run(exploration: Exploration, plan: Plan, answers: int) -> NoReturn:
     def drawn(run: Run, error: BaseException | None) -> Run:
         if recorder is None or not plan.picture:
             return run
+        # Few runs are drawn.
+        from ottla.explore import drawing
+
         return drawing.drawn(plan, run, recorder.recording(), command(exploration.target, plan), error)
 
     def ended(reason: str, frame: FrameType | None) -> NoReturn:

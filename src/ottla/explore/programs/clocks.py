@@ -12,9 +12,9 @@ import time
 from functools import wraps
 from typing import Any
 
-# It derives from datetime by a metaclass of its own, which goes with the real class alone.
-import kio.static.primitive  # noqa: F401
-
+# It imports kio's types without hypothesis, which would take a third of a second. One of them derives from
+# datetime by a metaclass of its own, which goes with the real class alone.
+import ottla.errors  # noqa: F401
 from ottla.explore.programs import current
 from ottla.explore.world.loop import CURRENT, VirtualLoop
 from ottla.explore.world.machine import EPOCH_MS
