@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 # Where `make run` serves, and where it keeps its data.
 LISTEN ?= 127.0.0.1:9092
 DATA ?= data
-# How many tests run at once, and what more pytest should be told: make test ARGS='-k groups'.
-JOBS ?= 2
+# How many tests run at once: one more than two cores, for nearly half of their time is waiting (for a session to
+# lapse, a process to start). And what more pytest should be told: make test ARGS='-k groups'.
+JOBS ?= 3
 ARGS ?=
 # The seeds of `make simulate`.
 SEEDS ?= 1..

@@ -35,7 +35,7 @@ for version in "$@"; do
         touch "$environment/.installed"
     fi
     echo "ottla: testing with $("$environment/bin/python" --version)"
-    if "$environment/bin/python" -m pytest -p no:cacheprovider -n "${JOBS:-2}" \
+    if "$environment/bin/python" -m pytest -p no:cacheprovider -n "${JOBS:-3}" \
         tests/unit/test_testing_*.py tests/unit/test_extras.py tests/unit/test_checksum.py tests/unit/test_records.py \
         tests/unit/test_log_append_read.py tests/unit/test_broker_produce.py tests/unit/test_broker_fetch.py \
         tests/interop/test_aiokafka.py tests/interop/test_confluent.py; then

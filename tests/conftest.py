@@ -21,7 +21,7 @@ import soak
 from interop.process import BrokerProcess
 from ottla.logging_setup import Limiter
 
-# Two workers share two cores with the brokers that they start: slowness is no finding, wrong is.
+# Three workers share two cores with the brokers that they start: slowness is no finding, wrong is.
 _CALM = {
     "deadline": None,
     "print_blob": True,

@@ -49,6 +49,7 @@ def test_a_burst_is_one_alert_and_no_more(ottla_process: Any, tmp_path: Path) ->
     summary = tmp_path / "summary.json"
     # Without `--seconds`: a run that ends by itself takes its page away, maybe before the browser has looked.
     arguments = ["--bootstrap", broker.bootstrap, "--port", "0", "--summary", str(summary)]
+    arguments += ["--interval", "0.25"]
     process = start("metrics", *arguments)
     try:
         assert process.stdout is not None

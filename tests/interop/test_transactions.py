@@ -39,6 +39,8 @@ from interop.process import wait_until
 COMMITTED, UNCOMMITTED = "read_committed", "read_uncommitted"
 # What `written` writes: half of it is aborted, in turns, to two partitions each.
 TRANSACTIONS = 6
+# How long a read may wait at the end of a partition, of which all readers want to know that it is the end.
+WAIT_MS = 20
 
 
 def values(number: int, partition: int) -> list[bytes]:
@@ -84,6 +86,7 @@ def read_by_librdkafka(bootstrap: str, topic: str, partition: int, isolation: st
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": isolation,
+            "fetch.wait.max.ms": WAIT_MS,
         }
     )
     consumer.assign([TopicPartition(topic, partition, 0)])
@@ -101,7 +104,10 @@ def read_by_librdkafka(bootstrap: str, topic: str, partition: int, isolation: st
 
 def read_by_kafka_python(bootstrap: str, topic: str, partition: int, isolation: str) -> list[bytes]:
     consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap, auto_offset_reset="earliest", isolation_level=isolation
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        isolation_level=isolation,
+        fetch_max_wait_ms=WAIT_MS,
     )
     where = KafkaPythonPartition(topic, partition)
     consumer.assign([where])
@@ -124,7 +130,10 @@ def read_by_aiokafka(bootstrap: str, topic: str, partition: int, isolation: str)
     async def main() -> list[bytes]:
         found: list[bytes] = []
         async with AIOKafkaConsumer(
-            bootstrap_servers=bootstrap, auto_offset_reset="earliest", isolation_level=isolation
+            bootstrap_servers=bootstrap,
+            auto_offset_reset="earliest",
+            isolation_level=isolation,
+            fetch_max_wait_ms=WAIT_MS,
         ) as consumer:
             consumer.assign([where])
             (stop,) = (await consumer.end_offsets([where])).values()
@@ -151,7 +160,7 @@ def read_by_kcat(bootstrap: str, topic: str, partition: int, isolation: str) -> 
         "-e",
         "-q",
     ]
-    command += ["-X", f"isolation.level={isolation}"]
+    command += ["-X", f"isolation.level={isolation}", "-X", f"fetch.wait.max.ms={WAIT_MS}"]
     return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout.split()
 
 

@@ -191,10 +191,28 @@ def test_large_answers_behind_one_that_waits(ottla_process: Callable[..., Broker
             assert broker.rss_bytes() - before < 100 * MB
 
 
-def test_many_requests_that_are_never_whole(ottla_process: Callable[..., BrokerProcess]) -> None:
-    """Sixty clients send half of 8 MB each where 100 MB are allowed: not much more is taken of them."""
+# A broker that looks every two seconds, not every ten, for who keeps others waiting.
+IMPATIENT = (
+    "from ottla.broker import server; server.PRESSURE_MS = 2_000; from ottla.cli import main; main.main()"
+)
+
+
+@pytest.fixture
+def impatient_broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     limits = {"queued.max.request.bytes": str(100 * MB), "socket.request.max.bytes": str(50 * MB)}
-    broker = ottla_process(limits)
+    broker = BrokerProcess(tmp_path / "broker", limits)
+    broker.program = ("-c", IMPATIENT)
+    try:
+        yield broker.start()
+    finally:
+        if broker.alive():
+            broker.stop()
+        print(broker.log())
+
+
+def test_many_requests_that_are_never_whole(impatient_broker: BrokerProcess) -> None:
+    """Sixty clients send half of 8 MB each where 100 MB are allowed: not much more is taken of them."""
+    broker = impatient_broker
     before = broker.rss_bytes()
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(RawClient(broker.bootstrap)) for _ in range(60)]

@@ -750,7 +750,8 @@ def test_a_lease_that_is_kept_alive_does_not_end(subject: Subject) -> None:
     async def body(store: MetadataStore) -> None:
         lease = await store.lease_grant(LEASE_MS)
         await put(store, "a", b"", lease)
-        for _ in range(4):
+        # The last look is beyond what the first renewal alone would have given.
+        for _ in range(3):
             await subject.pass_time(LEASE_MS * 3 // 5)
             await store.lease_keep_alive(lease)
         assert not await gone(store, "a")
