@@ -207,6 +207,27 @@ async def misspells_a_topic(world: World) -> None:
     await world.records("order")
 
 
+async def misspelt(begun: list[float], last_s: float) -> None:
+    """Works after so long."""
+    begun.append(asyncio.get_running_loop().time())
+    if begun[-1] < last_s:
+        raise AttributeError("no shoez")
+    await asyncio.sleep(1000)
+
+
+@explore(faults="calm", nodes=1)
+async def has_a_program_that_never_works(world: World) -> None:
+    world.program("shop", misspelt, [], 1000.0, restarts=True)
+    await world.run(20)
+
+
+@explore(faults="calm", nodes=1)
+async def has_a_program_that_works_later(world: World) -> None:
+    world.program("shop", misspelt, begun := [], 15.0, restarts=True)
+    await world.run(20)
+    assert len(begun) > 10
+
+
 @explore(faults="calm", nodes=1)
 async def takes_all_memory(world: World) -> None:
     bytearray(2**45)

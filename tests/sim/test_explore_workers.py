@@ -194,6 +194,14 @@ def test_a_mistake_is_told_at_the_users_own_line(workers: Workers, test: str, er
         assert run.traceback.endswith("\n`await` is missing before what the line calls, or called.\n")
 
 
+def test_a_test_whose_program_never_works_does_not_pass(workers: Workers) -> None:
+    run = only(workers, Plan(test="has_a_program_that_never_works", seed=1))
+    starts = r"the program shop has ended by an error at each of its (19|20) starts, the last time by "
+    assert re.match(f"NeverWorked: the test passes, but {starts}AttributeError", run.error), run.error
+    assert 'raise AttributeError("no shoez")' in run.traceback
+    assert only(workers, Plan(test="has_a_program_that_works_later", seed=1)).error == ""
+
+
 def test_a_run_finds_nothing_of_the_one_before(workers: Workers) -> None:
     assert [run.error for run in workers.runs([Plan(test="counts", seed=seed) for seed in (1, 2, 3)])] == [
         ""

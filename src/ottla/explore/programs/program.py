@@ -18,6 +18,8 @@ from ottla.extras import needed
 
 # A program that ended, if it is to run again, is started again after so long, as by a service manager.
 RESTART_S = 1.0
+# One that has ended by an error at each of so many starts has never worked.
+STARTS_MIN = 3
 Main = Callable[..., Any]
 
 
@@ -33,6 +35,17 @@ class ProgramExited(AssertionError):
             how = f"with exit code {code}" if isinstance(code, int) else f"with exit code 1: {code}"
         super().__init__(f"the program {name} has ended {how}")
         self.__cause__ = raised
+
+
+class NeverWorked(AssertionError):
+    """A program is started again and again, and ends by an error each time: a test of it says nothing."""
+
+    def __init__(self, name: str, errors: list[BaseException]) -> None:
+        super().__init__(
+            f"the test passes, but the program {name} has ended by an error at each of its {len(errors)} "
+            f"starts, the last time by {errors[-1]!r}"
+        )
+        self.__cause__ = errors[-1]
 
 
 class Program:
@@ -67,6 +80,8 @@ class Program:
         self._main = main
         self._arguments = arguments
         self._wanted = False
+        # When it was started last.
+        self._begun_us = 0
         self._process: Process | None = None
         self._changed: list[asyncio.Future[None]] = []
 
@@ -77,12 +92,24 @@ class Program:
     def running(self) -> bool:
         return self._process is not None and not self._process.dead
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether it ever did something else than to end by an error, of some starts at least."""
+        errors, starts = len(self.errors), self.starts
+        if starts < STARTS_MIN or self.done:
+            return True
+        # It may have begun just now.
+        loop = self._fabric.loop
+        is_new = self.running and loop.now_us - self._begun_us < loop.us(RESTART_S)
+        return errors < starts - (1 if is_new else 0)
+
     def start(self) -> None:
         """Begin, if it does not run."""
         self._wanted = True
         if self.running or self.done:
             return
         self.starts += 1
+        self._begun_us = self._fabric.loop.now_us
         process = self._process = self.machine.begin(is_program=True)
         process.on_exit = partial(self._exit, process)
         self._fabric.trace(process, "starts")

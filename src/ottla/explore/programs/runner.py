@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ottla.explore.programs import chance, clocks, current, lines, machine, refusing
+from ottla.explore.programs.program import NeverWorked
 from ottla.explore.programs.world import World
 from ottla.explore.world.loop import CURRENT
 
@@ -133,6 +134,9 @@ def run_seed(test: Test, world: World) -> Outcome:
             error = raised
         if error is None and world.loop.failures:
             error = AssertionError("an exception that nobody caught: " + world.loop.failures[0])
+        idle = next((one for one in world.programs.values() if not one.has_worked), None)
+        if idle is not None and error is None:
+            error = NeverWorked(idle.name, idle.errors)
         if missing and error is None:
             error = TypeError(missing[0])
         elif isinstance(error, TypeError | AttributeError) and "'coroutine'" in str(error):
