@@ -37,14 +37,11 @@ class OutOfTime(Exception):
 class NumberedFuture(asyncio.Future[Any]):
     """A future whose place in a set is that of its making. Others have it from their address in memory."""
 
-    __slots__ = ("_number",)
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._number = loop.next_number()
-        super().__init__(loop=loop)
+    __slots__ = ("number",)
+    number: int
 
     def __hash__(self) -> int:
-        return self._number
+        return self.number
 
 
 class NumberedTask(asyncio.Task[T]):
@@ -261,15 +258,17 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self, when_us: int, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
         """As ``call_at``, in virtual microseconds, which are exact."""
-        handle = Handle(callback, args, copy_context() if context is None else context, when_us)
-        handle.source = TIMER
+        handle = Handle(callback, args, copy_context() if context is None else context, when_us, TIMER)
         self._order += 1
         tie = 0 if self._turns is None else self._turns.tie()
         heappush(self._timers, (when_us, tie, self._order, handle))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
-        return NumberedFuture(self)
+        # Its constructor is C's: futures are many.
+        made = NumberedFuture(loop=self)
+        made.number = self.next_number()
+        return made
 
     def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
@@ -279,8 +278,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         (self._tasks if process is None else process.tasks).add(task)
         return task
 
-    def get_debug(self) -> bool:
-        return False
+    # False. A function in C, since asyncio asks for each future and each task.
+    get_debug = staticmethod(bool)
 
     def is_running(self) -> bool:
         return events._get_running_loop() is self

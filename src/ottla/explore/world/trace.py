@@ -12,8 +12,6 @@ from ottla.explore.world.loop import Process, VirtualLoop
 KEPT_LINES = 400
 KEPT_EVENTS = 10_000
 
-# How lines of bytes on the network begin.
-MOVES = ("< ", "> ")
 # What is said of a process that stands still, and of one that does no longer.
 PAUSED, RESUMED = "is paused", "goes on"
 # And of a node that answers clients from now on.
@@ -56,16 +54,20 @@ class Trace:
         self.observer: Observer | None = None
 
     def __call__(self, who: object, what: str) -> None:
+        line = self.moved(f"{who}", what)
+        self.events.append(line)
+        if self.observer is not None:
+            self.observer.happened(who, what)
+
+    def moved(self, who: str, what: str) -> str:
+        """Bytes on the network; the line of it. Most lines are such ones."""
         line = f"{self._loop.now_us / 1_000_000:.6f} {who} {what}"
         self.count += 1
         self._hash.update(line.encode())
         self.lines.append(line)
-        if what[:2] not in MOVES:
-            self.events.append(line)
-            if self.observer is not None:
-                self.observer.happened(who, what)
         if self._file is not None:
             print(line, file=self._file)
+        return line
 
     def note(self, text: str) -> None:
         """Something to be shown beside, which is not part of the hash."""

@@ -226,6 +226,7 @@ class SimTransport(asyncio.Transport):
         self.closed = False
         self.gone = False
         self._fabric = fabric
+        self._name = f"{address[0]}:{address[1]}"
         self._factory: Callable[[], asyncio.BaseProtocol] | None = None
         self._protocol: Any = None
         self._buffered = False
@@ -237,7 +238,7 @@ class SimTransport(asyncio.Transport):
         self._reset = False
 
     def __repr__(self) -> str:
-        return f"{self.address[0]}:{self.address[1]}"
+        return self._name
 
     def join(self, far: SimTransport) -> None:
         """Become the two ends of one connection."""
@@ -264,7 +265,8 @@ class SimTransport(asyncio.Transport):
 
     def arrive(self, item: Item) -> None:
         """The kernel gets the next thing from the other end."""
-        self._fabric.trace(self, f"< {len(item)}" if isinstance(item, bytes) else f"< {item!r}")
+        what = f"< {len(item)}" if isinstance(item, bytes) else f"< {item!r}"
+        self._fabric.trace.moved(self._name, what)
         if self.gone or self.closed:
             if not self._reset and (type(item) is bytes or (item is FIN and self.gone)):
                 # A host that knows nothing of a connection says so.

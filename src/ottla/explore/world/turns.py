@@ -9,7 +9,8 @@ at timers); when the operating system lets another process run, and how late a n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from random import Random
 from typing import Protocol, TypeVar
 
@@ -42,10 +43,8 @@ class Turns:
         self.is_any_order = is_any_order
         self._rng = rng
         self._interval_steps = rng.choice(INTERVALS_STEPS)
-
-    def tie(self) -> int:
-        """What orders timers of the same instant."""
-        return self._rng.getrandbits(TIE_BITS)
+        # What orders timers of the same instant. There is one draw for each of them: no function of Python's.
+        self.tie: Callable[[], int] = partial(rng.getrandbits, TIE_BITS)
 
     def steps_until_wait(self) -> int:
         """After how many steps the process of that step waits for its core; 0: none does."""
