@@ -8,9 +8,11 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
+from cli_forks import forks
+
 from json_fields import check
 
-# A command starts a Python of its own, and some wait for a cluster: this is for what hangs.
+# Some commands wait for a cluster: this is for what hangs.
 TIMEOUT_S = 150
 
 
@@ -47,15 +49,8 @@ class Ottla:
 
     def try_(self, *arguments: str, stdin: bytes = b"") -> Ran:
         """Run a command, however it ends."""
-        done = subprocess.run(
-            [sys.executable, "-m", "ottla.cli.main", *arguments],
-            input=stdin,
-            capture_output=True,
-            env=self.environment,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        ran = Ran(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
+        code, out, err = forks().run(arguments, stdin, self.environment, TIMEOUT_S)
+        ran = Ran(code, out.decode("utf-8", "surrogateescape"), err.decode())
         assert "Traceback" not in ran.err, ran.err
         if "--json" in arguments and ran.code == 0 and ran.out:
             check(arguments, _documents(ran))
