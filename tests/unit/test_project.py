@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -45,9 +46,19 @@ def sources(*folders: Path) -> list[Path]:
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
+
+
+# For what is looked at again and again: the trees of all tests would take 200 MB.
+parsed = cache(parse)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgets_what_it_parsed() -> Iterator[None]:
+    """Else the trees of all sources would be there for every collection of garbage of later tests."""
+    yield
+    parsed.cache_clear()
 
 
 def named(path: Path) -> str:
@@ -92,16 +103,37 @@ def test_no_function_grows_beyond_a_page() -> None:
     assert not longer, f"split these, or list them with a reason: {longer}"
 
 
+def has_docstring(path: Path) -> bool:
+    """Whether a module begins with a statement that is a string. Nothing behind it is read."""
+    with tokenize.open(path) as file:
+        kinds = (token.type for token in tokenize.generate_tokens(file.readline))
+        first = next(kind for kind in kinds if kind not in (tokenize.COMMENT, tokenize.NL))
+        return first == tokenize.STRING and next(kinds) == tokenize.NEWLINE
+
+
 def test_every_module_says_what_it_is() -> None:
     folders = [ROOT / name for name in ("src", "tests", "scripts", "bench", "examples")]
     silent = [
         named(path)
         for path in sources(*folders)
-        if path.stat().st_size
-        and ast.get_docstring(parsed(path)) is None
-        and "node_modules" not in path.parts
+        if path.stat().st_size and "node_modules" not in path.parts and not has_docstring(path)
     ]
     assert not silent
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        ('"""It."""\nx = 1\n', True),
+        ('# why\n\nr"""It."""\n', True),
+        ('x = 1\n"""It."""\n', False),
+        ('"a" + x\n', False),
+        ("# why\n", False),
+    ],
+)
+def test_a_docstring_is_the_first_statement(tmp_path: Path, text: str, has: bool) -> None:
+    (tmp_path / "m.py").write_text(text)
+    assert has_docstring(tmp_path / "m.py") is has
 
 
 def test_every_folder_of_the_package_says_what_it_is() -> None:
@@ -187,7 +219,7 @@ def test_no_test_compares_one_measured_time_with_a_number() -> None:
         f"{named(path)}:{node.lineno}"
         for path in sources(ROOT / "tests")
         if path.parent.name != "sim"
-        for statement in ast.walk(parsed(path))
+        for statement in ast.walk(parse(path))
         if isinstance(statement, ast.Assert)
         for node in ast.walk(statement)
         if is_short_time(node)
