@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from ottla.cli.app import run
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.security import acl as acl_commands
 from ottla.security.acl import Authorizer
-from ottla.security.sasl.scram import ScramHash, credential_of_salted, salted_password
+from ottla.security.sasl.scram import ScramHash, ScramMechanism, credential_of_salted, salted_password
 
 Ask = Callable[..., Any]
 
@@ -161,6 +163,34 @@ def test_users_and_their_passwords(tmp_path: Path, ottla: Any, monkeypatch: pyte
         assert set(image().scram) == {"bob"}
         file.write_bytes(b"")
         assert ask("user", "create", "eve", "--password-file", str(file))[0] == ExitCode.USAGE
+
+    ottla(tmp_path, body)
+
+
+@pytest.mark.parametrize("hash", ScramHash)
+def test_a_user_of_ours_is_asked_for_a_proof_as_one_who_does_not_exist(
+    tmp_path: Path, ottla: Any, hash: ScramHash
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(b"secret")
+
+    def body(ask: Ask, image: Any) -> None:
+        ask("user", "create", "alice", "--password-file", str(file))
+        mechanism = ScramMechanism(
+            hash,
+            users=lambda name: image().scram.get(name, {}).get(hash),
+            tokens={}.get,
+            nonce=lambda: "server",
+            secret=b"of the cluster",
+        )
+        for name, is_there in (("alice", True), ("mallory", False)):
+            assert (mechanism.look_up(name, False, 0).principal is not None) is is_there
+            answer = mechanism.begin().respond(f"n,,n={name},r=x".encode(), 0)
+            assert isinstance(answer, bytes)
+            salt = answer.split(b",s=")[1].split(b",")[0]
+            # 130 bits, as kafka-configs.sh makes them; fewer than 20 digits come once in 10^9 times.
+            assert re.fullmatch(rb"[0-9a-z]{20,26}", b64decode(salt))
+            assert answer.endswith(b",i=4096")
 
     ottla(tmp_path, body)
 

@@ -17,11 +17,12 @@ from ottla.errors import ErrorCode, KafkaError
 from ottla.security.principals import ANONYMOUS, USER, KafkaPrincipal
 from ottla.security.sasl.scram import (
     ITERATIONS_MIN,
+    NONCE_BYTES,
     ScramCredential,
     ScramHash,
     TokenCredential,
     credential_of,
-    nonce_of,
+    salt_of,
 )
 from ottla.security.secret import Secret
 
@@ -251,8 +252,7 @@ class TokenView:
         made = self._credentials.get((hash, token_id))
         if made is None:
             key = self._settings.hmac_of(token_id)
-            # Of the form that the salts of others have: see ScramMechanism.
-            salt = nonce_of(hmac.digest(key, hash.mechanism.encode(), _HMAC)[:20]).encode()
+            salt = salt_of(hmac.digest(key, hash.mechanism.encode(), _HMAC)[:NONCE_BYTES])
             made = credential_of(hash, b64encode(key).decode(), salt, ITERATIONS_MIN)
             self._credentials[hash, token_id] = made
         return TokenCredential(made, token.owner, min(token.expires_ms, token.max_ms))

@@ -20,7 +20,7 @@ from ottla.security.acl_bindings import (
     ResourceType,
 )
 from ottla.security.jaas import PLAIN_MODULE
-from ottla.security.sasl.scram import ITERATIONS_MIN, ScramHash, credential_of
+from ottla.security.sasl.scram import ITERATIONS_MIN, NONCE_BYTES, ScramHash, credential_of, salt_of
 
 if TYPE_CHECKING:
     from ottla.node import Node
@@ -33,7 +33,7 @@ _PROTOCOLS = {
     (False, True): "SASL_PLAINTEXT",
     (True, True): "SASL_SSL",
 }
-SALT_BYTES = 16
+PASSWORD_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Security:
         self._acls = None if acls is None else [acl.binding() for acl in acls]
         self._host = host
         # As whom nodes log in to each other, which makes them super users.
-        self._own_password = (self.users or {}).get(_OWN) or os.urandom(SALT_BYTES).hex()
+        self._own_password = (self.users or {}).get(_OWN) or os.urandom(PASSWORD_BYTES).hex()
         self._authority: Authority | None = None
         if tls:
             # cryptography takes a while to load.
@@ -148,7 +148,9 @@ class Security:
         for hash in ScramHash:
             changes = [
                 CredentialChange(
-                    name, hash, credential_of(hash, word, os.urandom(SALT_BYTES), ITERATIONS_MIN)
+                    name,
+                    hash,
+                    credential_of(hash, word, salt_of(os.urandom(NONCE_BYTES)), ITERATIONS_MIN),
                 )
                 for name, word in (self.users or {}).items()
             ]

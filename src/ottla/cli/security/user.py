@@ -19,11 +19,17 @@ from ottla.cli.options import BOOTSTRAP_DEFAULT, Bootstrap, Json, Properties, wh
 from ottla.cli.values import check_text, shown
 from ottla.env.small_files import read_within
 from ottla.errors import ErrorCode
-from ottla.security.sasl.scram import ITERATIONS_MAX, ITERATIONS_MIN, ScramHash, salted_password
+from ottla.security.sasl.scram import (
+    ITERATIONS_MAX,
+    ITERATIONS_MIN,
+    NONCE_BYTES,
+    ScramHash,
+    salt_of,
+    salted_password,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Keep the passwords of users who log in by SCRAM.")
 
-SALT_BYTES = 24
 PASSWORD_BYTES_MAX = 64 * 1024
 
 _HASHES = {hash.mechanism: hash for hash in ScramHash}
@@ -84,7 +90,7 @@ def create(
     password = _password(user, password_file)
     with closing(DirectCluster(bootstrap, property)) as brokers:
         for hash in hashes:
-            salt = secrets.token_bytes(SALT_BYTES)
+            salt = salt_of(secrets.token_bytes(NONCE_BYTES))
             upsertion = {
                 "name": user,
                 "mechanism": hash.number,

@@ -45,7 +45,7 @@ class ScramHash(Enum):
 
 ITERATIONS_MIN: Final = 4_096
 ITERATIONS_MAX: Final = 16_384
-# Bits of a nonce, and of a salt that is made here (ScramFormatter.secureRandomString).
+# Bits of a nonce, and of a salt that is made here, as Kafka's tools have them.
 NONCE_BITS: Final = 130
 # As many bytes as have them.
 NONCE_BYTES: Final = 20
@@ -129,6 +129,12 @@ def nonce_of(random: bytes) -> str:
     return _base36(int.from_bytes(random) & ((1 << NONCE_BITS) - 1))
 
 
+def salt_of(random: bytes) -> bytes:
+    """A salt of some random bytes. All that are made here are of this form, as Kafka's tools make them: one
+    of another form would tell a user that exists from one who does not (see ``_made_up``)."""
+    return nonce_of(random).encode()
+
+
 def _base36(number: int) -> str:
     digits = []
     while number:
@@ -203,10 +209,10 @@ class ScramMechanism:
         return _Known(credential, user(name), None)
 
     def _made_up(self, name: str) -> ScramCredential:
-        """Looks as a real one does: its salt is of the form that Kafka's tools give one."""
+        """Looks as a real one does: its salt is of the form that our tools and Kafka's give one."""
         seed = hmac(self._secret, self.name.encode() + b"\0" + name.encode(), "sha512")
         size = new_hash(self._hash.algorithm).digest_size
-        return ScramCredential(nonce_of(seed[:20]).encode(), seed[-size:], bytes(size), ITERATIONS_MIN)
+        return ScramCredential(salt_of(seed[:NONCE_BYTES]), seed[-size:], bytes(size), ITERATIONS_MIN)
 
     def new_nonce(self) -> str:
         return self._nonce()
