@@ -56,7 +56,6 @@ class Package(NamedTuple):
 # Of each package that Ottla needs at run time, in any extra.
 PACKAGES = {
     "annotated-doc": Package("MIT", "typer"),
-    "annotated-types": Package("MIT", "pydantic"),
     "cffi": Package("MIT-0", "cryptography"),
     "confluent-kafka": Package("Apache-2.0", note="It has librdkafka in it, BSD-2-Clause."),
     "cramjam": Package("MIT"),
@@ -78,15 +77,12 @@ PACKAGES = {
     "platformdirs": Package("MIT", "textual"),
     "protobuf": Package("BSD-3-Clause"),
     "pycparser": Package("BSD-3-Clause", "cffi"),
-    "pydantic": Package("MIT", "typer"),
-    "pydantic-core": Package("MIT", "pydantic"),
     "pygments": Package("BSD-2-Clause", "rich"),
     "rich": Package("MIT"),
     "shellingham": Package("ISC", "typer"),
     "textual": Package("MIT"),
     "typer": Package("MIT"),
     "typing-extensions": Package("PSF-2.0", "kio"),
-    "typing-inspection": Package("MIT", "pydantic"),
     "uvloop": Package("MIT OR Apache-2.0"),
 }
 
