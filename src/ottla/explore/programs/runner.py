@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from ottla.explore.programs import chance, clocks, current, lines, machine, refusing
+from ottla.explore.programs import chance, clocks, current, librdkafka, lines, machine, refusing
 from ottla.explore.programs.program import NeverWorked
 from ottla.explore.programs.world import World
 from ottla.explore.world.loop import CURRENT
@@ -68,6 +68,7 @@ def install() -> None:
     clocks.install()
     chance.install()
     refusing.install()
+    librdkafka.install()
     machine.install()
     current.threads = find_spec("greenlet") is not None
     if current.threads:
@@ -124,6 +125,7 @@ def run_seed(test: Test, world: World) -> Outcome:
     async def main() -> None:
         await world.prepare()
         await test(world)
+        world.beside.check()
 
     with _surroundings(world), _noted_if_not_awaited(missing):
         try:

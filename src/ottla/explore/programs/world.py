@@ -11,6 +11,7 @@ from typing import Any, TextIO, TypeVar
 from ottla.coordinators.runtime.hashing import partition_of
 from ottla.explore.decorated import check_nodes, check_program
 from ottla.explore.faults.striking import Administration
+from ottla.explore.programs.beside import Beside
 from ottla.explore.programs.directory import Directory
 from ottla.explore.programs.loop import ProgramLoop
 from ottla.explore.programs.program import Main, Program, ProgramExited
@@ -117,6 +118,8 @@ class World(Machines):
         self._begun_s: float | None = None
         # The error of a program that is not to end by one.
         self._failed: tuple[Program, BaseException] | None = None
+        # What is real, and begins while the run is under way.
+        self.beside = Beside()
 
     @property
     def admin(self) -> Administration:
@@ -184,6 +187,7 @@ class World(Machines):
                 if striking.done():
                     # Where there are no faults it has returned; after an error none would strike any more.
                     striking.result()
+            self.beside.check()
         finally:
             striking.cancel()
             self._longest_run_s, self._begun_s = self.longest_run_s, None
@@ -204,11 +208,13 @@ class World(Machines):
         deadline_s, idle_since_s, before = self.loop.time() + most_s, self.loop.time(), self._progress()
         while (waits := self._waits_for()) or self.loop.time() < idle_since_s + idle_s:
             if self.loop.time() > deadline_s:
+                self.beside.check()
                 raise NotSettled(most_s, *(waits or ("records are still written",)))
             await asyncio.sleep(0.2)
             self._raise_failure()
             if waits or self._progress() != before:
                 idle_since_s, before = self.loop.time(), self._progress()
+        self.beside.check()
 
     async def records(self, topic: str, *, read_committed: bool = True) -> list[StoredRecord]:
         """What lies in a topic, by partition and offset, by its leaders. ValueError: there is none."""
