@@ -17,6 +17,7 @@ from measuring import HANG_S
 from ottla.env.clock import SystemClock
 from ottla.env.network import TcpNetwork
 from ottla.observe import http
+from ottla.observe.hosts import guard
 from ottla.observe.http import CONNECTIONS_MAX, HttpServer, Manner, Response, Stream
 from ottla.observe.request import HEAD_BYTES_MAX, Accepted, Incoming, Refused, Request, take
 
@@ -84,6 +85,33 @@ def test_bytes_are_a_request_or_refused_or_not_enough(data: bytes) -> None:
     except Refused:
         return
     assert found is None or found.method in ("GET", "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("listened", "bound", "host", "is_answered"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1:9308", True),
+        ("127.0.0.1", "127.0.0.1", "LOCALHOST:9308", True),
+        ("::1", "::1", "[::1]:9308", True),
+        ("Metrics.example", "127.0.1.1", "metrics.Example:9308", True),
+        ("127.0.0.1", "127.0.0.1", None, True),
+        ("127.0.0.1", "127.0.0.1", "rebound.example:9308", False),
+        ("127.0.0.1", "127.0.0.1", "", False),
+        ("::1", "::1", "rebound.example", False),
+        ("localhost", "127.0.0.1", "10.0.0.7:9308", False),
+        # Others know these by their own names: Kubernetes' services, Prometheus' targets.
+        ("0.0.0.0", "0.0.0.0", "ottla-0.ottla:9308", True),
+        ("::", "::", "ottla-0.ottla:9308", True),
+        ("10.0.0.7", "10.0.0.7", "10.0.0.7:9308", True),
+    ],
+)
+def test_a_page_that_has_its_name_point_to_this_machine_reads_nothing(
+    listened: str, bound: str, host: str | None, is_answered: bool
+) -> None:
+    headers = {} if host is None else {"host": host}
+    forbids = guard(listened, (bound, 9308))
+    why = None if forbids is None else forbids(Request("GET", "/clients", "", headers, True))
+    assert (why is None) is is_answered
 
 
 POSTS = Accepted(("GET", "POST"), 10)

@@ -192,6 +192,13 @@ def test_formats_and_compression(broker: Broker) -> None:
     assert get(address, "/").status == 404
 
 
+def test_a_name_that_was_made_to_point_here_reads_nothing(broker: Broker) -> None:
+    for path in ("/clients", "/metrics", "/readyz", "/nothing"):
+        answer = get(broker.metrics_address, path, Host="rebound.example:9308")
+        assert (answer.status, b"the header Host" in answer.body) == (403, True)
+    assert get(broker.metrics_address, "/clients", Host="localhost:1").status == 200
+
+
 def test_a_node_that_serves_is_healthy_and_ready(broker: Broker) -> None:
     assert get(broker.metrics_address, "/healthz").status == 200
     assert get(broker.metrics_address, "/readyz")[:2] == (200, b"ready\n")

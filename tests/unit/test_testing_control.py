@@ -25,12 +25,13 @@ from hypothesis import strategies as st
 
 from measuring import cpu_at_most
 from ottla.node import StartError
+from ottla.observe.hosts import is_this_machine
 from ottla.observe.request import Request
 from ottla.testing import Broker
 from ottla.testing.control import contents, endpoints, faults, server
 from ottla.testing.control.errors import ControlError, meant
 from ottla.testing.control.fields import Fields, from_body, from_query
-from ottla.testing.control.guard import check, is_this_machine
+from ottla.testing.control.guard import check
 from ottla.testing.control.values import from_bytes, to_bytes
 from ottla.testing.names import nearest
 

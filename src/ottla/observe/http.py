@@ -63,13 +63,15 @@ def as_text(status: HTTPStatus, why: str) -> Response:
 
 class Manner(NamedTuple):
     """How a server deals with its clients. ``fallback`` answers paths that are not in its routes; an answer
-    may take ``answer_ms_max`` to be made and taken; ``failed`` writes errors down."""
+    may take ``answer_ms_max`` to be made and taken; ``failed`` writes errors down; ``forbids`` says why a
+    request is not answered at all."""
 
     accepted: Accepted = READS
     fallback: Route | None = None
     connections_max: int = CONNECTIONS_MAX
     answer_ms_max: int = TAKEN_MS_MAX
     failed: Callable[[HTTPStatus, str], Response] = as_text
+    forbids: Callable[[Request], str | None] | None = None
 
 
 _READING = Manner()
@@ -240,9 +242,12 @@ class Connection(asyncio.Protocol):
         manner = self._server.manner
         self._end_in(manner.answer_ms_max)
         route = self._server.routes.get(request.path, manner.fallback)
+        forbidden = None if manner.forbids is None else manner.forbids(request)
         try:
-            if route is None:
-                response: Response | Stream = manner.failed(HTTPStatus.NOT_FOUND, "there is nothing here")
+            if forbidden is not None:
+                response: Response | Stream = manner.failed(HTTPStatus.FORBIDDEN, forbidden)
+            elif route is None:
+                response = manner.failed(HTTPStatus.NOT_FOUND, "there is nothing here")
             else:
                 response = await route(request)
         except Exception:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from ottla.env.network import Network, show_address
 from ottla.observe.clients import Clients
 from ottla.observe.exposition import OPENMETRICS, PROMETHEUS, accepts_openmetrics
+from ottla.observe.hosts import guard
 from ottla.observe.http import HttpServer, Response, Route
 from ottla.observe.parts import Parts
 from ottla.observe.readiness import reasons
@@ -57,6 +58,7 @@ class Observer:
         """Answer at an address. OSError where it cannot be had."""
         server = HttpServer(self._network, self.parts.services.clock, self.routes)
         address = await server.bind(host, port)
+        server.manner = server.manner._replace(forbids=guard(host, address))
         await server.start()
         self._watching.begin()
         self._server, self.address = server, address

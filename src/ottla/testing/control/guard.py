@@ -8,17 +8,15 @@ Host.
 from __future__ import annotations
 
 import hmac
-import re
 from http import HTTPStatus
-from ipaddress import ip_address
 
+from ottla.observe.hosts import is_this_machine
 from ottla.observe.request import Request
 from ottla.testing.control.errors import JSON, ControlError, shown
 
 TOKEN_LENGTH_MIN = 16
 # Headers that browsers send and programs have no reason to.
 _OF_BROWSERS = ("origin", "sec-fetch-site")
-_PORT = re.compile(r":[0-9]{1,5}$")
 _BEARER = "bearer "
 
 
@@ -60,14 +58,3 @@ def _check_token(authorization: str, token: str) -> None:
             "The control port has a token. Send it as 'Authorization: Bearer TOKEN'.",
             (("WWW-Authenticate", "Bearer"),),
         )
-
-
-def is_this_machine(host: str) -> bool:
-    """Whether a Host header names this machine in a way that no name server decides."""
-    name = _PORT.sub("", host).lower()
-    if name == "localhost":
-        return True
-    try:
-        return ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False

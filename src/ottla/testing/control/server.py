@@ -11,6 +11,7 @@ from ottla.env.clock import Clock, SystemClock
 from ottla.env.network import Network, TcpNetwork, show_address
 from ottla.errors import KafkaError
 from ottla.node import Node
+from ottla.observe.hosts import is_this_machine
 from ottla.observe.http import TAKEN_MS_MAX, HttpServer, Manner, Response
 from ottla.observe.request import Accepted, Request
 from ottla.testing.control.asked import WAIT_MS_MAX, Asked
@@ -18,7 +19,7 @@ from ottla.testing.control.endpoints import METHODS, endpoints, find
 from ottla.testing.control.errors import ControlError, from_kafka, timed_out, without_endpoint
 from ottla.testing.control.faults import FaultEndpoints
 from ottla.testing.control.fields import from_body, from_query
-from ottla.testing.control.guard import TOKEN_LENGTH_MIN, check, is_this_machine
+from ottla.testing.control.guard import TOKEN_LENGTH_MIN, check
 from ottla.testing.faults import Faults
 from ottla.testing.running import RunningNodes
 
