@@ -149,6 +149,8 @@ def test_a_secured_cluster_lets_in_who_has_its_properties(directory: Path, up: S
     assert ottla.try_("produce", "t", "-X", alice, stdin=b"refused\n").code != 0
     ottla("acl", "add", "alice", "--operation", "all", "--topic", "t")
     ottla("produce", "t", "-X", alice, stdin=b"taken\n")
+    token = json.loads(ottla("token", "create", "--json").out)
+    assert (token["owner"], bool(token["hmac"])) == ("User:admin", True)
     password = (files / "admin.properties").read_text().split("sasl.password=")[1].split()[0]
     assert not any(password in path.read_text() for path in (directory / "logs").iterdir())
     assert first.end() == 0

@@ -39,6 +39,7 @@ def test_what_is_made_is_for_its_owner_alone_and_stays(directory: Path) -> None:
     assert content(folder) == made
     config = BrokerConfig(parse_properties(made["server.properties"].decode()))
     assert config.warnings == []
+    assert len(config.get("delegation.token.secret.key")) >= 40
     assert set(users_of_file(made["users"])) == {"node", "admin", "alice"}
 
 

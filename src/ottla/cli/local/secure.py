@@ -21,7 +21,7 @@ from ottla.extras import needed
 ADMIN, EXAMPLE = "admin", "alice"
 NODE = "node"
 USERS = "users"
-PASSWORD_BYTES = 18
+PASSWORD_BYTES, KEY_BYTES = 18, 32
 
 _OTHERS_WRITE, _GROUP_WRITES, _NOT_OWNERS = 0o002, 0o020, 0o077
 
@@ -107,6 +107,7 @@ def _server(folder: Path) -> str:
             f"ottla.node.user={NODE}",
             f"authorizer.class.name={STANDARD_AUTHORIZER}",
             f"super.users=User:{ADMIN};User:{NODE}",
+            f"delegation.token.secret.key={secrets.token_urlsafe(KEY_BYTES)}",
             "",
         )
     )
