@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import pytest
 from cli_support import Ottla
 
 from interop.process import wait_until
+from measuring import HANG_S
 
 pytestmark = pytest.mark.skipif(shutil.which("etcd") is None, reason="there is no etcd")
 
@@ -104,6 +106,20 @@ def answers(address: str) -> bool:
     return True
 
 
+def etcd_says(port: int, context: ssl.SSLContext | None) -> bytes:
+    """What etcd says at a port; nothing where it lets nobody in who comes so."""
+    with socket.create_connection(("127.0.0.1", port), HANG_S) as client:
+        try:
+            stream = client if context is None else context.wrap_socket(client, server_hostname="127.0.0.1")
+            stream.sendall(b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            said = b""
+            while more := stream.recv(4096):
+                said += more
+            return said
+        except (ssl.SSLError, ConnectionError):
+            return b""
+
+
 def command_in_log(directory: Path, node: int) -> list[str]:
     """The command that the node's log says it can be started with, last said."""
     log = (directory / "logs" / f"node-{node}.log").read_text()
@@ -149,6 +165,14 @@ def test_a_secured_cluster_lets_in_who_has_its_properties(directory: Path, up: S
     assert ottla.try_("produce", "t", "-X", alice, stdin=b"refused\n").code != 0
     ottla("acl", "add", "alice", "--operation", "all", "--topic", "t")
     ottla("produce", "t", "-X", alice, stdin=b"taken\n")
+    # Who is on this machine, and has no file of this user, does not get into etcd.
+    document = json.loads((directory / "cluster.json").read_text())
+    stranger = ssl.create_default_context(cafile=str(files / "ca.pem"))
+    for kind in ("client_port", "peer_port"):
+        assert etcd_says(document["etcd"][0][kind], None) == b""
+        assert etcd_says(document["etcd"][0][kind], stranger) == b""
+    stranger.load_cert_chain(files / "node.pem")
+    assert b'"health":"true"' in etcd_says(document["etcd"][0]["client_port"], stranger)
     token = json.loads(ottla("token", "create", "--json").out)
     assert (token["owner"], bool(token["hmac"])) == ("User:admin", True)
     password = (files / "admin.properties").read_text().split("sasl.password=")[1].split()[0]

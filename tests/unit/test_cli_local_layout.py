@@ -14,6 +14,7 @@ from ottla.cli import serve
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.local.layout import Layout, Request, change, check
 from ottla.cli.local.ports import free_ports
+from ottla.metadata.stores import parse_store
 
 
 class Ports:
@@ -138,7 +139,7 @@ def test_what_can_never_be_is_a_usage_error(request_: Request) -> None:
 
 def test_a_layout_and_a_request_survive_being_written_down() -> None:
     layout = make(nodes=4, port=0, racks=["a", "b"], settings={"x": "ü=1"}, etcd_members=3)
-    assert Layout.from_json(json.dumps(layout.to_json()), "f") == layout
+    assert Layout.from_json(json.dumps(layout.to_json("/d")), "f") == layout
     request = Request(nodes=3, racks=["a"], settings={"x": "1"})
     assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request
 
@@ -165,12 +166,13 @@ def test_a_damaged_file_is_one_line(text: str) -> None:
         ("settings", None, []),
         ("settings", None, {"a": 1}),
         ("secure", None, "yes"),
+        ("secure_store", None, 1),
     ],
 )
 def test_a_file_with_names_that_no_cluster_has_is_damaged(
     part: str, number: int | None, changes: Any
 ) -> None:
-    document = make(nodes=2).to_json()
+    document = make(nodes=2).to_json("/d")
     if number is None:
         document[part] = changes
     else:
@@ -239,7 +241,32 @@ def test_members_of_etcd_know_one_another() -> None:
         peer = command[command.index("--listen-peer-urls") + 1]
         assert f"{member.name}={peer}" in everyone.copy().pop().split(",")
         assert command[command.index("--data-dir") + 1] == f"/d/{member.name}"
-    assert layout.store == "etcd://" + ",".join(f"127.0.0.1:{m.client_port}" for m in layout.members)
+    assert layout.store("/d") == "etcd://" + ",".join(f"127.0.0.1:{m.client_port}" for m in layout.members)
+
+
+def test_a_secured_clusters_etcd_lets_in_its_nodes_alone() -> None:
+    layout = make(etcd_members=3, nodes=1, secure=True)
+    for member in layout.members:
+        command = layout.etcd_command("etcd", "/a b", member)
+        urls = [word for word in command if "://" in word]
+        assert urls and not any("http://" in url for url in urls)
+        for kind in ("", "peer-"):
+            assert f"--{kind}client-cert-auth" in command
+            assert command[command.index(f"--{kind}trusted-ca-file") + 1] == "/a b/secure/ca.pem"
+    options = serve.parse(layout.node_command(["ottla", "serve"], "/a b", layout.nodes[0])[2:])
+    assert options is not None and options.store is not None
+    options.check()
+    settings = parse_store(options.store, "ottla")
+    own = "/a b/secure/node.pem"
+    assert (settings.ca, settings.cert, settings.key) == ("/a b/secure/ca.pem", own, own)
+
+
+def test_etcd_of_a_cluster_that_an_older_version_secured_stays_as_it_is() -> None:
+    document = make(nodes=2, secure=True).to_json("/d")
+    del document["secure_store"]
+    layout = make(Layout.from_json(json.dumps(document), "f"), secure=True)
+    assert layout.secure
+    assert layout.store("/d").startswith("etcd://")
 
 
 def test_free_ports_are_those_asked_for_where_nobody_listens_there() -> None:

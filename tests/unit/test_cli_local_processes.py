@@ -108,7 +108,7 @@ def test_without_a_list_of_processes_those_of_the_file_are_looked_at(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A cluster that does not run: node 1 had a clean shutdown, node 2 has never run."""
-    (tmp_path / "cluster.json").write_text(json.dumps(LAYOUT.to_json()))
+    (tmp_path / "cluster.json").write_text(json.dumps(LAYOUT.to_json(str(tmp_path))))
     (tmp_path / "node-1").mkdir()
     (tmp_path / "node-1" / ".kafka_cleanshutdown").touch()
     return tmp_path

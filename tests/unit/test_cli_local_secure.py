@@ -53,6 +53,17 @@ def test_what_an_interrupted_start_left_is_made_anew(directory: Path) -> None:
     assert content(folder)["users"] != before["users"]
 
 
+def test_what_an_older_version_made_stays_where_its_etcd_runs_without(directory: Path) -> None:
+    secure.make(directory)
+    folder = directory / "secure"
+    (folder / "etcd.pem").unlink()
+    before = content(folder)
+    secure.make(directory, store=False)
+    assert content(folder) == before
+    secure.make(directory)
+    assert "etcd.pem" in content(folder)
+
+
 def planted(name: str, mode: int = 0o600) -> Callable[[Path], None]:
     def plant(directory: Path) -> None:
         (directory / "secure").mkdir(mode=0o700)

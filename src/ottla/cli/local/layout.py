@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote
 
 from ottla.cli.errors import CliError, ExitCode
 from ottla.numbers import INT_MAX
@@ -20,6 +21,8 @@ CLUSTER = "ottla"
 FORMAT_VERSION = 1
 # In the cluster's folder: what nodes of a secured cluster are set to, with secrets, for no command line.
 SECURE_CONFIG = "secure/server.properties"
+# Beside it: who issues certificates, and those of etcd's members and of nodes as their clients, with keys.
+CA, ETCD_PEM, NODE_PEM = "ca.pem", "etcd.pem", "node.pem"
 
 NODES_DEFAULT, NODES_MAX = 3, 100
 PORT_DEFAULT = 9092
@@ -107,16 +110,22 @@ class LocalNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A local cluster. ``settings`` are broker configurations that its nodes have in common."""
+    """A local cluster. ``settings`` are broker configurations that its nodes have in common.
+    ``secure_store``: etcd speaks TLS, and lets in nodes alone; not in secured clusters of older versions."""
 
     members: tuple[Member, ...]
     nodes: tuple[LocalNode, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     secure: bool = False
+    secure_store: bool = False
 
-    @property
-    def store(self) -> str:
-        return "etcd://" + ",".join(f"{HOST}:{member.client_port}" for member in self.members)
+    def store(self, directory: str) -> str:
+        """The URL of etcd."""
+        hosts = ",".join(f"{HOST}:{member.client_port}" for member in self.members)
+        if not self.secure_store:
+            return f"etcd://{hosts}"
+        ca, own = (quote(secured(directory, name)) for name in (CA, NODE_PEM))
+        return f"etcds://{hosts}?ca={ca}&cert={own}&key={own}"
 
     @property
     def bootstrap(self) -> str:
@@ -124,8 +133,9 @@ class Layout:
 
     def etcd_command(self, etcd: str, directory: str, member: Member) -> list[str]:
         """The command line of a member of etcd, whose program is ``etcd``."""
-        client, peer = f"http://{HOST}:{member.client_port}", f"http://{HOST}:{member.peer_port}"
-        everyone = ",".join(f"{m.name}=http://{HOST}:{m.peer_port}" for m in self.members)
+        scheme = "https" if self.secure_store else "http"
+        client, peer = f"{scheme}://{HOST}:{member.client_port}", f"{scheme}://{HOST}:{member.peer_port}"
+        everyone = ",".join(f"{m.name}={scheme}://{HOST}:{m.peer_port}" for m in self.members)
         heartbeat_ms, election_ms = ETCD_TIMES_MS[len(self.members)]
         options = {
             "name": member.name,
@@ -142,7 +152,17 @@ class Layout:
             "log-outputs": "stderr",
             "log-level": "warn",
         }
-        return [etcd, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        return [etcd, *words, *(self._etcd_security(directory) if self.secure_store else ())]
+
+    @staticmethod
+    def _etcd_security(directory: str) -> Iterator[str]:
+        """What has a member let in only who has a certificate of the cluster's authority."""
+        for kind in ("", "peer-"):
+            yield from (f"--{kind}cert-file", secured(directory, ETCD_PEM))
+            yield from (f"--{kind}key-file", secured(directory, ETCD_PEM))
+            yield from (f"--{kind}trusted-ca-file", secured(directory, CA))
+            yield f"--{kind}client-cert-auth"
 
     def node_command(self, serve: Sequence[str], directory: str, node: LocalNode) -> list[str]:
         """The command line of a node; ``serve`` is how `ottla serve` is called here."""
@@ -155,7 +175,8 @@ class Layout:
             **({"min.insync.replicas": "2"} if len(self.nodes) >= REPLICAS_DEFAULT else {}),
             **self.settings,
         }
-        command = [*serve, "--node-id", str(node.id), "--store", self.store, "--cluster", CLUSTER]
+        store = self.store(directory)
+        command = [*serve, "--node-id", str(node.id), "--store", store, "--cluster", CLUSTER]
         command += ["--data", f"{directory}/{node.folder}", "--listen", f"{HOST}:{node.port}"]
         if node.rack is not None:
             command += ["--rack", node.rack]
@@ -165,17 +186,18 @@ class Layout:
             command += ["--set", f"{name}={value}"]
         return command
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, directory: str) -> dict[str, Any]:
         return {
             "version": FORMAT_VERSION,
             "bootstrap": self.bootstrap,
-            "store": self.store,
+            "store": self.store(directory),
             "etcd": [
                 {"name": m.name, "client_port": m.client_port, "peer_port": m.peer_port} for m in self.members
             ],
             "nodes": [{"id": node.id, "port": node.port, "rack": node.rack} for node in self.nodes],
             "settings": dict(self.settings),
             "secure": self.secure,
+            "secure_store": self.secure_store,
         }
 
     @classmethod
@@ -193,6 +215,7 @@ class Layout:
                 nodes=tuple(LocalNode(id=n["id"], port=n["port"], rack=n["rack"]) for n in document["nodes"]),
                 settings=document["settings"],
                 secure=document.get("secure", False),
+                secure_store=document.get("secure_store", False),
             )
             _check_types(layout)
             return layout
@@ -200,6 +223,11 @@ class Layout:
             raise CliError(
                 f"{path} is damaged ({type(error).__name__}: {error}): mend it, or use another folder"
             ) from error
+
+
+def secured(directory: str, name: str) -> str:
+    """The path of a file that `ottla cluster up --secure` makes."""
+    return f"{directory}/{SECURE_CONFIG.rpartition('/')[0]}/{name}"
 
 
 def _check_types(layout: Layout) -> None:
@@ -221,8 +249,9 @@ def _check_types(layout: Layout) -> None:
         raise ValueError("nodes: an id comes twice")
     if not all(isinstance(value, str) for value in layout.settings.values()):
         raise ValueError("settings: a value is not a string")
-    if not isinstance(layout.secure, bool):
-        raise ValueError(f"secure: {layout.secure!r}")
+    for name, value in (("secure", layout.secure), ("secure_store", layout.secure_store)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: {value!r}")
 
 
 def _check_whole(what: str, number: object, high: int) -> None:
@@ -286,7 +315,14 @@ def change(
     secure = request.secure if layout is None else layout.secure
     if request.secure and not secure:
         raise CliError("--secure: this folder's cluster is not; use another folder", ExitCode.USAGE)
-    return Layout(members=members, nodes=tuple(nodes), settings=settings, secure=secure)
+    return Layout(
+        members=members,
+        nodes=tuple(nodes),
+        settings=settings,
+        secure=secure,
+        # Members of etcd know each other by addresses that they keep.
+        secure_store=secure if layout is None else layout.secure_store,
+    )
 
 
 def _members(layout: Layout | None, count: int | None, free_ports: FreePorts) -> tuple[Member, ...]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import ssl
 import stat
 from contextlib import suppress
 from pathlib import Path
 
 from ottla.cli.errors import CliError
-from ottla.cli.local.layout import HOST, SECURE_CONFIG
+from ottla.cli.local.layout import CA, ETCD_PEM, HOST, NODE_PEM, SECURE_CONFIG
 from ottla.config.security import STANDARD_AUTHORIZER
 from ottla.extras import needed
 
@@ -26,24 +27,27 @@ PASSWORD_BYTES, KEY_BYTES = 18, 32
 _OTHERS_WRITE, _GROUP_WRITES, _NOT_OWNERS = 0o002, 0o020, 0o077
 
 
-def make(directory: Path) -> None:
-    """Make what is not there yet, in the cluster's folder, a path without links. CliError where others could
-    change it, or have put something there."""
+def make(directory: Path, *, store: bool = True) -> None:
+    """Make what is not there yet, in the cluster's folder, a path without links; ``store``: what etcd needs
+    is part of it. CliError where others could change it, or have put something there."""
     config = directory / SECURE_CONFIG
     folder = config.parent
     _check_reach(directory)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     _check_content(folder)
-    if config.exists():
+    # What an older version made has nothing for etcd, and is in use where etcd has started without.
+    if config.exists() and (not store or (folder / ETCD_PEM).exists()):
         return
     # cryptography takes a while to load.
     with needed("--secure"):
         from ottla.security.authority import Authority
 
     authority = Authority("ottla cluster up")
-    _write(folder / "ca.pem", authority.pem.decode())
+    _write(folder / CA, authority.pem.decode())
     _write(folder / "broker.pem", authority.issue("broker", (HOST, "localhost")).decode())
+    _write(folder / ETCD_PEM, authority.issue("etcd", (HOST, "localhost")).decode())
+    _write(folder / NODE_PEM, authority.issue(NODE).decode())
     passwords = {name: secrets.token_urlsafe(PASSWORD_BYTES) for name in (NODE, ADMIN, EXAMPLE)}
     _write(folder / USERS, "".join(f"{name}:{password}\n" for name, password in passwords.items()))
     for name in (ADMIN, EXAMPLE):
@@ -87,6 +91,17 @@ def _check_own(path: Path, state: os.stat_result, *, is_right: bool) -> None:
         )
 
 
+def store_context(directory: Path) -> ssl.SSLContext:
+    """What a node's TLS connection to etcd is made with. CliError where its files cannot be read."""
+    folder = (directory / SECURE_CONFIG).parent
+    try:
+        made = ssl.create_default_context(cafile=str(folder / CA))
+        made.load_cert_chain(folder / NODE_PEM)
+    except OSError as error:
+        raise CliError(f"the certificates for etcd in {folder} cannot be read: {error}") from error
+    return made
+
+
 def client_properties(directory: Path, name: str) -> Path:
     """The file by which a user's commands and clients come in."""
     return (directory / SECURE_CONFIG).parent / f"{name}.properties"
@@ -100,7 +115,7 @@ def _server(folder: Path) -> str:
             "ssl.keystore.type=PEM",
             f"ssl.keystore.location={folder}/broker.pem",
             "ssl.truststore.type=PEM",
-            f"ssl.truststore.location={folder}/ca.pem",
+            f"ssl.truststore.location={folder}/{CA}",
             "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
             "sasl.mechanism.inter.broker.protocol=PLAIN",
             f"ottla.users.file={folder}/{USERS}",
@@ -120,7 +135,7 @@ def _client(folder: Path, name: str, password: str) -> str:
             "sasl.mechanism=PLAIN",
             f"sasl.username={name}",
             f"sasl.password={password}",
-            f"ssl.ca.location={folder}/ca.pem",
+            f"ssl.ca.location={folder}/{CA}",
             "",
         )
     )

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import ssl
 import tempfile
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ class Supervisor:
             self._layout = change(self._layout, request, free_ports, running=running, holding=holding)
             (self.directory / LOGS).mkdir(exist_ok=True)
             if self._layout.secure:
-                secure.make(self.directory)
+                secure.make(self.directory, store=self._layout.secure_store)
             self._save()
             await _all(self._start_member(member) for member in self._layout.members)
             await _all(self._start_node(node, say) for node in self._layout.nodes)
@@ -151,10 +152,12 @@ class Supervisor:
 
     async def _ask_member(self, member: Member, child: Child, ready: asyncio.Future[str]) -> None:
         """Settle ``ready`` once the member works."""
+        assert self._layout is not None
+        context = secure.store_context(self.directory) if self._layout.secure_store else None
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + ETCD_TIMEOUT_S
         while not ready.done():
-            if await _etcd_healthy(member.client_port):
+            if await _etcd_healthy(member.client_port, context):
                 # Somebody else's etcd may have its port: then our process is about to end.
                 if child.alive and not ready.done():
                     ready.set_result(f"{HOST}:{member.client_port}")
@@ -311,7 +314,7 @@ class Supervisor:
         """Write ``cluster.json``: what the cluster is, and, for other programs, what runs."""
         if self._layout is None:
             return
-        document = self._layout.to_json()
+        document = self._layout.to_json(str(self.directory))
         for entry, child in (
             *((entry, self._members.get(entry["name"])) for entry in document["etcd"]),
             *((entry, self._nodes.get(entry["id"])) for entry in document["nodes"]),
@@ -376,11 +379,11 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
             raise result
 
 
-async def _etcd_healthy(port: int) -> bool:
+async def _etcd_healthy(port: int, context: ssl.SSLContext | None) -> bool:
     """Whether the member of etcd that listens there says that it is of a working cluster."""
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(HOST, port)
+            reader, writer = await asyncio.open_connection(HOST, port, ssl=context)
             try:
                 writer.write(f"GET /health HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
                 return b'"health":"true"' in await reader.read()
