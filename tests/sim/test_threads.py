@@ -32,6 +32,7 @@ def test_a_program_in_threads_is_killed_and_paused_where_it_waits() -> None:
         ("a_thread_in_a_coroutine", "asyncio.to_thread"),
         ("a_queue_in_a_coroutine", "asyncio.to_thread"),
         ("a_sleep_in_a_coroutine", "asyncio.sleep"),
+        ("a_connection_by_name_in_a_coroutine", "asyncio's streams"),
     ],
 )
 def test_a_coroutine_that_would_hold_the_loop_is_refused_with_its_line(test: str, remedy: str) -> None:

@@ -129,6 +129,7 @@ def asking() -> int:
     """A socket that waits, and one that does not, with a selector."""
     time.sleep(1)
     with socket.create_connection(("answering", 80), timeout=10) as connection:
+        assert socket.gethostbyname("answering") == connection.getpeername()[0]
         connection.sendall(b"hello\n")
         whole = b""
         while data := connection.recv(4096):
@@ -251,6 +252,10 @@ def _asleep() -> None:
     time.sleep(1)
 
 
+def _connecting() -> None:
+    socket.create_connection(("n1", 9092), timeout=5)
+
+
 async def refused(world: World, what: Callable[[], Any]) -> None:
     world.program("holding", holding, what, restarts=True)
     await world.run(5)
@@ -274,3 +279,8 @@ async def a_queue_in_a_coroutine(world: World) -> None:
 @explore(faults="calm", nodes=1)
 async def a_sleep_in_a_coroutine(world: World) -> None:
     await refused(world, _asleep)
+
+
+@explore(faults="calm", nodes=1)
+async def a_connection_by_name_in_a_coroutine(world: World) -> None:
+    await refused(world, _connecting)

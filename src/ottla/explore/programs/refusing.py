@@ -29,6 +29,7 @@ from ottla.extras import line
 THREAD = line("a thread of a program", "threads") + ", or use asyncio tasks"
 SLEEP = "a real sleep holds all programs, and no virtual time goes by: use `await asyncio.sleep()`"
 SOCKET = "real sockets do not reach the simulated network: use asyncio's streams or connections"
+NAME = f"{SOCKET}, and `await asyncio.get_running_loop().getaddrinfo()` for an address alone"
 PROCESS = "processes cannot be simulated: make it a program of the world, with `world.program()`"
 LOOP = "a run has one event loop: await the coroutine, or give its function to `world.program()`"
 TLS = "TLS is not simulated: use plain connections, for Kafka `security_protocol='PLAINTEXT'`"
@@ -42,6 +43,10 @@ FACTORY = "tasks are made by the run: leave the task factory as it is"
 # Audit events, and why they are refused.
 REFUSED: Mapping[str, str] = {
     "socket.__new__": SOCKET,
+    "socket.getaddrinfo": NAME,
+    "socket.gethostbyaddr": NAME,
+    "socket.gethostbyname": NAME,
+    "socket.getnameinfo": NAME,
     "subprocess.Popen": PROCESS,
     "os.exec": PROCESS,
     "os.fork": PROCESS,

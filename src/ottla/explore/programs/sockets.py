@@ -275,6 +275,12 @@ def _addresses(
     return thread.loop.addresses(host, port, type, proto)
 
 
+def _address(host: Any) -> str:
+    if mine() is None:
+        return _real["gethostbyname"](host)  # type: ignore[no-any-return]
+    return str(_addresses(host, 0)[0][4][0])
+
+
 def _select(
     rlist: Iterable[Any], wlist: Iterable[Any], xlist: Iterable[Any], timeout: float | None = None
 ) -> tuple[list[Any], list[Any], list[Any]]:
@@ -315,6 +321,7 @@ def install() -> None:
         (socket, "socket", Socket),
         (socket, "socketpair", _pair),
         (socket, "getaddrinfo", _addresses),
+        (socket, "gethostbyname", _address),
         (selectors, "DefaultSelector", _selector),
         (select, "select", _select),
     )
