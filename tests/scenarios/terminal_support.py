@@ -29,8 +29,9 @@ CONTROL = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 class Screen:
     """What is on a terminal's lines, for the few things that programs send it. It never scrolls away."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = COLUMNS) -> None:
         self.lines = [""]
+        self._columns = columns
         self._row = self._column = 0
 
     def feed(self, text: str) -> None:
@@ -47,7 +48,7 @@ class Screen:
     def _character(self, char: str) -> None:
         if char == "\r":
             self._column = 0
-        elif char == "\n" or self._column == COLUMNS:
+        elif char == "\n" or self._column == self._columns:
             self._row += 1
             if char != "\n":
                 self._column = 0
@@ -83,15 +84,17 @@ class Terminal:
         code: str = COMMAND,
         stdin: int | IO[bytes] | None = subprocess.DEVNULL,
         stdout: IO[bytes] | None = None,
+        columns: int = COLUMNS,
     ) -> None:
+        self._columns = columns
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             stdin=slave if stdin is None else stdin,
             stdout=slave if stdout is None else stdout,
             stderr=slave,
-            env={**environment, "TERM": "xterm", "COLUMNS": str(COLUMNS)},
+            env={**environment, "TERM": "xterm", "COLUMNS": str(columns)},
         )
         os.close(slave)
         self.written = b""
@@ -121,6 +124,6 @@ class Terminal:
         self.read_until(None)
         assert self.process.wait(TIMEOUT_S) == code, self.written
         os.close(self._master)
-        screen = Screen()
+        screen = Screen(self._columns)
         screen.feed(self.written.decode())
         return screen.text

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from cli_support import Ottla
-from terminal_support import AT_ONCE, Screen, Terminal
+from terminal_support import AT_ONCE, CONTROL, Screen, Terminal
 
 from interop.process import BrokerProcess
 
@@ -176,8 +176,11 @@ async def of_two_one_fails(world):
 def test_explore_has_a_bar_for_seeds_and_one_for_smaller_runs(ottla: Ottla, tmp_path: Path) -> None:
     (tmp_path / "explored.py").write_text(EXPLORED)
     arguments = ["explore", f"{tmp_path}/explored.py::of_two_one_fails", "--seeds", "1..2", "--shrink", "5"]
-    terminal = Terminal(arguments, ottla.environment)
+    terminal = Terminal(arguments, ottla.environment, columns=80)
     shown = terminal.screen(code=1)
+    said = CONTROL.sub("", terminal.written.decode())
+    assert re.search(r"none failed, 0\.0 virtual hours; seeds ━+ +1/2 ", said), said
+    assert re.search(r"Seed 2: 0 faults, 1 node, 0\.\d of 5 seconds; runs [━ ]+\d+ ", said), said
     assert b"virtual hours" in terminal.written and b"Looking for less than seed 2" in terminal.written
     assert shown.splitlines()[0] == "seed 2: AssertionError: an even seed"
     # Where the line is wrapped goes by how long the path in it is.

@@ -81,7 +81,7 @@ def test_what_is_drawn_when_the_file_is_imported_is_the_same_in_each_process(wor
 
 
 def test_the_tests_of_a_file_are_told(workers: Workers) -> None:
-    assert workers.tests["listed"] == {"seeds": 7, "nodes": 3, "cpu_s": 60.0}
+    assert workers.tests["listed"] == {"seeds": 7, "nodes": 3}
     assert "COUNTED" not in workers.tests
 
 

@@ -24,8 +24,8 @@ class Fake:
     """In the place of `Workers`: runs fail by the kind that ``verdict`` says, or pass if it is empty."""
 
     tests: ClassVar = {
-        "one": {"seeds": 3, "nodes": 3, "cpu_s": 60.0},
-        "two": {"seeds": 2, "nodes": 3, "cpu_s": 60.0},
+        "one": {"seeds": 3, "nodes": 3},
+        "two": {"seeds": 2, "nodes": 3},
     }
 
     def __init__(self, verdict: Verdict) -> None:
@@ -137,6 +137,10 @@ def test_a_part_of_a_run_is_repeated_as_it_was_asked_for(
     assert "--seed 7 --strikes 3,17 --nodes 1 --seconds 2.5\n" in capsys.readouterr().out
     assert run(["explore", "shop.py::two", "--seed", "7", "--strikes", "none"]) == ExitCode.FAILED
     assert fake.plans[-1].strikes == ()
+    assert "--cpu-seconds" not in capsys.readouterr().out
+    assert run(["explore", "shop.py::two", "--seed", "7", "--cpu-seconds", "2.5"]) == ExitCode.FAILED
+    assert fake.plans[-1].cpu_max_s == 2.5
+    assert "--seed 7 --strikes none --nodes 1 --seconds 0.1 --cpu-seconds 2.5\n" in capsys.readouterr().out
 
 
 def test_a_run_that_does_not_repeat_is_said_to_depend_on_something_else(

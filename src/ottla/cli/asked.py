@@ -83,7 +83,7 @@ class Asked:
                 explored = Explored(
                     workers=workers,
                     target=f"{self.file}::{test}",
-                    plan=replace(self.plan, test=test, seed=first, cpu_max_s=self.cpu_s or known["cpu_s"]),
+                    plan=replace(self.plan, test=test, seed=first, cpu_max_s=self.cpu_s),
                     first=first,
                     last=last,
                     goes_on=self.goes_on,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -33,7 +32,6 @@ class Explored:
     is_json: bool = False
     done: int = 0
     virtual_s: float = 0.0
-    faults: int = 0
     # The first run that failed of each kind, and the seeds of all of them: runs are large, and may be many.
     failed: dict[str, Run] = field(default_factory=dict)
     seeds: dict[str, list[int]] = field(default_factory=dict)
@@ -61,13 +59,11 @@ class Explored:
 
     def _run(self) -> None:
         """All seeds, or up to the first one that fails."""
-        begun_s = time.monotonic()
         total = self.last - self.first + 1
         with output.progress("seeds", total if total <= SEEDS_MAX else None) as show:
             for run in self.workers.runs(self._plans()):
                 self.done += 1
                 self.virtual_s += run.virtual_s
-                self.faults += sum(run.faults.values())
                 if not run.error and run.no_picture:
                     raise CliError(f"the run passes, and there is no picture of it: {run.no_picture}")
                 if run.error:
@@ -75,7 +71,7 @@ class Explored:
                     self.seeds.setdefault(run.kind, []).append(run.seed)
                     if not self.goes_on:
                         return
-                show(self.done, self._progress(time.monotonic() - begun_s))
+                show(self.done, self._progress())
 
     def _plans(self) -> Iterator[Plan]:
         plan = self.plan
@@ -84,12 +80,10 @@ class Explored:
             plan = replace(plan, is_recorded=True, picture=self.picture)
         return (replace(plan, seed=seed) for seed in range(self.first, self.last + 1))
 
-    def _progress(self, real_s: float) -> str:
+    def _progress(self) -> str:
+        """What fits into 80 columns beside the bar."""
         failed = sum(map(len, self.seeds.values()))
-        return (
-            f"{self.virtual_s / HOUR_S:.1f} virtual hours ({self.virtual_s / max(real_s, 0.001):.0f} times "
-            f"real time), {output.counted(self.faults, 'fault')}, {failed or 'none'} failed; seeds"
-        )
+        return f"{failed or 'none'} failed, {self.virtual_s / HOUR_S:.1f} virtual hours; seeds"
 
     def _found(self, run: Run, picture: str, is_interrupted: bool) -> Finding:
         """The failure, made smaller if there is time."""
@@ -103,7 +97,7 @@ class Explored:
             def said(_plan: Plan, smaller: Run) -> None:
                 nonlocal tried
                 tried += 1
-                show(tried, f"Seed {run.seed} fails with {left(run, smaller)}; smaller runs")
+                show(tried, f"Seed {run.seed}: {left(run, smaller)}; runs")
 
             return find(self.workers, self.target, plan, run, self.shrink_s, said)
 

@@ -34,6 +34,7 @@ ALARM, WARNING = "bold red", "yellow"
 # The least width of a column whose cells may be folded, in characters.
 FOLDED_WIDTH_MIN = 20
 
+BAR_WIDTH_MAX = 40
 PROGRESS_DELAY_S = 1.0
 PROGRESS_STEP_S = 0.1
 
@@ -227,11 +228,14 @@ class _Bar:
     def _open(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.table import Column
 
+        of_all = "" if self._total is None else "/{task.total:,.0f}"
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}"),
+            # In a narrow terminal the bar gets shorter, and what is said stays whole.
+            BarColumn(bar_width=None, table_column=Column(max_width=BAR_WIDTH_MAX)),
+            TextColumn("{task.completed:,.0f}" + of_all),
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,

@@ -124,7 +124,7 @@ def _run(exploration: Exploration, plan: Plan, answers: int) -> NoReturn:
             limits.lift()
             answer(drawn(telling.ended(world, plan, reason, frame, recorder), None))
 
-    limits.begin(world.loop, plan.cpu_max_s, ended)
+    limits.begin(world.loop, exploration.cpu_s if plan.cpu_max_s is None else plan.cpu_max_s, ended)
     outcome = run_seed(exploration.test, world)
     limits.lift()
     answer(drawn(telling.run_of(world, plan, outcome, recorder), outcome.error))

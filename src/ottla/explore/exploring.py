@@ -54,7 +54,7 @@ class Exploration:
 
     def listed(self) -> dict[str, float]:
         """What is told of it to the process that has it run."""
-        return {"seeds": self.seeds, "nodes": self.nodes, "cpu_s": self.cpu_s}
+        return {"seeds": self.seeds, "nodes": self.nodes}
 
 
 def explore(
@@ -138,7 +138,7 @@ def first_failure(exploration: Exploration) -> Finding | None:
     with Workers(file, min(jobs, last - first + 1), place) as workers:
         if test not in workers.tests:
             raise CannotRun(f"{file} has no {test}: a test that is explored has the name of its function")
-        plan = Plan(test=test, seed=first, cpu_max_s=exploration.cpu_s)
+        plan = Plan(test=test, seed=first)
         for run in workers.runs(replace(plan, seed=seed) for seed in range(first, last + 1)):
             if run.error:
                 return find(workers, target, replace(plan, seed=run.seed), run)

@@ -91,6 +91,8 @@ def command(target: str, plan: Plan) -> str:
         words.append(f"--nodes {plan.nodes}")
     if plan.run_max_s is not None:
         words.append(f"--seconds {plan.run_max_s:g}")
+    if plan.cpu_max_s is not None:
+        words.append(f"--cpu-seconds {plan.cpu_max_s:g}")
     return " ".join(words)
 
 

@@ -36,7 +36,8 @@ class Plan:
     strikes: tuple[int, ...] | None = None
     nodes: int | None = None
     run_max_s: float | None = None
-    cpu_max_s: float = CPU_MAX_S
+    # What it may take of the CPU.
+    cpu_max_s: float | None = None
     # Whether its story is told from all that its programs asked and were answered.
     is_recorded: bool = False
     # The file that a picture of it is written to; none if empty.
