@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable
+
 import pytest
 
 from measuring import at_most
+from ottla.broker.audit import AUDIT
+from ottla.cli.app import run
 from ottla.cli.client import connect
 from ottla.cli.direct import DirectCluster, check
 from ottla.cli.errors import CliError, ExitCode
-from ottla.testing import Broker
+from ottla.testing import Acl, Broker
 
 
 @pytest.mark.parametrize(
@@ -58,6 +64,42 @@ def test_a_missing_right_is_told_with_where_to_find_it() -> None:
             cluster.topic("orders")
         with pytest.raises(CliError, match="'ottla acl add' gives it"):
             cluster.wait(cluster.admin.delete_topics(["orders"])["orders"], "topic 'orders'")
+
+
+class Refused(logging.Handler):
+    """Calls somebody when a client was refused a group for the first time."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        super().__init__()
+        self._then: Callable[[], object] | None = then
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "FindCoordinator" in record.getMessage() and self._then is not None:
+            then, self._then = self._then, None
+            threading.Thread(target=then).start()
+
+
+def test_reading_without_a_group_takes_the_right_to_the_topic_alone(
+    capfdbinary: pytest.CaptureFixture[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    may = [Acl("alice", "read", topic="orders")]
+    with Broker(topics=["orders"], users={"alice": "secret"}, acls=may) as broker:
+        properties = broker.client_properties("alice")
+        bootstrap = str(properties.pop("bootstrap.servers"))
+        pairs = [word for name, value in properties.items() for word in ("-X", f"{name}={value}")]
+        words = ["consume", "orders", "--follow", "--max", "1", "--bootstrap", bootstrap, *pairs]
+        caplog.set_level(logging.INFO, AUDIT.name)
+        refused = Refused(lambda: broker.produce("orders", "paid"))
+        AUDIT.addHandler(refused)
+        try:
+            assert run(words) == ExitCode.OK
+        finally:
+            AUDIT.removeHandler(refused)
+        assert capfdbinary.readouterr().out == b"paid\n"
+        with pytest.raises(CliError) as caught:
+            run([*words, "--group", "readers"])
+    assert str(caught.value).startswith("group 'readers': ")
+    assert "'ottla acl add USER --operation read --group readers' gives it" in str(caught.value)
 
 
 def test_what_is_asked_without_librdkafka_tells_the_same() -> None:

@@ -167,7 +167,7 @@ def consume(
     names = _names(cluster, topic, matches)
     wanted = _wanted(cluster, names, partitions)
     consumer = _consumer(cluster, group, start, isolation, follow)
-    reader = Reader(consumer, render, follow=follow, count_max=max_, idle_s_max=timeout, commits=bool(group))
+    reader = Reader(consumer, render, follow=follow, count_max=max_, idle_s_max=timeout, group=group or None)
     if follow:
         reader.find = _finder(cluster, topic, matches, partitions)
     else:
@@ -284,7 +284,7 @@ def _consumer(
     cluster: Cluster, group: str | None, start: Position, isolation: Isolation, follow: bool
 ) -> Consumer:
     return cluster.consumer(
-        # A consumer must name a group even where it neither joins one nor commits.
+        # A consumer must name a group even where it neither joins one nor commits, and needs no right to it.
         group_id=group or "ottla-consume",
         enable_auto_commit=bool(group),
         enable_auto_offset_store=False,

@@ -16,11 +16,12 @@ from ottla.cli import messages, output
 from ottla.cli.client import explain
 from ottla.cli.errors import CliError
 from ottla.cli.messages import Message
+from ottla.cli.rights import Right
 from ottla.cli.streams import fewer_collections
 from ottla.types import TopicPartition
 
 if TYPE_CHECKING:
-    from confluent_kafka import Consumer
+    from confluent_kafka import Consumer, KafkaError
 
 FETCH_MESSAGES_MAX = 1_000
 POLL_S = 0.2
@@ -88,7 +89,8 @@ class Reader:
     follow: bool
     count_max: int | None
     idle_s_max: float | None
-    commits: bool
+    # The one to join; None: partitions are assigned by `assign`, and nothing is committed.
+    group: str | None
     # First offsets not to print, by partition; empty when following.
     ends: dict[TopicPartition, int] = field(default_factory=dict)
     # What finds partitions that are to be read and were not there before; None if there can be none.
@@ -98,6 +100,10 @@ class Reader:
     topics: set[str] = field(default_factory=set)
     stopped: bool = False
     count: int = 0
+
+    @property
+    def commits(self) -> bool:
+        return self.group is not None
 
     def assign(self, starts: dict[TopicPartition, int]) -> None:
         """Read these partitions from these offsets, without a group."""
@@ -234,5 +240,16 @@ class Reader:
         if error.name() == "_PARTITION_EOF":
             if self.pending is not None and not self.follow:
                 self.pending.discard(TopicPartition(item.topic(), item.partition()))
+        elif self.group is None and error.name() == "GROUP_AUTHORIZATION_FAILED":
+            # librdkafka looks for the coordinator of the group that it must have been given; nothing here
+            # needs one.
+            return
         elif not error.retriable() or error.fatal():
-            raise explain(error, f"topic {item.topic()!r}" if item.topic() else "consume")
+            raise self._explained(error, item.topic())
+
+    def _explained(self, error: KafkaError, topic: str | None) -> CliError:
+        if topic is not None:
+            return explain(error, f"topic {topic!r}", Right("read", "topic", topic))
+        if self.group is not None:
+            return explain(error, f"group {self.group!r}", Right("read", "group", self.group))
+        return explain(error, "consume")
