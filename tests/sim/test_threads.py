@@ -50,3 +50,8 @@ def test_a_bug_of_a_program_on_kafka_python_is_found_and_its_seed_repeats() -> N
 def test_its_mended_twin_passes() -> None:
     for run in explored("blocking.py", "commit_last", 1, 2):
         assert not run.error, f"seed {run.seed}: {run.error}"
+
+
+def test_idle_threads_and_tasks_of_a_library_are_each_programs_own() -> None:
+    (run,) = explored("apart.py", "threads_and_tasks_of_each", 2, 2)
+    assert not run.error, run.traceback

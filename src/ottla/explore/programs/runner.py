@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from ottla.explore.programs import chance, clocks, current, librdkafka, lines, machine, refusing
+from ottla.explore.programs import apart, chance, clocks, current, librdkafka, lines, machine, refusing
 from ottla.explore.programs.program import NeverWorked
 from ottla.explore.programs.world import World
 from ottla.explore.world.loop import CURRENT
@@ -70,6 +70,7 @@ def install() -> None:
     refusing.install()
     librdkafka.install()
     machine.install()
+    apart.install()
     current.threads = find_spec("greenlet") is not None
     if current.threads:
         from ottla.explore.programs import sockets, threads
@@ -84,6 +85,7 @@ def _surroundings(world: World) -> Iterator[None]:
     logger.addHandler(lines)
     before = chance.begin(world.seed)
     current.enter(world.loop)
+    apart.begin()
     collecting = gc.isenabled()
     gc.disable()
     try:

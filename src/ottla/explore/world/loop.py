@@ -74,6 +74,10 @@ class Tasks:
             self._tasks = [task for task in self._tasks if not task.done()]
             self._limit = 64 + 2 * len(self._tasks)
 
+    def there(self) -> set[asyncio.Task[Any]]:
+        """Those that are not done."""
+        return {task for task in self._tasks if not task.done()}
+
     def take(self) -> list[asyncio.Task[Any]]:
         """Those that are not done; they are not held here any more."""
         tasks, self._tasks = self._tasks, []
