@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from areas import IDLE_S, feeding, transforming
 
 from ottla.explore import World, checks, explore
@@ -71,3 +71,33 @@ async def an_old_leader_is_asked_for_five_minutes(world: World) -> None:
 @explore(topics={"orders": 3, "shipped": 3}, faults=["kill", "program-kill"])
 async def metadata_is_asked_for_each_five_seconds(world: World) -> None:
     await every_order_is_shipped(world, FIVE_SECONDS_MS)
+
+
+async def shipping_in_transactions(bootstrap: str) -> None:
+    """Reads, writes and commits in one transaction; after an error the process ends, and starts again."""
+    consumer = AIOKafkaConsumer(
+        "orders",
+        bootstrap_servers=bootstrap,
+        group_id="shipping",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+    )
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id="shipping")
+    await consumer.start()
+    await producer.start()
+    async for order in consumer:
+        partition = TopicPartition(order.topic, order.partition)
+        async with producer.transaction():
+            await producer.send("shipped", order.value)
+            await producer.send_offsets_to_transaction({partition: order.offset + 1}, "shipping")
+
+
+@explore(topics={"orders": 3, "shipped": 3})
+async def a_follower_answers_a_consumer(world: World) -> None:
+    """An old leader, a follower now, is behind the consumer: OFFSET_OUT_OF_RANGE, and all is read again."""
+    world.program("shop", shop, world.bootstrap, restarts=True)
+    world.program("shipping", shipping_in_transactions, world.bootstrap, restarts=True)
+    await world.run(20)
+    await world.settle(IDLE_S)
+    checks.nothing_twice(await world.records("shipped"))
