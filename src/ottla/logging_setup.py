@@ -18,6 +18,8 @@ LINE_CHARACTERS_MAX = 4096
 # times in each of them, and logs lie on somebody's disk.
 LINES_MAX = 1000
 LINES_SECONDS = 60
+# Of one address from which somebody comes who has not logged in, so many.
+STRANGER_LINES_MAX = 100
 # Of one client so many are written in any case, as long as there are not too many clients.
 FIRST_LINES_MAX = 5
 HOSTS_MAX = 2 * LINES_MAX
@@ -34,14 +36,23 @@ class _Place:
     """The lines of one place in the code: since when they are counted, how many there were, and of which
     clients."""
 
-    __slots__ = ("count", "hosts", "late", "since")
+    __slots__ = ("count", "hosts", "late", "left_out", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
+        # Those of strangers who have said enough are not in it: they take nobody's turn.
         self.count = 0
+        self.left_out = 0
         # Those that came when there were too many already, and were not left out.
         self.late = 0
         self.hosts: dict[str, int] = {}
+
+    def of_host(self, host: str) -> int:
+        """Count a line of a client; how many there were of its address, 0 where that is not known."""
+        if host not in self.hosts and len(self.hosts) >= HOSTS_MAX:
+            return 0
+        self.hosts[host] = self.hosts.get(host, 0) + 1
+        return self.hosts[host]
 
     def is_heard(self, host: str | None) -> bool:
         """Whether a line that is one too many is written all the same: another client's flood is not to hide
@@ -56,7 +67,8 @@ class _Place:
 
 class Limiter(logging.Filter):
     """Leaves lines out where one place in the code says too many, and says that it does. Of each client the
-    first few are written, whatever others have had written."""
+    first few are written, whatever others have had written; of each address from which strangers come, many
+    less than of others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,26 +82,36 @@ class Limiter(logging.Filter):
             place = self._places[where] = _Place(record.created)
         # The clock may be set back, too.
         if abs(record.created - place.since) >= LINES_SECONDS:
-            left_out = place.count - LINES_MAX - place.late
-            if left_out > 0:
-                _add(record, f"{left_out} lines like this were left out before it")
+            if place.left_out:
+                _add(record, f"{place.left_out} lines like this were left out before it")
             place = self._places[where] = _Place(record.created)
+        is_written = self._is_written(record, place)
+        place.left_out += not is_written
+        return is_written
+
+    @staticmethod
+    def _is_written(record: logging.LogRecord, place: _Place) -> bool:
+        host, is_stranger = _whose(record)
+        of_host = 0 if host is None else place.of_host(host)
+        if is_stranger and of_host > STRANGER_LINES_MAX:
+            return False
         place.count += 1
-        host = _host(record)
-        if host is not None and (host in place.hosts or len(place.hosts) < HOSTS_MAX):
-            place.hosts[host] = place.hosts.get(host, 0) + 1
+        if is_stranger and of_host == STRANGER_LINES_MAX:
+            _add(record, f"more lines like this from there are left out for up to {LINES_SECONDS} s")
         if place.count == LINES_MAX:
             _add(record, f"more lines like this are left out for up to {LINES_SECONDS} s")
         return place.count <= LINES_MAX or place.is_heard(host)
 
 
-def _host(record: logging.LogRecord) -> str | None:
-    """Whose line it is, where the record says so: by itself, or by a client, or connection, that it names."""
+def _whose(record: logging.LogRecord) -> tuple[str | None, bool]:
+    """Of which address a line is, where the record says so: by itself, or by a client, or connection, that it
+    names; and whether that has not logged in."""
     for each in (record, *(record.args if isinstance(record.args, tuple) else ())):
-        host = getattr(getattr(each, "client", each), "host", None)
+        whose = getattr(each, "client", each)
+        host = getattr(whose, "host", None)
         if isinstance(host, str):
-            return host
-    return None
+            return host, getattr(whose, "is_stranger", False) is True and record.levelno > logging.DEBUG
+    return None, False
 
 
 def _add(record: logging.LogRecord, remark: str) -> None:

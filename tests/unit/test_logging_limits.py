@@ -10,14 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from ottla import __version__, implementation, logging_setup
+from ottla.broker import request as client
 from ottla.logging_setup import (
     FIRST_LINES_MAX,
     LINE_CHARACTERS_MAX,
     LINES_MAX,
+    STRANGER_LINES_MAX,
     JsonFormatter,
     Limiter,
     TextFormatter,
 )
+from ottla.security.principals import user
 
 NOW_S = 1_700_000_000.0
 
@@ -99,6 +102,22 @@ def test_a_flood_of_one_client_hides_no_other(log: Log) -> None:
     assert log.lines()[-1] == "x"
     log.write("client", at_s=NOW_S + 60)
     assert log.lines()[-1] == "client (505 lines like this were left out before it)"
+
+
+def test_an_address_of_strangers_fills_no_log(log: Log) -> None:
+    stranger, known = client.Client("10.0.0.66", "L"), client.Client("10.0.0.66", "L")
+    known.principal = user("alice")
+    for _ in range(5 * LINES_MAX):
+        log.write("%s: the login failed", stranger)
+    assert len(log.lines()) == STRANGER_LINES_MAX
+    assert log.lines()[-1].endswith("(more lines like this from there are left out for up to 60 s)")
+    # Whoever has logged in, and others, have as many lines as if nothing had been.
+    for _ in range(LINES_MAX - STRANGER_LINES_MAX):
+        log.write("%s: something", known)
+    assert len(log.lines()) == LINES_MAX
+    log.write("client", at_s=NOW_S + 60)
+    left_out = 5 * LINES_MAX - STRANGER_LINES_MAX
+    assert log.lines()[-1] == f"client ({left_out} lines like this were left out before it)"
 
 
 def test_clients_without_number_say_no_more_than_twice_as_much(log: Log) -> None:

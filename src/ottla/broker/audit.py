@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ottla.security.acl_bindings import AclBinding, Operation, ResourceType
-from ottla.security.principals import KafkaPrincipal
+from ottla.security.principals import ANONYMOUS, KafkaPrincipal
 from ottla.text import printable
 from ottla.wire.apis import APIS
 
@@ -59,7 +59,7 @@ def tell(
         f"with resourceRefCount = 1 based on rule {_rule(decision.rule)}"
     )
     # Whose line it is, for whoever limits how many there are.
-    extra = {"host": who.host}
+    extra = {"host": who.host, "is_stranger": who.principal is ANONYMOUS}
     if decision.allowed:
         AUDIT.debug("%s", printable(line), extra=extra)
     elif denied < DENIALS_TOLD_MAX:

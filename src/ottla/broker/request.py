@@ -194,6 +194,11 @@ class Client:
         if instance is not None:
             instance.end()
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether nobody knows who it is."""
+        return self.principal is ANONYMOUS
+
     def __str__(self) -> str:
         if self.principal is ANONYMOUS:
             return f"client {self.host}"

@@ -189,7 +189,12 @@ class Server:
             return "files"
         limit = self._node_counts.refusal(self.listener, host, self._limits.connections_max)
         if limit is not None:
-            log.warning("%s: connection refused: %s is reached", host, limit, extra={"host": host})
+            log.warning(
+                "%s: connection refused: %s is reached",
+                host,
+                limit,
+                extra=_of_stranger(host),
+            )
             return "connections_per_ip" if limit.startswith(PER_IP) else "connections"
         quotas = None if self._quotas is None else self._quotas.made
         rates = None if quotas is None else quotas.connections
@@ -208,7 +213,7 @@ class Server:
             log.info(
                 "%s: connection refused: the quota connection_creation_rate of this address is exceeded",
                 host,
-                extra={"host": host},
+                extra=_of_stranger(host),
             )
             return False
         if entrance.wait_ms:
@@ -294,3 +299,8 @@ class Server:
             self.note("stuck")
             log.warning("%s: closing the connection: its request keeps others waiting", connection)
             connection.abort()
+
+
+def _of_stranger(host: str) -> dict[str, object]:
+    """Whose line it is, for whoever limits how many there are."""
+    return {"host": host, "is_stranger": True}

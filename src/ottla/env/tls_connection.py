@@ -237,7 +237,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._shaken is None:
             self._handshakes.failures += 1
             host = _host_of(stream)
-            log.info("%s: connection refused: %s", host, why, extra={"host": host})
+            log.info("%s: connection refused: %s", host, why, extra={"host": host, "is_stranger": True})
         stream.close()
 
     def _cancel_timer(self) -> None:
