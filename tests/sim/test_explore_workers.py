@@ -313,6 +313,6 @@ def test_ctrl_c_ends_at_once_with_what_was_found_and_no_process_is_left() -> Non
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert out.endswith("spins: 0 seeds, 0.0 virtual hours; none failed\n")
+    assert out.endswith("spins: interrupted after 0 seeds, 0.0 virtual hours; none failed\n")
     assert len(below) == 5
     wait_until(lambda: not any(map(is_alive, below)))

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,8 +17,11 @@ from ottla.cli.errors import CliError, ExitCode
 from ottla.explore import workers
 from ottla.explore.plan import Plan, Run
 from ottla.explore.real import running
+from ottla.explore.shrinking import Shrinking
 
 Verdict = Callable[[Plan], str]
+# So many faults strike in a run, and no number above the second is of a fault.
+STRIKES, STRIKE_MAX = 4, 20
 
 
 class Fake:
@@ -58,8 +62,13 @@ class Fake:
                 given["no_picture"] = "No space left on device"
             if kind:
                 given |= {"error": f"{kind}!", "kind": kind, "story": ["1.0 shipping.1 is killed"]}
-                numbers = (1, 2, 3, 4) if plan.strikes is None else plan.strikes
-                given["strikes"] = [(number, "kill", 1.0, f"n{number} is killed") for number in numbers]
+            if kind or plan.strikes is not None:
+                numbers = range(1, STRIKES + 1) if plan.strikes is None else plan.strikes
+                given["strikes"] = [
+                    (number, "kill", 1.0, f"n{number} is killed")
+                    for number in numbers
+                    if number <= STRIKE_MAX
+                ]
             yield Run(seed=plan.seed, **given)
 
 
@@ -97,6 +106,19 @@ def test_the_first_failure_is_told_made_smaller_and_ends_with_1(
     assert fake.plans[-1].is_recorded
 
 
+def test_the_command_has_the_numbers_of_no_more_faults_than_struck(
+    explored: Explored, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The fourth is in the plan, and strikes nothing. Time is over before a run without it was tried.
+    monkeypatch.setitem(globals(), "STRIKE_MAX", 3)
+    fake = explored(lambda plan: "lost")
+    monkeypatch.setattr(Shrinking, "go", lambda one: one._try([replace(one.plan, strikes=(2, 3, 4))]))
+    assert run(["explore", "shop.py::one"]) == ExitCode.FAILED
+    said = capsys.readouterr().out
+    assert "It fails with 2 of 3 faults" in said and "--strikes 2,3\n" in said
+    assert [plan.strikes for plan in fake.plans] == [None, (2, 3, 4), (2, 3)]
+
+
 def test_failures_are_told_by_their_kind(explored: Explored, capsys: pytest.CaptureFixture[str]) -> None:
     explored(lambda plan: ("", "lost", "twice")[plan.seed % 3] if plan.strikes is None else "")
     arguments = ["explore", "shop.py::one", "--seeds", "1..8", "--keep-going", "--shrink", "0"]
@@ -118,8 +140,8 @@ def test_for_programs_there_is_a_line_of_json_for_each(
     assert failure["command"] == "ottla explore shop.py::one --seed 2 --strikes 3 --nodes 1"
     assert [strike["number"] for strike in failure["strikes"]] == [3]
     assert summaries == [
-        {"test": "shop.py::one", "seeds": 2, "virtual_s": 7200.0, "failed": [2]},
-        {"test": "shop.py::two", "seeds": 2, "virtual_s": 7200.0, "failed": []},
+        {"test": "shop.py::one", "seeds": 2, "virtual_s": 7200.0, "failed": [2], "is_interrupted": False},
+        {"test": "shop.py::two", "seeds": 2, "virtual_s": 7200.0, "failed": [], "is_interrupted": False},
     ]
 
 
@@ -163,8 +185,22 @@ def test_ctrl_c_tells_what_was_found_and_ends_with_130(
     assert run(["explore", "shop.py", "--keep-going"]) == ExitCode.INTERRUPTED
     said = capsys.readouterr().out
     assert "seed 2: lost!" in said and "It fails with 4 faults" in said
-    assert said.endswith("shop.py::one: 2 seeds, 2.0 virtual hours; failed on 2\n")
+    assert said.endswith("shop.py::one: interrupted after 2 seeds, 2.0 virtual hours; failed on 2\n")
     assert len(fake.plans) == 3
+
+
+def test_ctrl_c_before_any_failure_is_said(explored: Explored, capsys: pytest.CaptureFixture[str]) -> None:
+    def verdict(_plan: Plan) -> str:
+        raise KeyboardInterrupt
+
+    explored(verdict)
+    assert run(["explore", "shop.py"]) == ExitCode.INTERRUPTED
+    assert capsys.readouterr().out == (
+        "shop.py::one: interrupted after 0 seeds, 0.0 virtual hours; none failed\n"
+    )
+    assert run(["explore", "shop.py", "--json"]) == ExitCode.INTERRUPTED
+    (summary,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert summary["is_interrupted"] and summary["seeds"] == 0
 
 
 def test_ctrl_c_while_a_smaller_run_is_looked_for_tells_the_smallest_so_far(
@@ -198,16 +234,28 @@ def test_what_passes_ends_with_0(explored: Explored, capsys: pytest.CaptureFixtu
         (["shop.py::one", "--jobs", "none"], "not a whole number", ExitCode.USAGE),
         (["shop.py::one", "--strikes", "3,x"], "no list of numbers", ExitCode.USAGE),
         (["shop.py::one", "--seeds", "3..1"], "first seed is above", ExitCode.USAGE),
-        (["shop.py::one", "--picture", "no/such/folder.html"], "no folder for", ExitCode.NOT_FOUND),
+        (["shop.py::one", "--strikes", "3"], "name one by --seed N", ExitCode.USAGE),
+        (["shop.py::one", "--strikes", "3", "--seeds", "1..2"], "name one by --seed N", ExitCode.USAGE),
+        (["shop.py::one", "--picture", "run.png"], r"run\.png: a picture is a page, \.html", ExitCode.USAGE),
+        (["shop.py::one", "--picture", "no/such/folder.html"], "no folder for", ExitCode.USAGE),
         (["shop.py::one", "--picture", "."], r"\. is a folder: give the picture a name", ExitCode.USAGE),
-        (["shop.py::one", "--picture", "/dev/null/x.svg"], "no folder for", ExitCode.NOT_FOUND),
+        (["shop.py::one", "--picture", "/dev/null/x.svg"], "no folder for", ExitCode.USAGE),
     ],
 )
 def test_mistakes_are_said(arguments: list[str], problem: str, code: ExitCode, explored: Explored) -> None:
-    explored(lambda plan: "")
+    fake = explored(lambda plan: "")
     with pytest.raises(CliError, match=problem) as raised:
         run(["explore", *arguments])
-    assert raised.value.code == code
+    assert raised.value.code == code and not fake.plans
+
+
+def test_numbers_of_no_strike_are_said(explored: Explored, capsys: pytest.CaptureFixture[str]) -> None:
+    explored(lambda plan: "")
+    assert run(["explore", "shop.py::one", "--seed", "1", "--strikes", "3,998,999"]) == ExitCode.OK
+    assert capsys.readouterr().err == "ottla: --strikes: nothing has struck in this run by 998, 999\n"
+    assert run(["explore", "shop.py::one", "--seed", "1", "--strikes", "3"]) == ExitCode.OK
+    assert run(["explore", "shop.py::one", "--strikes", "none"]) == ExitCode.OK
+    assert not capsys.readouterr().err
 
 
 # ------------------------------------------------------------ tests in real time
@@ -321,6 +369,23 @@ def test_a_picture_is_of_the_smallest_run_of_the_first_failure(explored: Explore
     fake.plans.clear()
     assert run(["explore", "shop.py::two", "--seed", "1", "--picture", picture]) == ExitCode.OK
     assert fake.plans == [Plan(test="two", seed=1, is_recorded=True, picture=picture)]
+
+
+def test_where_the_picture_is_or_why_there_is_none_is_said(
+    explored: Explored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = explored(lost_on_2)
+    picture = str(tmp_path / "run.svg")
+    assert run(["explore", "shop.py::one", "--picture", picture]) == ExitCode.FAILED
+    assert f"\nIts picture is {picture}\n" in capsys.readouterr().out
+    assert run(["explore", "shop.py::two", "--seed", "1", "--picture", picture]) == ExitCode.OK
+    assert capsys.readouterr().out.startswith(f"The picture of seed 1 is {picture}\n")
+    assert run(["explore", "shop.py::two", "--picture", picture]) == ExitCode.OK
+    assert capsys.readouterr().err.startswith("ottla: no picture: no run has failed; ")
+    fake.plans.clear()
+    # The second test's run does not take the place of the first one's.
+    assert run(["explore", "shop.py", "--seed", "1", "--picture", picture]) == ExitCode.OK
+    assert [plan.picture for plan in fake.plans] == [picture, ""]
 
 
 def test_a_picture_that_cannot_be_written_is_said_behind_the_report(

@@ -75,7 +75,7 @@ class Asked:
         from ottla.cli.explored import Explored
         from ottla.explore.workers import Workers
 
-        has_failed = False
+        has_failed, picture = False, self.picture
         with _told_failures(self.file), Workers(self.file, self.jobs) as workers:
             for test in self._chosen(workers, real):
                 known = workers.tests[test]
@@ -88,10 +88,15 @@ class Asked:
                     last=last,
                     goes_on=self.goes_on,
                     shrink_s=self.shrink_s,
-                    picture=self.picture,
+                    picture=picture,
                     is_json=self.is_json,
                 )
                 has_failed = explored.explore() or has_failed
+                if explored.is_drawn:
+                    # The pictures of other tests would take its place.
+                    picture = ""
+        if picture and not has_failed:
+            output.warn("no picture: no run has failed; --seed N has the run of one seed drawn")
         return has_failed
 
     def _chosen(self, workers: Workers, real: Mapping[str, RealExploration]) -> list[str]:

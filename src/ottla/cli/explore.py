@@ -18,6 +18,7 @@ from ottla.explore.decorated import NODES_MAX
 JOBS_MAX = 256
 SECONDS_MAX = 100_000.0
 NONE = "none"
+PICTURES = (".html", ".svg")
 
 
 def _jobs(text: str) -> int:
@@ -53,7 +54,8 @@ def explore(
             "--seeds",
             "--seed",
             metavar="N|N..M|N..",
-            help="The seed, or a range of seeds; by default the test's.",
+            help="The seed, or a range of seeds.",
+            show_default="the test's",
         ),
     ] = None,
     keep_going: Annotated[
@@ -67,18 +69,22 @@ def explore(
         typer.Option(
             metavar="SECONDS",
             parser=decimal_number(0, SECONDS_MAX),
-            help="Look for so long for a smaller run that fails in the same way; 0 for not at all."
-            " By default 20, and 0 with --strikes.",
+            help="Look for so long for a smaller run that fails in the same way; 0 for not at all.",
+            show_default="20, and 0 with --strikes",
         ),
     ] = None,
     strikes: Annotated[
         str | None,
-        typer.Option(metavar="N,…|none", help="Only the faults with these numbers strike."),
+        typer.Option(
+            metavar="N,…|none",
+            help="Only the faults with these numbers strike, in the run of a single seed.",
+            show_default="all",
+        ),
     ] = None,
     nodes: Annotated[
         int | None,
         typer.Option(
-            metavar="N", parser=whole_number(1, NODES_MAX), help="Nodes, if not as many as the test has."
+            metavar="N", parser=whole_number(1, NODES_MAX), help="Nodes.", show_default="the test's"
         ),
     ] = None,
     seconds: Annotated[
@@ -87,6 +93,7 @@ def explore(
             metavar="SECONDS",
             parser=decimal_number(0.001, SECONDS_MAX),
             help="Each `world.run()` lasts so long at most, in virtual time.",
+            show_default="as the test says",
         ),
     ] = None,
     cpu_seconds: Annotated[
@@ -94,13 +101,14 @@ def explore(
         typer.Option(
             metavar="SECONDS",
             parser=decimal_number(0.1, SECONDS_MAX),
-            help="A run that takes more CPU is ended, and has failed; by default as the test says.",
+            help="A run that takes more CPU is ended, and has failed.",
+            show_default="as the test says",
         ),
     ] = None,
     picture: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Draw the run that fails, or that of a single seed: an HTML page, or .svg."
+            metavar="FILE", help="Draw the run that fails, or that of a single seed: a page (.html), or .svg."
         ),
     ] = None,
     json: Annotated[
@@ -123,6 +131,8 @@ def explore(
         raise CliError(f"{tests}: explore runs functions of a module, not methods of a class", ExitCode.USAGE)
     kept = None if strikes is None else _strikes(strikes)
     only = None if seeds is None else seeds_of(seeds)
+    if kept and (only is None or only[0] != only[1]):
+        raise CliError("--strikes: each run has faults of its own: name one by --seed N", ExitCode.USAGE)
     simulated = {
         "--jobs": jobs != "auto",
         "--shrink": shrink is not None,
@@ -155,9 +165,11 @@ def _picture(file: str | None) -> str:
         return ""
     path = Path(file).resolve()
     if not path.parent.is_dir():
-        raise CliError(f"there is no folder for {file}", ExitCode.NOT_FOUND)
+        raise CliError(f"there is no folder for {file}", ExitCode.USAGE)
     if path.is_dir():
         raise CliError(f"{file} is a folder: give the picture a name in it", ExitCode.USAGE)
+    if path.suffix not in PICTURES:
+        raise CliError(f"{file}: a picture is a page, .html, or a drawing, .svg", ExitCode.USAGE)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise CliError(f"{file} cannot be written: permission denied", ExitCode.USAGE)
     return str(path)

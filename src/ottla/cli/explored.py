@@ -32,6 +32,8 @@ class Explored:
     is_json: bool = False
     done: int = 0
     virtual_s: float = 0.0
+    # Whether there is a picture.
+    is_drawn: bool = False
     # The first run that failed of each kind, and the seeds of all of them: runs are large, and may be many.
     failed: dict[str, Run] = field(default_factory=dict)
     seeds: dict[str, list[int]] = field(default_factory=dict)
@@ -50,9 +52,10 @@ class Explored:
         for kind, run in self.failed.items():
             finding = self._found(run, picture, is_interrupted)
             is_interrupted = is_interrupted or finding.is_interrupted
+            self.is_drawn = self.is_drawn or bool(finding.picture)
             picture = ""
             self._tell(finding, self.seeds[kind][1:])
-        self._tell_summary()
+        self._tell_summary(is_interrupted=is_interrupted)
         if is_interrupted:
             raise KeyboardInterrupt
         return bool(self.failed)
@@ -66,6 +69,9 @@ class Explored:
                 self.virtual_s += run.virtual_s
                 if not run.error and run.no_picture:
                     raise CliError(f"the run passes, and there is no picture of it: {run.no_picture}")
+                self._tell_strikes(run)
+                if not run.error and self._draws_all:
+                    self.is_drawn = True
                 if run.error:
                     self.failed.setdefault(run.kind, run)
                     self.seeds.setdefault(run.kind, []).append(run.seed)
@@ -73,10 +79,14 @@ class Explored:
                         return
                 show(self.done, self._progress())
 
+    @property
+    def _draws_all(self) -> bool:
+        """Of one run there is a picture whether it fails or not."""
+        return bool(self.picture) and self.first == self.last
+
     def _plans(self) -> Iterator[Plan]:
         plan = self.plan
-        if self.picture and self.first == self.last:
-            # Of one run there is a picture whether it fails or not.
+        if self._draws_all:
             plan = replace(plan, is_recorded=True, picture=self.picture)
         return (replace(plan, seed=seed) for seed in range(self.first, self.last + 1))
 
@@ -109,21 +119,38 @@ class Explored:
             output.say(line)
         if others:
             output.say(f"So fail {output.counted(len(others), 'other seed')}: {_named(others)}")
+        if finding.picture:
+            output.say(f"Its picture is {finding.picture}")
         output.say(flush=True)
         if finding.no_picture:
             output.warn(f"no picture: {finding.no_picture}")
 
-    def _tell_summary(self) -> None:
+    def _tell_strikes(self, run: Run) -> None:
+        """Numbers of strikes that were given and are of none in the run."""
+        unknown = sorted({*(self.plan.strikes or ())}.difference(number for number, *_ in run.strikes))
+        if unknown:
+            output.warn(f"--strikes: nothing has struck in this run by {_named(unknown)}")
+
+    def _tell_summary(self, *, is_interrupted: bool) -> None:
         failed = sorted(seed for seeds in self.seeds.values() for seed in seeds)
         if self.is_json:
             output.print_json_line(
-                {"test": self.target, "seeds": self.done, "virtual_s": self.virtual_s, "failed": failed},
+                {
+                    "test": self.target,
+                    "seeds": self.done,
+                    "virtual_s": self.virtual_s,
+                    "failed": failed,
+                    "is_interrupted": is_interrupted,
+                },
                 flush=True,
             )
             return
+        if self.is_drawn and not failed:
+            output.say(f"The picture of seed {self.first} is {self.picture}")
         what = f"failed on {_named(failed)}" if failed else "none failed"
+        when = "interrupted after " if is_interrupted else ""
         output.say(
-            f"{self.target}: {output.counted(self.done, 'seed')}, "
+            f"{self.target}: {when}{output.counted(self.done, 'seed')}, "
             f"{self.virtual_s / HOUR_S:.1f} virtual hours; {what}",
             flush=True,
         )
