@@ -112,6 +112,16 @@ async def chatty(world: World) -> None:
     print("x" * 200_000)
 
 
+@explore(faults="calm", nodes=1)
+async def ends_early(world: World) -> None:
+    async def ordering() -> None:
+        await asyncio.sleep(0.2)
+        raise ValueError("no shoes")
+
+    world.program("shop", ordering)
+    await world.run(5)
+
+
 @explore(faults="calm")
 async def mistaken(world: World) -> None:
     async def sleeper() -> None:

@@ -60,6 +60,14 @@ def test_what_cannot_be_simulated_ends_the_run_also_where_errors_start_the_progr
     assert run.error.startswith("NotSimulated: ") and "shop.py:" in run.error and "asyncio.sleep" in run.error
 
 
+def test_the_end_of_a_program_is_told_with_its_time_and_how_long_the_run_was_to_be() -> None:
+    (run,) = shop("ends_early", 1, 1)
+    assert run.error == "ValueError: no shoes" and run.longest_run_s == 5
+    told = re.search(r"It ended the program shop at (\d+\.\d{3}) s\.", run.traceback)
+    # The test looks each second.
+    assert told is not None and 0.7 < run.virtual_s - float(told[1]) < 0.9
+
+
 def test_a_test_may_print_much() -> None:
     (run,) = shop("chatty", 1, 1)
     assert not run.error

@@ -49,6 +49,12 @@ def test_every_lane_and_every_time_down_or_under_a_fault_is_there() -> None:
     assert "4.900 s world heals" in seen
 
 
+def test_the_end_of_a_program_is_not_counted_as_a_fault() -> None:
+    page = picture_of(shop(), "seed 4")
+    # All blocks but those of what runs, and that in which the shop has ended.
+    assert ", 6 times down, paused or under a fault, " in page
+
+
 def test_every_record_is_marked_as_it_is_written_read_and_committed() -> None:
     whole = figures(picture_of(shop(), "seed 4"))[0]
     counts = Counter(looks for looks, _ in titles(whole))

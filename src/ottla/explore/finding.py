@@ -36,7 +36,8 @@ class Finding:
     is_repeatable: bool = True
     # Ctrl-C has ended the search.
     is_interrupted: bool = False
-    # Why there is no picture, where one was asked for.
+    # The file that the picture is in, and why there is none, where one was asked for.
+    picture: str = ""
     no_picture: str = ""
 
 
@@ -66,10 +67,11 @@ def find(
         with suppress(TimeoutError):
             if shrink_s:
                 shrinking.go()
-        (last,) = workers.runs([replace(shrinking.plan, is_recorded=True, picture=plan.picture)])
+        last = _told_run(workers, shrinking, plan.picture, is_less=shrink_s > 0)
     except KeyboardInterrupt:
         pass
     is_repeatable = last is None or last.kind == run.kind
+    no_picture = INTERRUPTED if last is None and plan.picture else last.no_picture if last else ""
     return Finding(
         target=target,
         whole=run,
@@ -78,8 +80,25 @@ def find(
         tried=tried,
         is_repeatable=is_repeatable,
         is_interrupted=last is None,
-        no_picture=(INTERRUPTED if plan.picture else "") if last is None else last.no_picture,
+        picture="" if no_picture else plan.picture,
+        no_picture=no_picture,
     )
+
+
+def _told_run(workers: Workers, shrinking: Shrinking, picture: str, *, is_less: bool) -> Run:
+    """The smallest run once more, with its story, and ``is_less`` its plan without strikes of no fault.
+
+    Less time, or fewer nodes, leave numbers in the plan that strike nothing any more.
+    """
+    plan, struck = shrinking.plan, tuple(number for number, *_ in shrinking.run.strikes)
+    if is_less and plan.strikes is not None and plan.strikes != struck:
+        less = replace(plan, strikes=struck)
+        (run,) = workers.runs([replace(less, is_recorded=True, picture=picture)])
+        if run.kind == shrinking.run.kind:
+            shrinking.plan = less
+            return run
+    (run,) = workers.runs([replace(plan, is_recorded=True, picture=picture)])
+    return run
 
 
 def command(target: str, plan: Plan) -> str:
@@ -162,5 +181,6 @@ def document(finding: Finding) -> dict[str, Any]:
         "story": list(run.story),
         "traceback": run.traceback,
         "printed": run.printed,
+        "picture": finding.picture,
         "no_picture": finding.no_picture,
     }

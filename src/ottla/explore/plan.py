@@ -63,11 +63,12 @@ class Run:
     traceback: str = ""
     digest: str = ""
     virtual_s: float = 0.0
-    # How often which fault has struck; and of a failure all strikes: number, kind, seconds, what happened.
+    # How often which fault has struck; and all strikes, of a failure and where the plan names some: number,
+    # kind, seconds, what happened.
     faults: Mapping[str, int] = field(default_factory=dict)
     strikes: Sequence[tuple[int, str, float, str]] = ()
     nodes: int = 0
-    # How long the longest `World.run` took, in virtual seconds.
+    # How long the longest `World.run` was to take, in virtual seconds.
     longest_run_s: float = 0.0
     story: Sequence[str] = ()
     # The last of what a test that failed has printed.

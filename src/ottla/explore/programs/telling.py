@@ -87,7 +87,7 @@ def _run(world: World, plan: Plan, outcome: Outcome, **failure: Any) -> Run:
         digest=outcome.digest,
         virtual_s=outcome.virtual_s,
         faults=world.faults.counts,
-        strikes=world.faults.strikes if failure else (),
+        strikes=world.faults.strikes if failure or plan.strikes is not None else (),
         nodes=len(world.nodes),
         longest_run_s=world.longest_run_s,
         cpu_s=limits.cpu_s(),

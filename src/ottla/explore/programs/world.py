@@ -111,13 +111,12 @@ class World(Machines):
             self.add_node(node_id, PROPERTIES | replication | isr | durable | dict(config or {}))
         self.bootstrap = ",".join(f"{node.machine.name}:{PORT}" for node in self.nodes.values())
         self.faults = ProgramFaults(self, self.programs, self._rng("faults"), kinds_of(faults))
-        # How long each `run` takes at most; None: as long as it is told. And how long the longest one took.
+        # How long each `run` takes at most; None: as long as it is told.
         self.run_max_s: float | None = None
-        self._longest_run_s = 0.0
-        # When that which is under way has begun.
-        self._begun_s: float | None = None
+        # How long the longest one was to take: the end of a program may end it before.
+        self.longest_run_s = 0.0
         # The error of a program that is not to end by one.
-        self._failed: tuple[Program, BaseException] | None = None
+        self._failed: tuple[Program, BaseException, float] | None = None
         # What is real, and begins while the run is under way.
         self.beside = Beside()
 
@@ -167,17 +166,12 @@ class World(Machines):
         """How much virtual time has gone by since the run began."""
         return self.loop.time()
 
-    @property
-    def longest_run_s(self) -> float:
-        """How long the longest `run` took, that which is under way included."""
-        lasts_s = 0.0 if self._begun_s is None else self.loop.time() - self._begun_s
-        return max(self._longest_run_s, lasts_s)
-
     async def run(self, seconds: float) -> None:
         """Let time go by while faults strike. Raises the error of a program that is not to end by one."""
         if self.run_max_s is not None:
             seconds = min(seconds, self.run_max_s)
-        begun_s = self._begun_s = self.loop.time()
+        self.longest_run_s = max(self.longest_run_s, seconds)
+        begun_s = self.loop.time()
         striking = asyncio.create_task(self.faults.run())
         try:
             end_s = begun_s + seconds
@@ -190,7 +184,6 @@ class World(Machines):
             self.beside.check()
         finally:
             striking.cancel()
-            self._longest_run_s, self._begun_s = self.longest_run_s, None
 
     async def settle(self, idle_s: float = IDLE_S, most_s: float = SETTLE_S) -> None:
         """End all faults, and wait until all is well and nothing happens any more.
@@ -287,15 +280,15 @@ class World(Machines):
 
     def _program_failed(self, program: Program, error: BaseException) -> None:
         if self._failed is None:
-            self._failed = program, error
+            self._failed = program, error, self.loop.time()
 
     def _raise_failure(self) -> None:
         if self._failed is not None:
-            program, error = self._failed
+            program, error, at_s = self._failed
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 # They would end the run.
                 raise ProgramExited(program.name, error).with_traceback(error.__traceback__)
-            error.add_note(f"It ended the program {program} at {self.loop.time():.3f} s.")
+            error.add_note(f"It ended the program {program} at {at_s:.3f} s.")
             raise error
 
     def _progress(self) -> dict[object, int]:

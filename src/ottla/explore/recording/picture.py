@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ottla.explore.recording.picture_axis import Axis, elastic, linear
-from ottla.explore.recording.picture_machines import HUMMING, View, draw_machines, lanes_of, names_of
+from ottla.explore.recording.picture_machines import (
+    HUMMING,
+    View,
+    draw_machines,
+    has_ended,
+    lanes_of,
+    names_of,
+)
 from ottla.explore.recording.picture_marked import Marked, Step, Told, close_up, marked_of
 from ottla.explore.recording.picture_page import STYLE, Page, Section, page
 from ottla.explore.recording.picture_partitions import draw_partitions
@@ -360,7 +367,7 @@ def _all_times_s(recording: Recording) -> Iterator[float]:
 
 def _facts(recording: Recording) -> str:
     lanes = lanes_of(recording)
-    faults = sum(span.kind is not Kind.RUNS for span in recording.spans)
+    faults = sum(span.kind is not Kind.RUNS and not has_ended(span) for span in recording.spans)
     errors = sum(call.result not in ("ok", "") for call in recording.calls)
     counted = (
         (len(lanes.nodes), "node"),

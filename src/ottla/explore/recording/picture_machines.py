@@ -158,11 +158,16 @@ def _span(view: View, name: str, span: Span, y: float) -> None:
     until = "the end" if span.end_s is None else f"{seconds(end_s)} ({duration(end_s - span.begin_s)})"
     title = f"{told} from {seconds(span.begin_s)} to {until}"
     inset = 0.0 if span.kind in (Kind.RUNS, Kind.DOWN) else 3.0
-    looks = "ended" if span.kind is Kind.DOWN and span.text.endswith("ended") else span.kind.value
+    looks = "ended" if has_ended(span) else span.kind.value
     view.sheet.block(left, right, y + inset, BAR - 2 * inset, looks, title)
     # A node serves as soon as it runs: the sign for that is at its begin.
     looks, shift = ("small", 8) if span.kind is Kind.RUNS else ("small halo", 4)
     view.sheet.words(left, y + BAR / 2 + 4, words, looks, room=max(right - left - shift, 1), shift=shift)
+
+
+def has_ended(span: Span) -> bool:
+    """Whether a program has done what it was to do: that is no fault."""
+    return span.kind is Kind.DOWN and span.text.endswith("ended")
 
 
 def _remarks(view: View, lane: str, remarks: list[Remark], y: float, *, has_words: bool) -> None:
