@@ -13,7 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from faststream import AckPolicy, FastStream
 from faststream.kafka import KafkaBroker, KafkaMessage, KafkaResponse
 
@@ -23,6 +22,8 @@ ORDERS = 30
 CUSTOMERS = 5
 TOPICS = {"orders": 3, "shipped": 3}
 STRIKING = ["kill", "power", "restart", "break", "isolate", "program-kill", "program-pause", "program-cut"]
+# A carrier that takes its time to answer.
+WORK_S = 1.5
 # An aiokafka that looks for leaders each five minutes asks an old one where to begin for as long.
 QUICK = {"metadata_max_age_ms": 3000}
 SURE = {"enable_idempotence": True}
@@ -67,17 +68,27 @@ async def one_by_one(bootstrap: str, workers: int, producing: dict[str, Any]) ->
     await FastStream(broker).run(log_level=logging.INFO)
 
 
-async def by_default(bootstrap: str, workers: int, producing: dict[str, Any]) -> None:
-    """FastStream acknowledges first if nothing is said."""
+async def slowly(bootstrap: str, workers: int, producing: dict[str, Any], **policy: AckPolicy) -> None:
     broker = KafkaBroker(bootstrap.split(","), **QUICK, **producing)
 
-    @broker.subscriber("orders", group_id="shipping", auto_offset_reset="earliest", max_workers=workers)
+    @broker.subscriber(
+        "orders", group_id="shipping", auto_offset_reset="earliest", max_workers=workers, **policy
+    )
     @broker.publisher("shipped")
     async def ship(order: str, message: KafkaMessage) -> KafkaResponse:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(WORK_S)
         return KafkaResponse(order, key=key_of(message))
 
     await FastStream(broker).run(log_level=logging.INFO)
+
+
+async def by_default(bootstrap: str, workers: int, producing: dict[str, Any]) -> None:
+    """FastStream acknowledges first if nothing is said."""
+    await slowly(bootstrap, workers, producing)
+
+
+async def acknowledging_last(bootstrap: str, workers: int, producing: dict[str, Any]) -> None:
+    await slowly(bootstrap, workers, producing, ack_policy=AckPolicy.NACK_ON_ERROR)
 
 
 async def of_batches(bootstrap: str, workers: int, producing: dict[str, Any]) -> None:
@@ -99,53 +110,27 @@ async def of_batches(bootstrap: str, workers: int, producing: dict[str, Any]) ->
     await FastStream(broker).run(log_level=logging.INFO)
 
 
-async def by_hand(bootstrap: str, workers: int, producing: dict[str, Any]) -> None:
-    """It acknowledges behind what it has published, and publishes again after an error."""
-    broker = KafkaBroker(bootstrap.split(","), **QUICK, **producing)
-    shipped = broker.publisher("shipped")
-
-    @broker.subscriber(
-        "orders",
-        group_id="shipping",
-        auto_offset_reset="earliest",
-        ack_policy=AckPolicy.MANUAL,
-        max_workers=workers,
-    )
-    async def ship(order: str, message: KafkaMessage) -> None:
-        await asyncio.sleep(0.1)
-        while True:
-            try:
-                await shipped.publish(order, key=key_of(message))
-                break
-            except KafkaError:
-                await asyncio.sleep(0.5)
-        await message.ack()
-
-    await FastStream(broker).run(log_level=logging.INFO)
-
-
 Application = Callable[[str, int, dict[str, Any]], Coroutine[Any, Any, None]]
 
 
-async def shipped_at_least_once(
-    world: World, application: Application, workers: int = 1, producing: dict[str, Any] = SURE
-) -> None:
+async def shipping(world: World, application: Application, workers: int, producing: dict[str, Any]) -> None:
     """Two instances of the application share the group."""
     world.program("shop", shop, world.bootstrap, restarts=True)
     for name in ("one", "two"):
         world.program(name, application, world.bootstrap, workers, producing, restarts=True)
     await world.run(20)
     await world.settle()
+
+
+async def shipped_at_least_once(
+    world: World, application: Application, workers: int = 1, producing: dict[str, Any] = SURE
+) -> None:
+    await shipping(world, application, workers, producing)
     orders, shipped = await world.records("orders"), await world.records("shipped")
     checks.nothing_lost(orders, shipped)
     checks.nothing_else(orders, shipped)
     checks.commits_behind("orders", orders, await world.committed("shipping"), shipped)
     checks.commits_always_behind("orders", orders, await world.commits("shipping"), shipped)
-
-
-@explore(topics=TOPICS, faults="rolling restart")
-async def one_by_one_rolling(world: World) -> None:
-    await shipped_at_least_once(world, one_by_one)
 
 
 @explore(topics=TOPICS, faults=STRIKING)
@@ -158,19 +143,9 @@ async def workers_struck(world: World) -> None:
     await shipped_at_least_once(world, one_by_one, 3)
 
 
-@explore(topics=TOPICS)
-async def workers_everything(world: World) -> None:
-    await shipped_at_least_once(world, one_by_one, 3)
-
-
 @explore(topics=TOPICS, faults=STRIKING)
 async def batches_struck(world: World) -> None:
     await shipped_at_least_once(world, of_batches)
-
-
-@explore(topics=TOPICS, faults=STRIKING)
-async def by_hand_struck(world: World) -> None:
-    await shipped_at_least_once(world, by_hand, 3)
 
 
 @explore(topics=TOPICS, faults=STRIKING)
@@ -178,6 +153,15 @@ async def acknowledged_by_one(world: World) -> None:
     await shipped_at_least_once(world, one_by_one, 1, {})
 
 
-@explore(topics=TOPICS, faults=["program-kill", "kill"])
+@explore(topics=TOPICS, faults=["program-kill"])
 async def acknowledged_first(world: World) -> None:
-    await shipped_at_least_once(world, by_default, 3)
+    """FastStream's default: what is handed out is committed while it is worked on."""
+    await shipping(world, by_default, 3, SURE)
+    checks.nothing_lost(await world.records("orders"), await world.records("shipped"))
+
+
+@explore(topics=TOPICS, faults=["program-kill"])
+async def acknowledged_last(world: World) -> None:
+    """The same with a policy, which is all that has to be said."""
+    await shipping(world, acknowledging_last, 3, SURE)
+    checks.nothing_lost(await world.records("orders"), await world.records("shipped"))

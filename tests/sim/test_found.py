@@ -18,6 +18,7 @@ ERRORS = {
     "given_up": "OutOfOrderSequenceNumber",
     "an_old_leader_is_asked_for_five_minutes": "lost",
     "a_follower_answers_a_consumer": "there more than once",
+    "acknowledged_first": "lost",
 }
 # What the story must tell, where the error alone could have another cause.
 STORIES = {"a_follower_answers_a_consumer": "OFFSET_OUT_OF_RANGE"}
