@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -194,6 +195,49 @@ async def gives_no_name(world: World) -> None:
 async def does_not_await(world: World) -> None:
     world.run(5)
     assert world.now_s < 5
+
+
+@explore(faults="calm", nodes=1)
+async def awaits_neither(world: World) -> None:
+    world.run(5)
+    world.settle()
+    await world.records("orders")
+
+
+async def refused_and_goes_on(*, spins: bool) -> None:
+    while True:
+        with suppress(Exception):
+            time.sleep(1)
+        if not spins:
+            await asyncio.sleep(1)
+
+
+async def refused_once() -> None:
+    with suppress(Exception):
+        time.sleep(2)
+
+
+@explore(faults="calm", nodes=1)
+async def is_refused_and_settles(world: World) -> None:
+    world.program("shop", partial(refused_and_goes_on, spins=False))
+    await world.settle()
+
+
+@explore(faults="calm", nodes=1)
+async def is_refused_and_spins(world: World) -> None:
+    world.program("shop", partial(refused_and_goes_on, spins=True))
+    await world.run(5)
+
+
+@explore(faults="calm", nodes=1)
+async def is_refused_at_the_end(world: World) -> None:
+    await world.program("shop", refused_once).finished()
+
+
+@explore(faults="calm", nodes=1)
+async def is_refused_and_fails(world: World) -> None:
+    await world.program("shop", refused_once).finished()
+    raise ValueError("no shoes")
 
 
 @explore(faults="calm", nodes=1, topics={"orders": 1})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -112,3 +114,20 @@ async def computes(world: World) -> None:
 @explore(faults="calm", nodes=1)
 async def opens(world: World) -> None:
     await _run(world, _socket_in_c)
+
+
+@explore(faults="calm", nodes=1)
+async def imports_what_tries(world: World) -> None:
+    """urllib3 opens a socket when it is imported, to see whether there is IPv6."""
+    folder = world.directory("shop") / "site-packages"
+    text = "import socket\ntry:\n    socket.socket()\nexcept RuntimeError as error:\n    SAID = str(error)\n"
+
+    async def shop() -> None:
+        folder.mkdir()
+        (folder / "trying.py").write_text(text)
+        sys.path.insert(0, str(folder))
+        trying = importlib.import_module("trying")
+        assert "trying.py:3" in trying.SAID
+
+    world.program("shop", shop)
+    await world.settle(1)

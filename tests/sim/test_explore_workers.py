@@ -178,6 +178,10 @@ def test_programs_end_their_process_wherever_they_exit(workers: Workers) -> None
             r"TypeError: a program begins with its name, not with <built-in .*>: .*",
         ),
         ("does_not_await", r"TypeError: .*oddities.py:\d+: `await` is missing: write `await world.run\(…\)`"),
+        (
+            "awaits_neither",
+            r"TypeError: .*oddities.py:\d+: `await` is missing: write `await world.run\(…\)`",
+        ),
         ("checks_what_it_has_not_awaited", r"TypeError: 'coroutine' object is not iterable"),
         (
             "misspells_a_topic",
@@ -192,6 +196,27 @@ def test_a_mistake_is_told_at_the_users_own_line(workers: Workers, test: str, er
     assert {Path(file).name for file in files} <= {"oddities.py"}
     if "not iterable" in error:
         assert run.traceback.endswith("\n`await` is missing before what the line calls, or called.\n")
+
+    if test == "awaits_neither":
+        assert "`await` is missing: write `await world.settle(…)`" in run.traceback
+        assert re.search(r"The test failed at oddities.py:\d+ by \w+: ", run.traceback)
+
+
+@pytest.mark.parametrize(
+    ("test", "call"),
+    [
+        ("is_refused_and_settles", "time.sleep(1)"),
+        ("is_refused_and_spins", "time.sleep(1)"),
+        ("is_refused_at_the_end", "time.sleep(2)"),
+        ("is_refused_and_fails", "time.sleep(2)"),
+    ],
+)
+def test_a_refusal_that_the_program_takes_fails_the_run(workers: Workers, test: str, call: str) -> None:
+    lines = ODDITIES.read_text().splitlines()
+    (number,) = [at for at, text in enumerate(lines, 1) if text.strip() == call]
+    run = only(workers, Plan(test=test, seed=1, cpu_max_s=1.0))
+    assert run.error.startswith(f"NotSimulated: {ODDITIES}:{number}: a real sleep "), run.error
+    assert run.kind == f"NotSimulated at oddities.py:{number}"
 
 
 def test_a_test_whose_program_never_works_does_not_pass(workers: Workers) -> None:

@@ -44,6 +44,10 @@ def test_a_client_of_librdkafkas_is_refused_at_the_users_line(workers: Workers, 
     assert error.endswith("with `ottla.explore.explore_real`") and "librdkafka" in error
 
 
+def test_what_a_package_tries_when_it_is_imported_is_refused_and_fails_no_run(workers: Workers) -> None:
+    assert error_of(workers, "imports_what_tries") == ""
+
+
 def test_what_else_its_package_has_is_served(workers: Workers) -> None:
     assert error_of(workers, "imported") == ""
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from ottla.explore.programs import current
+from ottla.explore.programs import current, lines
 from ottla.extras import line
 
 THREAD = line("a thread of a program", "threads") + ", or use asyncio tasks"
@@ -83,8 +83,27 @@ class NotSimulated(RuntimeError):
 
 
 def refused(reason: str) -> NotSimulated:
-    """The error to raise where a program asks for what is not simulated."""
-    return NotSimulated(f"{_line(sys._getframe(1))}: {reason}")
+    """The error to raise where a program asks for what is not simulated.
+
+    The run fails by it, also where the program takes it for an error that it knows how to go on after.
+    """
+    frame = sys._getframe(1)
+    error = NotSimulated(f"{_line(frame)}: {reason}")
+    if not _is_imported(frame):
+        current.refuse(error)
+    return error
+
+
+def _is_imported(frame: FrameType | None) -> bool:
+    """Whether a package asks while it is imported: it tries what there is, as urllib3 does with IPv6."""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib"):
+            return True
+        if lines.is_own(file):
+            return False
+        frame = frame.f_back
+    return False
 
 
 def _line(frame: FrameType | None) -> str:

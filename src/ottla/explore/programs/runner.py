@@ -119,6 +119,24 @@ def _noted_if_not_awaited(missing: list[str]) -> Iterator[None]:
         yield
 
 
+def _not_awaited(missing: list[str], error: BaseException | None) -> BaseException:
+    """What to tell of coroutines of the world that nobody has awaited, and of what the test failed by."""
+    found = TypeError(missing[0])
+    for other in missing[1:]:
+        found.add_note(other)
+    if error is None:
+        return found
+    # Those that a task was to await may be lost by the failure itself.
+    if not missing[0].startswith("`"):
+        where = lines.of_error(error)
+        at = f" at {where}" if where else ""
+        found.add_note(f"The test failed{at} by {type(error).__name__}: {error}")
+        return found
+    for one in missing:
+        error.add_note(one)
+    return error
+
+
 def run_seed(test: Test, world: World) -> Outcome:
     """Run the test in the world, to its end or to its first failure."""
     error: BaseException | None = None
@@ -136,13 +154,17 @@ def run_seed(test: Test, world: World) -> Outcome:
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever a test fails by, as `pytest.fail`, is its outcome
             error = raised
+        refusal = current.refusal()
+        if refusal is not None and not isinstance(error, refusing.NotSimulated):
+            # Whatever else has failed may have come of it.
+            error = refusal
         if error is None and world.loop.failures:
             error = AssertionError("an exception that nobody caught: " + world.loop.failures[0])
         idle = next((one for one in world.programs.values() if not one.has_worked), None)
         if idle is not None and error is None:
             error = NeverWorked(idle.name, idle.errors)
-        if missing and error is None:
-            error = TypeError(missing[0])
+        if missing and not isinstance(error, refusing.NotSimulated):
+            error = _not_awaited(missing, error)
         elif isinstance(error, TypeError | AttributeError) and "'coroutine'" in str(error):
             error.add_note("`await` is missing before what the line calls, or called.")
         outcome = outcome_of(world, error)

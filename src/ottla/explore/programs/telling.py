@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from ottla.explore.plan import Plan, Run
-from ottla.explore.programs import limits, lines
+from ottla.explore.programs import current, limits, lines
 from ottla.explore.programs.checks import Broken
 from ottla.explore.programs.runner import Outcome, outcome_of
 from ottla.explore.programs.story import story_of
@@ -69,13 +69,17 @@ def ended(
     """All that is told of a run that would not end."""
     where = lines.of_stack(frame)
     error = f"{reason}: it was ended at {where}"
+    refusal = current.refusal()
+    if refusal is not None:
+        # It may be tried again and again.
+        error = f"{type(refusal).__name__}: {refusal}; {error}"
     outcome = outcome_of(world, RuntimeError(error))
     return _run(
         world,
         plan,
         outcome,
         error=error,
-        kind=f"{_words(reason)} at {where}",
+        kind=f"{_words(reason)} at {where}" if refusal is None else kind_of(refusal),
         traceback=lines.stack_of(frame),
         story=_story(recorder, RuntimeError(error)),
     )

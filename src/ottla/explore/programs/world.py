@@ -11,6 +11,7 @@ from typing import Any, TextIO, TypeVar
 from ottla.coordinators.runtime.hashing import partition_of
 from ottla.explore.decorated import check_nodes, check_program
 from ottla.explore.faults.striking import Administration
+from ottla.explore.programs import current
 from ottla.explore.programs.beside import Beside
 from ottla.explore.programs.directory import Directory
 from ottla.explore.programs.loop import ProgramLoop
@@ -283,6 +284,9 @@ class World(Machines):
             self._failed = program, error, self.loop.time()
 
     def _raise_failure(self) -> None:
+        refusal = current.refusal()
+        if refusal is not None and (self._failed is None or self._failed[1] is not refusal):
+            raise refusal
         if self._failed is not None:
             program, error, at_s = self._failed
             if isinstance(error, SystemExit | KeyboardInterrupt):
