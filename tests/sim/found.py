@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from areas import IDLE_S, feeding, transforming
+from mended_client import reads_on_after_timeouts
 
 from ottla.explore import World, checks, explore
 
@@ -101,3 +102,42 @@ async def a_follower_answers_a_consumer(world: World) -> None:
     await world.run(20)
     await world.settle(IDLE_S)
     checks.nothing_twice(await world.records("shipped"))
+
+
+async def shipping_with_short_timeouts(bootstrap: str, is_mended: bool) -> None:
+    consumer = AIOKafkaConsumer(
+        "orders",
+        bootstrap_servers=bootstrap,
+        group_id="shipping",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        metadata_max_age_ms=FIVE_SECONDS_MS,
+        request_timeout_ms=3_000,
+    )
+    if is_mended:
+        reads_on_after_timeouts(consumer)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True)
+    await consumer.start()
+    await producer.start()
+    async for order in consumer:
+        await producer.send_and_wait("shipped", order.value)
+        await consumer.commit()
+
+
+async def all_is_read(world: World, is_mended: bool) -> None:
+    world.program("shop", shop, world.bootstrap, restarts=True)
+    world.program("shipping", shipping_with_short_timeouts, world.bootstrap, is_mended, restarts=True)
+    await world.run(20)
+    await world.settle()
+    checks.nothing_lost(await world.records("orders"), await world.records("shipped"))
+
+
+@explore(nodes=1, topics={"orders": 3, "shipped": 3}, faults={"program-pause": 2, "kill": 1})
+async def a_timeout_ends_all_reading(world: World) -> None:
+    """A request is out of time when its connection has gone: a KeyError ends the task that fetches."""
+    await all_is_read(world, is_mended=False)
+
+
+@explore(nodes=1, topics={"orders": 3, "shipped": 3}, faults={"program-pause": 2, "kill": 1})
+async def no_timeout_ends_reading(world: World) -> None:
+    await all_is_read(world, is_mended=True)

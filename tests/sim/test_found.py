@@ -19,6 +19,7 @@ ERRORS = {
     "an_old_leader_is_asked_for_five_minutes": "lost",
     "a_follower_answers_a_consumer": "there more than once",
     "acknowledged_first": "lost",
+    "a_timeout_ends_all_reading": "lost",
 }
 # What the story must tell, where the error alone could have another cause.
 STORIES = {"a_follower_answers_a_consumer": "OFFSET_OUT_OF_RANGE"}
@@ -48,3 +49,8 @@ def test_an_old_leader_is_asked_again_and_again_unless_metadata_is_asked_for() -
         for line in run(file, test, int(seed)).story
     )
     assert not run(file, "metadata_is_asked_for_each_five_seconds", int(seed)).error
+
+
+def test_where_a_connection_that_has_gone_is_no_error_all_is_read() -> None:
+    ((file, _, seed),) = [one for one in COMMANDS if one[1] == "a_timeout_ends_all_reading"]
+    assert not run(file, "no_timeout_ends_reading", int(seed)).error

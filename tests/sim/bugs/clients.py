@@ -10,6 +10,7 @@ import random
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from mended_client import reads_on_after_timeouts
 
 # Of the brokers: a group may notice within two seconds that a member is gone.
 CONFIG = {"group.min.session.timeout.ms": "1000"}
@@ -27,7 +28,7 @@ def new_producer(bootstrap: str, **options: Any) -> AIOKafkaProducer:
 def new_consumer(bootstrap: str, *topics: str, **options: Any) -> AIOKafkaConsumer:
     """A consumer that commits by itself only where ``options`` say so."""
     usual = {"bootstrap_servers": bootstrap, "enable_auto_commit": False}
-    return AIOKafkaConsumer(*topics, **{**usual, **_CLIENT, **_MEMBER, **options})
+    return reads_on_after_timeouts(AIOKafkaConsumer(*topics, **{**usual, **_CLIENT, **_MEMBER, **options}))
 
 
 async def shop(bootstrap: str, orders: int, pause_s: float = 0.0) -> None:

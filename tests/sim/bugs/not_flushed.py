@@ -20,7 +20,8 @@ FAULTS = ["break", "slow-link", "kill"]
 
 
 async def sensor(bootstrap: str, is_mended: bool) -> None:
-    producer = new_producer(bootstrap, enable_idempotence=True, linger_ms=5)
+    # Longer than a node is down: aiokafka 0.14 gives up what waits longer, and cannot write on behind it.
+    producer = new_producer(bootstrap, enable_idempotence=True, linger_ms=5, request_timeout_ms=40_000)
     await producer.start()
     sent = []
     for number in range(READINGS):
