@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,40 @@ def test_errors_and_lost_answers_are_on_the_programs_lane() -> None:
     assert ("e", "4.200 s shipping: JoinGroup to n2, sent 100 ms before: MEMBER_ID_REQUIRED") in seen
     assert ("u", "1.450 s shipping: Fetch to n1, sent 40 ms before: its connection ends") in seen
     assert sum(looks == "e" for looks, _ in seen) == 1
+
+
+def shown(figure: ElementTree.Element) -> set[str]:
+    """Words that need no zoom to be seen."""
+    texts = list(figure.iter(f"{SVG}text"))
+    return {one.text or "" for one in texts if "z" not in one.get("class", "").split()}
+
+
+def test_the_only_fault_of_a_program_has_its_name_beside_its_sign() -> None:
+    recording = shop()
+    fault = Remark(lane="shop", at_s=1.0, text="shop is to be killed, 126 steps later")
+    recording.remarks.append(fault)
+    whole = figures(picture_of(recording, "seed 4"))[0]
+    assert "1.000 s shop is to be killed, 126 steps later" in {text for _, text in titles(whole)}
+    assert {"is to be killed", "is to be killed, 126 steps later"} & shown(whole)
+    recording.remarks.append(replace(fault, lane="shipping", at_s=1.4))
+    whole = figures(picture_of(recording, "seed 4"))[0]
+    assert not {"is to be killed", "is to be killed, 126 steps later"} & words(whole)
+
+
+def test_values_of_marked_records_do_not_lie_on_each_other() -> None:
+    recording = shop()
+    recording.written += [
+        replace(written(10 + at, 1.7), value=b"a long value %d" % at, offset=10 + at) for at in range(3)
+    ]
+    records = [
+        StoredRecord(0, 10 + at, LOST.timestamp_ms + 400, None, b"a long value %d" % at, ())
+        for at in range(3)
+    ]
+    whole = figures(picture_of(recording, "seed 4", "Broken", records=records))[0]
+    named = [one for one in whole.iter(f"{SVG}text") if "marked" in one.get("class", "").split()]
+    heights = sorted(float(one.get("y", "")) for one in named)
+    assert 1 <= len(named) < 3 and all(after - before >= 13 for before, after in pairwise(heights))
+    assert sum(looks == "o" for looks, _ in titles(whole)) == 3
 
 
 def test_who_leads_stands_at_the_partition() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 from hypothesis import given
@@ -27,6 +28,28 @@ def test_a_long_quiet_stretch_is_cut_short_and_says_how_long_it_is() -> None:
     assert cut.right - cut.left == approx(CUT_WIDTH)
     assert cut.begin_s < 21 and cut.end_s > 319
     assert axis.x(19.9) > 0.9 * (WIDTH - CUT_WIDTH)
+    (label,) = axis.labels()
+    assert label.text == "⋯ 299 s later ⋯" and label.title == "299 s in which nothing new happens"
+
+
+def test_how_long_a_cut_is_does_not_look_like_a_time() -> None:
+    axis = linear([*(second / 10 for second in range(200)), *range(120, 620, 100)], 0, 620, WIDTH / 2)
+    texts = [label.text for label in axis.labels()]
+    # Where many are beside each other there is no room for more.
+    assert len(texts) == 6 and all(re.fullmatch(r"⋯ \d\d\.\d s ⋯", text) for text in texts), texts
+    assert not any("⋯" in tick.label for tick in axis.ticks())
+
+
+@given(times_s=TIMES)
+def test_labels_of_cuts_touch_nothing(times_s: list[float]) -> None:
+    axis = linear(times_s, 0, 1_000, WIDTH)
+    labels = axis.labels()
+    for before, after in pairwise(labels):
+        assert before.x + before.half_width <= after.x - after.half_width
+    assert all(
+        abs(tick.x - one.x) * tick.zoom >= one.half_width + 17 for tick in axis.ticks() for one in labels
+    )
+    assert all(one.x - one.half_width >= 0 and one.x + one.half_width <= WIDTH for one in labels)
 
 
 def test_times_outside_are_at_the_edges() -> None:

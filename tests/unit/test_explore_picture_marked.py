@@ -13,6 +13,8 @@ from ottla.explore.recording.recording import TEXT_MAX, Kind, Span
 from ottla.explore.world.machine import EPOCH_MS
 from ottla.testing.contents import StoredRecord
 
+NOTHING_MORE = "ends, and no program that read it has written a record with this value"
+
 
 def told(marked: Marked, number: int = 0) -> list[tuple[float, str, str]]:
     return [(step.at_s, step.lane, step.text) for step in marked.told[number].steps]
@@ -28,6 +30,7 @@ def test_a_lost_record_is_told_of_from_its_write_to_what_is_read_instead() -> No
         (1.45, "shipping", "loses power"),
         (4.0, "shipping", "starts again"),
         (4.5, "shipping", "reads on: orders-0 offset 4"),
+        (80.0, "the run", NOTHING_MORE),
     ]
     assert marked.told[0].name == "order 3"
     assert marked.told[0].alike == "No other record has this value."
@@ -47,6 +50,36 @@ def test_a_record_that_was_written_twice_is_one_story() -> None:
         "sends it to shipped-0: offset 1, of which it never hears",
     ]
     assert marked.told[0].alike == "3 records have this value."
+
+
+def test_the_end_is_told_as_the_story_does() -> None:
+    for key, results, end in (
+        (None, [], f"the run {NOTHING_MORE}"),
+        (b"k", [], "the run ends, and no program that read it has written a record with this key or value"),
+        (None, [b"order 3"], ""),
+        (b"k", [b"bill 3"], ""),
+    ):
+        recording = shop()
+        recording.written[3] = replace(recording.written[3], key=key)
+        for value in results:
+            result = replace(written(0, 1.44, value), topic="shipped", program="shipping", key=key)
+            recording.written.append(result)
+        lost = LOST._replace(key=key)
+        last = [line.split(maxsplit=1)[1] for line in story_of(recording, Broken("lost", [lost]))][-1]
+        _, lane, text = told(marked_of(recording, [lost]))[-1]
+        assert last.startswith("the run ends") == bool(end)
+        assert (f"{lane} {text}" if lane == "the run" else "") == end == (last if end else "")
+
+
+def test_what_nobody_reads_is_said_at_the_end() -> None:
+    recording = shop()
+    recording.read = [one for one in recording.read if one.first_offset != 3]
+    recording.committed = []
+    assert told(marked_of(recording, [LOST]))[-1] == (
+        80.0, "the run", "ends, and no program has read orders-0 offset 3"
+    )  # fmt: skip
+    recording.read = []
+    assert [lane for _, lane, _ in told(marked_of(recording, [LOST]))] == ["shop"]
 
 
 def test_what_fails_again_and_again_is_one_step() -> None:
@@ -84,6 +117,7 @@ def test_kills_between_which_nothing_was_done_are_one_step() -> None:
         (1.45, "shipping", "loses power, 4 times until 4.300"),
         (4.35, "shipping", "starts again"),
         (4.5, "shipping", "reads on: orders-0 offset 4"),
+        (80.0, "the run", NOTHING_MORE),
     ]
 
 
@@ -128,7 +162,10 @@ def test_of_a_long_story_the_first_and_the_last_steps_are_told() -> None:
     recording.read += [replace(read(3, 3, 10 + at), program=f"p{at}") for at in range(40)]
     steps = told(marked_of(recording, [LOST]))
     assert len(steps) == STEPS_MAX
-    assert steps[0][0] == 1.3 and steps[-1][0] == 49
+    assert steps[0][0] == 1.3 and steps[-2:] == [
+        (49, "p39", "reads it: orders-0 offset 3"),
+        (80.0, "the run", NOTHING_MORE),
+    ]
 
 
 def test_the_story_says_the_same_of_reads_and_commits() -> None:
@@ -137,6 +174,7 @@ def test_the_story_says_the_same_of_reads_and_commits() -> None:
     story = [line.split(maxsplit=1)[1] for line in story_of(recording, Broken("lost", [LOST]))]
     steps = [f"{lane} {text}" for _, lane, text in told(marked_of(recording, [LOST]))]
     assert {line.replace(" (1st start)", "") for line in story} >= set(steps[1:4])
+    assert story[-1] == steps[-1] == f"the run {NOTHING_MORE}"
     # The picture has room for how long it took.
     assert steps[0] == "shop sends it to orders-0: offset 3, acknowledged after 10 ms"
     assert story[0] == "shop sends 'order 3' to orders-0: offset 3"

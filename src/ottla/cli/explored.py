@@ -120,6 +120,7 @@ class Explored:
         if others:
             output.say(f"So fail {output.counted(len(others), 'other seed')}: {_named(others)}")
         if finding.picture:
+            output.say()
             output.say(f"Its picture is {finding.picture}")
         output.say(flush=True)
         if finding.no_picture:

@@ -21,7 +21,7 @@ from ottla.explore.recording.picture_machines import (
 from ottla.explore.recording.picture_marked import Marked, Step, Told, close_up, marked_of
 from ottla.explore.recording.picture_page import STYLE, Page, Section, page
 from ottla.explore.recording.picture_partitions import draw_partitions
-from ottla.explore.recording.picture_svg import DEFINITIONS, Sheet, clean, duration, number, seconds
+from ottla.explore.recording.picture_svg import DEFINITIONS, Sheet, clean, number, seconds
 from ottla.explore.recording.recording import ENTRIES_MAX, Kind, Recording
 from ottla.testing.contents import StoredRecord
 
@@ -256,9 +256,8 @@ def _axis(view: View, sheet: Sheet, top: float, bottom: float) -> None:
     for tick in view.axis.ticks():
         if tick.zoom == 1 and not view.is_close_up:
             sheet.line(f"M{number(tick.x)} {top + 15}V{number(bottom)}", "grid")
-    for cut in view.axis.cuts:
-        title = f"{duration(cut.end_s - cut.begin_s)} in which nothing new happens"
-        sheet.block(cut.left, cut.right, top + 15, bottom - top - 15, "cut", title)
+    for cut, label in zip(view.axis.cuts, view.axis.labels(), strict=True):
+        sheet.block(cut.left, cut.right, top + 15, bottom - top - 15, "cut", label.title)
 
 
 def _ticks(view: View, sheet: Sheet, top: float) -> None:
@@ -269,9 +268,8 @@ def _ticks(view: View, sheet: Sheet, top: float) -> None:
         sheet.plot.append(
             f'<text class="{looks}"{hidden} x="{number(tick.x)}" y="{top + 10}">{tick.label}</text>'
         )
-    for cut in view.axis.cuts:
-        middle = (cut.left + cut.right) / 2
-        sheet.words(middle, top + 10, duration(cut.end_s - cut.begin_s), "tick")
+    for label in view.axis.labels():
+        sheet.words(label.x, top + 10, label.text, "tick later")
 
 
 def _guides(view: View, told: Told, letter: str, top: float, bottom: float) -> None:
@@ -291,9 +289,11 @@ def _guides(view: View, told: Told, letter: str, top: float, bottom: float) -> N
                 _arrow(view, step, x)
         numbers = [at for at, _, _ in group]
         label = f"{letter}{numbers[0]}" + (f"–{numbers[-1]}" if len(numbers) > 1 else "")
-        x = max(sum(x for _, _, x in group) / len(group), 9.0)
+        half = 4 + 3.4 * len(label)
+        # No number is cut off at an edge.
+        x = min(max(sum(x for _, _, x in group) / len(group), half), view.axis.width - half)
         title = "; ".join(f"{seconds(step.at_s)} {step.lane} {step.text}" for _, step, _ in group)
-        view.sheet.block(x - 4 - 3.4 * len(label), x + 4 + 3.4 * len(label), top - 22, 17, "b", title)
+        view.sheet.block(x - half, x + half, top - 22, 17, "b", title)
         view.sheet.plot.append(f'<text class="b-text" x="{number(x)}" y="{top - 9.5}">{label}</text>')
 
 

@@ -15,12 +15,14 @@ QUIET_SHARE = 0.09
 # And longer than this share of the whole run.
 QUIET_SHARE_MIN = 0.01
 # So wide a cut is drawn, in pixels, and so many at most: the longest ones.
-CUT_WIDTH = 46.0
+CUT_WIDTH = 60.0
 CUTS_MAX = 8
 # Beside a cut so much of the stretch is still drawn, as a share of what counts as quiet.
 BESIDE_SHARE = 0.2
 # So far apart are two labels on the axis, in pixels.
 TICK_WIDTH = 62.0
+# How wide a letter of a cut's label is, and half of a time: they do not touch.
+LABEL_LETTER, TICK_HALF = 5.6, 18.0
 # Each label of the axis may be joined by finer ones when somebody zooms in, up to so many in all.
 TICKS_MAX = 400
 
@@ -40,6 +42,18 @@ class Tick(NamedTuple):
     label: str
     # From so much zoom on there is room for it: 1 is the picture as it is.
     zoom: float
+
+
+class Label(NamedTuple):
+    """How long a cut is, in its middle: in words that no time is said in."""
+
+    x: float
+    text: str
+    title: str
+
+    @property
+    def half_width(self) -> float:
+        return len(self.text) * LABEL_LETTER / 2
 
 
 class Axis:
@@ -67,19 +81,34 @@ class Axis:
         """Labels that do not touch each other, and finer ones for when there is more room."""
         if self._points_s:
             return self._elastic_ticks()
-        # The label of a cut is in its middle.
-        found = {(cut.left + cut.right) / 2: Tick((cut.left + cut.right) / 2, "", 1.0) for cut in self.cuts}
+        found: dict[float, Tick] = {}
+        labels = self.labels()
         whole = max(
             (piece for piece in self.pieces if not piece.is_cut), key=lambda one: one.right - one.left
         )
         step_s = _round_up(TICK_WIDTH * (whole.end_s - whole.begin_s) / (whole.right - whole.left))
         for zoom in (1.0, 5.0, 25.0):
             for tick in self._ticks(step_s / zoom, zoom):
-                if all(abs(tick.x - other.x) * zoom >= TICK_WIDTH * 0.7 for other in found.values()):
+                if all(abs(tick.x - other.x) * zoom >= TICK_WIDTH * 0.7 for other in found.values()) and all(
+                    abs(tick.x - label.x) * zoom >= label.half_width + TICK_HALF for label in labels
+                ):
                     found[tick.x] = tick
                 if len(found) >= TICKS_MAX:
                     break
-        return sorted(tick for tick in found.values() if tick.label)
+        return sorted(found.values())
+
+    def labels(self) -> list[Label]:
+        """Of each cut how much later it is behind it; fewer words where others are near."""
+        middles = [(cut.left + cut.right) / 2 for cut in self.cuts]
+        found = []
+        for at, (cut, x) in enumerate(zip(self.cuts, middles, strict=True)):
+            length = duration(cut.end_s - cut.begin_s)
+            label = Label(x, f"⋯ {length} later ⋯", f"{length} in which nothing new happens")
+            room = min(
+                [x, self.width - x, *(abs(x - other) / 2 for other in middles[:at] + middles[at + 1 :])]
+            )
+            found.append(label if label.half_width < room else label._replace(text=f"⋯ {length} ⋯"))
+        return found
 
     def _elastic_ticks(self) -> list[Tick]:
         """The points, and between two of them how long it is from one to the other."""

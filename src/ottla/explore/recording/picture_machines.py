@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ottla.explore.recording.picture_axis import Axis
-from ottla.explore.recording.picture_svg import Sheet, duration, seconds
+from ottla.explore.recording.picture_svg import Sheet, duration, seconds, words_width
 from ottla.explore.recording.recording import NETWORK, Call, Kind, Recording, Remark, Span
 
 T = TypeVar("T")
 # Heights, in pixels: a bar, the strip below it with a program's calls, and what is between lanes.
 BAR, STRIP, GAP = 20.0, 11.0, 7.0
+# How far beside the middle of a sign its words begin.
+SIGN = 8.0
 # Spans that overlap lie below each other in so many bars at most.
 BARS_MAX = 5
 # So many lanes of a kind are drawn.
@@ -99,6 +101,8 @@ def _lane(
         for span in _longest(view, lane, bar):
             _span(view, view.names.get(id(span), lane), span, y + number * BAR)
     _remarks(view, lane, remarks, y + BAR / 2, has_words=not spans)
+    if spans and remarks and remarks == _only_fault(view.recording):
+        _name_fault(view, lane, spans, remarks[0], y + BAR / 2)
     if calls:
         draw_calls(view, calls, y + BAR * len(bars), STRIP)
     return y + tall + GAP
@@ -184,6 +188,37 @@ def _remarks(view: View, lane: str, remarks: list[Remark], y: float, *, has_word
         if has_words:
             room = (places[number + 1] if number + 1 < len(places) else view.axis.width) - x - 4
             view.sheet.words(x, y + 4, group[0].text, "small halo", room=max(room, 1.0), shift=7)
+
+
+def _only_fault(recording: Recording) -> list[Remark]:
+    """That which strikes a program, where it is the only one."""
+    programs = recording.lanes[recording.nodes :]
+    found = [remark for remark in recording.remarks if remark.lane in programs]
+    return found if len(found) == 1 else []
+
+
+def _name_fault(view: View, lane: str, spans: list[Span], fault: Remark, y: float) -> None:
+    """Its words beside its sign, on the side with more room; what stands behind a comma only if it fits."""
+    x = view.x(fault.at_s)
+    right = min(
+        (view.x(span.begin_s) for span in spans if span.begin_s > fault.at_s), default=view.axis.width
+    )
+    before = [span for span in spans if span.begin_s <= fault.at_s]
+    named = max(before, key=lambda span: span.begin_s, default=None)
+    left = 0.0
+    if named is not None:
+        words = named.text or view.names.get(id(named), lane)
+        left = view.x(named.begin_s) + words_width(words)
+    if x < left:
+        # It stands on those words.
+        return
+    room = max(x - left, right - x) - SIGN
+    whole = fault.text.removeprefix(f"{lane} ")
+    text = whole if words_width(whole) <= room else whole.partition(",")[0]
+    if right - x >= x - left:
+        view.sheet.words(x, y + 4, text, "small halo", room=max(room, 1.0), shift=SIGN)
+    else:
+        view.sheet.words(x, y + 4, text, "small halo end", room=max(room, 1.0), shift=-SIGN)
 
 
 def _told(lane: str, text: str) -> str:

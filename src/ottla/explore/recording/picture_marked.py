@@ -29,6 +29,8 @@ LAST_STEPS = 5
 SAME_MAX = 12
 # A program that ends so soon after it had to do with a record belongs to the record's steps.
 NEAR_S = 3.0
+# What is told of in the place of a machine.
+RUN = "the run"
 # So often is told that one program read a record.
 READS_MAX = 3
 
@@ -128,7 +130,9 @@ def _told(recording: Recording, found: Written, same: list[Written]) -> Told:
         steps += _reads(recording.read, place)
         steps += _commits(recording.committed, place, min(one.sent_s for one in same))
     lanes = tuple(dict.fromkeys(step.lane for step in sorted(steps, key=_at)))
+    is_read = any(step.way == "from" for step in steps)
     steps += _ends(recording, steps, same)
+    steps += _nothing_more(recording, found, same, is_read=is_read)
     ordered = sorted(dict.fromkeys(steps), key=_at)
     if len(ordered) > STEPS_MAX:
         ordered = [*ordered[: STEPS_MAX - LAST_STEPS], *ordered[-LAST_STEPS:]]
@@ -219,6 +223,27 @@ def _ends(recording: Recording, steps: Sequence[Step], same: Sequence[Written]) 
     return found
 
 
+def _nothing_more(
+    recording: Recording, found: Written, same: Iterable[Written], *, is_read: bool
+) -> list[Step]:
+    """That nobody has read it, or that nothing came of it, as the story says it."""
+    topic = found.topic
+    if not is_read:
+        if all(read.topic != topic for read in recording.read):
+            return []
+        text = f"ends, and no program has read {topic}-{found.partition} offset {found.offset}"
+        return [Step(recording.end_s, RUN, text)]
+    by_key = [one for one in recording.written if found.key is not None and one.key == found.key]
+    if any(one.topic == topic and one.value != found.value for one in by_key):
+        # Its key is that of others, too.
+        by_key = []
+    if any(one.topic != topic for one in (*same, *by_key)):
+        return []
+    what = "value" if found.key is None else "key or value"
+    text = f"ends, and no program that read it has written a record with this {what}"
+    return [Step(recording.end_s, RUN, text)]
+
+
 def _in_vain(spans: Sequence[Span], times_s: Sequence[float]) -> list[list[Span]]:
     """Those together between which a program did nothing with the record."""
     groups: list[list[Span]] = []
@@ -263,7 +288,9 @@ def _goes_on(
 def close_up(recording: Recording, told: Told) -> Recording:
     """What of a recording has to do with a record, in the time of its steps and a little around it."""
     first_s, last_s = told.steps[0].at_s, told.steps[-1].at_s
-    around_s = max(0.04 * (last_s - first_s), 0.002)
+    # The end of the run may be long after all else.
+    done_s = max((step.at_s for step in told.steps if step.lane != RUN), default=last_s)
+    around_s = max(0.04 * (done_s - first_s), 0.002)
     begin_s, end_s = first_s - around_s, last_s + around_s
     topics = told.partitions
     nodes = recording.lanes[: recording.nodes]

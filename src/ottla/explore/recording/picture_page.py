@@ -35,6 +35,7 @@ svg .h{font-size:11px;fill:var(--faint);text-anchor:end;letter-spacing:.04em}
 svg .small{font-size:11px}
 svg .tick{font-size:11px;fill:var(--faint);text-anchor:middle;paint-order:stroke;stroke:var(--card);
 stroke-width:5px}
+svg .later{font-style:italic;font-size:10.5px}
 svg .begin{text-anchor:start}
 svg .end{text-anchor:end}
 svg .marked{font-weight:700;font-size:12px}

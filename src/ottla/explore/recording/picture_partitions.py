@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ottla.explore.recording import phrases
 from ottla.explore.recording.picture_machines import GAP, View, cells
 from ottla.explore.recording.picture_marked import Marked, Place
-from ottla.explore.recording.picture_svg import number, seconds, shown
+from ottla.explore.recording.picture_svg import number, seconds, shown, words_width
 from ottla.explore.recording.recording import Committed, Read, Recording, Remark, Written
 
 # So many partitions are drawn: those with marked records, and then those with most to tell.
@@ -26,6 +26,8 @@ GROUPS_MAX = 4
 TALL, MIDDLE, LOW, MARKED, CLOSE_UP = 58.0, 42.0, 30.0, 92.0, 132.0
 # Room above the last offset and below the first one.
 EDGE = 4.0
+# From one line of words to the next, in pixels.
+LINE = 13.0
 # What the recorder says of an election.
 LEADS = re.compile(r"(?P<who>.+?) (?:leads|lead) (?P<topic>.+)-(?P<partition>\d+) \(epoch \d+\)")
 Partition = tuple[str, int]
@@ -266,6 +268,7 @@ def _rings(view: View, charts: Sequence[Chart], marked: Marked) -> None:
     """A ring around each record that the check is about, and a line along its offset."""
     named = {place: told.name for told in marked.told for place in told.places}
     done: set[Place] = set()
+    taken: list[tuple[float, float, float]] = []
     for chart in charts:
         for point in chart.points:
             one = point.entry
@@ -278,16 +281,25 @@ def _rings(view: View, charts: Sequence[Chart], marked: Marked) -> None:
             view.sheet.line(f"M{number(point.x)} {number(point.y)}H{number(view.axis.width)}", "along")
             view.sheet.mark("o", point.x, point.y, "The check is about this record. " + _told([point]))
             if place in named:
-                _name(view, chart, point, named[place])
+                _name(view, chart, point, named[place], taken)
     if len(done) < len(marked.places):
         view.left_out.append(f"rings around {len(marked.places) - len(done)} records that the check is about")
 
 
-def _name(view: View, chart: Chart, point: Point, name: str) -> None:
-    """The value beside a record: to its right, or to its left where there is more room."""
+def _name(view: View, chart: Chart, point: Point, name: str, taken: list[tuple[float, float, float]]) -> None:
+    """The value beside a record: to its right, or to its left where there is more room.
+
+    ``taken`` is where other values stand, their left and right ends and heights: none lies on another.
+    """
     text = name if len(name) <= 22 else name[:21] + "…"
     y = point.y - 8 if point.y - 8 > chart.top + 9 else point.y + 18
-    if point.x > view.axis.width * 0.8:
+    is_left = point.x > view.axis.width * 0.8
+    begin = point.x - 10 - words_width(text) if is_left else point.x + 10
+    end = begin + words_width(text)
+    if any(begin < right and left < end and abs(y - other) < LINE for left, right, other in taken):
+        return
+    taken.append((begin, end, y))
+    if is_left:
         view.sheet.words(point.x, y, text, "marked halo end", shift=-10)
     else:
         view.sheet.words(point.x, y, text, "marked halo", shift=10)

@@ -58,6 +58,11 @@ def duration(length_s: float) -> str:
     return f"{length_s:.1f} s" if length_s < 99.95 else f"{length_s:.0f} s"
 
 
+def words_width(text: str) -> float:
+    """How much room words need, in pixels."""
+    return len(text[:LABEL_MAX]) * 11 * LETTER + 8
+
+
 class Sheet:
     """A part of a picture in the making, in pixels from its upper left corner.
 
@@ -89,7 +94,7 @@ class Sheet:
         self, x: float, y: float, text: str, looks: str = "", *, room: float = 0, shift: float = 0
     ) -> None:
         """Words at a time. Those that do not fit into their ``room`` are left for when somebody zooms in."""
-        needed = len(text[:LABEL_MAX]) * 11 * LETTER + 8
+        needed = words_width(text)
         hidden = ""
         if room and needed > room:
             looks, hidden = f"{looks} z".strip(), f' data-k="{number(needed / room)}"'
