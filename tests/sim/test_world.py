@@ -53,6 +53,7 @@ def test_a_commit_before_the_work_is_found_and_its_seed_repeats() -> None:
 def test_a_commit_after_the_work_passes() -> None:
     for run in shop("commit_last", 1, 3):
         assert not run.error, f"seed {run.seed}: {run.error}"
+        assert run.checked and all(run.checked.values()) and "nothing_lost at shop.py:" in str(run.checked)
 
 
 def test_what_cannot_be_simulated_ends_the_run_also_where_errors_start_the_program_again() -> None:
@@ -130,6 +131,7 @@ def test_a_decorated_function_is_a_test_that_takes_nothing_and_fails_with_the_re
 
     class Replayed:
         tests: ClassVar = {"test": {}}
+        checked: ClassVar[dict[str, bool]] = {}
 
         def __init__(self, file: str, jobs: int, place: Imported) -> None:
             asked.append((file, jobs))
@@ -147,7 +149,7 @@ def test_a_decorated_function_is_a_test_that_takes_nothing_and_fails_with_the_re
                 failure = (
                     {"error": "lost", "kind": "lost", "traceback": "Traceback"} if plan.seed % 2 == 0 else {}
                 )
-                yield Run(seed=plan.seed, story=["1.0 n1 is killed"], **failure)
+                yield Run(seed=plan.seed, story=["1.0 n1 is killed"], checked=self.checked, **failure)
 
     monkeypatch.setattr(exploring, "Workers", Replayed)
     monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
@@ -165,6 +167,12 @@ def test_a_decorated_function_is_a_test_that_takes_nothing_and_fails_with_the_re
     monkeypatch.setenv(exploring.SEEDS_VARIABLE, "101..")
     with pytest.raises(exploring.Found, match="seed 102: lost"):
         explored()
+    Replayed.checked = {"nothing_lost at shop.py:3": False}
+    with pytest.raises(exploring.CheckedNothing, match=r"::test: no seed .*: nothing_lost at shop.py:3\. Is"):
+        monkeypatch.setenv(exploring.SEEDS_VARIABLE, "101")
+        explored()
+    Replayed.checked = {**Replayed.checked, "nothing_else at shop.py:4": True}
+    explored()
     monkeypatch.setenv(exploring.SEEDS_VARIABLE, "many")
     with pytest.raises(CannotRun, match="OTTLA_EXPLORE_SEEDS: 'many' is no seed"):
         explored()

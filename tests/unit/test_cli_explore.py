@@ -35,6 +35,8 @@ class Fake:
     def __init__(self, verdict: Verdict) -> None:
         self.verdict = verdict
         self.plans: list[Plan] = []
+        # The seeds of the second test that have a record in what is checked.
+        self.sources = {1}
         self.jobs = 0
 
     def __call__(self, file: str, jobs: int) -> Fake:
@@ -69,6 +71,8 @@ class Fake:
                     for number in numbers
                     if number <= STRIKE_MAX
                 ]
+            if plan.test == "two":
+                given["checked"] = {"nothing_lost at shop.py:3": plan.seed in self.sources}
             yield Run(seed=plan.seed, **given)
 
 
@@ -119,6 +123,26 @@ def test_the_command_has_the_numbers_of_no_more_faults_than_struck(
     assert [plan.strikes for plan in fake.plans] == [None, (2, 3, 4), (2, 3)]
 
 
+def test_seeds_that_have_nothing_to_check_do_not_pass(
+    explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = explored(lambda plan: "")
+    assert run(["explore", "shop.py::two"]) == ExitCode.OK
+    assert "none failed" in capsys.readouterr().out
+    problem = (
+        "no seed had a record in what was checked: nothing_lost at shop.py:3. Is the topic's name right?"
+    )
+    assert run(["explore", "shop.py::two", "--seed", "2"]) == ExitCode.FAILED
+    assert f"1 seed, 1.0 virtual hours; {problem}" in capsys.readouterr().out
+    fake.sources.clear()
+    assert run(["explore", "shop.py", "--json"]) == ExitCode.FAILED
+    one, two = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (one["problem"], two["problem"], two["failed"]) == ("", problem, [])
+    fake.verdict = lambda plan: "lost"
+    assert run(["explore", "shop.py::two", "--shrink", "0"]) == ExitCode.FAILED
+    assert "no seed had" not in capsys.readouterr().out
+
+
 def test_failures_are_told_by_their_kind(explored: Explored, capsys: pytest.CaptureFixture[str]) -> None:
     explored(lambda plan: ("", "lost", "twice")[plan.seed % 3] if plan.strikes is None else "")
     arguments = ["explore", "shop.py::one", "--seeds", "1..8", "--keep-going", "--shrink", "0"]
@@ -139,9 +163,10 @@ def test_for_programs_there_is_a_line_of_json_for_each(
     assert (failure["test"], failure["seed"], failure["kind"]) == ("shop.py::one", 2, "lost")
     assert failure["command"] == "ottla explore shop.py::one --seed 2 --strikes 3 --nodes 1"
     assert [strike["number"] for strike in failure["strikes"]] == [3]
+    summary = {"seeds": 2, "virtual_s": 7200.0, "problem": "", "is_interrupted": False}
     assert summaries == [
-        {"test": "shop.py::one", "seeds": 2, "virtual_s": 7200.0, "failed": [2], "is_interrupted": False},
-        {"test": "shop.py::two", "seeds": 2, "virtual_s": 7200.0, "failed": [], "is_interrupted": False},
+        {"test": "shop.py::one", "failed": [2], **summary},
+        {"test": "shop.py::two", "failed": [], **summary},
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
 
@@ -136,3 +137,16 @@ def test_long_values_and_bytes_are_named_in_part() -> None:
     record = StoredRecord(0, 7, 0, None, b"\xff" + b"x" * 100, ())
     with pytest.raises(Broken, match=r"0@7 null='\\\\xffx{39}'…"):
         checks.nothing_lost([record], [])
+
+
+def test_it_is_noted_by_the_users_line_whether_a_check_had_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "made", {})
+    line = inspect.stack()[0].lineno
+    checks.exactly_once([], [])
+    for sources in ([], records("a"), []):
+        checks.nothing_lost(iter(sources), records("a"))
+    checks.nothing_twice([])
+    assert checks.made == {
+        f"exactly_once at test_explore_checks.py:{line + 1}": False,
+        f"nothing_lost at test_explore_checks.py:{line + 3}": True,
+    }

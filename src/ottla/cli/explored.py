@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ottla.cli import output
 from ottla.cli.errors import CliError
+from ottla.explore.checked import Checked
 from ottla.explore.decorated import SEEDS_MAX
 from ottla.explore.finding import INTERRUPTED, Finding, document, find, left, report
 from ottla.explore.plan import Plan, Run
@@ -37,6 +38,7 @@ class Explored:
     # The first run that failed of each kind, and the seeds of all of them: runs are large, and may be many.
     failed: dict[str, Run] = field(default_factory=dict)
     seeds: dict[str, list[int]] = field(default_factory=dict)
+    checked: Checked = field(default_factory=Checked)
 
     def explore(self) -> bool:
         """Run the seeds, and tell what failed; whether any did. Ctrl-C ends it with what was found.
@@ -55,10 +57,11 @@ class Explored:
             self.is_drawn = self.is_drawn or bool(finding.picture)
             picture = ""
             self._tell(finding, self.seeds[kind][1:])
-        self._tell_summary(is_interrupted=is_interrupted)
+        problem = "" if self.failed or is_interrupted else self.checked.problem()
+        self._tell_summary(problem, is_interrupted=is_interrupted)
         if is_interrupted:
             raise KeyboardInterrupt
-        return bool(self.failed)
+        return bool(self.failed or problem)
 
     def _run(self) -> None:
         """All seeds, or up to the first one that fails."""
@@ -67,6 +70,7 @@ class Explored:
             for run in self.workers.runs(self._plans()):
                 self.done += 1
                 self.virtual_s += run.virtual_s
+                self.checked.add(run)
                 if not run.error and run.no_picture:
                     raise CliError(f"the run passes, and there is no picture of it: {run.no_picture}")
                 self._tell_strikes(run)
@@ -132,7 +136,7 @@ class Explored:
         if unknown:
             output.warn(f"--strikes: nothing has struck in this run by {_named(unknown)}")
 
-    def _tell_summary(self, *, is_interrupted: bool) -> None:
+    def _tell_summary(self, problem: str, *, is_interrupted: bool) -> None:
         failed = sorted(seed for seeds in self.seeds.values() for seed in seeds)
         if self.is_json:
             output.print_json_line(
@@ -141,6 +145,7 @@ class Explored:
                     "seeds": self.done,
                     "virtual_s": self.virtual_s,
                     "failed": failed,
+                    "problem": problem,
                     "is_interrupted": is_interrupted,
                 },
                 flush=True,
@@ -148,7 +153,7 @@ class Explored:
             return
         if self.is_drawn and not failed:
             output.say(f"The picture of seed {self.first} is {self.picture}")
-        what = f"failed on {_named(failed)}" if failed else "none failed"
+        what = f"failed on {_named(failed)}" if failed else problem or "none failed"
         when = "interrupted after " if is_interrupted else ""
         output.say(
             f"{self.target}: {when}{output.counted(self.done, 'seed')}, "

@@ -13,6 +13,7 @@ from typing import Any
 
 from ottla.env import processors
 from ottla.explore import decorated
+from ottla.explore.checked import Checked
 from ottla.explore.faults.choice import Faults
 from ottla.explore.finding import Finding, find, report
 from ottla.explore.importing import imported
@@ -31,6 +32,10 @@ class Found(AssertionError):
     def __init__(self, finding: Finding) -> None:
         super().__init__(report(finding))
         self.run = finding.run
+
+
+class CheckedNothing(AssertionError):
+    """All seeds pass, and none of them had a record in what the test checks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +84,9 @@ def explore(
     A run that takes more than ``cpu_s`` of CPU is ended, and has failed. ``jobs``: how many processes run
     seeds; None for as many as there are processors, and for one in a worker of pytest-xdist.
 
-    The test takes no argument, and raises `Found`. `SEEDS_VARIABLE` has it explore other seeds: `4711`,
-    `1..5000`, or `100000..` for as many from there on. ValueError for values that no world has.
+    The test takes no argument, and raises `Found`, or `CheckedNothing`. `SEEDS_VARIABLE` has it explore other
+    seeds: `4711`, `1..5000`, or `100000..` for as many from there on. ValueError for values that no world
+    has.
     """
     # For pytest: the user's own line says it all.
     __tracebackhide__ = True
@@ -110,9 +116,9 @@ def explore(
             __tracebackhide__ = True
             try:
                 finding = first_failure(exploration)
-            except CannotRun as error:
+            except (CannotRun, CheckedNothing) as error:
                 # Without where in Ottla it was raised.
-                raise CannotRun(str(error)) from None
+                raise type(error)(str(error)) from None
             if finding is None:
                 return
             if finding.is_interrupted:
@@ -126,7 +132,7 @@ def explore(
 
 
 def first_failure(exploration: Exploration) -> Finding | None:
-    """The lowest of its seeds that fails, made smaller; None if none does. CannotRun."""
+    """The lowest of its seeds that fails, made smaller; None if none does. CannotRun, CheckedNothing."""
     try:
         first, last = seeds_of(exploration.seeds)
     except ValueError as error:
@@ -138,10 +144,13 @@ def first_failure(exploration: Exploration) -> Finding | None:
     with Workers(file, min(jobs, last - first + 1), place) as workers:
         if test not in workers.tests:
             raise CannotRun(f"{file} has no {test}: a test that is explored has the name of its function")
-        plan = Plan(test=test, seed=first)
+        plan, checked = Plan(test=test, seed=first), Checked()
         for run in workers.runs(replace(plan, seed=seed) for seed in range(first, last + 1)):
             if run.error:
                 return find(workers, target, replace(plan, seed=run.seed), run)
+            checked.add(run)
+    if problem := checked.problem():
+        raise CheckedNothing(f"{target}: {problem}")
     return None
 
 

@@ -75,6 +75,8 @@ class Run:
     printed: str = ""
     # Why there is no picture, where one was to be drawn.
     no_picture: str = ""
+    # The checks of sources that it made, and whether each had a record to look for.
+    checked: Mapping[str, bool] = field(default_factory=dict)
     cpu_s: float = field(default=0.0, compare=False)
 
     def to_json(self) -> str:

@@ -7,6 +7,8 @@ producer gave up, is no loss to it. An effect outside of Kafka (a mail, a row in
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -25,6 +27,8 @@ Results = Callable[["StoredRecord"], Iterable[Hashable]]
 # Of what is wrong, so much is named.
 NAMED_MAX = 10
 NEVER_MS = 2**63
+# The checks of sources that were made here, "nothing_lost at test_shop.py:64": whether any had a source.
+made: dict[str, bool] = {}
 
 
 class Broken(AssertionError):
@@ -57,6 +61,7 @@ def nothing_lost(
     the program leaves it out. Without it a result is the same as its source. Whether the rest of a result is
     right is not seen.
     """
+    sources = _kept(sources)
     there = {by(record) for record in targets}
     lost = [record for record in sources if not there.issuperset(_results(record, by, becomes))]
     if lost:
@@ -86,6 +91,7 @@ def nothing_else(
 
     So a program shows that has read what was never committed. ``becomes`` is as for `nothing_lost`.
     """
+    sources = _kept(sources)
     wanted = {result for record in sources for result in _results(record, by, becomes)}
     others = [record for record in targets if by(record) not in wanted]
     if others:
@@ -103,7 +109,7 @@ def exactly_once(
     This is what a program keeps to that reads, writes and commits in one transaction. Sources that are the
     same are one. ``becomes`` is as for `nothing_lost`.
     """
-    kept, found = list(sources), list(targets)
+    kept, found = _kept(sources), list(targets)
     nothing_lost(kept, found, by, becomes)
     nothing_twice(found, by)
     nothing_else(kept, found, by, becomes)
@@ -147,6 +153,7 @@ def commits_behind(
 
     How it was before is not seen: see `commits_always_behind`.
     """
+    sources = _kept(sources)
     below = [r for r in sources if r.offset < committed.get(TopicPartition(topic, r.partition), 0)]
     there = {by(record) for record in targets}
     ahead = [record for record in below if by(record) not in there]
@@ -168,6 +175,7 @@ def commits_always_behind(
     send, so it is not seen that a program does not wait until its result is acknowledged: `nothing_lost`
     sees that, if the result is lost. Timestamps that a program makes up mislead it.
     """
+    sources = _kept(sources)
     sent_ms: dict[Hashable, int] = {}
     for record in targets:
         identity = by(record)
@@ -205,6 +213,19 @@ def no_standstill(times_s: Iterable[float], begin_s: float, end_s: float, most_s
 def times_s(records: Iterable[StoredRecord]) -> list[float]:
     """When records were sent, by their timestamps, in virtual seconds since a simulated run began."""
     return [(record.timestamp_ms - EPOCH_MS) / 1000 for record in records]
+
+
+def _kept(sources: Iterable[StoredRecord]) -> list[StoredRecord]:
+    """All of them. It is noted for which check, and whether there are any: a check of nothing holds."""
+    kept = list(sources)
+    check = sys._getframe(1)
+    while check.f_back is not None and check.f_back.f_code.co_filename == __file__:
+        check = check.f_back
+    user = check.f_back
+    where = "?" if user is None else f"{os.path.basename(user.f_code.co_filename)}:{user.f_lineno}"
+    name = f"{check.f_code.co_name} at {where}"
+    made[name] = made.get(name, False) or bool(kept)
+    return kept
 
 
 def _results(record: StoredRecord, by: Identity, becomes: Results | None) -> Iterable[Hashable]:

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from ottla.explore.plan import Plan, Run
-from ottla.explore.programs import current, limits, lines
+from ottla.explore.programs import checks, current, limits, lines
 from ottla.explore.programs.checks import Broken
 from ottla.explore.programs.runner import Outcome, outcome_of
 from ottla.explore.programs.story import story_of
@@ -94,6 +94,7 @@ def _run(world: World, plan: Plan, outcome: Outcome, **failure: Any) -> Run:
         strikes=world.faults.strikes if failure or plan.strikes is not None else (),
         nodes=len(world.nodes),
         longest_run_s=world.longest_run_s,
+        checked=checks.made,
         cpu_s=limits.cpu_s(),
         **failure,
     )
