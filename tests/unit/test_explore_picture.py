@@ -121,6 +121,23 @@ def test_values_of_marked_records_do_not_lie_on_each_other() -> None:
     assert sum(looks == "o" for looks, _ in titles(whole)) == 3
 
 
+def test_the_numbers_of_several_records_do_not_lie_on_each_other() -> None:
+    recording = shop()
+    records = [
+        StoredRecord(0, at, LOST.timestamp_ms - 300 + 100 * at, None, b"order %d" % at, ()) for at in range(3)
+    ]
+    whole, *near = figures(picture_of(recording, "seed 4", "Broken", records=records))
+    numbers = [one.text or "" for one in whole.iter(f"{SVG}text") if one.get("class") == "b-text"]
+    assert {number[0] for number in numbers} == {"A", "B", "C"}
+    blocks = sorted(
+        (float(one.get("x", "")), float(one.get("width", "")))
+        for one in whole.iter(f"{SVG}rect")
+        if one.get("class") == "b"
+    )
+    assert all(x + width <= after for (x, width), (after, _) in pairwise(blocks))
+    assert len(near) == 3 and all(any("the run ends" in text for _, text in titles(one)) for one in near)
+
+
 def test_who_leads_stands_at_the_partition() -> None:
     whole = figures(picture_of(shop(), ""))[0]
     assert "n1" in {one.text for one in whole.iter(f"{SVG}text") if "tiny" in one.get("class", "")}

@@ -18,7 +18,7 @@ from ottla.explore.recording.picture_machines import (
     lanes_of,
     names_of,
 )
-from ottla.explore.recording.picture_marked import Marked, Step, Told, close_up, marked_of
+from ottla.explore.recording.picture_marked import RUN, Marked, Step, Told, close_up, marked_of
 from ottla.explore.recording.picture_page import STYLE, Page, Section, page
 from ottla.explore.recording.picture_partitions import draw_partitions
 from ottla.explore.recording.picture_svg import DEFINITIONS, Sheet, clean, number, seconds
@@ -234,8 +234,9 @@ def _drawn(view: View, marked: Marked, told: Sequence[Told], *, legend: bool) ->
     _axis(view, behind, top, y)
     labels = Sheet()
     _ticks(view, labels, top)
+    taken: list[tuple[float, float]] = []
     for at, one in enumerate(told):
-        _guides(view, one, "ABC"[at] if len(told) > 1 else "", top, y)
+        _guides(view, one, "ABC"[at] if len(told) > 1 else "", top, y, taken)
     height = y + 6
     below = ""
     if legend:
@@ -272,10 +273,18 @@ def _ticks(view: View, sheet: Sheet, top: float) -> None:
         sheet.words(label.x, top + 10, label.text, "tick later")
 
 
-def _guides(view: View, told: Told, letter: str, top: float, bottom: float) -> None:
-    """Numbered lines through all lanes, one for each step; those that are near each other have one number."""
+def _guides(
+    view: View, told: Told, letter: str, top: float, bottom: float, taken: list[tuple[float, float]]
+) -> None:
+    """Numbered lines through all lanes, one for each step; those that are near each other have one number.
+
+    ``taken`` is where the numbers of other records are: this one's are to their right.
+    """
     groups: list[list[tuple[int, Step, float]]] = []
     for at, step in enumerate(told.steps, 1):
+        if letter and step.lane == RUN:
+            # That is the same of all.
+            continue
         x = view.x(step.at_s)
         if groups and x - groups[-1][-1][2] < 19:
             groups[-1].append((at, step, x))
@@ -292,6 +301,12 @@ def _guides(view: View, told: Told, letter: str, top: float, bottom: float) -> N
         half = 4 + 3.4 * len(label)
         # No number is cut off at an edge.
         x = min(max(sum(x for _, _, x in group) / len(group), half), view.axis.width - half)
+        for left, right in sorted(taken):
+            if x - half < right and left < x + half:
+                x = right + half + 1
+        if x + half > view.axis.width:
+            continue
+        taken.append((x - half, x + half))
         title = "; ".join(f"{seconds(step.at_s)} {step.lane} {step.text}" for _, step, _ in group)
         view.sheet.block(x - half, x + half, top - 22, 17, "b", title)
         view.sheet.plot.append(f'<text class="b-text" x="{number(x)}" y="{top - 9.5}">{label}</text>')

@@ -268,7 +268,7 @@ def _rings(view: View, charts: Sequence[Chart], marked: Marked) -> None:
     """A ring around each record that the check is about, and a line along its offset."""
     named = {place: told.name for told in marked.told for place in told.places}
     done: set[Place] = set()
-    taken: list[tuple[float, float, float]] = []
+    names: list[tuple[Chart, Point, str]] = []
     for chart in charts:
         for point in chart.points:
             one = point.entry
@@ -281,7 +281,11 @@ def _rings(view: View, charts: Sequence[Chart], marked: Marked) -> None:
             view.sheet.line(f"M{number(point.x)} {number(point.y)}H{number(view.axis.width)}", "along")
             view.sheet.mark("o", point.x, point.y, "The check is about this record. " + _told([point]))
             if place in named:
-                _name(view, chart, point, named[place], taken)
+                names.append((chart, point, named[place]))
+    # Before all rings.
+    taken: list[tuple[float, float, float]] = []
+    for chart, point, name in names:
+        _name(view, chart, point, name, taken)
     if len(done) < len(marked.places):
         view.left_out.append(f"rings around {len(marked.places) - len(done)} records that the check is about")
 
