@@ -113,3 +113,37 @@ def test_a_run_is_imported_as_pytest_has_it_and_its_command_repeats_it(tmp_path:
     (command,) = re.findall(r"^[E ] +(ottla explore .*)$", by_pytest, re.MULTILINE)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = src\n")
     assert expected in ran(tmp_path, "-m", *shlex.split(command))
+
+
+BY_ENVIRONMENT = """
+import os
+from ottla.explore import explore
+
+@explore(seeds=1, nodes=1, faults="calm", jobs=1)
+async def test_it(world):
+    assert os.environ.get("ORDERS") is None, os.environ["ORDERS"]
+"""
+
+
+def test_what_conftests_set_in_the_environment_is_there_for_the_command_too(tmp_path: Path) -> None:
+    files = {
+        "pytest.ini": "[pytest]\n",
+        "conftest.py": "import os\nprint('at work')\nos.environ['ORDERS'] = '5'\n",
+        "tests/support.py": VALUE,
+        "tests/conftest.py": "import os\nfrom .support import VALUE\nos.environ['ORDERS'] += VALUE\n",
+        "tests/test_it.py": BY_ENVIRONMENT,
+    }
+    written(tmp_path, files)
+    options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "tests/test_it.py"]
+    expected = "seed 1: AssertionError: 5what it imports"
+    assert expected in ran(tmp_path, "-c", PYTEST, *options)
+    command = ["-m", "ottla", "explore", "tests/test_it.py", "--json", "--shrink", "0"]
+    said = ran(tmp_path, *command)
+    assert said.startswith("{") and "AssertionError: 5what it imports" in said
+    # As pytest, it runs nothing without them.
+    (tmp_path / "conftest.py").write_text("import shoes\n")
+    ended = subprocess.run(
+        [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 4 and not ended.stdout
+    assert "tests/test_it.py could not be run: conftest.py:1: No module named 'shoes'" in ended.stderr

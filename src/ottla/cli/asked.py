@@ -38,9 +38,11 @@ class Asked:
 
     def run(self) -> bool:
         """Run the test, or all tests of the file; whether any failed. CliError where there is none."""
+        from ottla.explore import mistakes
         from ottla.explore.real import running
 
         with _told_failures(self.file):
+            mistakes.import_conftests(self.file)
             real = running.found(self.file)
         name = self.plan.test
         if name in real:

@@ -73,12 +73,8 @@ def load(file: Path, place: Imported, within: Within = nullcontext) -> ModuleTyp
     if place.module:
         with within():
             return module_of(place.module, file)
-    root, name = name_of(file)
-    folder, settings = settings_of(file)
-    conftests = _conftests(folder, file)
-    roots = [root, *(name_of(one)[0] for one in reversed(conftests))]
-    added = [*roots, *_pythonpath(folder, settings), Path.cwd()]
-    sys.path[:0] = [path for path in dict.fromkeys(map(str, added)) if path not in sys.path]
+    name = name_of(file)[1]
+    folder, conftests = _prepared(file)
     # Where it lies in no package, its name from pytest's root on is one by which it can import relatively.
     longer = _dotted(folder, file)
     try:
@@ -90,10 +86,41 @@ def load(file: Path, place: Imported, within: Within = nullcontext) -> ModuleTyp
         if not is_relative and not (is_missing and conftests):
             raise
     if not is_relative:
-        for conftest in conftests:
-            module_of(name_of(conftest)[1], conftest)
+        _import_conftests(folder, conftests)
     with within():
         return module_of(longer if is_relative else name, file)
+
+
+def load_conftests(file: Path) -> None:
+    """Import each ``conftest.py`` that pytest imports before the file; none where there is no pytest.
+
+    What they set in the environment is then there for the processes that this one starts, as under pytest.
+    Those do not import them where they find all without: a run begins with the same memory as under pytest.
+    """
+    if importlib.util.find_spec("pytest") is not None:
+        _import_conftests(*_prepared(file))
+
+
+def _prepared(file: Path) -> tuple[Path, list[Path]]:
+    """pytest's root for a file, and the file's conftests, with ``sys.path`` as it is to be for both."""
+    folder, settings = settings_of(file)
+    conftests = _conftests(folder, file)
+    roots = [name_of(file)[0], *(name_of(one)[0] for one in reversed(conftests))]
+    added = [*roots, *_pythonpath(folder, settings), Path.cwd()]
+    sys.path[:0] = [path for path in dict.fromkeys(map(str, added)) if path not in sys.path]
+    return folder, conftests
+
+
+def _import_conftests(root: Path, conftests: list[Path]) -> None:
+    for conftest in conftests:
+        name = name_of(conftest)[1]
+        try:
+            module_of(name, conftest)
+        except ImportError as error:
+            longer = _dotted(root, conftest)
+            if name == longer or "relative import" not in str(error):
+                raise
+            module_of(longer, conftest)
 
 
 def module_of(name: str, file: Path) -> ModuleType:

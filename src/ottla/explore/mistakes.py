@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -20,8 +22,23 @@ def module_of(file: str, place: Imported | None = None, within: Within = nullcon
         raise SystemExit(f"there is no file {file}")
     if path.suffix != ".py":
         raise SystemExit(f"{file} is no Python file: its name has to end with .py")
-    try:
+    with _told():
         return importing.load(path, place or UNKNOWN, within)
+
+
+def import_conftests(file: str) -> None:
+    """What pytest imports before a file, if that is there. SystemExit as from `module_of`."""
+    path = Path(file).resolve()
+    # What they print is not among what is answered.
+    if path.is_file():
+        with _told(), redirect_stdout(sys.stderr):
+            importing.load_conftests(path)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - users' code; `pytest.skip` raises no Exception
