@@ -198,6 +198,12 @@ async def does_not_await(world: World) -> None:
 
 
 @explore(faults="calm", nodes=1)
+async def asserts_by_seed(world: World) -> None:
+    seed = world.seed
+    assert seed == 0
+
+
+@explore(faults="calm", nodes=1)
 async def awaits_neither(world: World) -> None:
     world.run(5)
     world.settle()

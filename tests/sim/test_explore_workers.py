@@ -219,6 +219,13 @@ def test_a_refusal_that_the_program_takes_fails_the_run(workers: Workers, test: 
     assert run.kind == f"NotSimulated at oddities.py:{number}"
 
 
+def test_an_assert_has_its_values_and_fails_in_the_same_way_with_others(workers: Workers) -> None:
+    one, two = (only(workers, Plan(test="asserts_by_seed", seed=seed)) for seed in (1, 2))
+    assert one.error == "AssertionError: assert seed == 0, where seed = 1"
+    assert two.error == "AssertionError: assert seed == 0, where seed = 2"
+    assert one.kind == two.kind and one.kind.startswith("AssertionError at oddities.py:")
+
+
 def test_a_test_whose_program_never_works_does_not_pass(workers: Workers) -> None:
     run = only(workers, Plan(test="has_a_program_that_never_works", seed=1))
     starts = r"the program shop has ended by an error at each of its (19|20) starts, the last time by "

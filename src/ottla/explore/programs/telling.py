@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from ottla.explore.plan import Plan, Run
-from ottla.explore.programs import checks, current, limits, lines
+from ottla.explore.programs import asserted, checks, current, limits, lines
 from ottla.explore.programs.checks import Broken
 from ottla.explore.programs.runner import Outcome, outcome_of
 from ottla.explore.programs.story import story_of
@@ -48,6 +48,8 @@ def run_of(world: World, plan: Plan, outcome: Outcome, recorder: Recorder | None
     name, text = type(error).__name__, str(error)
     if isinstance(error, MemoryError) and not text:
         text = f"a run may take {limits.MEMORY_MAX_BYTES / 2**30:g} GiB"
+    if isinstance(error, AssertionError) and not text:
+        text = asserted.told(error)
     return _run(
         world,
         plan,
