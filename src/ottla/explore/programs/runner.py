@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from ottla.explore.programs import apart, chance, clocks, current, librdkafka, lines, machine, refusing
+from ottla.explore.programs import (
+    apart,
+    asserted,
+    chance,
+    clocks,
+    current,
+    librdkafka,
+    lines,
+    machine,
+    refusing,
+)
 from ottla.explore.programs.program import NeverWorked
 from ottla.explore.programs.world import World
 from ottla.explore.world.loop import CURRENT
@@ -130,7 +140,8 @@ def _not_awaited(missing: list[str], error: BaseException | None) -> BaseExcepti
     if not missing[0].startswith("`"):
         where = lines.of_error(error)
         at = f" at {where}" if where else ""
-        found.add_note(f"The test failed{at} by {type(error).__name__}: {error}")
+        said = str(error) or asserted.told(error)
+        found.add_note(f"The test failed{at} by {type(error).__name__}" + (f": {said}" if said else ""))
         return found
     for one in missing:
         error.add_note(one)
