@@ -7,6 +7,7 @@ return, the kernel ends the process a little later.
 from __future__ import annotations
 
 import faulthandler
+import os
 import resource
 import signal
 from collections.abc import Callable
@@ -27,6 +28,7 @@ LOOKS_MAX = 6
 BUSY_S = 0.02
 # Only Linux says here how much memory a process has; elsewhere (macOS) it has no limit.
 STATM = Path("/proc/self/statm")
+STATM_BYTES = 12
 
 Ended = Callable[[str, FrameType | None], None]
 
@@ -39,7 +41,12 @@ def cpu_s() -> float:
 
 
 def _memory_bytes() -> int:
-    return int(STATM.read_bytes().split()[0]) * resource.getpagesize()
+    fd = os.open(STATM, os.O_RDONLY)
+    try:
+        # The first number, by always as many bytes: the length of the line would move what a run allocates.
+        return int(os.read(fd, STATM_BYTES).split()[0]) * resource.getpagesize()
+    finally:
+        os.close(fd)
 
 
 def _limit(kind: int, soft: int) -> None:
