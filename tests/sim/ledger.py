@@ -97,8 +97,11 @@ async def is_never_killed_at_work(world: World) -> None:
     assert len(done) == begun * 400
 
 
-async def leave(code: int) -> None:
-    """A task of the program ends the process, whatever the program waits for."""
+async def leave(code: int, left: list[int]) -> None:
+    """A task of the program ends its process, whatever it waits for, as often as ``left`` is long."""
+    if not left:
+        await asyncio.sleep(1e6)
+    left.pop()
 
     async def give_up() -> None:
         await asyncio.sleep(1)
@@ -110,7 +113,7 @@ async def leave(code: int) -> None:
 
 
 async def leaves(world: World, code: int) -> int:
-    program = world.program("leaver", leave, code, restarts=True)
+    program = world.program("leaver", leave, code, [1, 2, 3], restarts=True)
     await world.run(10)
     return program.starts
 
@@ -119,6 +122,6 @@ async def leaves(world: World, code: int) -> int:
 async def a_task_ends_the_program(world: World) -> None:
     assert await leaves(world, 3) > 2
     # Without an error it is done.
-    other = world.program("done", leave, 0, restarts=True)
+    other = world.program("done", leave, 0, [1], restarts=True)
     await world.run(10)
     assert (other.starts, other.done) == (1, True)

@@ -176,7 +176,7 @@ def test_the_idle_time_begins_when_partitions_are_assigned(
     consumer: Any = Joining(assigned_s)
     monkeypatch.setattr(reader, "time", consumer)
     made = reader.Reader(
-        consumer, reader.render_values, follow=True, count_max=None, idle_s_max=2.0, commits=True
+        consumer, reader.render_values, follow=True, count_max=None, idle_s_max=2.0, group="g"
     )
     made.subscribe(["t"])
     made.run(lambda count: None)
