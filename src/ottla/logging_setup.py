@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 import time
 
@@ -16,13 +17,20 @@ log = logging.getLogger(__name__)
 LINE_CHARACTERS_MAX = 4096
 # Lines of one place in the code, within so many seconds: what a client provokes it may provoke thousands of
 # times in each of them, and logs lie on somebody's disk.
-LINES_MAX = 1000
 LINES_SECONDS = 60
-# Of one address from which somebody comes who has not logged in, so many.
+LINES_MAX = 1000
+# Of clients that have not logged in, all together, so many; and of one network that somebody has by himself.
+STRANGERS_LINES_MAX = 200
 STRANGER_LINES_MAX = 100
-# Of one client so many are written in any case, as long as there are not too many clients.
+# Of one client the first few are written in any case, as long as such clients are not too many.
 FIRST_LINES_MAX = 5
-HOSTS_MAX = 2 * LINES_MAX
+LATE_LINES_MAX = LINES_MAX
+STRANGERS_LATE_LINES_MAX = 100
+# Networks whose lines are counted.
+NETWORKS_MAX = 2 * LINES_MAX
+# Whoever has one address of IPv6 has all that begin with these bytes (a /64), and often with these (a /48).
+_OWN_BYTES, _WIDE_BYTES = 8, 6
+_MAPPED = bytes(10) + b"\xff\xff"
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -32,43 +40,100 @@ def _cut(line: str) -> str:
     return line if left_out <= 0 else f"{line[:LINE_CHARACTERS_MAX]}... ({left_out} more characters)"
 
 
-class _Place:
-    """The lines of one place in the code: since when they are counted, how many there were, and of which
-    clients."""
+def networks_of(host: str) -> tuple[str | bytes, str | bytes]:
+    """The network that whoever comes from an address surely has by himself, and the one that he may have.
+    Of IPv4, and of what is no address, both are the address."""
+    if ":" not in host:
+        return host, host
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    except OSError:
+        return host, host
+    if packed.startswith(_MAPPED):
+        return (address := socket.inet_ntop(socket.AF_INET, packed[len(_MAPPED) :])), address
+    return packed[:_OWN_BYTES], packed[:_WIDE_BYTES]
 
-    __slots__ = ("count", "hosts", "late", "left_out", "since")
+
+class _Counts:
+    """How many lines there were of each of a bounded number of networks."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self) -> None:
+        self._of: dict[str | bytes, int] = {}
+
+    def add(self, network: str | bytes) -> int:
+        """Count one; how many there were, 0 where that is not known."""
+        if network not in self._of and len(self._of) >= NETWORKS_MAX:
+            return 0
+        self._of[network] = count = self._of.get(network, 0) + 1
+        return count
+
+
+class _Lines:
+    """The lines of one place in the code about clients of one kind."""
+
+    __slots__ = ("_count", "_first", "_late", "_late_max", "_max", "_remark")
+
+    def __init__(self, lines_max: int, late_max: int, of_whom: str) -> None:
+        self._max = lines_max
+        self._late_max = late_max
+        self._remark = f"more lines like this{of_whom} are left out for up to {LINES_SECONDS} s"
+        self._count = 0
+        # Those that came when there were too many already, and were not left out.
+        self._late = 0
+        self._first = _Counts()
+
+    def take(self, record: logging.LogRecord, whose: str | bytes | None) -> bool:
+        """Count a line; whether it is written. The last one says that more are not."""
+        of_it = 0 if whose is None else self._first.add(whose)
+        self._count += 1
+        if self._count == self._max:
+            _add(record, self._remark)
+        return self._count <= self._max or self._is_heard(of_it)
+
+    def _is_heard(self, of_it: int) -> bool:
+        """Whether a line that is one too many is written all the same: another client's flood is not to hide
+        it."""
+        if not 0 < of_it <= FIRST_LINES_MAX or self._late >= self._late_max:
+            return False
+        self._late += 1
+        return True
+
+
+class _Place:
+    """One place in the code: since when its lines are counted, and how many were left out."""
+
+    __slots__ = ("_known", "_of_own", "_strangers", "left_out", "since")
 
     def __init__(self, since: float) -> None:
         self.since = since
-        # Those of strangers who have said enough are not in it: they take nobody's turn.
-        self.count = 0
         self.left_out = 0
-        # Those that came when there were too many already, and were not left out.
-        self.late = 0
-        self.hosts: dict[str, int] = {}
+        # What strangers have said is no matter for others.
+        self._known = _Lines(LINES_MAX, LATE_LINES_MAX, "")
+        self._strangers = _Lines(
+            STRANGERS_LINES_MAX, STRANGERS_LATE_LINES_MAX, " of clients that have not logged in"
+        )
+        self._of_own = _Counts()
 
-    def of_host(self, host: str) -> int:
-        """Count a line of a client; how many there were of its address, 0 where that is not known."""
-        if host not in self.hosts and len(self.hosts) >= HOSTS_MAX:
-            return 0
-        self.hosts[host] = self.hosts.get(host, 0) + 1
-        return self.hosts[host]
-
-    def is_heard(self, host: str | None) -> bool:
-        """Whether a line that is one too many is written all the same: another client's flood is not to hide
-        it."""
-        if host is None or self.hosts.get(host, FIRST_LINES_MAX + 1) > FIRST_LINES_MAX:
+    def is_written(self, record: logging.LogRecord) -> bool:
+        host, is_stranger = _whose(record)
+        if host is None or not is_stranger:
+            return self._known.take(record, host)
+        own, wide = networks_of(host)
+        count = self._of_own.add(own)
+        # Who has said enough takes nobody's turn.
+        if count > STRANGER_LINES_MAX:
             return False
-        if self.late >= LINES_MAX:
-            return False
-        self.late += 1
-        return True
+        if count == STRANGER_LINES_MAX:
+            _add(record, f"more lines like this from there are left out for up to {LINES_SECONDS} s")
+        return self._strangers.take(record, wide)
 
 
 class Limiter(logging.Filter):
     """Leaves lines out where one place in the code says too many, and says that it does. Of each client the
-    first few are written, whatever others have had written; of each address from which strangers come, many
-    less than of others."""
+    first few are written, whatever others have had written; of strangers, and of each network from which they
+    come, much fewer than of others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,22 +150,9 @@ class Limiter(logging.Filter):
             if place.left_out:
                 _add(record, f"{place.left_out} lines like this were left out before it")
             place = self._places[where] = _Place(record.created)
-        is_written = self._is_written(record, place)
+        is_written = place.is_written(record)
         place.left_out += not is_written
         return is_written
-
-    @staticmethod
-    def _is_written(record: logging.LogRecord, place: _Place) -> bool:
-        host, is_stranger = _whose(record)
-        of_host = 0 if host is None else place.of_host(host)
-        if is_stranger and of_host > STRANGER_LINES_MAX:
-            return False
-        place.count += 1
-        if is_stranger and of_host == STRANGER_LINES_MAX:
-            _add(record, f"more lines like this from there are left out for up to {LINES_SECONDS} s")
-        if place.count == LINES_MAX:
-            _add(record, f"more lines like this are left out for up to {LINES_SECONDS} s")
-        return place.count <= LINES_MAX or place.is_heard(host)
 
 
 def _whose(record: logging.LogRecord) -> tuple[str | None, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -16,9 +16,12 @@ from ottla.logging_setup import (
     LINE_CHARACTERS_MAX,
     LINES_MAX,
     STRANGER_LINES_MAX,
+    STRANGERS_LATE_LINES_MAX,
+    STRANGERS_LINES_MAX,
     JsonFormatter,
     Limiter,
     TextFormatter,
+    networks_of,
 )
 from ottla.security.principals import user
 
@@ -112,12 +115,61 @@ def test_an_address_of_strangers_fills_no_log(log: Log) -> None:
     assert len(log.lines()) == STRANGER_LINES_MAX
     assert log.lines()[-1].endswith("(more lines like this from there are left out for up to 60 s)")
     # Whoever has logged in, and others, have as many lines as if nothing had been.
-    for _ in range(LINES_MAX - STRANGER_LINES_MAX):
+    for _ in range(LINES_MAX):
         log.write("%s: something", known)
-    assert len(log.lines()) == LINES_MAX
+    assert len(log.lines()) == STRANGER_LINES_MAX + LINES_MAX
     log.write("client", at_s=NOW_S + 60)
     left_out = 5 * LINES_MAX - STRANGER_LINES_MAX
     assert log.lines()[-1] == f"client ({left_out} lines like this were left out before it)"
+
+
+def failed_logins(log: Log, hosts: Iterable[str]) -> list[str]:
+    """What is written of logins of strangers at these addresses that fail, one each."""
+    before = len(log.lines())
+    for host in hosts:
+        log.write("%s: the login failed", client.Client(host, "L"))
+    return log.lines()[before:]
+
+
+def test_whoever_has_a_network_of_ipv6_says_no_more_than_with_one_address(log: Log) -> None:
+    own = failed_logins(log, (f"2001:db8:1:1::{number:x}" for number in range(5 * LINES_MAX)))
+    assert len(own) == STRANGER_LINES_MAX
+    # Others have theirs: the next network, IPv4, and IPv4 as a socket of IPv6 shows it.
+    assert len(failed_logins(log, ["2001:db8:1:2::1", "10.0.0.1", "::ffff:10.0.0.2"])) == 3
+
+
+def test_strangers_with_networks_without_number_fill_no_log_and_hide_nobody(log: Log) -> None:
+    wide = failed_logins(log, (f"2001:db8:1:{number:x}::1" for number in range(5 * LINES_MAX)))
+    assert len(wide) == STRANGERS_LINES_MAX
+    assert wide[-1].endswith(
+        "(more lines like this of clients that have not logged in are left out for up to 60 s)"
+    )
+    # The first lines of others are written, as long as these are not too many.
+    assert len(failed_logins(log, ["10.0.0.1"] * 10)) == FIRST_LINES_MAX
+    others = failed_logins(log, (f"2001:db8:{number:x}::1" for number in range(2, 5 * LINES_MAX)))
+    assert len(others) == STRANGERS_LATE_LINES_MAX - FIRST_LINES_MAX
+    # Whoever has logged in is not concerned.
+    known = client.Client("2001:db8:1::1", "L")
+    known.principal = user("alice")
+    before = len(log.lines())
+    for _ in range(LINES_MAX):
+        log.write("%s: something", known)
+    assert len(log.lines()) == before + LINES_MAX
+
+
+@pytest.mark.parametrize(
+    ("host", "own", "wide"),
+    [
+        ("10.0.0.1", "10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2::3", bytes.fromhex("20010db800010002"), bytes.fromhex("20010db80001")),
+        ("fe80::1%eth0", bytes.fromhex("fe80000000000000"), bytes.fromhex("fe8000000000")),
+        ("a:b", "a:b", "a:b"),
+        ("", "", ""),
+    ],
+)
+def test_networks_of_an_address(host: str, own: object, wide: object) -> None:
+    assert networks_of(host) == (own, wide)
 
 
 def test_clients_without_number_say_no_more_than_twice_as_much(log: Log) -> None:

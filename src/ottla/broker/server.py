@@ -237,6 +237,7 @@ class Server:
                 "until others close; raise the limit (ulimit -n); kept for logs: %d",
                 host,
                 self._descriptors_kept,
+                extra=_of_stranger(host),
             )
 
     def forget(self, connection: Connection) -> None:
