@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# In an item of a list it is indented.
+_FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r'title="([^"]+)"')
 
 
@@ -38,10 +40,10 @@ def blocks(page: str) -> list[Block]:
 
 
 def _block(page: str, text: str, found: re.Match[str]) -> Block:
-    info = found[1].strip()
+    info = found[2].strip()
     title = _TITLE.search(info)
     line = text.count("\n", 0, found.start()) + 2
-    return Block(page, line, info.partition(" ")[0], title[1] if title else "", found[2])
+    return Block(page, line, info.partition(" ")[0], title[1] if title else "", textwrap.dedent(found[3]))
 
 
 def statements(text: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from etcd_support import EtcdCluster
+from etcd_support import EtcdCluster, Tls
 from pages.page import ROOT, Block, statements, unlike
 
 STATEMENT_TIMEOUT_S = 120.0
@@ -33,7 +34,20 @@ HOSTS = {
     "broker.example.org": "localhost",
     "10.0.1.20": "127.0.0.1",
 }
-FOLDERS = ("/srv", "/etc/ottla", "/etc/prometheus")
+FOLDERS = ("/srv", "/etc/ottla", "/etc/etcd-secrets", "/etc/prometheus", "/etc/systemd/system")
+# Programs that do less than on a page's machine, where there are users of their own and a service manager.
+PROGRAMS = {
+    "install": """\
+#!/bin/bash
+while (($#)); do
+    case $1 in --owner) shift 2 ;; *) kept+=("$1"); shift ;; esac
+done
+exec /usr/bin/install "${kept[@]}"
+""",
+    "systemctl": "#!/bin/sh\n",
+}
+# An etcd with TLS, by the certificates that a page's command has made in the folder `secrets`.
+SECURED_STORE = re.compile(r"(?<=https://)10\.0\.1\.10:2379|(?<=etcds://)[\w.:,]+")
 STORE = re.compile(r"etcd://[\w.:,]+")
 SERVER = re.compile(r"^\s*(?:\S*/)?ottla serve\b")
 CLUSTER = re.compile(r"^\s*(?:\S*/)?ottla cluster up\b")
@@ -49,6 +63,7 @@ listens() {{
     before=
     for word in "$@"; do
         [ "$word" = --listen ] && return
+        [ "$before" = --set ] && [ "${{word#listeners=}}" != "$word" ] && return
         [ "$before" = --config ] && grep -q ^listeners= "$word" && return
         before=$word
     done
@@ -98,7 +113,9 @@ class Reader:
         self.running: list[Background] = []
         self._count = 0
         self._etcd: EtcdCluster | None = None
-        (folder / "deploy").symlink_to(ROOT / "deploy")
+        self._secured_etcd: EtcdCluster | None = None
+        # A copy: secrets are made in it.
+        shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("secrets"))
         for name in FOLDERS:
             Path(f"{folder}{name}").mkdir(parents=True)
         notes = folder / ".notes"
@@ -131,8 +148,14 @@ class Reader:
             text = f'#!/bin/sh\nexec {real / name} "$@"\n'
             if name == "ottla":
                 text = WRAPPER.format(ottla=real / "ottla", port=self.here("9092"))
-            (made / name).write_text(text)
-            (made / name).chmod(0o755)
+            self._make_program(name, text)
+        for name, text in PROGRAMS.items():
+            self._make_program(name, text)
+
+    def _make_program(self, name: str, text: str) -> None:
+        path = self.folder / ".venv" / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
 
     def _environment(self) -> dict[str, str]:
         # Where bytecode is not kept, each command compiles all of Ottla anew.
@@ -160,11 +183,14 @@ class Reader:
             if self._bash.stdin is not None:
                 self._bash.stdin.close()
             os.close(self._said)
-            if self._etcd is not None:
-                self._etcd.stop()
+            for etcd in (self._etcd, self._secured_etcd):
+                if etcd is not None:
+                    etcd.stop()
 
     def here(self, text: str) -> str:
         """A page's text with ports, hosts, folders and stores of the test's own."""
+        if SECURED_STORE.search(text):
+            text = SECURED_STORE.sub(self._secured_endpoints(), text)
         for name, address in HOSTS.items():
             text = text.replace(name, address)
         for name in FOLDERS:
@@ -174,6 +200,13 @@ class Reader:
                 self._etcd = EtcdCluster().start()
             text = STORE.sub(self._etcd.url(), text).replace("h1:2379", self._etcd.endpoints)
         return PORTS.sub(lambda found: str(self.ports[found[1]] + int(found[2])), text)
+
+    def _secured_endpoints(self) -> str:
+        if self._secured_etcd is None:
+            secrets = self.folder / "secrets"
+            tls = Tls(secrets / "ca.pem", secrets / "etcd.crt", secrets / "etcd.key")
+            self._secured_etcd = EtcdCluster(tls=tls, extra=["--bcrypt-cost", "4"]).start()
+        return self._secured_etcd.endpoints
 
     def follow(self, block: Block, shown: Block | None) -> None:
         """Do what a block says; ``shown``: the output that the page has for it."""

@@ -1,4 +1,5 @@
-"""Every command and program of README and docs/ runs, in order, as a reader would: one test for each page.
+"""Every command and program of README, docs/ and deploy/README runs, in order, as a reader would: one test
+for each page.
 
 A block runs if its language is `sh` or `python`. A block with ``title="FILE"`` is saved as that file. A block
 of `text` behind one that runs is the output: numbers may differ. Any other block is in `NOT_RUN`, with the
@@ -33,6 +34,7 @@ PAGES = (
     "docs/TOP.md",
     "docs/TRACE.md",
     "docs/TROUBLESHOOTING.md",
+    "deploy/README.md",
 )
 
 # Blocks that are not run: by page, how the block's first line begins, and the reason.
@@ -71,6 +73,22 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "TIME ": "of another client; tests/scenarios/test_trace.py",
         "slow: ": "of another client; tests/unit/test_observe_slow.py",
     },
+    "deploy/README.md": {
+        "docker build": "needs Docker; tests/scenarios/test_container.py runs what is in the image",
+        "docker run": "needs Docker; tests/scenarios/test_container.py has the variable",
+        "docker compose": "needs Docker; tests/unit/test_deploy.py reads the file",
+        "kubectl apply -k deploy/kubernetes/plain": "needs a cluster of Kubernetes; "
+        "tests/unit/test_deploy_kubernetes.py builds what is applied",
+        "sh deploy/kubernetes/roll.sh": "needs a cluster of Kubernetes; tests/unit/test_deploy_kubernetes.py "
+        "runs it with a kubectl of its own",
+        "resources: [deploy/kubernetes/plain]": "tests/unit/test_deploy_kubernetes.py builds it",
+        "kubectl set env": "needs a cluster of Kubernetes; "
+        "tests/unit/test_deploy_kubernetes.py has the variable",
+        "sudo chown": "needs Docker; tests/unit/test_deploy_secured.py reads the files",
+        "kubectl apply -k deploy/secured": "needs a cluster of Kubernetes; "
+        "tests/unit/test_deploy_kubernetes.py builds what is applied",
+        "security.protocol=SASL_SSL": "has a secret; tests/security/test_deployed.py logs in so",
+    },
 }
 
 # Pages with commands that are not run here, and the reason.
@@ -88,6 +106,17 @@ STAND_INS = {
     "make run": "ottla serve --data data",
     "export PATH=$PWD/.venv/bin:$PATH": ":",
     ".venv/bin/pip install pytest": ":",
+    # What deploy/secured/ottla.conf starts, alone: replicas are others' matter.
+    "systemctl daemon-reload && systemctl enable --now ottla@1": "ottla serve --node-id 1 --cluster ottla "
+    "--store 'etcds://10.0.1.10:2379?ca=/etc/ottla-secrets/ca.pem&user=ottla"
+    "&password-file=/etc/ottla-secrets/etcd-ottla.password' --data /srv/ottla "
+    "--set listeners=CLIENTS://10.0.1.20:9092,NODES://10.0.1.20:9094 --config /etc/ottla/server.properties "
+    "--set ssl.keystore.location=/etc/ottla-secrets/node.pem "
+    "--set ssl.truststore.location=/etc/ottla-secrets/ca.pem "
+    "--set default.replication.factor=1 --set min.insync.replicas=1",
+    # Who asks for the password is answered.
+    "ottla user create alice --mechanism SCRAM-SHA-512": "echo secret | "
+    "ottla user create alice --mechanism SCRAM-SHA-512",
 }
 # Languages of blocks that are pictures, or parts of a file that another test reads.
 PICTURES = ("mermaid",)
@@ -126,7 +155,8 @@ def plan(page: str) -> list[tuple[Block, Block | None]]:
 @pytest.mark.parametrize("page", PAGES)
 def test_page(page: str, tmp_path: Path) -> None:
     planned = plan(page)
-    if "cluster up" in (ROOT / page).read_text() and not shutil.which("etcd"):
+    text = (ROOT / page).read_text()
+    if ("cluster up" in text or "ETCDCTL" in text) and not shutil.which("etcd"):
         pytest.skip("etcd is not installed")
     with Reader(tmp_path, STAND_INS) as reader:
         for block, shown in planned:
@@ -134,7 +164,7 @@ def test_page(page: str, tmp_path: Path) -> None:
 
 
 def test_every_page_with_commands_is_listed() -> None:
-    pages = ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    pages = ["README.md", "deploy/README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
     having = [page for page in pages if any(block.language in ("sh", "python") for block in blocks(page))]
     assert not set(having) - {*PAGES, *ELSEWHERE}, "run them, or say why not"
 

@@ -138,8 +138,9 @@ def _merged_list(base: list[Object], patch: list[Object], key: str) -> list[Obje
 
 
 def _set_image(found: Mapping[Key, Object], image: Mapping[str, str]) -> None:
-    assert image.keys() == {"name", "newTag"}
+    assert {"name", "newTag"} <= image.keys() <= {"name", "newName", "newTag"}
     for one in found.values():
-        for container in one["spec"].get("template", {}).get("spec", {}).get("containers", ()):
-            if container["image"] == image["name"]:
-                container["image"] = f"{image['name']}:{image['newTag']}"
+        for container in one.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ()):
+            # An overlay's may have a tag already.
+            if container["image"].partition(":")[0] == image["name"]:
+                container["image"] = f"{image.get('newName', image['name'])}:{image['newTag']}"

@@ -258,12 +258,17 @@ def test_systemd_waits_for_a_node_and_watches_its_loop() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    text = (DEPLOY / "systemd" / "ottla@.service").read_text()
+@pytest.mark.parametrize("secured", [False, True])
+def test_systemd_understands_the_unit(tmp_path: Path, secured: bool) -> None:
     unit = tmp_path / "ottla@.service"
-    unit.write_text(text.replace("/opt/ottla/bin/ottla", sys.executable))
+    files = {unit: DEPLOY / "systemd" / unit.name}
+    if secured:
+        (tmp_path / "ottla@.service.d").mkdir()
+        files[tmp_path / "ottla@.service.d" / "secured.conf"] = SECURED / "ottla.conf"
+    for path, given in files.items():
+        path.write_text(given.read_text().replace("/opt/ottla/bin/ottla", sys.executable))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
-    assert [line for line in done.stderr.splitlines() if "ottla@" in line] == []
+    assert [line for line in done.stderr.splitlines() if str(tmp_path) in line or "ottla@" in line] == []
 
 
 def test_the_drop_in_is_of_the_etcd_that_nodes_are_told_of() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,28 @@ def etcd_members(objects: Objects) -> dict[str, dict[str, str]]:
 # -- building ---------------------------------------------------------------------------------------------
 
 
+def by_kubectl(folder: Path) -> Objects:
+    done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_kubectl_builds_the_same(folder: Path, built: dict[str, Objects], name: str) -> None:
-    done = subprocess.run(["kubectl", "kustomize", folder / name], capture_output=True, text=True, check=True)
-    theirs = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
-    assert theirs == built[name]
+    assert by_kubectl(folder / name) == built[name]
+
+
+def test_the_pages_overlay_names_an_image_in_a_registry(folder: Path, plain: Objects) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (DEPLOY / "README.md").read_text(), re.DOTALL)
+    root = folder.parent
+    (root / "kustomization.yaml").write_text(textwrap.dedent(f"  {block.strip()}"))
+    objects = build(root)
+    assert objects.keys() == plain.keys()
+    for one in zones(objects).values():
+        assert container(one)["image"] == f"registry.example.org/ottla:{__version__}"
+    assert container(objects["StatefulSet", "etcd"]) == container(plain["StatefulSet", "etcd"])
+    if shutil.which("kubectl") is not None:
+        assert by_kubectl(root) == objects
 
 
 def test_an_overlay_has_all_objects(overlay: Objects) -> None:
