@@ -7,6 +7,7 @@ fixtures of its own pytest plugin (`ottla_broker`, `ottla_topic`).
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -90,11 +91,13 @@ def ottla_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerPro
 
 
 @pytest.fixture(autouse=True)
-def _no_log_of_a_process() -> Iterator[None]:
-    """Take away the log of an `ottla serve` in this process: its stream is closed when the test has ended."""
+def _nothing_of_a_process() -> Iterator[None]:
+    """Take away what an `ottla serve` in this process leaves: its log, whose stream is closed when the test
+    has ended, and garbage that it has frozen, which a later test of garbage would take for its own."""
     root = logging.getLogger()
     level = root.level
     yield
+    gc.unfreeze()
     for handler in list(root.handlers):
         if any(isinstance(one, Limiter) for one in handler.filters):
             root.removeHandler(handler)

@@ -80,7 +80,8 @@ def plain(field: Field, values: Values, number: int) -> Any:
 class Watch:
     """CPU seconds of the longest step of the running loop, and how many there were.
 
-    Several may watch at once, and end in any order.
+    Several may watch at once, and end in any order. A step counts that is whole within: where one watch
+    follows another, what is done between them (a collection of garbage) is nobody's.
     """
 
     _watching: ClassVar[list[Watch]] = []
@@ -92,12 +93,14 @@ class Watch:
 
     @staticmethod
     def _timed(handle: asyncio.Handle) -> None:
+        watching = Watch._watching.copy()
         started = time.thread_time()
         Watch._run(handle)
         took_s = time.thread_time() - started
-        for watch in Watch._watching:
-            watch.longest_s = max(watch.longest_s, took_s)
-            watch.steps += 1
+        for watch in watching:
+            if watch in Watch._watching:
+                watch.longest_s = max(watch.longest_s, took_s)
+                watch.steps += 1
 
     def __enter__(self) -> Watch:
         self._watching.append(self)

@@ -28,6 +28,14 @@ def collections() -> Iterator[ShortCollections]:
     gc.unfreeze()
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_what_a_test_freezes_is_looked_at_again_in_the_next(turn: int) -> None:
+    """As what an `ottla serve` within a test has frozen: whoever looks for garbage later would find its."""
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    assert gc.get_freeze_count() > 0
+
+
 def test_the_collector_is_left_as_it_was() -> None:
     thresholds, callbacks = gc.get_threshold(), list(gc.callbacks)
     made = ShortCollections(thread_cpu_ms)

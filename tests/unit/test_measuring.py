@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from pathlib import Path
 
 import pytest
+from budget_support import Watch
 
 import measuring
 from measuring import Attempt, at_most, cpu_at_most, not_waiting, slowness
@@ -131,3 +133,19 @@ def test_a_wait_that_was_not_to_happen_is_noticed(monkeypatch: pytest.MonkeyPatc
     times = [10.0, 15.0]
     with pytest.raises(AssertionError, match="as if it had waited"), not_waiting(10):
         pass
+
+
+def test_what_is_done_between_two_watches_is_in_neither() -> None:
+    """A collection, say, which takes as long as much is in the process: its step begins in the first watch
+    and ends in the second."""
+
+    async def main() -> list[int]:
+        steps = []
+        for _ in range(3):
+            with Watch() as watch:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            steps.append(watch.steps)
+        return steps
+
+    assert asyncio.run(main()) == [1, 1, 1]
