@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,9 +61,12 @@ def _processes(directory: Callable[[], Path]) -> Iterator[Start]:
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
     """What a command that ran in this process did to signals ends with its test: processes that are started
-    later would ignore, as `ottla serve` does in its end, what is to stop them."""
+    later would ignore, as `ottla serve` does in its end, what is to stop them. And what Ctrl-C has it ignore
+    from then on (`Interrupts`), pytest is to notice in later tests."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    unraisable = sys.unraisablehook
     yield
+    sys.unraisablehook = unraisable
     for number, handler in before.items():
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)

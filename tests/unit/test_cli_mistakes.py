@@ -350,6 +350,13 @@ def test_without_ctrl_c_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.Monk
         main._exit_code([], Interrupts())
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_what_it_has_ignored_is_heard_of_in_the_next_test(turn: int) -> None:
+    assert sys.unraisablehook.__module__ != Interrupts.__module__
+    Interrupts().watch()
+    assert sys.unraisablehook.__module__ == Interrupts.__module__
+
+
 # -- closed streams --------------------------------------------------------------------------------------
 
 CLOSED = """
