@@ -37,7 +37,7 @@ class ProgramLoop(VirtualLoop):
 
     def us(self, seconds: float) -> int:
         """Rounded up: a program whose timer came early would find its time not reached, and ask again."""
-        exact_us = min(seconds, NEVER_S) * SECOND_US
+        exact_us = (NEVER_S if seconds > NEVER_S else seconds) * SECOND_US
         nearest_us = round(exact_us)
         # A float that was meant to be whole is off by less than this.
         return nearest_us if nearest_us >= exact_us - 1e-3 else nearest_us + 1

@@ -147,7 +147,7 @@ WORLD = Context()
 class Handle:
     """What asyncio wants of ``Handle`` and ``TimerHandle``."""
 
-    __slots__ = ("_args", "_callback", "_cancelled", "context", "process", "source", "when_us")
+    __slots__ = ("_args", "_callback", "context", "process", "source", "when_us")
 
     def __init__(
         self,
@@ -160,19 +160,17 @@ class Handle:
         """``source``: a connection, `turns.TIMER`, or None for ``call_soon``, whose order is promised."""
         self._callback: Callable[..., object] | None = callback
         self._args = args
-        self._cancelled = False
         self.context = context
         self.process = context.get(CURRENT)
         self.when_us = when_us
         self.source = source
 
     def cancel(self) -> None:
-        self._cancelled = True
         self._callback = None
         self._args = ()
 
     def cancelled(self) -> bool:
-        return self._cancelled
+        return self._callback is None
 
     def when(self) -> float:
         return self.when_us / SECOND_US
@@ -201,6 +199,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._order = 0
         self._made = 0
         self._turns: Turns | None = None
+        # What orders timers of the same instant: without ``turns`` nothing does.
+        self._tie: Callable[[], int] = int
         # At which step a process waits for its core; 0: at none.
         self._wait_step = 0
         self._stop: BaseException | None = None
@@ -218,6 +218,7 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     @turns.setter
     def turns(self, turns: Turns) -> None:
         self._turns = turns
+        self._tie = turns.tie
         self._next_wait(turns)
 
     def _next_wait(self, turns: Turns) -> None:
@@ -250,28 +251,36 @@ class VirtualLoop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
-        when_us = self.now_us + max(0, self.us(delay))
-        return self.call_at_us(when_us, callback, *args, context=context)
+        delay_us = self.us(delay)
+        when_us = self.now_us + delay_us if delay_us > 0 else self.now_us
+        return self.timer(when_us, callback, args, copy_context() if context is None else context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
-        return self.call_at_us(max(self.now_us, self.us(when)), callback, *args, context=context)
+        when_us = max(self.now_us, self.us(when))
+        return self.timer(when_us, callback, args, copy_context() if context is None else context)
 
     def call_at_us(
         self, when_us: int, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Handle:
         """As ``call_at``, in virtual microseconds, which are exact."""
-        handle = Handle(callback, args, copy_context() if context is None else context, when_us, TIMER)
+        return self.timer(when_us, callback, args, copy_context() if context is None else context)
+
+    def timer(
+        self, when_us: int, callback: Callable[..., object], args: tuple[Any, ...], context: Context
+    ) -> Handle:
+        """As ``call_at_us``, for whoever sets many: what is called by position alone is called sooner."""
+        handle = Handle(callback, args, context, when_us, TIMER)
         self._order += 1
-        tie = 0 if self._turns is None else self._turns.tie()
-        heappush(self._timers, (when_us, tie, self._order, handle))
+        heappush(self._timers, (when_us, self._tie(), self._order, handle))
         return handle
 
     def create_future(self) -> asyncio.Future[Any]:
         # Its constructor is C's: futures are many.
         made = NumberedFuture(loop=self)
-        made.number = self.next_number()
+        self._made += 1
+        made.number = self._made
         return made
 
     def create_task(  # type: ignore[override]
@@ -384,10 +393,10 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         ready, timers = self._ready, self._timers
         check, creep_us = self.step_interval, self.creep_us
         any_order = self._turns is not None and self._turns.is_any_order
-        while not main.done():
+        is_over = main.done
+        while not is_over():
             if not ready:
                 self._advance(end_us)
-                continue
             handle = ready.popleft() if not any_order else self._any()
             if handle._callback is None:
                 continue

@@ -91,6 +91,7 @@ class Pipe:
         "_flight",
         "_last_us",
         "_timer",
+        "back",
         "host",
         "link",
         "lossy",
@@ -108,6 +109,8 @@ class Pipe:
         self.target = target
         self.host = target.address[0]
         self.link: Link = fabric.link(source.address[0], self.host)
+        # The way of acknowledgements, which ``SimTransport.join`` sets.
+        self.back: Link
         self.window = fabric.window()
         # Bytes that were sent and not read yet.
         self.unread = 0
@@ -134,8 +137,9 @@ class Pipe:
             return
         fabric = self._fabric
         arrives_us = fabric.loop.now_us + fabric.latency_us(self.link) + delay_us
-        self._last_us = max(self._last_us, arrives_us)
-        fabric.loop.call_at_us(self._last_us, self._arrive, context=WORLD)
+        if arrives_us > self._last_us:
+            self._last_us = arrives_us
+        fabric.loop.timer(self._last_us, self._arrive, (), WORLD)
 
     def _arrive(self) -> None:
         if self.stalled or not self._flight:
@@ -143,20 +147,17 @@ class Pipe:
         if not self.is_open():
             self._stall()
             return
-        if self._ack_timer is None and self._back().blocked:
+        if self.back.blocked and self._ack_timer is None:
             loop = self._fabric.loop
             self._ack_timer = loop.call_at_us(
                 loop.now_us + self._fabric.give_up_us(), self._check_acks, context=WORLD
             )
         self.target.arrive(self._flight.popleft())
 
-    def _back(self) -> Link:
-        return self._fabric.link(self.host, self.source.address[0])
-
     def _check_acks(self) -> None:
         """What has arrived was not acknowledged for long: to its sender it is as if it had not arrived."""
         self._ack_timer = None
-        if self._back().blocked:
+        if self.back.blocked:
             self.clear()
             self.source.fail(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
 
@@ -200,7 +201,7 @@ class Pipe:
         self.unread -= count
         if self.source.backlog and was_full:
             fabric = self._fabric
-            back_us = fabric.latency_us(self._back())
+            back_us = fabric.latency_us(self.back)
             fabric.loop.call_at_us(
                 fabric.loop.now_us + back_us,
                 fabric.loop.hand_over,
@@ -244,6 +245,7 @@ class SimTransport(asyncio.Transport):
         """Become the two ends of one connection."""
         self.peer, far.peer = far, self
         self.out, far.out = Pipe(self._fabric, self, far), Pipe(self._fabric, far, self)
+        self.out.back, far.out.back = far.out.link, self.out.link
         self._fabric.transports[self] = None
         self._fabric.transports[far] = None
 
@@ -409,6 +411,11 @@ class SimTransport(asyncio.Transport):
         copied = bytes(data)
         if self._fabric.tap is not None:
             self._fabric.tap.written(self, copied)
+        out = self.out
+        if not self.backlog and out.window - out.unread >= len(copied):
+            # Nearly always: the kernel takes all of it.
+            self._send(copied)
+            return
         self.backlog.append(copied)
         self._backlog_bytes += len(data)
         self._push()
