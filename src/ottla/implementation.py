@@ -2,7 +2,8 @@
 
 A wheel that was built with a compiler has both side by side, and Python takes the compiled ones. In a clone
 `make compiled` puts them into ``build/compiled``; the `ottla` command takes them from there as long as they
-are of the sources that are there, and nothing else does: whoever patches a class in a test patches Python's.
+are of the sources that are there, and so do the processes that it or `explore` starts. Nothing else does:
+whoever patches a class in a test patches Python's.
 OTTLA_PURE=1 chooses Python's own in any case.
 
 The compiled modules are one library, and know each other's insides: it is all of them or none.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ottla import implementation
 from ottla.explore import addresses
 from ottla.explore.finding import find, report
 from ottla.explore.plan import Plan, Run
@@ -293,6 +294,16 @@ def test_the_number_of_processes_changes_nothing(workers: Workers) -> None:
         alone = list(one.runs(plans))
     assert list(workers.runs(plans)) == alone
     assert [run.seed for run in alone] == [1, 2, 3]
+
+
+def test_a_seed_is_the_same_run_where_the_hot_path_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [Plan(test="commit_last", seed=seed) for seed in (1, 2)]
+    with Workers(str(SHOP), jobs=2) as as_it_is:
+        # Compiled, where there is a build of the sources that are there.
+        found = list(as_it_is.runs(plans))
+    monkeypatch.setenv(implementation.PURE_VARIABLE, "1")
+    with Workers(str(SHOP), jobs=2) as pure:
+        assert list(pure.runs(plans)) == found
 
 
 def test_a_failure_is_made_smaller_and_drawn(workers: Workers, tmp_path: Path) -> None:

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import os
 
+from ottla import implementation
 from ottla.explore import addresses
 
 if __name__ == "__main__":
     addresses.fix()
+    # Before anything is imported that is compiled. A seed is the same run with it and without.
+    implementation.use_build()
 
 from ottla.explore.programs import runner
 

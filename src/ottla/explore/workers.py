@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
-from ottla import implementation
 from ottla.explore import plan as plans
 from ottla.explore.importing import UNKNOWN, Imported
 from ottla.explore.plan import CANCEL, ENDED, REHEARSALS, RUN, Plan, Run
@@ -34,7 +33,6 @@ CHILD_ENVIRONMENT = {
     "AIOKAFKA_NO_EXTENSIONS": "1",
     # Wherever a seed is run, dates are the same.
     "TZ": "UTC",
-    implementation.PURE_VARIABLE: "1",
 }
 
 
