@@ -35,6 +35,10 @@ settings.load_profile("ottla")
 # Commands go by the profile of whoever runs the tests, if there is one: there is none.
 os.environ["XDG_CONFIG_HOME"] = os.devnull
 
+# A shell has what it runs in the background ignore Ctrl-C, and so would the processes that are tested by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 Start = Callable[..., BrokerProcess]
 
 

@@ -350,11 +350,15 @@ def test_ctrl_c_ends_at_once_with_what_was_found_and_no_process_is_left() -> Non
         text=True,
         start_new_session=True,
     ) as process:
-        # Two workers with a run each, and what they are forked from.
-        wait_until(lambda: process.poll() is not None or len(descendants(process.pid)) == 5)
-        below = descendants(process.pid)
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        try:
+            # Two workers with a run each, and what they are forked from.
+            wait_until(lambda: process.poll() is not None or len(descendants(process.pid)) == 5)
+            below = descendants(process.pid)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+        finally:
+            # If Ctrl-C has not ended it, they would spin for hours. (Its workers end with it.)
+            process.kill()
     assert process.returncode == 130, err
     assert out.endswith("spins: interrupted after 0 seeds, 0.0 virtual hours; none failed\n")
     assert len(below) == 5
