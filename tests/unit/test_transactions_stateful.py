@@ -212,6 +212,11 @@ class ProducersUnderFire(RuleBasedStateMachine):
                 if before.state in PREPARED:
                     # What was decided is only ever completed.
                     assert value.state.value == before.state.value.replace("Prepare", "Complete")
+                    if value.producer_id != before.producer_id:
+                        # The epochs were used up. By the classic protocol its producer may end under the new
+                        # id what has ended: it is told how, as under the same id.
+                        producer = name, value.producer_id, value.producer_epoch
+                        self.decisions.setdefault(producer, []).append(before.is_committing)
             if value.state in PREPARED:
                 producer = name, value.producer_id, value.producer_epoch
                 self.decisions.setdefault(producer, []).append(value.is_committing)
