@@ -1,5 +1,6 @@
 #!/bin/sh
-# pythons.sh [VERSION...]: run the tests of the embedded broker with each Python that is found.
+# pythons.sh [VERSION...]: run the tests of the embedded broker, and of what leans on Python's own insides (event loops,
+# sockets, threads in virtual time), with each Python that is found.
 #
 #   build/pythons/VERSION   a virtual environment with Ottla and all extras, made anew if pyproject.toml is newer
 #
@@ -31,13 +32,16 @@ for version in "$@"; do
         echo "ottla: installing into $environment"
         "$python" -m venv "$environment"
         "$environment/bin/python" -m pip --disable-pip-version-check --quiet install --editable '.[all]' \
-            'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'hypothesis>=6.100' 'aiokafka>=0.12' 'crc32c>=2.7'
+            'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.6' 'hypothesis>=6.100' 'aiokafka>=0.12' 'crc32c>=2.7' \
+            'kafka-python>=2.1' 'trustme>=1.2'
         touch "$environment/.installed"
     fi
     echo "ottla: testing with $("$environment/bin/python" --version)"
     if "$environment/bin/python" -m pytest -p no:cacheprovider -n "${JOBS:-3}" \
         tests/unit/test_testing_*.py tests/unit/test_extras.py tests/unit/test_checksum.py tests/unit/test_records.py \
         tests/unit/test_log_append_read.py tests/unit/test_broker_produce.py tests/unit/test_broker_fetch.py \
+        tests/unit/test_env_*.py tests/unit/test_metadata_stores.py tests/unit/test_metadata_etcd_channel.py \
+        tests/sim/test_sim_loop.py tests/sim/test_threads.py \
         tests/interop/test_aiokafka.py tests/interop/test_confluent.py; then
         tested="$tested $version"
     else

@@ -74,7 +74,7 @@ def test_what_is_needed_is_found_and_nothing_else(needed: set[int], nodes: int, 
     assert kept(plan) == needed
     assert (plan.nodes or NODES) == nodes
     assert seconds <= (plan.run_max_s or LONGEST_S) <= 4 / 3 * seconds + 0.2
-    assert plan.seed == 7 and len(tried.plans) < 150
+    assert plan.seed == 7 and len(tried.plans) < 200
 
 
 @given(of=st.sets(st.integers(1, STRIKES), min_size=2, max_size=6))

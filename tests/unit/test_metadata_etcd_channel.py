@@ -387,7 +387,14 @@ def test_a_connection_on_which_no_number_is_left_is_followed_by_another() -> Non
 )
 def test_what_is_no_member_is_not_asked(answer: bytes, connect_s: float, why: str) -> None:
     async def body() -> None:
-        server = await asyncio.start_server(lambda reader, writer: writer.write(answer), "127.0.0.1", 0)
+        # From Python 3.13 on, who lets go of a writer closes it.
+        held: list[asyncio.StreamWriter] = []
+
+        def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            held.append(writer)
+            writer.write(answer)
+
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         channel = Channel(f"{host}:{port}", None, connect_s)
         with pytest.raises(CallError, match=f"{NOT_CONNECTED}.*{why}"):
@@ -406,10 +413,11 @@ def test_closing_ends_what_a_stopped_member_goes_on_with() -> None:
         )
         host, port = server.sockets[0].getsockname()
         channel = Channel(f"{host}:{port}", None, 20)
-        streams = []
+        streams, writers = [], []
         for _ in range(2):
             opening = asyncio.ensure_future(channel.stream(PATH, rpc.RangeResponse, 20, ()))
             writer = await accepted.get()
+            writers.append(writer)
             writer.write(SettingsFrame(0).serialize())
             streams.append(await opening)
             left = channel.connection
@@ -479,7 +487,8 @@ def test_what_came_while_the_loop_stood_still_came_in_time() -> None:
 
 def test_a_member_that_accepts_and_says_nothing_has_not_been_asked() -> None:
     async def body() -> None:
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        held: list[object] = []
+        server = await asyncio.start_server(lambda *streams: held.append(streams), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         channel = Channel(f"{host}:{port}", None, 0.05)
         for _ in range(2):

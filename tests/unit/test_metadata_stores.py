@@ -45,6 +45,8 @@ def test_a_url_names_hosts_and_how_to_reach_them() -> None:
         ("etcd://h1:port", "'h1:port' is no HOST:PORT"),
         ("etcd://:2379", "':2379' is no HOST:PORT"),
         ("etcd://::1", "'::1' is no HOST:PORT"),
+        ("etcd://h1,[::1", "'[::1' is no HOST:PORT"),
+        ("etcd:h1", "write etcd://HOST:PORT"),
         ("etcd://h1:0", "'h1:0' is no HOST:PORT"),
         ("etcd://h1:65536", "'h1:65536' is no HOST:PORT"),
         ("etcd://h1/name", "name the cluster apart"),

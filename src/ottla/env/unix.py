@@ -8,8 +8,10 @@ import os
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 SOCKET_FILE = "socket"
 # Connections that may wait to be accepted.
@@ -20,6 +22,9 @@ _UCRED = struct.Struct("iII")
 _SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
 _XUCRED, _XUCRED_BYTES = struct.Struct("II"), 76
 _DESCRIPTORS = "/proc/self/fd"
+# From Python 3.13 on a loop looks for the file of a socket that it is given, to remove it at the end. The
+# name that the socket knows is good no longer by then, or is that of another file: `short_path`.
+_LEFT_ALONE: dict[str, Any] = {} if sys.version_info < (3, 13) else {"cleanup_socket": False}
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -41,7 +46,7 @@ async def listen(folder: str, serve: Serve, *, limit: int) -> asyncio.Server:
             made.bind(path)
             os.chmod(path, 0o600)
         made.setblocking(False)
-        return await asyncio.start_unix_server(serve, sock=made, limit=limit, backlog=BACKLOG)
+        return await asyncio.start_unix_server(serve, sock=made, limit=limit, backlog=BACKLOG, **_LEFT_ALONE)
     except BaseException:
         made.close()
         raise
@@ -102,7 +107,7 @@ class Doorbell:
         """Take who has connected, and who will."""
         self._be_still()
         self._server = await asyncio.get_running_loop().create_unix_server(
-            factory, sock=self._socket, backlog=BACKLOG
+            factory, sock=self._socket, backlog=BACKLOG, **_LEFT_ALONE
         )
 
     def _be_still(self) -> None:

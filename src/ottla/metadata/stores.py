@@ -9,7 +9,7 @@ that it keeps for them. Nothing that only etcd needs is imported before a store 
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from ottla.addresses import parse_address
 from ottla.env.clock import Clock
@@ -27,21 +27,25 @@ _PARAMETERS = ("ca", "cert", "key", "user", "password-file", "timeout-ms")
 
 def parse_store(url: str, cluster: str) -> EtcdSettings:
     """What a store's URL says. ValueError, saying what to write, where it is not one."""
-    # Split at the commas first: several hosts are no host to urllib.
-    parts = urlsplit(url)
-    if parts.scheme not in ("etcd", "etcds"):
+    # Several hosts are no host to urllib: since CVE-2025-0938 (Python 3.11.12, 3.12.9, 3.13.2) it refuses
+    # what stands before a bracket.
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in ("etcd", "etcds"):
         raise ValueError(f"store {url!r}: write {FORM}")
-    if "@" in parts.netloc:
+    rest, _, fragment = rest.partition("#")
+    rest, _, query = rest.partition("?")
+    hosts, _, path = rest.partition("/")
+    if "@" in hosts:
         raise ValueError(f"store {_shown(url)!r}: write ?user=NAME&password-file=FILE, not NAME:PASSWORD@")
-    if parts.path.strip("/") or parts.fragment:
+    if path.strip("/") or fragment:
         raise ValueError(
             f"store {url!r}: nothing comes after the hosts but ?NAME=VALUE; name the cluster apart"
         )
     if not cluster or any(character in cluster for character in "/\0"):
         raise ValueError(f"cluster {cluster!r}: a cluster's name is not empty and has no '/'")
-    endpoints = tuple(_endpoint(url, text) for text in parts.netloc.split(","))
-    given = _parameters(url, parts.query)
-    tls = parts.scheme == "etcds"
+    endpoints = tuple(_endpoint(url, text) for text in hosts.split(","))
+    given = _parameters(url, query)
+    tls = scheme.lower() == "etcds"
     if not tls and given.keys() & {"ca", "cert", "key"}:
         raise ValueError(f"store {url!r}: write etcds:// where there are certificates")
     if ("cert" in given) != ("key" in given):
