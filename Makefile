@@ -40,6 +40,7 @@ run: $(VENV)/.installed ## Install into .venv and start a broker on 127.0.0.1:90
 test soak pythons: export PYTHONDONTWRITEBYTECODE :=
 
 test: check $(COMPILED) build/.interop $(EXAMPLES:%=$(BUILD_EXAMPLES)/%/.installed) ## Install what the tests need, run the checks and then every test.
+	@$(BIN)/python -m compileall -q -j $(JOBS) src tests/sim
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 compiled: $(COMPILED) ## Compile the hot path into build/compiled, from where this clone's `ottla` takes it.

@@ -296,11 +296,6 @@ async def takes_much_memory(world: World) -> None:
 
 
 @explore(faults="calm", nodes=1)
-async def tells_an_address(world: World) -> None:
-    raise ValueError(hex(id(COUNTED)))
-
-
-@explore(faults="calm", nodes=1)
 async def tells_what_was_drawn(world: World) -> None:
     raise ValueError(DRAWN)
 

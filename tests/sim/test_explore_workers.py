@@ -47,14 +47,50 @@ def fixes_addresses() -> bool:
     return is_allowed
 
 
-def test_objects_lie_at_the_same_addresses_in_each_run() -> None:
-    plan = Plan(test="tells_an_address", seed=1)
-    found: list[set[str]] = []
-    for _ in range(2):
-        with Workers(str(ODDITIES), jobs=2) as workers:
-            found.append({run.error for run in workers.runs([plan] * 5)})
-    assert [len(addresses) for addresses in found] == [1, 1]
-    assert (found[0] == found[1]) == fixes_addresses()
+TELLS = """
+import stock
+from ottla.explore import explore
+
+PARCEL = stock.Parcel()
+
+@explore(faults="calm", nodes=1)
+async def tells(world):
+    import later
+    raise ValueError(f"{id(PARCEL):x} {id(later.Parcel()):x} {[*{stock.Parcel() for _ in range(9)}]}")
+"""
+STOCK = "class Parcel:\n    pass\n"
+
+
+def told(file: Path) -> set[str]:
+    with Workers(str(file), jobs=2) as workers:
+        return {run.error for run in workers.runs([Plan(test="tells", seed=1)] * 5)}
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_objects_lie_at_the_same_addresses_in_each_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
+) -> None:
+    """Also once modules have been compiled, and while files come and go in the folders of modules."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for name, text in (("test_tells.py", TELLS), ("stock.py", STOCK), ("later.py", STOCK)):
+        here.mkdir(exist_ok=True)
+        (here / name).write_text(text)
+    there.mkdir()
+    monkeypatch.chdir(there)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if is_written:
+        monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    first = told(here / "test_tells.py")
+    assert [error.split(": ")[0] for error in first] == ["ValueError"]
+    assert (here / "__pycache__").exists() == is_written
+    for folder in (here, there):
+        for length in range(1, 40):
+            (folder / f"{'x' * length}.txt").touch()
+    second = told(here / "test_tells.py")
+    assert len(second) == 1
+    assert (first == second) == fixes_addresses()
 
 
 def test_a_set_of_objects_has_its_order_from_the_seed_whatever_ran_before() -> None:
@@ -118,7 +154,7 @@ def test_a_run_that_waits_for_something_real_is_ended(statm: str) -> None:
         "def ended(reason, frame):\n"
         "    print(reason, frame is not None, flush=True)\n"
         "    os._exit(0)\n"
-        "limits.LOOK_S = 0.1\n"
+        "limits.LOOK_S = 0.5\n"
         "limits.begin(VirtualLoop(), 60, ended)\n"
         "threading.Event().wait()\n"
     )

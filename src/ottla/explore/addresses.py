@@ -5,6 +5,10 @@ memory at random, unless it is told not to; where that is refused, as by the usu
 addresses are the same in all runs of one command, and others in the next one. So they are in another folder
 or environment, whose names lie in memory, too. Tasks and futures do not go by them: they are numbered
 (`world.loop.NumberedFuture`).
+
+What such a process does before it has imported a file must not hang on what others do just then: on files
+that come and go in the folders of ``sys.path``, and on which modules are compiled already. Python looks up a
+class's attributes in a table that goes by addresses and keeps names alive: one more moves all that comes.
 """
 
 from __future__ import annotations
@@ -12,20 +16,65 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from importlib.machinery import FileFinder, SourceFileLoader
+from typing import Any
 
 # personality(2).
 ADDR_NO_RANDOMIZE = 0x0040000
 LOOK = 0xFFFFFFFF
-# An option of this interpreter (-X): a kernel that forgets it is not to have this begin again for ever.
-FIXED = "ottla-addresses"
+# An option of this interpreter (-X), whose value says why it has begun again: a kernel that forgets is not to
+# have it do so for ever, nor is a folder whose modules are compiled anew each time. They are of one length.
+AGAIN = "ottla-addresses"
+FIXED, COMPILED = "1", "2"
+
+_compiled: list[str] = []
 
 
 def fix() -> None:
     """Begin again in a process whose addresses are not random. Nothing must have happened in this one yet."""
-    if sys.platform != "linux" or FIXED in sys._xoptions:
+    if sys.platform != "linux" or AGAIN in sys._xoptions:
         return
     personality = ctypes.CDLL(None).personality
     before = personality(LOOK)
     if before < 0 or before & ADDR_NO_RANDOMIZE or personality(before | ADDR_NO_RANDOMIZE) < 0:
         return
-    os.execv(sys.executable, [sys.executable, "-X", FIXED, *sys.orig_argv[1:]])
+    _begin_again(FIXED)
+
+
+def _begin_again(why: str) -> None:
+    rest = sys.orig_argv[3 if AGAIN in sys._xoptions else 1 :]
+    os.execv(sys.executable, [sys.executable, "-X", f"{AGAIN}={why}", *rest])
+
+
+class _Any:
+    """The names of a folder's files, whatever they are: the folder is asked for each, and not listed."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def forget_names() -> None:
+    """From now on imports keep no names of files that are not imported."""
+
+    def fill_cache(self: Any) -> None:
+        self._path_cache = self._relaxed_path_cache = any_name
+
+    any_name = _Any()
+    FileFinder._fill_cache = fill_cache  # type: ignore[attr-defined]
+
+
+def notice_compiled() -> None:
+    """From now on modules that are compiled, and kept for the next process, are noticed."""
+    set_data = SourceFileLoader.set_data
+
+    def noticed(self: SourceFileLoader, path: str, data: bytes, **how: Any) -> None:
+        _compiled.append(path)
+        set_data(self, path, data, **how)
+
+    SourceFileLoader.set_data = noticed  # type: ignore[method-assign,assignment]
+
+
+def begin_again_if_compiled() -> None:
+    """Begin again once, in a process that finds all modules compiled, as all later ones do."""
+    if _compiled and sys._xoptions.get(AGAIN) == FIXED:
+        _begin_again(COMPILED)

@@ -23,6 +23,8 @@ if __name__ == "__main__":
     addresses.fix()
     # Before anything is imported that is compiled. A seed is the same run with it and without.
     implementation.use_build()
+    addresses.forget_names()
+    addresses.notice_compiled()
 
 from ottla.explore.programs import runner
 
@@ -219,6 +221,20 @@ def _fork_workers(tests: Tests, control: socket.socket) -> None:
             os.wait()
 
 
+@contextmanager
+def _as_begun(requests: int, answers: int) -> Iterator[None]:
+    """Meanwhile stdin, stdout and what Ctrl-C does are what they were when this process began."""
+    now = os.dup(0), os.dup(1)
+    os.dup2(requests, 0)
+    os.dup2(answers, 1)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, interrupt)
+    for position, fd in enumerate(now):
+        os.dup2(fd, position)
+        os.close(fd)
+
+
 def main(file: str, place: str = "") -> None:
     # Ctrl-C is for the process that asks; it ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -234,6 +250,10 @@ def main(file: str, place: str = "") -> None:
         "problems": {name: problem for name, one in tests.items() if (problem := problem_of(one))},
     }
     warm.up()
+    with _as_begun(control.fileno(), hello):
+        addresses.begin_again_if_compiled()
+    # What only a run imports is compiled in each, or in none.
+    sys.dont_write_bytecode = True
     # A collection in a forked process would copy every page, and all that a run has left ends with it.
     gc.collect()
     gc.freeze()

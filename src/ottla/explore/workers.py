@@ -49,7 +49,7 @@ class Template:
         self._control, theirs = socket.socketpair()
         # In a group of its own, so that a terminal's Ctrl-C reaches this process alone, which ends that one.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ottla.explore.child", file, place.to_json()],
+            [sys.executable, "-P", "-m", "ottla.explore.child", file, place.to_json()],
             env=os.environ | CHILD_ENVIRONMENT,
             stdin=theirs.fileno(),
             stdout=subprocess.PIPE,

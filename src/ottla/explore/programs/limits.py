@@ -22,9 +22,10 @@ MEMORY_MAX_BYTES = 4 * 1024**3
 # So long after the limit on CPU the kernel ends the process, and so long a run that has ended may be told of.
 GRACE_S = 2
 TELL_S = 60
-# A run that does nothing and takes no CPU for so many looks stands still: it waits for something real.
-LOOK_S = 5.0
-LOOKS_MAX = 6
+# A run that does nothing and takes no CPU for so many looks stands still: it waits for something real. A look
+# may move what the run has in memory, so few runs take so long that there is one.
+LOOK_S = 15.0
+LOOKS_MAX = 2
 BUSY_S = 0.02
 # Only Linux says here how much memory a process has; elsewhere (macOS) it has no limit.
 STATM = Path("/proc/self/statm")
