@@ -105,25 +105,27 @@ def test_a_node_that_is_not_there_and_one_that_is_silent(
 # ------------------------------------------------------------ logdirs
 
 
-def test_directories_are_shown_with_sizes_and_totals(ottla: Inside, broker: Broker) -> None:
-    broker.produce("orders", b"x" * 1000, partition=2)
-    (directory,) = ottla.json("logdirs")
-    assert (directory["node_id"], directory["error"]) == (1, None)
-    assert directory["directory"] == str(broker.data)
-    assert directory["total_bytes"] >= directory["usable_bytes"] > 0
-    sizes = {(one["topic"], one["partition"]): one["size_bytes"] for one in directory["partitions"]}
-    assert sizes["orders", 2] > 1000 and sizes["orders", 1] == sizes["quiet", 0] == 0
-    assert directory["size_bytes"] == sum(sizes.values())
-    assert all((one["lag"], one["future"]) == (0, False) for one in directory["partitions"])
+def test_directories_are_shown_with_sizes_and_totals(capsys: pytest.CaptureFixture[str]) -> None:
+    with Broker(topics=TOPICS) as broker:
+        ottla = Inside(broker, capsys)
+        broker.produce("orders", b"x" * 1000, partition=2)
+        (directory,) = ottla.json("logdirs")
+        assert (directory["node_id"], directory["error"]) == (1, None)
+        assert directory["directory"] == str(broker.data)
+        assert directory["total_bytes"] >= directory["usable_bytes"] > 0
+        sizes = {(one["topic"], one["partition"]): one["size_bytes"] for one in directory["partitions"]}
+        assert sizes["orders", 2] > 1000 and sizes["orders", 1] == sizes["quiet", 0] == 0
+        assert directory["size_bytes"] == sum(sizes.values())
+        assert all((one["lag"], one["future"]) == (0, False) for one in directory["partitions"])
 
-    head, orders, quiet, empty, total = ottla.rows("logdirs")
-    assert head == ["NODE", "DIRECTORY", "TOPIC", "PARTITIONS", "BYTES", "LAG", "FUTURE"]
-    assert orders == ["1", str(broker.data), "orders", "0-5", str(sizes["orders", 2]), "0", "-"]
-    assert quiet == ["1", str(broker.data), "quiet", "0", "0", "0", "-"]
-    assert not empty
-    assert " ".join(total).startswith(f"node 1, {broker.data}: 7 replicas, 1.1 kB, ")
-    assert len(ottla.rows("logdirs", "--topic", "orders", "--partitions")) == 1 + 6 + 2
-    assert "does not exist" in ottla.fails(ExitCode.NOT_FOUND, "logdirs", "--topic", "nothing")
+        head, orders, quiet, empty, total = ottla.rows("logdirs")
+        assert head == ["NODE", "DIRECTORY", "TOPIC", "PARTITIONS", "BYTES", "LAG", "FUTURE"]
+        assert orders == ["1", str(broker.data), "orders", "0-5", str(sizes["orders", 2]), "0", "-"]
+        assert quiet == ["1", str(broker.data), "quiet", "0", "0", "0", "-"]
+        assert not empty
+        assert " ".join(total).startswith(f"node 1, {broker.data}: 7 replicas, 1.1 kB, ")
+        assert len(ottla.rows("logdirs", "--topic", "orders", "--partitions")) == 1 + 6 + 2
+        assert "does not exist" in ottla.fails(ExitCode.NOT_FOUND, "logdirs", "--topic", "nothing")
 
 
 def test_a_topic_that_is_named_twice_is_counted_once(ottla: Inside, broker: Broker) -> None:
