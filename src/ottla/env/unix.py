@@ -24,7 +24,7 @@ _XUCRED, _XUCRED_BYTES = struct.Struct("II"), 76
 _DESCRIPTORS = "/proc/self/fd"
 # From Python 3.13 on a loop looks for the file of a socket that it is given, to remove it at the end. The
 # name that the socket knows is good no longer by then, or is that of another file: `short_path`.
-_LEFT_ALONE: dict[str, Any] = {} if sys.version_info < (3, 13) else {"cleanup_socket": False}
+LEFT_ALONE: dict[str, Any] = {} if sys.version_info < (3, 13) else {"cleanup_socket": False}
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -46,7 +46,7 @@ async def listen(folder: str, serve: Serve, *, limit: int) -> asyncio.Server:
             made.bind(path)
             os.chmod(path, 0o600)
         made.setblocking(False)
-        return await asyncio.start_unix_server(serve, sock=made, limit=limit, backlog=BACKLOG, **_LEFT_ALONE)
+        return await asyncio.start_unix_server(serve, sock=made, limit=limit, backlog=BACKLOG, **LEFT_ALONE)
     except BaseException:
         made.close()
         raise
@@ -107,7 +107,7 @@ class Doorbell:
         """Take who has connected, and who will."""
         self._be_still()
         self._server = await asyncio.get_running_loop().create_unix_server(
-            factory, sock=self._socket, backlog=BACKLOG, **_LEFT_ALONE
+            factory, sock=self._socket, backlog=BACKLOG, **LEFT_ALONE
         )
 
     def _be_still(self) -> None:

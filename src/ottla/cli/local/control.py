@@ -20,7 +20,7 @@ from ottla.cli import output
 from ottla.cli.errors import CliError, ExitCode
 from ottla.cli.local.layout import Request
 from ottla.cli.local.supervisor import STATE_FILE, Say, Supervisor
-from ottla.env.unix import short_path
+from ottla.env.unix import LEFT_ALONE, short_path
 
 LOCK_FILE = "cluster.lock"
 SOCKET_FILE = "cluster.sock"
@@ -99,7 +99,7 @@ async def listen(supervisor: Supervisor, stop: Callable[[], None]) -> asyncio.Se
             listening.bind(path)
     finally:
         os.umask(mask)
-    return await asyncio.start_unix_server(answer, sock=listening, limit=REQUEST_BYTES_MAX)
+    return await asyncio.start_unix_server(answer, sock=listening, limit=REQUEST_BYTES_MAX, **LEFT_ALONE)
 
 
 async def _obey(supervisor: Supervisor, stop: Callable[[], None], asked: dict[str, Any], say: Say) -> None:
