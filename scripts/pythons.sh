@@ -41,6 +41,7 @@ for version in "$@"; do
         tests/unit/test_testing_*.py tests/unit/test_extras.py tests/unit/test_checksum.py tests/unit/test_records.py \
         tests/unit/test_log_append_read.py tests/unit/test_broker_produce.py tests/unit/test_broker_fetch.py \
         tests/unit/test_env_*.py tests/unit/test_metadata_stores.py tests/unit/test_metadata_etcd_channel.py \
+        tests/unit/test_security_tls.py tests/unit/test_cli_local_secure.py tests/security/test_testing_security.py \
         tests/sim/test_sim_loop.py tests/sim/test_threads.py \
         tests/interop/test_aiokafka.py tests/interop/test_confluent.py; then
         tested="$tested $version"

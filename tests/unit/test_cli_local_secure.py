@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,26 @@ def test_what_is_made_is_for_its_owner_alone_and_stays(directory: Path) -> None:
     assert config.warnings == []
     assert len(config.get("delegation.token.secret.key")) >= 40
     assert set(users_of_file(made["users"])) == {"node", "admin", "alice"}
+
+
+def test_its_certificates_are_good_enough_for_newer_pythons(directory: Path) -> None:
+    """From Python 3.13 on `ssl.create_default_context()`, and so aiokafka's, has VERIFY_X509_STRICT."""
+    secure.make(directory)
+    folder = directory / "secure"
+    near = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    near.verify_flags |= ssl.VERIFY_X509_STRICT
+    far = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    far.load_cert_chain(folder / "broker.pem")
+    to_far, to_near = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = near.wrap_bio(to_near, to_far, server_hostname="localhost")
+    server = far.wrap_bio(to_far, to_near, server_side=True)
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    with suppress(ssl.SSLWantReadError):
+        server.do_handshake()
+    client.do_handshake()
+    # Those that an older Ottla made are not.
+    assert not secure.store_context(directory).verify_flags & ssl.VERIFY_X509_STRICT
 
 
 def test_what_an_interrupted_start_left_is_made_anew(directory: Path) -> None:

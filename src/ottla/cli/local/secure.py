@@ -96,6 +96,8 @@ def store_context(directory: Path) -> ssl.SSLContext:
     folder = (directory / SECURE_CONFIG).parent
     try:
         made = ssl.create_default_context(cafile=str(folder / CA))
+        # From Python 3.13 on it asks for what authorities lack that an older Ottla made.
+        made.verify_flags &= ~ssl.VERIFY_X509_STRICT
         made.load_cert_chain(folder / NODE_PEM)
     except OSError as error:
         raise CliError(f"the certificates for etcd in {folder} cannot be read: {error}") from error
