@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from ottla.addresses import PORT_MAX
@@ -12,6 +13,9 @@ from ottla.numbers import parse_whole
 
 SASL_PROTOCOLS = ("SASL_PLAINTEXT", "SASL_SSL")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
+# Lists of a process whose endpoints are known: sixteen parts of a node ask for them when it starts.
+ENDPOINTS_KEPT_MAX = 16
 
 _ENDPOINT = re.compile(r"(.*)://\[?([0-9a-zA-Z\-%._:]*)\]?:(-?[0-9]+)")
 
@@ -44,6 +48,19 @@ def parse_protocols(items: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"Each listener may be in listener.security.protocol.map once: {name}")
         protocols[name] = protocol.strip()
     return protocols
+
+
+@lru_cache(maxsize=ENDPOINTS_KEPT_MAX)
+def endpoints_of(
+    name: str, items: tuple[str, ...], protocol_map: str, controllers: tuple[str, ...]
+) -> tuple[Endpoint, ...]:
+    """What the listener list ``name`` says, without the listeners of Kafka's controllers. ConfigError."""
+    protocols = parse_protocols(protocol_map.split(","))
+    left_out = {listener.upper() for listener in controllers}
+    for listener in left_out:
+        protocols.setdefault(listener, "PLAINTEXT")
+    endpoints = parse_endpoints(items, protocols, name)
+    return tuple(endpoint for endpoint in endpoints if endpoint.listener not in left_out)
 
 
 def parse_endpoints(items: Iterable[str], protocols: Mapping[str, str], config: str) -> tuple[Endpoint, ...]:

@@ -27,7 +27,7 @@ from ottla.config.listener_settings import (
     of_no_listener,
     subject,
 )
-from ottla.config.listeners import Endpoint, parse_endpoints, parse_protocols
+from ottla.config.listeners import Endpoint, endpoints_of
 from ottla.config.observing import OBSERVING
 from ottla.config.replication import REPLICATION
 from ottla.config.security import SECURITY
@@ -313,12 +313,10 @@ class BrokerConfig:
                 self.warnings.append(f"{name} has no effect: {entry.note}")
 
     def _endpoints(self, name: str) -> tuple[Endpoint, ...]:
-        protocols = parse_protocols(self.get("listener.security.protocol.map").split(","))
-        controllers = {listener.upper() for listener in self.get("controller.listener.names")}
-        for listener in controllers:
-            protocols.setdefault(listener, "PLAINTEXT")
-        endpoints = parse_endpoints(self.get(name), protocols, name)
-        return tuple(endpoint for endpoint in endpoints if endpoint.listener not in controllers)
+        controllers = tuple(self.get("controller.listener.names"))
+        return endpoints_of(
+            name, tuple(self.get(name)), self.get("listener.security.protocol.map"), controllers
+        )
 
     def _opened(self) -> set[str]:
         """Names of listeners as ``listeners`` has them, Kafka's controllers' among them."""

@@ -17,6 +17,8 @@ from ottla.broker.gate import load_handlers
 from ottla.explore.programs.runner import run_seed
 from ottla.explore.programs.world import World
 from ottla.wire import messages
+from ottla.wire.apis import METADATA
+from ottla.wire.codec import pieces_writer
 
 # What a node loads when it starts, and when it first leads, follows and answers.
 MODULES = (
@@ -69,6 +71,8 @@ def up() -> None:
         for api_key, version in versions.items():
             messages.compile_now("request", api_key, version)
             messages.compile_now("response", api_key, version)
+            if api_key == METADATA:
+                pieces_writer(messages.element(METADATA, version, "topics"))
     # Should it fail, each run fails in the same way, and tells it.
     run_seed(_rehearsed, World(SEED, nodes=NODES, topics=TOPICS, faults="calm"))
 

@@ -305,9 +305,10 @@ class World(Machines):
             if sim.node is None:
                 continue
             services = sim.node.services
-            for (topic, index), partition in services.replicas.partitions.items():
-                if topic != OFFSETS_TOPIC:
-                    seen[topic, index] = max(seen.get((topic, index), 0), partition.log.log_end_offset)
+            for where, partition in services.replicas.partitions.items():
+                end = partition.log.log_end_offset
+                if where[0] != OFFSETS_TOPIC and end >= seen.get(where, 0):
+                    seen[where] = end
             for shard in services.groups.host.shards.values():
                 for listed in shard.machine.groups():
                     # Members that come or go change what is read next.

@@ -26,6 +26,13 @@ AUDIT_EVERY_MS: Final = 100
 # A topic by its name (up to Fetch v12) or by its id.
 TopicKey = str | UUID
 Key = tuple[TopicKey, int]
+# The same in a session, with the number of a topic's id: an OrderedDict asks each key for its hash whenever
+# one goes through it, and a UUID's is made by Python code.
+Place = tuple[str | int, int]
+
+
+def place_of(topic: TopicKey, partition: int) -> Place:
+    return (topic.int if isinstance(topic, UUID) else topic, partition)
 
 
 class Listener:
@@ -219,7 +226,7 @@ class Session(Listener):
         self.created_ms = self.used_ms = self._audited_ms = now_ms
         # Whether it was old enough, when it was last used, to give way to one that is worth more.
         self.is_old = False
-        self.wants: OrderedDict[Key, Want] = OrderedDict()
+        self.wants: OrderedDict[Place, Want] = OrderedDict()
         # When a follower last asked for all that rests.
         self.presence = Presence()
         # As what the client reads: what one knows of a partition, another may have to be told.
@@ -228,16 +235,16 @@ class Session(Listener):
     def update(self, wants: Iterable[Want], forgotten: Iterable[Key]) -> None:
         """Apply a request's changes: forgetting comes last, as in Kafka's FetchSession.update."""
         for want in wants:
-            key = (want.topic, want.partition)
-            known = self.wants.get(key)
+            place = place_of(want.topic, want.partition)
+            known = self.wants.get(place)
             if known is None:
-                self.wants[key] = known = want
+                self.wants[place] = known = want
                 want.join(self)
             else:
                 known.take(want)
             self.due[known] = None
-        for key in forgotten:
-            gone = self.wants.pop(key, None)
+        for topic, partition in forgotten:
+            gone = self.wants.pop(place_of(topic, partition), None)
             if gone is not None:
                 gone.leave()
                 self.due.pop(gone, None)
@@ -262,8 +269,8 @@ class Session(Listener):
             return list(wants.values())
         chosen = self.due.copy()
         for _ in range(AUDITED_MAX):
-            key, want = next(iter(wants.items()))
-            wants.move_to_end(key)
+            place, want = next(iter(wants.items()))
+            wants.move_to_end(place)
             chosen[want] = None
         return list(chosen)
 
@@ -302,7 +309,7 @@ class Session(Listener):
         if want.sent is not None:
             want.sent.update(answer)
         if len(self.wants) > 1:
-            self.wants.move_to_end((want.topic, want.partition))
+            self.wants.move_to_end(place_of(want.topic, want.partition))
         if len(self.due) > 1 and self.due.pop(want, 0) is None:
             self.due[want] = None
 
@@ -311,12 +318,12 @@ class Session(Listener):
         line, so that those before them do not starve the others."""
         told = []
         for want, answer in answers:
-            key = (want.topic, want.partition)
-            known = self.wants.get(key)
+            place = place_of(want.topic, want.partition)
+            known = self.wants.get(place)
             if known is not None and known.sent is not None and known.sent.update(answer):
                 told.append((want, answer))
                 if answer["records"]:
-                    self.wants.move_to_end(key)
+                    self.wants.move_to_end(place)
                     if self.due.pop(known, 0) is None:
                         self.due[known] = None
         return told
