@@ -93,7 +93,7 @@ def test_objects_lie_at_the_same_addresses_in_each_run(
     assert (first == second) == fixes_addresses()
 
 
-def test_a_set_of_objects_has_its_order_from_the_seed_whatever_ran_before() -> None:
+def test_a_set_of_objects_has_its_order_from_the_seed_whatever_ran_before(tmp_path: Path) -> None:
     """Its order decides what is written: the program has objects that lie in it by their addresses."""
     plans = [Plan(test="parcels", seed=seed) for seed in range(1, 7)]
     with Workers(str(SHOP), jobs=1) as one:
@@ -103,6 +103,8 @@ def test_a_set_of_objects_has_its_order_from_the_seed_whatever_ran_before() -> N
             assert run.seed == 1
             # The second one is under way, and is ended.
             break
+        told = replace(plans[2], is_told=True, picture=str(tmp_path / "run.svg"))
+        assert list(one.runs([told])) == first[2:3]
         assert list(one.runs(plans[3:4])) == first[3:4]
     with Workers(str(SHOP), jobs=2) as two:
         assert list(two.runs(plans)) == first
@@ -124,7 +126,7 @@ def test_the_tests_of_a_file_are_told(workers: Workers) -> None:
 
 def test_a_program_that_spins_is_ended_at_its_line_and_drawn(workers: Workers, tmp_path: Path) -> None:
     picture = tmp_path / "run.svg"
-    run = only(workers, Plan(test="spins", seed=1, cpu_max_s=1.0, is_recorded=True, picture=str(picture)))
+    run = only(workers, Plan(test="spins", seed=1, cpu_max_s=1.0, is_told=True, picture=str(picture)))
     assert run.error.startswith("the run has taken 1 s of CPU: it was ended at ")
     line = int(run.error.rpartition(":")[2])
     begin = 1 + ODDITIES.read_text().splitlines().index("        while True:")
@@ -136,7 +138,7 @@ def test_a_program_that_spins_is_ended_at_its_line_and_drawn(workers: Workers, t
 
 
 def test_a_function_in_c_that_does_not_return_is_ended_too(workers: Workers) -> None:
-    run = only(workers, Plan(test="spins_in_c", seed=1, cpu_max_s=1.0, is_recorded=True, picture="run.svg"))
+    run = only(workers, Plan(test="spins_in_c", seed=1, cpu_max_s=1.0, is_told=True, picture="run.svg"))
     assert run.no_picture == "what was recorded went with the process of the run"
     assert "ended before its time, with SIGXCPU" in run.error
     assert "before the sum" in run.printed
@@ -194,7 +196,7 @@ def test_a_run_that_ends_in_another_way_has_failed(workers: Workers, test: str, 
     [("/nowhere/run.html", "No such file or directory"), ("/dev/full", "No space left")],
 )
 def test_a_picture_that_cannot_be_saved_costs_no_report(workers: Workers, picture: str, problem: str) -> None:
-    run = only(workers, Plan(test="takes_much_memory", seed=1, is_recorded=True, picture=picture))
+    run = only(workers, Plan(test="takes_much_memory", seed=1, is_told=True, picture=picture))
     assert run.error.startswith("MemoryError") and run.story
     assert run.no_picture.startswith(f"{picture}: {problem}")
 

@@ -27,7 +27,7 @@ STORIES = {"a_follower_answers_a_consumer": "OFFSET_OUT_OF_RANGE"}
 
 def run(file: str, test: str, seed: int) -> Run:
     with Workers(str(ROOT / file), jobs=1) as workers:
-        (found,) = workers.runs([Plan(test=test, seed=seed, is_recorded=True)])
+        (found,) = workers.runs([Plan(test=test, seed=seed, is_told=True)])
     return found
 
 

@@ -38,7 +38,7 @@ def stories() -> Iterator[Workers]:
 
 def story(workers: Workers, test: str) -> str:
     """The story without its times."""
-    (run,) = workers.runs([Plan(test=test, seed=1, is_recorded=True)])
+    (run,) = workers.runs([Plan(test=test, seed=1, is_told=True)])
     assert run.error and run.story
     assert all(re.match(r" *\d+\.\d{3}  \S", line) for line in run.story)
     return "\n".join(line.lstrip().partition("  ")[2] for line in run.story)

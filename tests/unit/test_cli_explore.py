@@ -106,8 +106,8 @@ def test_the_first_failure_is_told_made_smaller_and_ends_with_1(
     assert "    ottla explore shop.py::one --seed 2 --strikes 3 --nodes 1\n" in said
     assert "n3 is killed" in said and "shipping.1 is killed" in said
     assert said.endswith("shop.py::one: 2 seeds, 2.0 virtual hours; failed on 2\n")
-    assert not any(plan.is_recorded for plan in fake.plans[:-1])
-    assert fake.plans[-1].is_recorded
+    assert not any(plan.is_told for plan in fake.plans[:-1])
+    assert fake.plans[-1].is_told
 
 
 def test_the_command_has_the_numbers_of_no_more_faults_than_struck(
@@ -178,7 +178,7 @@ def test_a_part_of_a_run_is_repeated_as_it_was_asked_for(
     assert run(["explore", "shop.py::two", *arguments]) == ExitCode.FAILED
     # Twice: nothing smaller is looked for, and the second time for its story.
     plans = [
-        Plan(test="two", seed=7, strikes=(3, 17), nodes=1, run_max_s=2.5, is_recorded=no > 0) for no in (0, 1)
+        Plan(test="two", seed=7, strikes=(3, 17), nodes=1, run_max_s=2.5, is_told=no > 0) for no in (0, 1)
     ]
     assert fake.plans == plans and fake.jobs == 1
     assert "--seed 7 --strikes 3,17 --nodes 1 --seconds 2.5\n" in capsys.readouterr().out
@@ -193,7 +193,7 @@ def test_a_part_of_a_run_is_repeated_as_it_was_asked_for(
 def test_a_run_that_does_not_repeat_is_said_to_depend_on_something_else(
     explored: Explored, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    explored(lambda plan: "" if plan.is_recorded else "lost")
+    explored(lambda plan: "" if plan.is_told else "lost")
     assert run(["explore", "shop.py::one"]) == ExitCode.FAILED
     assert "When it was repeated it did not fail in this way." in capsys.readouterr().out
 
@@ -393,7 +393,7 @@ def test_a_picture_is_of_the_smallest_run_of_the_first_failure(explored: Explore
     assert fake.plans[-1].picture == picture and fake.plans[-1].strikes == (3,)
     fake.plans.clear()
     assert run(["explore", "shop.py::two", "--seed", "1", "--picture", picture]) == ExitCode.OK
-    assert fake.plans == [Plan(test="two", seed=1, is_recorded=True, picture=picture)]
+    assert fake.plans == [Plan(test="two", seed=1, is_told=True, picture=picture)]
 
 
 def test_where_the_picture_is_or_why_there_is_none_is_said(

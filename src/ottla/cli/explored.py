@@ -91,7 +91,7 @@ class Explored:
     def _plans(self) -> Iterator[Plan]:
         plan = self.plan
         if self._draws_all:
-            plan = replace(plan, is_recorded=True, picture=self.picture)
+            plan = replace(plan, is_told=True, picture=self.picture)
         return (replace(plan, seed=seed) for seed in range(self.first, self.last + 1))
 
     def _progress(self) -> str:

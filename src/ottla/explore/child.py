@@ -106,33 +106,36 @@ def world_of(exploration: Exploration, plan: Plan) -> World:
 # ---------------------------------------------------------------- in the process of a run
 
 
-def _run(exploration: Exploration, plan: Plan, answers: int) -> NoReturn:
+def _run(exploration: Exploration, plan: Plan, given: Files) -> NoReturn:
     """Run it, and write what became of it. The process ends here."""
     world = world_of(exploration, plan)
-    recorder = Recorder(world) if plan.is_recorded else None
+    # All runs are recorded: one that is recorded has other objects in memory, so it may be another run.
+    recorder = Recorder(world)
 
-    def answer(run: Run) -> NoReturn:
-        plans.write(answers, run.to_json())
+    def answer(run: Run, told: Plan, error: BaseException | None) -> NoReturn:
+        if told.picture:
+            # Few runs are drawn.
+            from ottla.explore import drawing
+
+            run = drawing.drawn(told, run, recorder.recording(), command(exploration.target, plan), error)
+        plans.write(given.answer, run.to_json())
         _exit(0)
 
-    def drawn(run: Run, error: BaseException | None) -> Run:
-        if recorder is None or not plan.picture:
-            return run
-        # Few runs are drawn.
-        from ottla.explore import drawing
-
-        return drawing.drawn(plan, run, recorder.recording(), command(exploration.target, plan), error)
+    def told() -> Plan:
+        return plan.with_told(plans.read(given.told))
 
     def ended(reason: str, frame: FrameType | None) -> NoReturn:
         # What is raised in here would be raised in the program, which may take it.
         with _last_words():
             limits.lift()
-            answer(drawn(telling.ended(world, plan, reason, frame, recorder), None))
+            asked = told()
+            answer(telling.ended(world, asked, reason, frame, recorder), asked, None)
 
     limits.begin(world.loop, exploration.cpu_s if plan.cpu_max_s is None else plan.cpu_max_s, ended)
     outcome = run_seed(exploration.test, world)
     limits.lift()
-    answer(drawn(telling.run_of(world, plan, outcome, recorder), outcome.error))
+    asked = told()
+    answer(telling.run_of(world, asked, outcome, recorder), asked, outcome.error)
 
 
 @contextmanager
@@ -155,6 +158,7 @@ class Files(NamedTuple):
 
     requests: int
     plan: int
+    told: int
     answer: int
     printed: int
 
@@ -184,8 +188,8 @@ def _serve(tests: Tests | None, given: Files) -> None:
         if tests is None:
             _exit(0)
         with _last_words():
-            plan = Plan.from_json(json.loads(plans.read(given.plan)))
-            _run(tests[plan.test], plan, given.answer)
+            plan = Plan.from_json(plans.read(given.plan))
+            _run(tests[plan.test], plan, given)
     os.close(held)
     # The run has ended if nobody holds the other end any more.
     ready, _, _ = select.select((alive, given.requests), (), ())

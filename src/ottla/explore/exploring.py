@@ -192,7 +192,7 @@ def recorded(target: str, run: Run) -> Run:
     """The same run again, with its story."""
     file, test = split(target)
     with Workers(file) as workers:
-        (again,) = workers.runs([Plan(test=test, seed=run.seed, is_recorded=True)])
+        (again,) = workers.runs([Plan(test=test, seed=run.seed, is_told=True)])
     return again
 
 

@@ -62,7 +62,7 @@ def find(
                 return index, other
         return None
 
-    shrinking = Shrinking(replace(plan, is_recorded=False, picture=""), run, first_failing)
+    shrinking = Shrinking(replace(plan, is_told=False, picture=""), run, first_failing)
     try:
         with suppress(TimeoutError):
             if shrink_s:
@@ -93,11 +93,11 @@ def _told_run(workers: Workers, shrinking: Shrinking, picture: str, *, is_less: 
     plan, struck = shrinking.plan, tuple(number for number, *_ in shrinking.run.strikes)
     if is_less and plan.strikes is not None and plan.strikes != struck:
         less = replace(plan, strikes=struck)
-        (run,) = workers.runs([replace(less, is_recorded=True, picture=picture)])
+        (run,) = workers.runs([replace(less, is_told=True, picture=picture)])
         if run.kind == shrinking.run.kind:
             shrinking.plan = less
             return run
-    (run,) = workers.runs([replace(plan, is_recorded=True, picture=picture)])
+    (run,) = workers.runs([replace(plan, is_told=True, picture=picture)])
     return run
 
 

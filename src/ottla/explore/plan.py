@@ -9,7 +9,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 # What a worker is asked for: a run; that the run under way ends.
@@ -38,18 +38,25 @@ class Plan:
     run_max_s: float | None = None
     # What it may take of the CPU.
     cpu_max_s: float | None = None
-    # Whether its story is told from all that its programs asked and were answered.
-    is_recorded: bool = False
-    # The file that a picture of it is written to; none if empty.
+    # What is told of it: its story, if it has failed, from all that its programs asked and were answered; and
+    # the file that a picture of it is written to, none if empty. Neither is known before the run has ended.
+    is_told: bool = False
     picture: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_json(self) -> tuple[str, str]:
+        """The run, and what is told of it: two documents, so that the first is the same whatever is told."""
+        fields = asdict(self)
+        told = {name: fields.pop(name) for name in ("is_told", "picture")}
+        return json.dumps(fields), json.dumps(told)
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Plan:
+    def from_json(cls, run: str) -> Plan:
+        given = json.loads(run)
         strikes = given["strikes"]
         return cls(**{**given, "strikes": None if strikes is None else tuple(strikes)})
+
+    def with_told(self, told: str) -> Plan:
+        return replace(self, **json.loads(told))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

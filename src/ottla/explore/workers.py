@@ -99,8 +99,9 @@ class Worker:
     def __init__(self, template: Template) -> None:
         self._requests, theirs = socket.socketpair()
         # ``close`` closes them.
-        self._plan, self._answer, self._printed = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
-        template.fork_worker([one.fileno() for one in (theirs, self._plan, self._answer, self._printed)])
+        files = [tempfile.TemporaryFile() for _ in range(4)]  # noqa: SIM115
+        self._plan, self._told, self._answer, self._printed = files
+        template.fork_worker([one.fileno() for one in (theirs, *files)])
         theirs.close()
         # What is under way, behind that of which nothing is said: rehearsals, and runs that were to be ended.
         self._plans: deque[Plan | None] = deque([None] * REHEARSALS)
@@ -114,7 +115,8 @@ class Worker:
     def ask(self, index: int, plan: Plan) -> None:
         """Have a plan run."""
         self.index = index
-        plans.write(self._plan.fileno(), json.dumps(plan.to_json()))
+        for file, document in zip((self._plan, self._told), plan.to_json(), strict=True):
+            plans.write(file.fileno(), document)
         self._plans.append(plan)
         self._send(RUN)
 
@@ -149,7 +151,7 @@ class Worker:
 
     def close(self) -> None:
         """End it, with the run that is under way."""
-        for one in (self._requests, self._plan, self._answer, self._printed):
+        for one in (self._requests, self._plan, self._told, self._answer, self._printed):
             one.close()
 
 

@@ -40,7 +40,7 @@ def _words(text: str) -> str:
     return " ".join(NUMBER.sub("N", text).split()[:WORDS_MAX])
 
 
-def run_of(world: World, plan: Plan, outcome: Outcome, recorder: Recorder | None = None) -> Run:
+def run_of(world: World, plan: Plan, outcome: Outcome, recorder: Recorder) -> Run:
     """All that is told of a run that has come to its end."""
     error = outcome.error
     if error is None:
@@ -57,17 +57,15 @@ def run_of(world: World, plan: Plan, outcome: Outcome, recorder: Recorder | None
         error=f"{name}: {text}" if text else name,
         kind=kind_of(error),
         traceback=lines.traceback_of(error),
-        story=_story(recorder, error),
+        story=_story(plan, recorder, error),
     )
 
 
-def _story(recorder: Recorder | None, error: BaseException) -> Sequence[str]:
-    return () if recorder is None else story_of(recorder.recording(), error)
+def _story(plan: Plan, recorder: Recorder, error: BaseException) -> Sequence[str]:
+    return story_of(recorder.recording(), error) if plan.is_told else ()
 
 
-def ended(
-    world: World, plan: Plan, reason: str, frame: FrameType | None, recorder: Recorder | None = None
-) -> Run:
+def ended(world: World, plan: Plan, reason: str, frame: FrameType | None, recorder: Recorder) -> Run:
     """All that is told of a run that would not end."""
     where = lines.of_stack(frame)
     error = f"{reason}: it was ended at {where}"
@@ -83,7 +81,7 @@ def ended(
         error=error,
         kind=f"{_words(reason)} at {where}" if refusal is None else kind_of(refusal),
         traceback=lines.stack_of(frame),
-        story=_story(recorder, RuntimeError(error)),
+        story=_story(plan, recorder, RuntimeError(error)),
     )
 
 

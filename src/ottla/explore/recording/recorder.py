@@ -18,6 +18,7 @@ from ottla.explore.recording.recording import (
     Remark,
     Span,
 )
+from ottla.explore.recording.tape import Tape
 from ottla.explore.recording.wiretap import WireTap
 from ottla.explore.world.loop import SECOND_US, Process
 from ottla.explore.world.machine import Machine
@@ -48,11 +49,15 @@ class Recorder:
         self._topics: dict[UUID, str] = {}
         self._leaders: dict[str, tuple[int, int]] = {}
         world.trace.observer = self
-        world.fabric.tap = WireTap(self._recording, self._now_s, self._topic)
+        self._tape = Tape(self._now_s)
+        self._tape.player = WireTap(self._recording, self._tape.now_s, self._topic)
+        world.fabric.tap = self._tape
         world.store_server.observer = self._changed
 
     def recording(self) -> Recording:
         """What has happened so far."""
+        self._tape.play()
+        self._recording.remarks.sort(key=lambda remark: remark.at_s)
         self._recording.end_s = self._now_s()
         return self._recording
 
@@ -144,6 +149,8 @@ class Recorder:
                 if self._leaders.get(event.key, self._founded(topic, int(index))) != leads:
                     self._elected(topic, index, *leads)
                 self._leaders[event.key] = leads
+            elif event.value is not None and event.key.startswith(keys.TOPICS):
+                self._topics[UUID(keys.decode(event.value)["id"])] = event.key.removeprefix(keys.TOPICS)
 
     def _founded(self, topic: str, index: int) -> tuple[int, int]:
         """Who leads a partition first, in which epoch: nothing is stored of it until somebody else does."""
