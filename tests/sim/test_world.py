@@ -172,7 +172,8 @@ def test_a_decorated_function_is_a_test_that_takes_nothing_and_fails_with_the_re
         monkeypatch.setenv(exploring.SEEDS_VARIABLE, "101")
         explored()
     Replayed.checked = {**Replayed.checked, "nothing_else at shop.py:4": True}
-    explored()
+    with pytest.warns(UserWarning, match=r"::test: no seed .* checked: nothing_lost at shop.py:3\. Is"):
+        explored()
     monkeypatch.setenv(exploring.SEEDS_VARIABLE, "many")
     with pytest.raises(CannotRun, match="OTTLA_EXPLORE_SEEDS: 'many' is no seed"):
         explored()

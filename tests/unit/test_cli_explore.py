@@ -37,6 +37,8 @@ class Fake:
         self.plans: list[Plan] = []
         # The seeds of the second test that have a record in what is checked.
         self.sources = {1}
+        # A second check of these.
+        self.others = {0}
         self.jobs = 0
 
     def __call__(self, file: str, jobs: int) -> Fake:
@@ -72,7 +74,9 @@ class Fake:
                     if number <= STRIKE_MAX
                 ]
             if plan.test == "two":
-                given["checked"] = {"nothing_lost at shop.py:3": plan.seed in self.sources}
+                checks = {"nothing_lost at shop.py:3": self.sources, "once at shop.py:4": self.others}
+                checks = {name: seeds for name, seeds in checks.items() if seeds != {0}}
+                given["checked"] = {name: plan.seed in seeds for name, seeds in checks.items()}
             yield Run(seed=plan.seed, **given)
 
 
@@ -128,12 +132,18 @@ def test_seeds_that_have_nothing_to_check_do_not_pass(
 ) -> None:
     fake = explored(lambda plan: "")
     assert run(["explore", "shop.py::two"]) == ExitCode.OK
-    assert "none failed" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "none failed" in said.out and not said.err
     problem = (
         "no seed had a record in what was checked: nothing_lost at shop.py:3. Is the topic's name right?"
     )
     assert run(["explore", "shop.py::two", "--seed", "2"]) == ExitCode.FAILED
     assert f"1 seed, 1.0 virtual hours; {problem}" in capsys.readouterr().out
+    fake.others = {2}
+    assert run(["explore", "shop.py::two", "--seed", "2"]) == ExitCode.OK
+    said = capsys.readouterr()
+    assert "none failed" in said.out and said.err == f"ottla: shop.py::two: {problem}\n"
+    fake.others = {0}
     fake.sources.clear()
     assert run(["explore", "shop.py", "--json"]) == ExitCode.FAILED
     one, two = map(json.loads, capsys.readouterr().out.splitlines())

@@ -59,6 +59,8 @@ class Explored:
             self._tell(finding, self.seeds[kind][1:])
         problem = "" if self.failed or is_interrupted else self.checked.problem()
         self._tell_summary(problem, is_interrupted=is_interrupted)
+        if not self.failed and not is_interrupted and (doubt := self.checked.doubt()):
+            output.warn(f"{self.target}: {doubt}")
         if is_interrupted:
             raise KeyboardInterrupt
         return bool(self.failed or problem)

@@ -18,7 +18,14 @@ class Checked:
 
     def problem(self) -> str:
         """What is wrong although all of the runs have passed; empty if nothing is."""
-        if not self._made or any(self._made.values()):
+        return "" if any(self._made.values()) else self._told()
+
+    def doubt(self) -> str:
+        """What may be wrong where others of its checks had records; empty if nothing is."""
+        return self._told() if any(self._made.values()) else ""
+
+    def _told(self) -> str:
+        checks = ", ".join(check for check, had_sources in self._made.items() if not had_sources)
+        if not checks:
             return ""
-        checks = ", ".join(self._made)
         return f"no seed had a record in what was checked: {checks}. Is the topic's name right?"

@@ -7,6 +7,7 @@ failure names its seed, the command that repeats exactly this run, and a story o
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,6 +152,8 @@ def first_failure(exploration: Exploration) -> Finding | None:
             checked.add(run)
     if problem := checked.problem():
         raise CheckedNothing(f"{target}: {problem}")
+    if doubt := checked.doubt():
+        warnings.warn(f"{target}: {doubt}", stacklevel=3)
     return None
 
 

@@ -101,7 +101,7 @@ class Worker:
         # ``close`` closes them.
         files = [tempfile.TemporaryFile() for _ in range(4)]  # noqa: SIM115
         self._plan, self._told, self._answer, self._printed = files
-        template.fork_worker([one.fileno() for one in (theirs, *files)])
+        template.fork_worker([theirs.fileno(), *(one.fileno() for one in files)])
         theirs.close()
         # What is under way, behind that of which nothing is said: rehearsals, and runs that were to be ended.
         self._plans: deque[Plan | None] = deque([None] * REHEARSALS)
