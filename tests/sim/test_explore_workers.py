@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,18 +39,32 @@ def only(workers: Workers, plan: Plan) -> Run:
     return run
 
 
-def fixes_addresses() -> bool:
-    """Whether the kernel lets a process have the same addresses as another one."""
+@contextmanager
+def fixed() -> Iterator[bool]:
+    """Processes that are started meanwhile have fixed addresses (setarch -R), if the kernel lets them."""
     libc = ctypes.CDLL(None)
     before = libc.personality(addresses.LOOK)
-    is_allowed: bool = libc.personality(before | addresses.ADDR_NO_RANDOMIZE) >= 0
-    libc.personality(before)
-    return is_allowed
+    try:
+        yield libc.personality(before | addresses.ADDR_NO_RANDOMIZE) >= 0
+    finally:
+        libc.personality(before)
+
+
+def fixes_addresses() -> bool:
+    """Whether the kernel lets a process have the same addresses as another one."""
+    with fixed() as is_allowed:
+        return is_allowed
 
 
 TELLS = """
+import os
 import stock
 from ottla.explore import explore
+
+# As a conftest.py may.
+os.environ["STOCK"] = os.environ.get("STOCK", "") + "much " * 100
+assert len(os.environ["STOCK"]) == 500
+os.chdir("/")
 
 PARCEL = stock.Parcel()
 
@@ -70,7 +85,8 @@ def told(file: Path) -> set[str]:
 def test_objects_lie_at_the_same_addresses_in_each_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
 ) -> None:
-    """Also once modules have been compiled, and while files come and go in the folders of modules."""
+    """Also once modules have been compiled, while files come and go in the folders of modules, and where
+    whoever started it has fixed addresses."""
     here, there = tmp_path / "here", tmp_path / "there"
     for name, text in (("test_tells.py", TELLS), ("stock.py", STOCK), ("later.py", STOCK)):
         here.mkdir(exist_ok=True)
@@ -88,7 +104,8 @@ def test_objects_lie_at_the_same_addresses_in_each_run(
     for folder in (here, there):
         for length in range(1, 40):
             (folder / f"{'x' * length}.txt").touch()
-    second = told(here / "test_tells.py")
+    with fixed():
+        second = told(here / "test_tells.py")
     assert len(second) == 1
     assert (first == second) == fixes_addresses()
 

@@ -27,6 +27,14 @@ LOOK = 0xFFFFFFFF
 AGAIN = "ottla-addresses"
 FIXED, COMPILED = "1", "2"
 
+# With what this process began, which what it imports may change: a `conftest.py` sets variables.
+_environment = os.environ.copy()
+try:
+    _folder = os.getcwd()
+except OSError:
+    # It is removed already.
+    _folder = os.curdir
+
 _compiled: list[str] = []
 
 
@@ -36,14 +44,15 @@ def fix() -> None:
         return
     personality = ctypes.CDLL(None).personality
     before = personality(LOOK)
-    if before < 0 or before & ADDR_NO_RANDOMIZE or personality(before | ADDR_NO_RANDOMIZE) < 0:
-        return
-    _begin_again(FIXED)
+    # Also where they are fixed already: the command is in memory, too, and is to be as long for each process.
+    if before >= 0 and personality(before | ADDR_NO_RANDOMIZE) >= 0:
+        _begin_again(FIXED)
 
 
 def _begin_again(why: str) -> None:
     rest = sys.orig_argv[3 if AGAIN in sys._xoptions else 1 :]
-    os.execv(sys.executable, [sys.executable, "-X", f"{AGAIN}={why}", *rest])
+    os.chdir(_folder)
+    os.execve(sys.executable, [sys.executable, "-X", f"{AGAIN}={why}", *rest], _environment)
 
 
 class _Any:
@@ -54,7 +63,13 @@ class _Any:
 
 
 def forget_names() -> None:
-    """From now on imports keep no names of files that are not imported."""
+    """From now on imports keep no names of files that are not imported.
+
+    Elsewhere than on Linux, where addresses are not the same anyway, folders may take `Queue` for `queue`.
+    There the names are needed to tell them apart.
+    """
+    if sys.platform != "linux":
+        return
 
     def fill_cache(self: Any) -> None:
         self._path_cache = self._relaxed_path_cache = any_name

@@ -8,6 +8,9 @@ from ottla.explore.world.transport import SimTransport, Tap
 
 # When there is so much, it is read before more is kept.
 TAPE_BYTES_MAX = 64 * 1024 * 1024
+# What is kept beside the bytes themselves: of each entry, and of an end of a connection that has ended, which
+# nobody but the tape holds any more.
+ENTRY_BYTES, END_BYTES = 160, 4096
 
 
 class Tape:
@@ -25,23 +28,30 @@ class Tape:
         return self._played_s
 
     def written(self, end: SimTransport, data: bytes) -> None:
-        # Nodes among themselves say far more.
-        if end.process.is_program or end.peer.process.is_program:
-            self._seen.append((self._clock_s(), "written", end, data))
-            self._held_bytes += len(data)
-            if self._held_bytes > TAPE_BYTES_MAX:
-                self.play()
+        if _is_kept(end):
+            self._keep("written", end, data, len(data))
 
     def taken(self, end: SimTransport, count: int) -> None:
-        if end.process.is_program:
-            self._seen.append((self._clock_s(), "taken", end, count))
+        if end.process.is_program and _is_kept(end):
+            self._keep("taken", end, count, 0)
 
     def closed(self, end: SimTransport) -> None:
-        if end.process.is_program or end.peer.process.is_program:
-            self._seen.append((self._clock_s(), "closed", end, None))
+        if _is_kept(end):
+            self._keep("closed", end, None, END_BYTES)
+
+    def _keep(self, what: str, end: SimTransport, given: bytes | int | None, held_bytes: int) -> None:
+        self._seen.append((self._clock_s(), what, end, given))
+        self._held_bytes += ENTRY_BYTES + held_bytes
+        if self._held_bytes > TAPE_BYTES_MAX:
+            self.play()
 
     def play(self) -> None:
         seen, self._seen, self._held_bytes = self._seen, [], 0
         for self._played_s, what, end, given in seen:
             see = getattr(self.player, what)
             see(end) if given is None else see(end, given)
+
+
+def _is_kept(end: SimTransport) -> bool:
+    """Whether a program talks to a node. Nodes among themselves say far more, programs nothing of Kafka's."""
+    return end.process.is_program != end.peer.process.is_program

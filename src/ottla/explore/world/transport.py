@@ -417,7 +417,7 @@ class SimTransport(asyncio.Transport):
             self._send(copied)
             return
         self.backlog.append(copied)
-        self._backlog_bytes += len(data)
+        self._backlog_bytes += len(copied)
         self._push()
         if self._backlog_bytes > HIGH_WATER and not self._paused_writing:
             self._paused_writing = True
