@@ -21,6 +21,10 @@ def parse_address(text: str, *, port_min: int = 0, port_default: int | None = No
     elif ":" in host:
         return None
     number = int(port)
-    if not host or any(map(str.isspace, host)) or not port_min <= number <= PORT_MAX:
+    if not host or any(map(_is_of_no_host, host)) or not port_min <= number <= PORT_MAX:
         return None
     return host, number
+
+
+def _is_of_no_host(character: str) -> bool:
+    return character in "[]" or character.isspace() or not character.isprintable()

@@ -30,7 +30,10 @@ STRANGERS_LATE_LINES_MAX = 100
 NETWORKS_MAX = 2 * LINES_MAX
 # Whoever has one address of IPv6 has all that begin with these bytes (a /64), and often with these (a /48).
 _OWN_BYTES, _WIDE_BYTES = 8, 6
-_MAPPED = bytes(10) + b"\xff\xff"
+# Of a link, each address may be somebody else's.
+_LINK_LOCAL = bytes.fromhex("fe80000000000000")
+# What addresses of IPv4 are behind, as a socket of IPv6 shows them, and as a translator does (RFC 6052).
+_OF_IPV4 = bytes(10) + b"\xff\xff", bytes.fromhex("0064ff9b0000000000000000")
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -49,8 +52,10 @@ def networks_of(host: str) -> tuple[str | bytes, str | bytes]:
         packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
     except OSError:
         return host, host
-    if packed.startswith(_MAPPED):
-        return (address := socket.inet_ntop(socket.AF_INET, packed[len(_MAPPED) :])), address
+    if packed.startswith(_OF_IPV4):
+        return (address := socket.inet_ntop(socket.AF_INET, packed[-4:])), address
+    if packed.startswith(_LINK_LOCAL):
+        return packed, _LINK_LOCAL
     return packed[:_OWN_BYTES], packed[:_WIDE_BYTES]
 
 

@@ -25,6 +25,10 @@ from ottla.addresses import parse_address
         ("[]:1", None),
         ("::1:1", None),
         ("a b:1", None),
+        ("a\0b:1", None),
+        ("[h:1", None),
+        ("h]:1", None),
+        ("[[::1]]:1", None),
         ("", None),
     ],
 )
@@ -41,6 +45,8 @@ def test_an_address_is_a_host_and_a_port(text: str, found: tuple[str, int] | Non
         ("h:0", None),
         ("h:", None),
         ("::1", None),
+        ("[h", None),
+        ("h]", None),
         ("", None),
     ],
 )

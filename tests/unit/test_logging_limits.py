@@ -163,7 +163,12 @@ def test_strangers_with_networks_without_number_fill_no_log_and_hide_nobody(log:
         ("10.0.0.1", "10.0.0.1", "10.0.0.1"),
         ("::ffff:10.0.0.1", "10.0.0.1", "10.0.0.1"),
         ("2001:db8:1:2::3", bytes.fromhex("20010db800010002"), bytes.fromhex("20010db80001")),
-        ("fe80::1%eth0", bytes.fromhex("fe80000000000000"), bytes.fromhex("fe8000000000")),
+        ("64:ff9b::a00:1", "10.0.0.1", "10.0.0.1"),
+        (
+            "fe80::1%eth0",
+            bytes.fromhex("fe800000000000000000000000000001"),
+            bytes.fromhex("fe80000000000000"),
+        ),
         ("a:b", "a:b", "a:b"),
         ("", "", ""),
     ],

@@ -27,31 +27,33 @@ _PARAMETERS = ("ca", "cert", "key", "user", "password-file", "timeout-ms")
 
 def parse_store(url: str, cluster: str) -> EtcdSettings:
     """What a store's URL says. ValueError, saying what to write, where it is not one."""
+    shown = _shown(url)
     # Several hosts are no host to urllib: since CVE-2025-0938 (Python 3.11.12, 3.12.9, 3.13.2) it refuses
     # what stands before a bracket.
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in ("etcd", "etcds"):
-        raise ValueError(f"store {url!r}: write {FORM}")
+        raise ValueError(f"store {shown!r}: write {FORM}")
     rest, _, fragment = rest.partition("#")
     rest, _, query = rest.partition("?")
     hosts, _, path = rest.partition("/")
-    if "@" in hosts:
-        raise ValueError(f"store {_shown(url)!r}: write ?user=NAME&password-file=FILE, not NAME:PASSWORD@")
+    # A password may have a character that ends the hosts.
+    if "@" in unquote(hosts + path + fragment):
+        raise ValueError(f"store {shown!r}: write ?user=NAME&password-file=FILE, not NAME:PASSWORD@")
     if path.strip("/") or fragment:
         raise ValueError(
-            f"store {url!r}: nothing comes after the hosts but ?NAME=VALUE; name the cluster apart"
+            f"store {shown!r}: nothing comes after the hosts but ?NAME=VALUE; name the cluster apart"
         )
     if not cluster or any(character in cluster for character in "/\0"):
         raise ValueError(f"cluster {cluster!r}: a cluster's name is not empty and has no '/'")
-    endpoints = tuple(_endpoint(url, text) for text in hosts.split(","))
-    given = _parameters(url, query)
+    given = _parameters(shown, query)
+    endpoints = tuple(_endpoint(shown, text) for text in hosts.split(","))
     tls = scheme.lower() == "etcds"
     if not tls and given.keys() & {"ca", "cert", "key"}:
-        raise ValueError(f"store {url!r}: write etcds:// where there are certificates")
+        raise ValueError(f"store {shown!r}: write etcds:// where there are certificates")
     if ("cert" in given) != ("key" in given):
-        raise ValueError(f"store {url!r}: cert and key go together")
+        raise ValueError(f"store {shown!r}: cert and key go together")
     if ("user" in given) != ("password-file" in given):
-        raise ValueError(f"store {url!r}: user and password-file go together")
+        raise ValueError(f"store {shown!r}: user and password-file go together")
     return EtcdSettings(
         endpoints=tuple(dict.fromkeys(endpoints)),
         cluster=cluster,
@@ -61,7 +63,7 @@ def parse_store(url: str, cluster: str) -> EtcdSettings:
         key=given.get("key"),
         user=given.get("user"),
         password_file=given.get("password-file"),
-        timeout_ms=_timeout_ms(url, given.get("timeout-ms")),
+        timeout_ms=_timeout_ms(shown, given.get("timeout-ms")),
     )
 
 
@@ -85,37 +87,38 @@ async def open_store(url: str, *, cluster: str, clock: Clock) -> MetadataStore:
         raise StoreError(f"store {url!r}: {error}") from error
 
 
-def _endpoint(url: str, text: str) -> str:
+def _endpoint(shown: str, text: str) -> str:
     found = parse_address(text, port_min=1, port_default=PORT_DEFAULT)
     if found is None:
-        raise ValueError(f"store {url!r}: {text!r} is no HOST:PORT; write {FORM}")
+        raise ValueError(f"store {shown!r}: {text!r} is no HOST:PORT; write {FORM}")
     return show_address(*found)
 
 
-def _parameters(url: str, query: str) -> dict[str, str]:
+def _parameters(shown: str, query: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise ValueError(f"store {url!r}: write ?NAME=VALUE&NAME=VALUE after the hosts") from None
+        raise ValueError(f"store {shown!r}: write ?NAME=VALUE&NAME=VALUE after the hosts") from None
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in _PARAMETERS:
-            raise ValueError(f"store {url!r}: no parameter {name!r}; there are {', '.join(_PARAMETERS)}")
+            raise ValueError(f"store {shown!r}: no parameter {name!r}; there are {', '.join(_PARAMETERS)}")
         if name in given or not value:
-            raise ValueError(f"store {url!r}: {name} needs one value")
+            raise ValueError(f"store {shown!r}: {name} needs one value")
         given[name] = value
     return given
 
 
-def _timeout_ms(url: str, text: str | None) -> int:
+def _timeout_ms(shown: str, text: str | None) -> int:
     if text is None:
         return TIMEOUT_MS_DEFAULT
     if not text.isascii() or not text.isdigit() or int(text) < TIMEOUT_MS_MIN:
-        raise ValueError(f"store {url!r}: timeout-ms is a number of milliseconds from {TIMEOUT_MS_MIN} on")
+        raise ValueError(f"store {shown!r}: timeout-ms is a number of milliseconds from {TIMEOUT_MS_MIN} on")
     return int(text)
 
 
 def _shown(url: str) -> str:
     """A URL for a message, without what may be a password."""
-    head, _, tail = url.partition("://")
-    return f"{head}://...@{unquote(tail).rpartition('@')[2]}"
+    _, at, tail = unquote(url).rpartition("@")
+    head, colon, _ = url.partition("://")
+    return url if not at else f"{head if colon else ''}{colon}...@{tail}"
