@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.machinery import FileFinder
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,14 @@ def test_objects_lie_at_the_same_addresses_in_each_run(
         second = told(here / "test_tells.py")
     assert len(second) == 1
     assert (first == second) == fixes_addresses()
+
+
+def test_where_folders_may_not_tell_cases_apart_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = FileFinder._fill_cache  # type: ignore[attr-defined]
+    monkeypatch.setattr(FileFinder, "_fill_cache", before)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    addresses.forget_names()
+    assert FileFinder._fill_cache is before  # type: ignore[attr-defined]
 
 
 def test_a_set_of_objects_has_its_order_from_the_seed_whatever_ran_before(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +34,14 @@ class Player:
 
     def __init__(self, shown: Tape) -> None:
         self.seen: list[tuple[float, str, object, object]] = []
+        self.interrupt: Callable[[], None] | None = None
         self._tape = shown
 
     def written(self, end: object, data: bytes) -> None:
         self.seen.append((self._tape.now_s(), "written", end, data))
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            interrupt()
 
     def taken(self, end: object, count: int) -> None:
         self.seen.append((self._tape.now_s(), "taken", end, count))
@@ -67,6 +72,16 @@ def test_it_is_played_as_it_was_and_once() -> None:
     bench.tape.play()
     bench.tape.play()
     assert bench.player.seen == expected
+
+
+def test_what_is_left_is_played_where_it_is_interrupted() -> None:
+    bench = Bench()
+    program, _ = connection(True, False)
+    for bench.now_s in (1.0, 2.0, 3.0):
+        bench.tape.written(program, b"said")
+    bench.player.interrupt = bench.tape.play
+    bench.tape.play()
+    assert [at_s for at_s, *_ in bench.player.seen] == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(("near", "far"), [(False, False), (True, True)])

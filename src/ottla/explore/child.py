@@ -232,11 +232,13 @@ def _as_begun(requests: int, answers: int) -> Iterator[None]:
     os.dup2(requests, 0)
     os.dup2(answers, 1)
     interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, interrupt)
-    for position, fd in enumerate(now):
-        os.dup2(fd, position)
-        os.close(fd)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        for position, fd in enumerate(now):
+            os.dup2(fd, position)
+            os.close(fd)
 
 
 def main(file: str, place: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from ottla.explore.world.transport import SimTransport, Tap
@@ -18,7 +19,7 @@ class Tape:
 
     def __init__(self, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s
-        self._seen: list[tuple[float, str, SimTransport, bytes | int | None]] = []
+        self._seen: deque[tuple[float, str, SimTransport, bytes | int | None]] = deque()
         self._held_bytes = 0
         self._played_s = 0.0
         self.player: Tap | None = None
@@ -46,8 +47,10 @@ class Tape:
             self.play()
 
     def play(self) -> None:
-        seen, self._seen, self._held_bytes = self._seen, [], 0
-        for self._played_s, what, end, given in seen:
+        # A limit of the run may interrupt this, and have the rest of it played.
+        self._held_bytes = 0
+        while self._seen:
+            self._played_s, what, end, given = self._seen.popleft()
             see = getattr(self.player, what)
             see(end) if given is None else see(end, given)
 
