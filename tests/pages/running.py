@@ -53,7 +53,8 @@ SERVER = re.compile(r"^\s*(?:\S*/)?ottla serve\b")
 CLUSTER = re.compile(r"^\s*(?:\S*/)?ottla cluster up\b")
 # Others that go on until somebody stops them, or for long.
 WATCHING = re.compile(r"^\s*(?:\S*/)?ottla (?:trace|consume\b.*--follow)\b")
-READY = re.compile(r"listening on|cluster ready|already run")
+# A cluster's nodes listen one after the other, and not in the order of their numbers.
+READY = {"server": re.compile("listening on"), "cluster": re.compile("cluster ready|already run")}
 # How a command may end that was told to stop.
 STOPPED = (0, 128 + signal.SIGTERM)
 # Where a page's commands say no address, they have that of the page's broker.
@@ -277,7 +278,7 @@ class Reader:
         started = Background(self._answer(block, statement), kind, out)
         self.running.append(started)
         deadline = time.monotonic() + STATEMENT_TIMEOUT_S
-        while kind != "watching" and not READY.search(started.said() + log.read_text(errors="replace")):
+        while kind != "watching" and not READY[kind].search(started.said() + log.read_text(errors="replace")):
             if not started.alive() or time.monotonic() > deadline:
                 raise Mistake(f"{block}: {statement!r} is not ready:\n{started.said()}\n{_tail(started)}")
             time.sleep(0.02)

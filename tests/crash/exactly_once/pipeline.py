@@ -240,8 +240,12 @@ class Pipeline:
         """In order, with SIGTERM."""
         for process in [*self._processes.values(), *self._zombies]:
             process.terminate()
+        # Python hears no signal any more in a process that is about to end, as one that has just been fenced,
+        # and not yet in one that begins.
+        ends = (0, FENCED, STUCK, -signal.SIGTERM)
         for process in [*self._processes.values(), *self._zombies]:
-            assert process.wait(QUIET_TIMEOUT_S) in (0, FENCED, STUCK), self.logs()
+            status = process.wait(QUIET_TIMEOUT_S)
+            assert status in ends, f"ended with {status}:\n{self.logs()}"
         self._processes.clear()
         self._zombies.clear()
 
