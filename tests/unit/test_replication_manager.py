@@ -327,7 +327,6 @@ def test_whom_to_follow_is_known_from_the_first_piece_of_a_change_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fetcher connects between two pieces: a leader that came with the same change is to be found then."""
-    monkeypatch.setattr(manager, "FOLLOWED_AT_ONCE", 1)
 
     class Followed:
         """Stands for the fetchers."""
@@ -348,7 +347,12 @@ def test_whom_to_follow_is_known_from_the_first_piece_of_a_change_on(
 
     async def body(client: Client) -> None:
         await create(client, new_topic("t", num_partitions=3))
-        replicas, image = client.node.services.replicas, client.node.services.metadata.image
+        replicas = client.node.services.replicas
+        while len(replicas.partitions) < 3:
+            await asyncio.sleep(0.001)
+        # The node itself follows no change any more that would be between its pieces.
+        monkeypatch.setattr(manager, "FOLLOWED_AT_ONCE", 1)
+        image = client.node.services.metadata.image
         topic, own = image.topics["t"], client.node.services.node_id
         state = PartitionState(own + 1, 1, 1, (own, own + 1), (own, own + 1))
         moved = replace(topic, partitions=(state,) * 3)
