@@ -110,6 +110,24 @@ async def of_batches(bootstrap: str, workers: int, producing: dict[str, Any]) ->
     await FastStream(broker).run(log_level=logging.INFO)
 
 
+async def by_hand(bootstrap: str, workers: int, producing: dict[str, Any]) -> None:
+    """The handler itself acknowledges, once what it has made is written."""
+    broker = KafkaBroker(bootstrap.split(","), **QUICK, **producing)
+
+    @broker.subscriber(
+        "orders",
+        group_id="shipping",
+        auto_offset_reset="earliest",
+        ack_policy=AckPolicy.MANUAL,
+        max_workers=workers,
+    )
+    async def ship(order: str, message: KafkaMessage) -> None:
+        await broker.publish(order, "shipped", key=key_of(message))
+        await message.ack()
+
+    await FastStream(broker).run(log_level=logging.INFO)
+
+
 Application = Callable[[str, int, dict[str, Any]], Coroutine[Any, Any, None]]
 
 
@@ -151,6 +169,21 @@ async def batches_struck(world: World) -> None:
 @explore(topics=TOPICS, faults=STRIKING)
 async def acknowledged_by_one(world: World) -> None:
     await shipped_at_least_once(world, one_by_one, 1, {})
+
+
+@explore(topics=TOPICS, faults=STRIKING)
+async def by_hand_struck(world: World) -> None:
+    await shipped_at_least_once(world, by_hand)
+
+
+@explore(topics=TOPICS, faults=STRIKING)
+async def workers_by_hand_struck(world: World) -> None:
+    await shipped_at_least_once(world, by_hand, 3)
+
+
+@explore(topics=TOPICS, faults="everything")
+async def struck_by_everything(world: World) -> None:
+    await shipped_at_least_once(world, one_by_one)
 
 
 @explore(topics=TOPICS, faults=["program-kill"])
