@@ -20,6 +20,7 @@ ERRORS = {
     "a_follower_answers_a_consumer": "there more than once",
     "acknowledged_first": "lost",
     "a_timeout_ends_all_reading": "lost",
+    "struck_by_everything": "lost",
 }
 # What the story must tell, where the error alone could have another cause.
 STORIES = {"a_follower_answers_a_consumer": "OFFSET_OUT_OF_RANGE"}
